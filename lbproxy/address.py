@@ -1,0 +1,36 @@
+"""Where something listens: a TCP address or the path of a unix socket."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """host:port, or the path of a unix socket. An empty host is every address."""
+
+    host: str = ""
+    port: int = 0
+    path: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read "host:port", ":port", "[v6]:port" or "unix:/path". Raises ValueError with the reason."""
+        if text.startswith("unix:"):
+            path = text.removeprefix("unix:")
+            if not path:
+                raise ValueError("a unix address needs a path, as in 'unix:/run/app.sock'")
+            if len(path.encode()) > 107:
+                raise ValueError("the path of a unix socket has at most 107 bytes")
+            return cls(path=path)
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError("expected host:port, :port, [v6]:port or unix:/path")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError("an IPv6 address stands in brackets, as in '[::1]:8080'")
+        return cls(host=host, port=int(port))
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -1,0 +1,77 @@
+"""What control and a worker say to each other. Values only; codec.py makes bytes of them, channel.py carries them.
+
+Times are seconds left, never clock readings: each process has its own clock.
+"""
+
+from dataclasses import dataclass
+
+from lbproxy.model import RoutingTable
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Control's first message. One descriptor comes with it: the shared grid."""
+
+    worker: int  # 1..N; its row in the grid is worker - 1
+    grid_rows: int
+    grid_cells: int
+    log_level: str
+    log_format: str  # text | json
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A whole table. With it come the listening sockets, one for each of `sockets`, in this order."""
+
+    table: RoutingTable
+    sockets: tuple[int, ...]  # ListenerView.key of each descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Take no new work; finish what is in hand within `grace_s`; then end."""
+
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """Open the access log anew (USR1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskStats:
+    ask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """No lease on `backend` is left in this worker; `epoch` is that of the table it was absent from."""
+
+    backend: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """The backend refused a connection: the worker skips it until the next table."""
+
+    backend: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    ask: int
+    connections: int
+    served: int  # exchanges of the express lane
+    handed_over: dict[str, int]  # why the express lane gave an exchange away
+
+
+ToWorker = Welcome | Publish | Stop | Reopen | AskStats
+ToControl = Applied | Drained | Unreachable | Stats

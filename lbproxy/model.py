@@ -1,0 +1,121 @@
+"""The values that control and workers share: who a backend is, where it listens, what the table says.
+
+Frozen, slotted, comparable. No I/O, no clock.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lbproxy.address import Address
+from lbproxy.settings import DrainSettings, ListenerSettings, PoolLimits, PoolSettings, PoolTimeouts, RouteSettings
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BackendId:
+    """`web.3@7`: slot 3 of pool web, in generation 7."""
+
+    pool: str
+    slot: int
+    generation: int
+
+    @classmethod
+    def parse(cls, text: str) -> "BackendId":
+        rest, _, generation = text.rpartition("@")
+        pool, _, slot = rest.rpartition(".")
+        return cls(pool, int(slot), int(generation))
+
+    @property
+    def name(self) -> str:
+        """`web.3`: what operators and metrics call it."""
+        return f"{self.pool}.{self.slot}"
+
+    def __str__(self) -> str:
+        return f"{self.pool}.{self.slot}@{self.generation}"
+
+
+class State(StrEnum):
+    """The life of a backend (CONTRACT.md 3). Changes only through policy/lifecycle.py."""
+
+    STARTING = "starting"
+    READY = "ready"
+    UNHEALTHY = "unhealthy"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+
+
+class LeaseKind(StrEnum):
+    """What a lease is for; each kind drains in its own way (DESIGN.md 5). The order is that of the grid's counters."""
+
+    REQUEST = "request"
+    TRANSFER = "transfer"
+    STREAM = "stream"
+    WEBSOCKET = "websocket"
+    TCP = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What the backends of one generation are made from: kept, so that a rollback brings back exactly this."""
+
+    number: int
+    settings: PoolSettings
+    directory: str  # symlinks resolved when the generation was made
+    env: tuple[tuple[str, str], ...]  # of the file and the configuration together, read when it was made
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One backend as control knows it. Changes by being replaced, through policy/lifecycle.py."""
+
+    id: BackendId
+    state: State
+    since: float  # monotonic clock of control, when `state` began
+    address: Address | None = None  # None until it is spawned
+    pid: int | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BackendView:
+    """A backend as a worker sees it."""
+
+    id: BackendId
+    address: Address
+    cell: int  # its column in the shared grid
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A pool as a worker sees it. A backend that is draining, unproved or dead is absent."""
+
+    name: str
+    cell: int  # the pool's own column in the grid: what no backend is to blame for
+    backends: tuple[BackendView, ...]
+    newest: int  # the newest generation among `backends`; long-lived leases go there while a reload runs
+    balance: str
+    hash_key: str | None
+    timeouts: PoolTimeouts
+    limits: PoolLimits
+    drain: DrainSettings
+    retry_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerView:
+    key: int  # grows; names one set of listening sockets for as long as it is open
+    settings: ListenerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """Everything a worker needs to route. Replaced whole, and only by one with a higher epoch."""
+
+    epoch: int
+    name: str  # of the proxy: in Proxy-Status
+    listeners: tuple[ListenerView, ...]
+    routes: tuple[RouteSettings, ...]
+    pools: tuple[PoolView, ...]
+    access: str = "off"  # combined | json | off
+    access_path: str = "-"

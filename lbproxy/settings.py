@@ -1,0 +1,152 @@
+"""The configuration as frozen values: CONTRACT.md 2 with durations in seconds and sizes in bytes.
+
+Made by `config/`, read everywhere. Knows neither TOML nor pydantic, so that workers and client commands stay light.
+A field is named as its key in the file, plus its unit.
+"""
+
+from dataclasses import dataclass, field
+
+from lbproxy.address import Address
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    name: str
+    workers: int
+    control: str  # absolute path of the control socket
+    pid_file: str | None
+    ports: tuple[int, int]  # first and last, both included
+    shutdown_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerLimits:
+    header_bytes: int = 16 * 1024
+    headers: int = 100
+    body_bytes: int = 0  # 0 = no limit
+    connections: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerTimeouts:
+    header_s: float = 10.0
+    idle_s: float = 75.0
+    body_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    name: str  # as given, else the address
+    address: Address
+    mode: str = "http"  # http | tcp
+    pool: str | None = None  # what no route claims; None = 404
+    trusted_proxies: tuple[str, ...] = ()  # networks in CIDR form
+    limits: ListenerLimits = field(default_factory=ListenerLimits)
+    timeouts: ListenerTimeouts = field(default_factory=ListenerTimeouts)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSettings:
+    pool: str
+    host: str | None = None  # lower case, without port; None = any
+    path: str = "/"  # prefix
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    path: str | None = None  # None = a TCP connect is the probe
+    expect: tuple[tuple[int, int], ...] = ((200, 399),)  # status ranges, both ends included
+    start_timeout_s: float = 60.0
+    interval_s: float = 5.0
+    timeout_s: float = 2.0
+    rise: int = 2
+    fall: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadSettings:
+    max_surge: int = 1
+    max_surge_is_percent: bool = False
+    min_ready_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSettings:
+    """Grace per kind of lease, in seconds from the start of the drain."""
+
+    request_s: float = 30.0
+    transfer_s: float = 900.0
+    stream_s: float = 30.0
+    websocket_s: float = 5.0
+    tcp_s: float = 30.0
+    goodbye_s: float = 5.0
+    close_code: int = 1001
+    close_reason: str = "going away"
+
+
+@dataclass(frozen=True, slots=True)
+class RestartSettings:
+    backoff_first_s: float = 1.0
+    backoff_max_s: float = 30.0
+    give_up_crashes: int = 5
+    give_up_within_s: float = 60.0
+    stop_signal: int = 15
+    stop_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTimeouts:
+    connect_s: float = 2.0
+    response_s: float = 60.0
+    idle_s: float = 60.0
+    keepalive_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    connections: int = 0  # per backend over all workers, 0 = no limit
+    queue_size: int = 1000
+    queue_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    name: str
+    command: tuple[str, ...] | None = None  # None: fixed targets
+    targets: tuple[Address, ...] = ()
+    directory: str = "."  # absolute, symlinks NOT resolved: that is done once per generation
+    env: tuple[tuple[str, str], ...] = ()
+    env_file: str | None = None  # absolute
+    user: str | None = None
+    size: int = 1  # len(targets) for a targets pool
+    bind: str = "tcp"  # tcp | unix | fd
+    balance: str = "least_conn"
+    hash_key: str | None = None  # client_ip | header:NAME | cookie:NAME | path
+    health: HealthSettings = field(default_factory=HealthSettings)
+    reload: ReloadSettings = field(default_factory=ReloadSettings)
+    drain: DrainSettings = field(default_factory=DrainSettings)
+    restart: RestartSettings = field(default_factory=RestartSettings)
+    timeouts: PoolTimeouts = field(default_factory=PoolTimeouts)
+    limits: PoolLimits = field(default_factory=PoolLimits)
+    retry_attempts: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    level: str = "info"  # debug | info | warning | error
+    format: str = "auto"  # auto | text | json
+    access: str = "combined"  # combined | json | off
+    access_path: str = "-"  # "-" = standard output, else an absolute path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    path: str | None  # as the user named it; None for the file-less form
+    proxy: ProxySettings
+    listeners: tuple[ListenerSettings, ...]
+    routes: tuple[RouteSettings, ...]
+    pools: tuple[PoolSettings, ...]  # in file order
+    log: LogSettings = field(default_factory=LogSettings)
+
+    def pool(self, name: str) -> PoolSettings:
+        return next(pool for pool in self.pools if pool.name == name)

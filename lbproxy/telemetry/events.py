@@ -1,0 +1,267 @@
+"""What can happen, as values. `name` is the event's name in JSON; log.py is the only place that turns one into text.
+
+Fields are plain JSON values. An event that belongs to a reload carries the reload's id, so that its client sees it.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    name: ClassVar[str] = ""
+    level: ClassVar[str] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeStarted(Event):
+    name = "serve.started"
+    pid: int
+    workers: int
+    listeners: tuple[str, ...]
+    control: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServeStopping(Event):
+    name = "serve.stopping"
+    why: str
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServeStopped(Event):
+    name = "serve.stopped"
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRejected(Event):
+    name = "config.rejected"
+    level = "error"
+    path: str
+    problems: str  # the whole report, many lines
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Event):
+    """Something an operator should know that has no name of its own."""
+
+    name = "notice"
+    level = "warning"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStarting(Event):
+    name = "backend.starting"
+    pool: str
+    backend: str  # "web.3@7", here and below
+    pid: int
+    address: str
+    reload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendReady(Event):
+    name = "backend.ready"
+    pool: str
+    backend: str
+    after_s: float
+    reload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendProved(Event):
+    name = "backend.proved"
+    pool: str
+    backend: str
+    after_s: float
+    reload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendNotReady(Event):
+    name = "backend.not_ready"
+    level = "error"
+    pool: str
+    backend: str
+    why: str
+    output: tuple[str, ...]
+    reload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendUnhealthy(Event):
+    name = "backend.unhealthy"
+    level = "warning"
+    pool: str
+    backend: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendHealthy(Event):
+    name = "backend.healthy"
+    pool: str
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendExited(Event):
+    """Died without being asked to."""
+
+    name = "backend.exited"
+    level = "warning"
+    pool: str
+    backend: str
+    pid: int
+    how: str  # "exit code 3", "signal SIGKILL"
+    restart_in_s: float | None
+    output: tuple[str, ...]
+    reload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFailed(Event):
+    name = "backend.failed"
+    level = "error"
+    pool: str
+    backend: str
+    crashes: int
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BackendDraining(Event):
+    name = "backend.draining"
+    pool: str
+    backend: str
+    leases: int
+    reload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendDrained(Event):
+    name = "backend.drained"
+    pool: str
+    backend: str
+    after_s: float
+    cut: int
+    reload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendTakenBack(Event):
+    name = "backend.taken_back"
+    pool: str
+    backend: str
+    reload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStopped(Event):
+    name = "backend.stopped"
+    pool: str
+    backend: str
+    how: str
+    reload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOutput(Event):
+    name = "backend.output"
+    backend: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    name = "worker.started"
+    worker: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited(Event):
+    name = "worker.exited"
+    level = "error"
+    worker: int
+    pid: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHung(Event):
+    name = "worker.hung"
+    level = "error"
+    worker: int
+    pid: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptPaused(Event):
+    name = "accept.paused"
+    level = "warning"
+    listener: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptResumed(Event):
+    name = "accept.resumed"
+    listener: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogDropped(Event):
+    name = "log.dropped"
+    level = "warning"
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadStarted(Event):
+    name = "reload.started"
+    reload: str
+    trigger: str  # "command", "USR2", "HUP"
+    pools: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadRollingBack(Event):
+    name = "reload.rolling_back"
+    level = "error"
+    reload: str
+    pool: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadDone(Event):
+    """One pool's verdict (CONTRACT.md 1)."""
+
+    name = "reload.done"
+    reload: str
+    pool: str
+    result: str  # ok | rolled_back | failed | aborted | unchanged
+    generation: int
+    from_generation: int
+    duration_s: float
+    requests: int
+    failed: int
+    cut: int
+    websockets_closed: int
+    why: str | None = None
+    output: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFinished(Event):
+    """The whole plan's verdict: the last line of POST /v1/reload."""
+
+    name = "reload.finished"
+    reload: str
+    exit_code: int
+    text: str
