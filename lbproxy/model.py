@@ -105,6 +105,7 @@ class PoolView:
 @dataclass(frozen=True, slots=True)
 class ListenerView:
     key: int  # grows; names one set of listening sockets for as long as it is open
+    cell: int  # its column in the grid: connections
     settings: ListenerSettings
 
 

@@ -219,6 +219,7 @@ class LogDropped(Event):
     name = "log.dropped"
     level = "warning"
     lines: int
+    log: str = "event"  # event | access
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,157 @@
+"""Ask the running lbproxy: HTTP/1.1 and JSON over the control socket.
+
+Knows the transport and how it fails, as exit codes and words. Knows nothing of what is asked. Standard library only.
+"""
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from lbproxy.cli.options import Fail
+
+FAILED = 1
+NOT_RUNNING = 3
+ANSWER_TIMEOUT_S = 10.0
+
+
+class TimedOut(Exception):
+    """The deadline passed while the stream goes on."""
+
+
+class ConnectionBroke(Exception):
+    """The stream ended before its end."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("lbproxy", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class ControlClient:
+    """One question, one connection. Every failure is a Fail with its exit code and a line that names the socket."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def get(self, target: str) -> Any:
+        return self._whole(*self._ask("GET", target, None))
+
+    def post(self, target: str, values: dict[str, Any]) -> Any:
+        return self._whole(*self._ask("POST", target, values))
+
+    def stream(self, method: str, target: str, values: dict[str, Any] | None = None) -> "Stream":
+        """An answer that comes line by line for as long as something happens."""
+        return Stream(*self._ask(method, target, values))
+
+    def _ask(
+        self, method: str, target: str, values: dict[str, Any] | None
+    ) -> tuple[http.client.HTTPResponse, socket.socket]:
+        connection = _UnixConnection(self.path, ANSWER_TIMEOUT_S)
+        try:
+            connection.connect()
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            raise Fail(NOT_RUNNING, f"lbproxy: not running: nobody answers at {self.path}") from None
+        except OSError as exc:
+            raise Fail(FAILED, f"lbproxy: cannot use the control socket {self.path}: {_reason(exc)}") from None
+        sock: socket.socket = connection.sock
+        try:
+            body = None if values is None else json.dumps(values).encode()
+            headers = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(method, target, body, {**headers, "Connection": "close"})
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _refusal(response)
+        except (OSError, http.client.HTTPException) as exc:
+            raise self._broke(exc) from None
+        return response, sock
+
+    def _whole(self, response: http.client.HTTPResponse, _: socket.socket) -> Any:
+        try:
+            with response:
+                return json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            raise self._broke(exc) from None
+
+    def _broke(self, exc: Exception) -> Fail:
+        if isinstance(exc, TimeoutError):
+            return Fail(FAILED, f"lbproxy: no answer within {ANSWER_TIMEOUT_S:g}s from {self.path}")
+        return Fail(FAILED, f"lbproxy: the connection to {self.path} broke: {_reason(exc)}")
+
+
+class Stream:
+    """JSON lines as they come. Iteration raises TimedOut at `deadline` (monotonic; None: never) and ConnectionBroke."""
+
+    def __init__(self, response: http.client.HTTPResponse, sock: socket.socket) -> None:
+        self._response = response
+        self._sock = sock
+        self.deadline: float | None = None
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._response.close()
+        self._sock.close()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        rest = b""
+        while piece := self._read():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                if line.strip():
+                    yield _values(line)
+        if rest.strip():
+            raise ConnectionBroke("it ended in the middle of a line")
+
+    def _read(self) -> bytes:
+        try:
+            self._sock.settimeout(self._left_s())
+            return self._response.read1(65536)
+        except TimeoutError:
+            raise TimedOut from None
+        except (OSError, ValueError, http.client.HTTPException) as exc:
+            raise ConnectionBroke(_reason(exc)) from None
+
+    def _left_s(self) -> float | None:
+        if self.deadline is None:
+            return None
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+def _values(line: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ConnectionBroke(f"not a JSON object: {line[:100]!r}")
+    return values
+
+
+def _refusal(response: http.client.HTTPResponse) -> Fail:
+    """{"error": ..., "exit_code": ...}; a report of many lines speaks for itself."""
+    body = response.read()
+    try:
+        values = json.loads(body)
+        text, exit_code = str(values["error"]), int(values.get("exit_code", FAILED))
+    except (ValueError, KeyError, TypeError):
+        text, exit_code = f"the control socket answered {response.status} {response.reason}", FAILED
+    return Fail(exit_code, text if "\n" in text else f"lbproxy: {text}")
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, http.client.IncompleteRead | http.client.RemoteDisconnected):
+        return "it closed before the answer was complete"
+    return (exc.strerror if isinstance(exc, OSError) else None) or str(exc) or type(exc).__name__

@@ -1,0 +1,47 @@
+"""`lbproxy logs`: what the backends wrote lately, or what was asked of them."""
+
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+
+from lbproxy.cli.client import ConnectionBroke, ControlClient
+from lbproxy.cli.options import Fail, Options, with_options
+
+
+@click.command(short_help="The output of backends.")
+@click.argument("source", required=False, metavar="[POOL|BACKEND|access]")
+@click.option("-f", "--follow", is_flag=True, help="Go on as more comes.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many.")
+@click.option("--gen", type=click.IntRange(min=1), help="Only this generation.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@with_options
+def logs(options: Options, source: str | None, follow: bool, lines: int, gen: int | None, as_json: bool) -> int:
+    """What a pool's backends, or one of them, wrote lately; `access` is the access log."""
+    query: dict[str, str | int] = {"n": lines}
+    if source is not None:
+        query["source"] = source
+    if gen is not None:
+        query["gen"] = gen
+    if follow:
+        query["follow"] = 1
+    try:
+        with ControlClient(options.control_path).stream("GET", f"/v1/logs?{urlencode(query)}") as stream:
+            for values in stream:
+                print(json.dumps(values) if as_json else line_text(options, values), flush=follow)
+    except ConnectionBroke as exc:
+        raise Fail(1, f"lbproxy: the connection broke: {exc}") from None
+    return 0
+
+
+def line_text(options: Options, values: dict[str, Any]) -> str:
+    """`2026-01-01T12:00:00.000Z web.3@7 | line`; the access log's lines stand for themselves."""
+    from lbproxy.telemetry.text import printable
+
+    line = printable(str(values.get("line", "")))
+    backend = values.get("backend")
+    if not backend:
+        return line
+    name = f"{backend}@{values['generation']}" if "@" not in backend and values.get("generation") else str(backend)
+    return f"{options.colored(str(values.get('time', '')), 'dim')} {name} | {line}"

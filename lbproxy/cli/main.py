@@ -1,0 +1,111 @@
+"""The command line: which commands there are, and how any of them ends.
+
+A command's module is imported when that command runs: `lbproxy status` must not pay for `serve`.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from lbproxy.cli.later import later
+from lbproxy.cli.options import OUTPUT_CLOSED, Fail, Options, with_options
+
+_FROM_ENVIRONMENT = {"config": "LBPROXY_CONFIG", "control": "LBPROXY_CONTROL"}
+INTERRUPTED = 130  # as a shell shows a program that SIGINT ended
+
+COMMANDS = {
+    "serve": "serve",
+    "check": "check",
+    "init": None,  # None: fixed in CONTRACT.md, not built yet
+    "status": "status",
+    "reload": "reload",
+    "plan": None,
+    "rollback": None,
+    "abort": None,
+    "history": None,
+    "scale": None,
+    "drain": None,
+    "undrain": None,
+    "restart": None,
+    "logs": "logs",
+    "top": None,
+    "stop": "stop",
+    "schema": None,
+    "completion": None,
+    "version": "version",
+}
+
+
+class Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = COMMANDS[cmd_name]
+        if module is None:
+            return later(cmd_name)
+        command: click.Command = getattr(importlib.import_module(f"lbproxy.cli.{module}"), module)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@with_options
+def lbproxy(options: Options) -> None:
+    """A load balancer that supervises its backends and replaces them without a client noticing. Linux only."""
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str], environ: dict[str, str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    if sys.platform != "linux":
+        print("lbproxy: runs on Linux only", file=sys.stderr)
+        return 1
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _invoke(args, os.environ if environ is None else environ)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except Fail as exc:
+        return _failed(exc)
+    except KeyboardInterrupt:
+        return _failed(Fail(INTERRUPTED))
+    except BrokenPipeError:
+        return _failed(Fail(OUTPUT_CLOSED))
+    except OSError as exc:  # standard output on a full disk; commands translate their own errors
+        return _failed(Fail(1, f"lbproxy: {exc.strerror or exc}"))
+
+
+def _invoke(args: list[str], environ: Any) -> int:
+    outer = [f"--{key}={environ[name]}" for key, name in _FROM_ENVIRONMENT.items() if environ.get(name)]
+    try:
+        with lbproxy.make_context("lbproxy", outer + args) as context:
+            return int(lbproxy.invoke(context) or 0)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+
+
+def _failed(fail: Fail) -> int:
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stdout.flush()
+    if fail.text:
+        with contextlib.suppress(OSError):
+            print(fail.text, file=sys.stderr)
+    if fail.exit_code == OUTPUT_CLOSED:
+        # What is still buffered must not raise again when Python shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return fail.exit_code

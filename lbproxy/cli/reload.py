@@ -1,0 +1,159 @@
+"""`lbproxy reload`: ask for it, show it while it goes on, end with one verdict for each pool.
+
+Knows the events of a reload and its exit codes. The reload itself is control's, and goes on when this command does not.
+"""
+
+import json
+import time
+from dataclasses import replace
+from typing import Any, Protocol
+
+import click
+
+from lbproxy.cli.client import FAILED, ConnectionBroke, ControlClient, Stream, TimedOut
+from lbproxy.cli.options import Fail, Options, on_terminal, with_options
+from lbproxy.config.units import positive_duration
+from lbproxy.telemetry.events import Event, ReloadDone, ReloadFinished
+from lbproxy.telemetry.text import event_from_json, printable, text_lines, verdict
+
+STILL_GOING_ON = 7
+
+
+class Shows(Protocol):
+    """Shows what happens while it happens."""
+
+    def start(self) -> None: ...
+    def show(self, values: dict[str, Any], event: Event | None) -> None: ...
+    def end(self) -> None: ...
+
+
+class Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return value if isinstance(value, float) else positive_duration(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+
+
+@click.command(short_help="Replace every backend without losing a request.")
+@click.argument("pools", nargs=-1, metavar="[POOL...]")
+@click.option("--config-only", is_flag=True, help="Replace only backends whose configuration changed.")
+@click.option(
+    "--timeout", type=Duration(), metavar="DURATION", help='Wait at most so long ("5m"); exit code 7 after it.'
+)
+@click.option("--no-wait", is_flag=True, help="Return when it has begun.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@with_options
+def reload(options: Options, pools: tuple[str, ...], as_json: bool, no_wait: bool, **how: Any) -> int:
+    """Read the configuration anew and replace the backends of all pools, or of those named.
+
+    Exit code 0: done, 5: rolled back, 6: capacity reduced, 7: still going on, 8: another one is running,
+    78: configuration invalid.
+    """
+    client = ControlClient(options.control_path)
+    stream = client.stream("POST", "/v1/reload", {"pools": list(pools), "config_only": how["config_only"]})
+    if how["timeout"] is not None:
+        stream.deadline = time.monotonic() + how["timeout"]
+    shows: Shows = JsonLines() if as_json else Nothing() if options.quiet else TextLines()
+    if on_terminal() and not as_json and not options.quiet and not no_wait:
+        from lbproxy.cli.live import LiveBlock
+
+        shows = LiveBlock(client, colored=bool(options.colored("", "red")))
+    with stream:
+        return Following(options, shows).follow(stream, no_wait=no_wait)
+
+
+class Following:
+    """Reads the events of one reload to its end."""
+
+    def __init__(self, options: Options, shows: Shows) -> None:
+        self._options = options
+        self._shows = shows
+        self._done: list[tuple[dict[str, Any], ReloadDone]] = []
+
+    def follow(self, stream: Stream, *, no_wait: bool) -> int:
+        self._shows.start()
+        try:
+            finished = self._read(stream, no_wait)
+        except TimedOut:
+            raise Fail(STILL_GOING_ON, "lbproxy: the reload takes longer and goes on: see lbproxy status") from None
+        except ConnectionBroke as exc:
+            raise Fail(FAILED, f"lbproxy: the connection to lbproxy broke during the reload: {exc}") from None
+        except KeyboardInterrupt:
+            raise Fail(130, "lbproxy: the reload goes on without this command: see lbproxy status") from None
+        finally:
+            self._shows.end()
+        return 0 if finished is None else self._conclude(finished)
+
+    def _read(self, stream: Stream, no_wait: bool) -> tuple[dict[str, Any], ReloadFinished] | None:
+        for values in stream:
+            event = event_from_json(values)
+            match event:
+                case ReloadFinished():
+                    return values, event
+                case ReloadDone():
+                    # Kept: the verdicts are the last lines of all.
+                    self._done.append((values, event))
+            self._shows.show(values, event)
+            if no_wait:
+                return None
+        raise ConnectionBroke("it ended before the reload did")
+
+    def _conclude(self, finished: tuple[dict[str, Any], ReloadFinished]) -> int:
+        values, event = finished
+        if isinstance(self._shows, JsonLines):
+            for last in [values for values, _ in self._done] or [values]:
+                print(json.dumps(last))
+            return event.exit_code
+        for _, done in self._done:
+            for line in explanation(done):
+                print(line)
+        if event.exit_code and event.text:
+            if not self._done:
+                raise Fail(event.exit_code, event.text if "\n" in event.text else f"lbproxy: {event.text}")
+            print(printable_lines(event.text))
+        for _, done in self._done:
+            print(
+                self._options.colored(
+                    verdict(replace(done, why=None)), "green" if done.result in ("ok", "unchanged") else "red"
+                )
+            )
+        return event.exit_code
+
+
+class Nothing:
+    def start(self) -> None:
+        pass
+
+    def show(self, values: dict[str, Any], event: Event | None) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+class TextLines(Nothing):
+    """Timestamped lines."""
+
+    def show(self, values: dict[str, Any], event: Event | None) -> None:
+        if event is not None and not isinstance(event, ReloadDone):
+            print("\n".join(text_lines(event, str(values.get("time", "")))), flush=True)
+
+
+class JsonLines(Nothing):
+    def show(self, values: dict[str, Any], event: Event | None) -> None:
+        if not isinstance(event, ReloadDone):
+            print(json.dumps(values), flush=True)
+
+
+def explanation(done: ReloadDone) -> list[str]:
+    """Why a pool was not reloaded, and what its process said last."""
+    if done.result in ("ok", "unchanged") or not (done.why or done.output):
+        return []
+    return [printable(f"{done.pool}: {done.why or done.result}"), *(f"    | {printable(line)}" for line in done.output)]
+
+
+def printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.splitlines()))

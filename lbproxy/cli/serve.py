@@ -1,0 +1,58 @@
+"""`lbproxy serve`: from a file, or from a listener and a command."""
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from lbproxy.cli.check import CONFIG_INVALID
+from lbproxy.cli.options import Fail, Options, with_options
+
+if TYPE_CHECKING:
+    from lbproxy.settings import Settings
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command(short_help="Run in the foreground.")
+@click.option("-n", "--size", type=click.IntRange(min=1), metavar="SIZE", help="Backends, in the form without a file.")
+@click.option("-l", "--listen", metavar="ADDRESS", help="Where to listen, in the form without a file.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@with_options
+def serve(options: Options, size: int | None, listen: str | None, command: tuple[str, ...]) -> int:
+    """Run in the foreground, as the file says or without one:
+
+    lbproxy serve -n 4 -l :8080 -- uvicorn app:app --port {port}
+    """
+    without_file = bool(command or size or listen)
+    if without_file and not (command and listen):
+        raise click.UsageError(
+            "without a file it is: lbproxy serve -n 4 -l :8080 -- COMMAND, and {port} in the command"
+        )
+    from lbproxy.config.load import from_command, load
+    from lbproxy.config.problems import ConfigInvalid
+    from lbproxy.control.app import serve as run
+    from lbproxy.errors import LbproxyError
+
+    def read() -> "Settings":
+        settings = from_command(str(listen), size or 1, command) if without_file else load(options.config_path)
+        return overridden(settings, options)
+
+    try:
+        return run(read(), read)
+    except ConfigInvalid as exc:
+        raise Fail(CONFIG_INVALID, exc.text) from None
+    except LbproxyError as exc:
+        raise Fail(1, f"lbproxy: {exc}") from None
+
+
+def overridden(settings: "Settings", options: Options) -> "Settings":
+    """--control, and -v and -q as steps of the log's level."""
+    if options.control:
+        settings = replace(settings, proxy=replace(settings.proxy, control=os.path.abspath(options.control)))
+    if options.verbosity:
+        step = _LEVELS.index(settings.log.level) - options.verbosity
+        level = _LEVELS[min(max(step, 0), len(_LEVELS) - 1)]
+        settings = replace(settings, log=replace(settings.log, level=level))
+    return settings

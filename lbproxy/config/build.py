@@ -1,0 +1,137 @@
+"""From the tables of the file to the settings of lbproxy: defaults that depend on the machine, paths made absolute.
+
+Takes tables that passed every check. The plain defaults stand in settings.py.
+"""
+
+import os
+import re
+import socket
+from dataclasses import replace
+from typing import Any
+
+from lbproxy.config import schema
+from lbproxy.config.surroundings import absolute
+from lbproxy.settings import (
+    DrainSettings,
+    HealthSettings,
+    ListenerLimits,
+    ListenerSettings,
+    ListenerTimeouts,
+    LogSettings,
+    PoolLimits,
+    PoolSettings,
+    PoolTimeouts,
+    ProxySettings,
+    ReloadSettings,
+    RestartSettings,
+    RouteSettings,
+    Settings,
+)
+
+_PORTS = (20_000, 29_999)
+_NO_LIMIT = 2**62  # where 0 means that there is no limit, and no code shall have to know
+
+
+def build(document: schema.Document, path: str | None, base: str, control: str) -> Settings:
+    """`path`: as the user named the file; `base`: where relative paths start; `control`: the control socket."""
+    pools = tuple(_pool(name, pool, base) for name, pool in (document.pool or {}).items())
+    only = pools[0].name if len(pools) == 1 else None
+    listeners = [_listener(listener, base) for listener in document.listener or []]
+    return Settings(
+        path=path,
+        proxy=_proxy(document.proxy or schema.Proxy(), base, control),
+        listeners=tuple(replace(listener, pool=listener.pool or only) for listener in listeners),
+        routes=tuple(RouteSettings(**route.given()) for route in document.route or []),
+        pools=pools,
+        log=_log(document.log or schema.Log(), base),
+    )
+
+
+def _proxy(table: schema.Proxy, base: str, control: str) -> ProxySettings:
+    given = {"name": _host_name(), "workers": "auto", "pid_file": None, "ports": _PORTS, **table.given()}
+    given["workers"] = _count(given["workers"])
+    given["control"] = control
+    if table.pid_file is not None:
+        given["pid_file"] = os.path.join(base, table.pid_file)
+    return ProxySettings(**given)
+
+
+def _listener(table: schema.Listener, base: str) -> ListenerSettings:
+    given = table.given()
+    given.pop("proxy_protocol", None)  # "off": any other value is not supported yet
+    given["address"] = absolute(base, table.address)
+    given.setdefault("name", str(table.address))
+    given["trusted_proxies"] = tuple(table.trusted_proxies or ())
+    given["limits"] = ListenerLimits(**_without_limit(table.limits))
+    given["timeouts"] = ListenerTimeouts(**_given(table.timeouts))
+    return ListenerSettings(**given)
+
+
+def _without_limit(table: schema.ListenerLimits | None) -> dict[str, Any]:
+    return {key: value or (0 if key == "body_bytes" else _NO_LIMIT) for key, value in _given(table).items()}
+
+
+def _pool(name: str, table: schema.Pool, base: str) -> PoolSettings:
+    given = table.given()
+    targets = tuple(absolute(base, target) for target in table.targets or ())
+    given["targets"] = targets
+    if table.command is not None:
+        given["command"] = tuple(table.command)
+    given["size"] = len(targets) if targets else _count(given.get("size", 1))
+    given["directory"] = os.path.join(base, table.directory) if table.directory is not None else base
+    if table.env_file is not None:
+        given["env_file"] = os.path.join(base, table.env_file)
+    given["env"] = tuple((table.env or {}).items())
+    if table.balance == "hash":
+        given.setdefault("hash_key", "client_ip")
+    given["health"] = HealthSettings(**_given(table.health))
+    given["reload"] = _reload(table.reload)
+    given["drain"] = DrainSettings(**_given(table.drain))
+    given["restart"] = _restart(table.restart)
+    given["timeouts"] = PoolTimeouts(**_given(table.timeouts))
+    given["limits"] = _pool_limits(table.limits)
+    given.pop("retry", None)
+    given |= {f"retry_{key}": value for key, value in _given(table.retry).items()}
+    return PoolSettings(name=name, **given)
+
+
+def _reload(table: schema.Reload | None) -> ReloadSettings:
+    given = _given(table)
+    given.pop("on_failure", None)  # "rollback": any other value is not supported yet
+    if "max_surge" in given:
+        given["max_surge"], given["max_surge_is_percent"] = given["max_surge"]
+    return ReloadSettings(**given)
+
+
+def _restart(table: schema.Restart | None) -> RestartSettings:
+    given = _given(table)
+    backoff, give_up = given.pop("backoff", None), given.pop("give_up", None)
+    given |= {f"backoff_{key}": value for key, value in _given(backoff).items()}
+    given |= {f"give_up_{key}": value for key, value in _given(give_up).items()}
+    return RestartSettings(**given)
+
+
+def _pool_limits(table: schema.PoolLimits | None) -> PoolLimits:
+    given = _given(table)
+    queue = given.pop("queue", None)
+    return PoolLimits(**given, **{f"queue_{key}": value for key, value in _given(queue).items()})
+
+
+def _log(table: schema.Log, base: str) -> LogSettings:
+    given = table.given()
+    if given.get("access_path", "-") != "-":
+        given["access_path"] = os.path.join(base, given["access_path"])
+    return LogSettings(**given)
+
+
+def _given(table: schema.Table | None) -> dict[str, Any]:
+    return table.given() if table is not None else {}
+
+
+def _count(number: int | str) -> int:
+    """A number, or for "auto" the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if isinstance(number, str) else number
+
+
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:100] or "lbproxy"

@@ -1,0 +1,195 @@
+"""What the keys of a file mean together: names that lead nowhere, addresses taken twice, keys that exclude each other.
+
+Works on the document as TOML gave it, so that it finds its mistakes beside those of the schema, in one run: whatever
+has the wrong shape is passed over here, the schema reports it.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from lbproxy.address import Address
+from lbproxy.config import units, values
+from lbproxy.config.problems import Finding, Path, header, nearest, shown
+from lbproxy.settings import RestartSettings
+
+T = TypeVar("T")
+Table = dict[str, Any]
+
+_POOL_NAME = "abcdefghijklmnopqrstuvwxyz0123456789_-"
+# Keys that mean nothing to backends that lbproxy does not start.
+_FOR_COMMANDS = ("size", "bind", "directory", "env", "env_file", "user", "restart")
+_PLACEHOLDER_OF = {"tcp": ("port", "host"), "unix": ("socket",), "fd": ("fd",)}
+
+
+def check(document: Table) -> Iterator[Finding]:
+    """Every mistake that takes two keys to make."""
+    yield from _there_is_something(document)
+    yield from _pools_are_found(document)
+    yield from _listeners_are_distinct(document)
+    for path, pool in pools(document):
+        yield from _pool_name(path)
+        yield from _pool_is_one_thing(path, pool)
+        yield from _command_fits_bind(path, pool)
+        yield from _pool_values(path, pool)
+
+
+def pools(document: Table) -> list[tuple[Path, Table]]:
+    """Path and table of each pool."""
+    found = document.get("pool")
+    named = found.items() if isinstance(found, dict) else ()
+    return [(("pool", name), pool) for name, pool in named if isinstance(pool, dict)]
+
+
+def elements(document: Table, key: str) -> list[tuple[Path, Table]]:
+    """Path and table of each [[key]]."""
+    found = document.get(key)
+    numbered = enumerate(found) if isinstance(found, list) else ()
+    return [((key, number), table) for number, table in numbered if isinstance(table, dict)]
+
+
+def _there_is_something(document: Table) -> Iterator[Finding]:
+    if document.get("listener", []) == []:
+        yield Finding((), 'no listener: write [[listener]] and below it address = ":8080"', named=False)
+    if document.get("pool", {}) == {}:
+        yield Finding((), "no pool: write [pool.web] and below it a command or targets", named=False)
+
+
+def _pools_are_found(document: Table) -> Iterator[Finding]:
+    known = [str(path[-1]) for path, _ in pools(document)]
+    routes = elements(document, "route")
+    for path, table in [*elements(document, "listener"), *routes]:
+        name = table.get("pool")
+        if isinstance(name, str):
+            if name not in known and known:
+                others = f" (there is: {', '.join(known)})"
+                yield Finding((*path, "pool"), f"no pool is called {shown(name)}{nearest(name, known) or others}")
+        elif "pool" not in table and path[0] == "listener" and len(known) > 1:
+            if table.get("mode") == "tcp":
+                yield _missing_pool(path, f"a tcp listener needs one when there are several ({', '.join(known)})")
+            elif not routes:
+                yield _missing_pool(path, f"there are several ({', '.join(known)}) and no route")
+
+
+def _missing_pool(path: Path, why: str) -> Finding:
+    return Finding(path, f"'pool' is missing in {header(path)}: {why}", named=False, at_table=True)
+
+
+def _listeners_are_distinct(document: Table) -> Iterator[Finding]:
+    names: dict[str, Path] = {}
+    taken: list[tuple[Address, str, Path]] = []
+    for path, table in elements(document, "listener"):
+        written = table.get("address")
+        name = table.get("name", written)
+        if isinstance(name, str):
+            if name in names and "name" in table:
+                yield Finding((*path, "name"), f"another listener is called {shown(name)} too", see=names[name])
+            names.setdefault(name, path)
+        where = _read(values.address, written)
+        if where is None:
+            continue
+        for other, spelled, at in taken:
+            said = _clash(where, other)
+            if said:
+                yield Finding((*path, "address"), f"{shown(written)} {said} {shown(spelled)}", see=(*at, "address"))
+                break
+        taken.append((where, str(written), path))
+
+
+def _clash(new: Address, old: Address) -> str:
+    """Why both cannot be bound, as the middle of a sentence."""
+    if new.path is not None or old.path is not None:
+        return "is the same address as" if new.path == old.path else ""
+    if new.port != old.port:
+        return ""
+    one, two = _host(new.host), _host(old.host)
+    if one == two:
+        return "is the same address as"
+    if _covers(two, one):
+        return "is covered by"
+    return "covers" if _covers(one, two) else ""
+
+
+def _host(host: str) -> str:
+    return {"localhost": "127.0.0.1", "0:0:0:0:0:0:0:0": "::"}.get(host, host).lower()
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Both on one port. An empty host is every address of either family."""
+    return wide == "" or (wide == "0.0.0.0" and ":" not in narrow) or (wide == "::" and ":" in narrow)
+
+
+def _pool_name(path: Path) -> Iterator[Finding]:
+    name = str(path[-1])
+    if not name or set(name) - set(_POOL_NAME):
+        yield Finding(path, f"the name of a pool consists of a-z, 0-9, _ and -, got {shown(name)}", named=False)
+    elif name == "access":
+        yield Finding(path, "a pool cannot be called 'access': that is what the access log is called", named=False)
+
+
+def _pool_is_one_thing(path: Path, pool: Table) -> Iterator[Finding]:
+    if "command" not in pool and "targets" not in pool:
+        yield Finding(path, f"'command' or 'targets' is missing in {header(path)}", named=False, at_table=True)
+    elif "command" in pool and "targets" in pool:
+        message = "a pool has either a command or targets, not both"
+        yield Finding((*path, "targets"), message, see=(*path, "command"))
+    elif "targets" in pool:
+        if pool["targets"] == []:
+            yield Finding((*path, "targets"), "is empty")
+        for key in _FOR_COMMANDS:
+            if key in pool:
+                why = "as many as there are targets" if key == "size" else "lbproxy does not start targets"
+                yield Finding((*path, key), f"cannot be given together with targets: {why}")
+
+
+def _command_fits_bind(path: Path, pool: Table) -> Iterator[Finding]:
+    bind = pool.get("bind", "tcp")
+    health = pool.get("health", {})
+    if bind == "fd" and "targets" not in pool and isinstance(health, dict) and "path" not in health:
+        message = 'bind = "fd" needs health.path: a connect to an inherited socket always succeeds'
+        yield Finding((*path, "bind"), message)
+    try:
+        words = values.words(pool.get("command"))
+    except ValueError:
+        return
+    at = (*path, "command")
+    try:
+        named = {name for word in words for name in values.placeholders(word)}
+    except ValueError as exc:
+        yield Finding(at, str(exc))
+        return
+    for kind, names in _PLACEHOLDER_OF.items():
+        for name in names:
+            if name in named and kind != bind and bind in _PLACEHOLDER_OF:
+                yield Finding(at, f'{{{name}}} has a value only with bind = "{kind}", and bind is "{bind}"')
+
+
+def _pool_values(path: Path, pool: Table) -> Iterator[Finding]:
+    if "hash_key" in pool and pool.get("balance") != "hash":
+        balance = pool.get("balance", "least_conn")
+        yield Finding(
+            (*path, "hash_key"), f'means something only with balance = "hash", and balance is {shown(balance)}'
+        )
+    targets = pool["targets"] if isinstance(pool.get("targets"), list) else []
+    for number, target in enumerate(targets):
+        if isinstance(target, str) and targets.index(target) < number:
+            yield Finding((*path, "targets", number), f"{shown(target)} is there twice")
+    yield from _backoff(path, pool)
+
+
+def _backoff(path: Path, pool: Table) -> Iterator[Finding]:
+    restart = pool.get("restart")
+    backoff = restart.get("backoff") if isinstance(restart, dict) else None
+    if isinstance(backoff, dict):
+        default = RestartSettings()
+        first = _read(units.duration, backoff.get("first", f"{default.backoff_first_s}s"))
+        longest = _read(units.duration, backoff.get("max", f"{default.backoff_max_s}s"))
+        if first is not None and longest is not None and first > longest:
+            key = "first" if "first" in backoff else "max"
+            yield Finding((*path, "restart", "backoff", key), "first is longer than max")
+
+
+def _read(reader: Callable[[object], T], value: object) -> T | None:
+    try:
+        return reader(value)
+    except ValueError:
+        return None

@@ -1,0 +1,107 @@
+"""The configuration: a file or a command line in, frozen settings out, or every mistake at once.
+
+    load(path) -> Settings                              raises ConfigInvalid
+    from_command(listen, size, command) -> Settings     raises ConfigInvalid
+
+One document goes through four readers: checks.py looks at values together, surroundings.py at the machine, what is not
+supported yet is taken out, the schema looks at each value. All they find is located in the text and reported in its
+order.
+"""
+
+import codecs
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+from lbproxy.config import checks, schema, surroundings
+from lbproxy.config.build import build
+from lbproxy.config.control_path import control_path_for_listener, resolve
+from lbproxy.config.locate import Places, locate
+from lbproxy.config.problems import ConfigInvalid, Finding, Path, Problem, dotted, source_line
+from lbproxy.config.unsupported import take_out
+from lbproxy.settings import Settings
+
+_SYNTAX_PLACE = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+
+# What the parts of the form without a file are called in messages.
+_ON_COMMAND_LINE: dict[Path, str] = {("listener", 0, "address"): "-l", ("pool", "web", "size"): "-n"}
+
+
+def load(path: str | os.PathLike[str]) -> Settings:
+    """Read the file. Raises ConfigInvalid, whose `text` is the report for the user."""
+    file = os.fspath(path)
+    text = _read(file)
+    document = _parse(file, text)
+    base = os.path.dirname(os.path.abspath(file))
+    tables, findings = _examine(document, base)
+    if tables is None or findings:
+        places = locate(text)
+        raise ConfigInvalid(_located(file, text, places, finding) for finding in findings)
+    control = resolve(file, tables.proxy.control if tables.proxy is not None else None)
+    return build(tables, file, base, control)
+
+
+def from_command(listen: str, size: int, command: Sequence[str]) -> Settings:
+    """The form without a file: one listener before one pool, "web". Raises ConfigInvalid."""
+    document = {"listener": [{"address": listen}], "pool": {"web": {"command": list(command), "size": size}}}
+    base = os.getcwd()
+    tables, findings = _examine(document, base)
+    if tables is None or findings:
+        options = [(_ON_COMMAND_LINE.get(finding.path, "command"), finding.message) for finding in findings]
+        raise ConfigInvalid(Problem(option, 0, 0, message, "") for option, message in options)
+    return build(tables, None, base, control_path_for_listener(listen))
+
+
+def _examine(document: dict[str, Any], base: str) -> tuple[schema.Document | None, list[Finding]]:
+    # The checks come first: they see `mode = "tcp"` before it is taken out.
+    findings = [*checks.check(document), *surroundings.check(document, base), *take_out(document)]
+    tables = schema.read(document)
+    return (None, findings + tables) if isinstance(tables, list) else (tables, findings)
+
+
+def _read(file: str) -> str:
+    try:
+        with open(file, "rb") as opened:
+            raw = opened.read().removeprefix(codecs.BOM_UTF8)
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise ConfigInvalid([Problem(file, 0, 0, f"cannot be read: {reason}", "")]) from None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as exc:
+        before = raw[: exc.start].decode()
+        text = raw.decode(errors="backslashreplace")
+        raise _not_toml(file, text, f"not UTF-8: {exc.reason}", len(before)) from None
+
+
+def _parse(file: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        found = _SYNTAX_PLACE.fullmatch(str(exc))
+        message = found[1] if found is not None else str(exc)
+        message = f"not TOML: {message[:1].lower()}{message[1:]}"
+        if message.endswith("invalid value"):
+            message += " (a string stands in quotes)"
+        if found is None or found[2] is None:
+            raise _not_toml(file, text, message, len(text.rstrip())) from None
+        line, column = int(found[2]), int(found[3])
+        raise ConfigInvalid([Problem(file, line, column, message, source_line(text, line))]) from None
+    except RecursionError:
+        raise ConfigInvalid([Problem(file, 0, 0, "not TOML: nested too deeply", "")]) from None
+
+
+def _not_toml(file: str, text: str, message: str, offset: int) -> ConfigInvalid:
+    line = text.count("\n", 0, offset) + 1
+    column = offset - text.rfind("\n", 0, offset)
+    return ConfigInvalid([Problem(file, line, column, message, source_line(text, line))])
+
+
+def _located(file: str, text: str, places: Places, finding: Finding) -> Problem:
+    line, column = places.table(finding.path) if finding.at_table else places.key(finding.path)
+    message = f"{dotted(finding.path)}: {finding.message}" if finding.named else finding.message
+    if finding.see is not None:
+        message += f" (line {places.key(finding.see)[0]})"
+    return Problem(file, line, column, message, source_line(text, line))

@@ -1,0 +1,250 @@
+"""The shape of the file: which tables there are and which keys they have (CONTRACT.md 2).
+
+pydantic's only door. A field is named as the one of settings.py that it fills; its key in the file is that name
+without the `_s` of seconds. Every default is None and means "not given": the defaults themselves stand in settings.py.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, PlainValidator
+
+from lbproxy.address import Address
+from lbproxy.config import units, values
+from lbproxy.config.problems import Finding, Path, dotted, header, nearest, shown
+
+Text = Annotated[str, PlainValidator(values.text)]
+Filled = Annotated[str, PlainValidator(values.filled)]
+Label = Annotated[str, PlainValidator(values.label)]
+Seconds = Annotated[float, PlainValidator(units.duration)]
+SomeSeconds = Annotated[float, PlainValidator(units.positive_duration)]
+Bytes = Annotated[int, PlainValidator(units.size)]
+Natural = Annotated[int, PlainValidator(values.whole(0))]
+Positive = Annotated[int, PlainValidator(values.whole(1))]
+Processes = Annotated[int | Literal["auto"], PlainValidator(values.count_or_auto)]
+Words = Annotated[list[str], PlainValidator(values.words)]
+Variable = Annotated[str, PlainValidator(values.variable)]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=lambda name: name.removesuffix("_s"))
+
+    def given(self) -> dict[str, Any]:
+        """What the file says, by the names of settings.py."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class Proxy(Table):
+    name: Label | None = None
+    workers: Processes | None = None
+    control: Filled | None = None
+    pid_file: Filled | None = None
+    ports: Annotated[tuple[int, int], PlainValidator(values.port_range)] | None = None
+    shutdown_timeout_s: Seconds | None = None
+
+
+class ListenerLimits(Table):
+    header_bytes: Bytes | None = None
+    headers: Natural | None = None
+    body_bytes: Bytes | None = None
+    connections: Natural | None = None
+
+
+class ListenerTimeouts(Table):
+    header_s: SomeSeconds | None = None
+    idle_s: SomeSeconds | None = None
+    body_s: SomeSeconds | None = None
+
+
+class Listener(Table):
+    address: Annotated[Address, PlainValidator(values.address)]
+    name: Label | None = None
+    mode: Literal["http", "tcp"] | None = None
+    pool: Text | None = None
+    proxy_protocol: Literal["off", "accept"] | None = None
+    trusted_proxies: list[Annotated[str, PlainValidator(values.network)]] | None = None
+    limits: ListenerLimits | None = None
+    timeouts: ListenerTimeouts | None = None
+
+
+class Route(Table):
+    pool: Text
+    host: Annotated[str, PlainValidator(values.route_host)] | None = None
+    path: Annotated[str, PlainValidator(values.route_path)] | None = None
+
+
+class Health(Table):
+    path: Annotated[str, PlainValidator(values.probe_path)] | None = None
+    expect: Annotated[tuple[tuple[int, int], ...], PlainValidator(values.statuses)] | None = None
+    start_timeout_s: SomeSeconds | None = None
+    interval_s: SomeSeconds | None = None
+    timeout_s: SomeSeconds | None = None
+    rise: Positive | None = None
+    fall: Positive | None = None
+
+
+class Reload(Table):
+    max_surge: Annotated[tuple[int, bool], PlainValidator(values.surge)] | None = None
+    min_ready_s: Seconds | None = None
+    on_failure: Literal["rollback", "pause"] | None = None
+
+
+class Drain(Table):
+    request_s: Seconds | None = None
+    transfer_s: Seconds | None = None
+    stream_s: Seconds | None = None
+    websocket_s: Seconds | None = None
+    tcp_s: Seconds | None = None
+    goodbye_s: Seconds | None = None
+    close_code: Annotated[int, PlainValidator(values.close_code)] | None = None
+    close_reason: Annotated[str, PlainValidator(values.close_reason)] | None = None
+
+
+class Backoff(Table):
+    first_s: Seconds | None = None
+    max_s: Seconds | None = None
+
+
+class GiveUp(Table):
+    crashes: Positive | None = None
+    within_s: SomeSeconds | None = None
+
+
+class Restart(Table):
+    backoff: Backoff | None = None
+    give_up: GiveUp | None = None
+    stop_signal: Annotated[int, PlainValidator(values.stop_signal)] | None = None
+    stop_timeout_s: Seconds | None = None
+
+
+class PoolTimeouts(Table):
+    connect_s: SomeSeconds | None = None
+    response_s: SomeSeconds | None = None
+    idle_s: SomeSeconds | None = None
+    keepalive_s: Seconds | None = None
+
+
+class Queue(Table):
+    size: Natural | None = None
+    timeout_s: Seconds | None = None
+
+
+class PoolLimits(Table):
+    connections: Natural | None = None
+    queue: Queue | None = None
+
+
+class Retry(Table):
+    attempts: Positive | None = None
+
+
+class Pool(Table):
+    command: Words | None = None
+    targets: list[Annotated[Address, PlainValidator(values.target)]] | None = None
+    directory: Filled | None = None
+    env: dict[Variable, Text] | None = None
+    env_file: Filled | None = None
+    user: Filled | None = None
+    size: Processes | None = None
+    bind: Literal["tcp", "unix", "fd"] | None = None
+    balance: Literal["least_conn", "round_robin", "random_two", "hash"] | None = None
+    hash_key: Annotated[str, PlainValidator(values.hash_key)] | None = None
+    health: Health | None = None
+    reload: Reload | None = None
+    drain: Drain | None = None
+    restart: Restart | None = None
+    timeouts: PoolTimeouts | None = None
+    limits: PoolLimits | None = None
+    retry: Retry | None = None
+
+
+class Log(Table):
+    level: Literal["debug", "info", "warning", "error"] | None = None
+    format: Literal["auto", "text", "json"] | None = None
+    access: Literal["combined", "json", "off"] | None = None
+    access_path: Filled | None = None
+
+
+class Document(Table):
+    proxy: Proxy | None = None
+    listener: list[Listener] | None = None
+    route: list[Route] | None = None
+    pool: dict[str, Pool] | None = None
+    log: Log | None = None
+
+
+def read(document: dict[str, Any]) -> Document | list[Finding]:
+    """The document as tables, or everything in it that has the wrong shape."""
+    try:
+        return Document.model_validate(document)
+    except pydantic.ValidationError as exc:
+        return [_finding(error["type"], error) for error in exc.errors(include_url=False)]
+
+
+def _finding(kind: str, error: Any) -> Finding:
+    path: Path = tuple(part for part in error["loc"] if part != "[key]")
+    value = error["input"]
+    match kind:
+        case "extra_forbidden":
+            return _unknown(path)
+        case "missing":
+            message = f"'{path[-1]}' is missing in {header(path[:-1])}"
+            return Finding(path[:-1], message, named=False, at_table=True)
+        case "value_error":
+            return Finding(path, str(error["ctx"]["error"]))
+        case "literal_error":
+            expected = error["ctx"]["expected"].replace("'", "")
+            return Finding(path, f"expected {expected}, got {shown(value)}")
+        case "list_type":
+            written = f" (write [[{dotted(path)}]])" if isinstance(value, dict) else ""
+            return Finding(path, f"expected a list, got {shown(value)}{written}", at_table=True)
+        case "model_type" | "dict_type":
+            written = f" (write [{dotted(path)}])" if isinstance(value, list) else ""
+            example = " such as [pool.web]" if path[0] == "pool" and len(path) == 2 else ""
+            return Finding(path, f"expected a table{example}, got {shown(value)}{written}", at_table=True)
+    return Finding(path, str(error["msg"]))
+
+
+def _unknown(path: Path) -> Finding:
+    *above, key = path
+    homes = [home for home, table in _tables(Document) if key in _keys(table)]
+    parents = tuple(above)
+    where = f" in {header(parents)}" if parents else ""
+    hint = nearest(str(key), _keys(_model_at(parents)))
+    if len(homes) == 1:
+        home = homes[0].replace("*", next((str(part) for part in parents[1:2] if parents[0] == "pool"), "NAME"))
+        hint = f" (it belongs in {home})"
+    return Finding(path, f"unknown key '{key}'{where}{hint}", named=False)
+
+
+def _keys(table: type[BaseModel]) -> list[str]:
+    return [info.alias or name for name, info in table.model_fields.items()]
+
+
+def _model_at(path: Path) -> type[BaseModel]:
+    """The table that a path leads to. Elements and pools have the model of their list or dictionary."""
+    table: type[BaseModel] = Document
+    for part in path:
+        for name, info in table.model_fields.items():
+            if part == (info.alias or name):
+                table = _model_in(info.annotation) or table
+    return table
+
+
+def _tables(table: type[BaseModel], path: str = "") -> list[tuple[str, type[BaseModel]]]:
+    """Every table that a file can have, with its header; `*` stands for the name of a pool."""
+    found = [(f"[{path}]", table)]
+    for name, info in table.model_fields.items():
+        inner = _model_in(info.annotation)
+        if inner is not None:
+            key = info.alias or name
+            below = f"{path}.{key}" if path else key
+            found += _tables(inner, f"{below}.*" if inner is Pool else below)
+    return found
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """`Pool` of `dict[str, Pool] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for model in map(_model_in, get_args(annotation)) if model is not None), None)

@@ -1,0 +1,67 @@
+"""What the file says about the machine it is read on: directories, files and users that must exist.
+
+The only checks whose answer can change while the file stays the same. Works on the document as TOML gave it, as
+checks.py does.
+"""
+
+import os
+import pwd
+from collections.abc import Iterator
+from typing import Any
+
+from lbproxy.address import Address
+from lbproxy.config.checks import Table, elements, pools
+from lbproxy.config.problems import Finding, Path, shown
+
+_LONGEST_SOCKET = 107  # bytes of a unix socket's path (unix(7))
+
+
+def check(document: Table, base: str) -> Iterator[Finding]:
+    """`base`: the directory that relative paths start from."""
+    for path, pool in pools(document):
+        yield from _pool(path, pool, base)
+        targets = pool.get("targets")
+        for number, target in enumerate(targets if isinstance(targets, list) else []):
+            yield from _socket((*path, "targets", number), target, base)
+    for path, listener in elements(document, "listener"):
+        yield from _socket((*path, "address"), listener.get("address"), base)
+    proxy = document.get("proxy")
+    if isinstance(proxy, dict) and _is_path(proxy.get("control")):
+        yield from _socket(("proxy", "control"), f"unix:{proxy['control']}", base)
+
+
+def absolute(base: str, address: Address) -> Address:
+    """The address with the path of its unix socket made absolute."""
+    return address if address.path is None else Address(path=os.path.join(base, address.path))
+
+
+def _pool(path: Path, pool: Table, base: str) -> Iterator[Finding]:
+    if _is_path(pool.get("directory")):
+        directory = os.path.join(base, pool["directory"])
+        if not os.path.isdir(directory):
+            yield Finding((*path, "directory"), f"there is no directory {shown(directory)}")
+    if _is_path(pool.get("env_file")):
+        env_file = os.path.join(base, pool["env_file"])
+        if not os.path.isfile(env_file):
+            yield Finding((*path, "env_file"), f"there is no file {shown(env_file)}")
+        elif not os.access(env_file, os.R_OK):
+            yield Finding((*path, "env_file"), f"{shown(env_file)} cannot be read")
+    if _is_path(pool.get("user")):
+        try:
+            pwd.getpwnam(pool["user"])
+        except KeyError:
+            yield Finding((*path, "user"), f"there is no user {shown(pool['user'])}")
+
+
+def _socket(path: Path, address: object, base: str) -> Iterator[Finding]:
+    if isinstance(address, str) and address.startswith("unix:"):
+        full = os.path.join(base, address.removeprefix("unix:"))
+        length = len(os.fsencode(full))
+        if length > _LONGEST_SOCKET and len(os.fsencode(address)) - 5 <= _LONGEST_SOCKET:
+            yield Finding(
+                path, f"the path of a unix socket has at most {_LONGEST_SOCKET} bytes, {shown(full)} has {length}"
+            )
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value

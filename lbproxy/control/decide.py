@@ -1,0 +1,82 @@
+"""What a reload means for one pool: which backends come, which go, which stay.
+
+Plain functions over a pool and its new settings. Start and publish nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from lbproxy.address import Address
+from lbproxy.control.pool import Member, Pool, lowest_free
+from lbproxy.control.reload import Change, Seat
+from lbproxy.model import Generation
+from lbproxy.policy import rollout
+
+Decision = tuple[Generation, Change[Member]]
+
+
+def decide(pool: Pool, wanted: Generation, number: Callable[[], int], *, config_only: bool) -> Decision:
+    """The generation that serves when the change is done, and the change.
+
+    `wanted` carries the new settings; its number does not count: `number` is asked when a new generation is made.
+    """
+    if wanted.settings.command is None:
+        return _retarget(pool, wanted, number)
+    surge = rollout.surge(wanted.settings.reload, wanted.settings.size)
+    slots = range(1, wanted.settings.size + 1)
+    if not (config_only and is_same_making(pool.generation, wanted)):
+        fresh = replace(wanted, number=number())
+        return fresh, Change(tuple(Seat(slot, fresh) for slot in slots), tuple(pool.members), surge=surge)
+    same = replace(pool.generation, settings=wanted.settings)
+    keep = tuple(
+        member
+        for member in pool.members
+        if member.seat.generation.number == same.number and member.seat.slot <= wanted.settings.size
+    )
+    taken = {member.seat.slot for member in keep}
+    make = tuple(Seat(slot, same) for slot in slots if slot not in taken)
+    return same, Change(make, tuple(member for member in pool.members if member not in keep), keep, surge)
+
+
+def is_same_making(one: Generation, other: Generation) -> bool:
+    """Whether the backends of both would be the same: everything else applies live."""
+    return _making(one) == _making(other)
+
+
+def _making(generation: Generation) -> tuple[object, ...]:
+    settings = generation.settings
+    return settings.command, settings.user, settings.bind, generation.directory, generation.env
+
+
+def _retarget(pool: Pool, wanted: Generation, number: Callable[[], int]) -> Decision:
+    """Fixed addresses: one that stays in the list stays as it is, since nothing behind it is ours to replace."""
+    by_address: dict[Address, Member] = {}
+    for member in pool.members:
+        address = target_of(member.seat)
+        if address is not None:
+            by_address.setdefault(address, member)
+    keep = tuple(by_address[address] for address in dict.fromkeys(wanted.settings.targets) if address in by_address)
+    leave = tuple(member for member in pool.members if member not in keep)
+    come = [address for address in dict.fromkeys(wanted.settings.targets) if address not in by_address]
+    if not come and not leave:
+        return replace(pool.generation, settings=wanted.settings), Change((), (), keep)
+    slots = lowest_free((member.seat.slot for member in keep), len(come))
+    fresh = replace(wanted, number=number())
+    placed = _placed(fresh, dict(zip(slots, come, strict=True)))
+    surge = rollout.surge(wanted.settings.reload, wanted.settings.size)
+    return fresh, Change(tuple(Seat(slot, placed) for slot in slots), leave, keep, surge)
+
+
+def target_of(seat: Seat) -> Address | None:
+    """The fixed address of a seat; None for one that runs a command."""
+    settings = seat.generation.settings
+    return settings.targets[seat.slot - 1] if settings.command is None else None
+
+
+def _placed(generation: Generation, targets: dict[int, Address]) -> Generation:
+    """The generation with its addresses in the places of their slots: addresses that stay keep theirs."""
+    if not targets:
+        return generation
+    some = next(iter(targets.values()))  # what stands in a place that no seat of this generation has
+    row = tuple(targets.get(slot, some) for slot in range(1, max(targets) + 1))
+    return replace(generation, settings=replace(generation.settings, targets=row))

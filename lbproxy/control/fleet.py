@@ -1,0 +1,299 @@
+"""All pools and their members, and the only writer of the routing table.
+
+Knows which backend may be in the table and when a cell of the grid is free again. Knows nothing of why somebody
+wants a change: that is reload.py's and app.py's business.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from lbproxy.control.pool import Member, Pool
+from lbproxy.control.reload import Broken, Seat
+from lbproxy.link.grid import CellBook, Counter, Grid
+from lbproxy.model import BackendId, Generation, ListenerView, RoutingTable, State
+from lbproxy.settings import PoolSettings, RouteSettings, Settings
+from lbproxy.supervise.backend import Supervised
+from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendTakenBack, Event
+
+SHOWN_LINES = 20  # of a broken backend's output
+
+
+class WorkersLike(Protocol):
+    def publish(self, table: RoutingTable) -> None: ...
+    async def wait_applied(self, epoch: int) -> None: ...
+    async def wait_drained(self, backend: BackendId, epoch: int) -> None: ...
+
+
+class MakeBackend(Protocol):
+    """Supervised or FixedTarget, as the pool is."""
+
+    def __call__(
+        self, id: BackendId, generation: Generation, *, reload: str | None = None, trial: bool | None = None
+    ) -> Supervised: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What the fleet stands on."""
+
+    emit: Callable[[Event], None]
+    workers: WorkersLike
+    grid: Grid
+    cells: CellBook
+    make: MakeBackend
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the table says beside its pools."""
+
+    name: str
+    listeners: tuple[ListenerView, ...]
+    routes: tuple[RouteSettings, ...]
+    access: str
+    access_path: str
+
+    @classmethod
+    def of(cls, settings: Settings, listeners: tuple[ListenerView, ...]) -> "Frame":
+        return cls(settings.proxy.name, listeners, settings.routes, settings.log.access, settings.log.access_path)
+
+
+class Fleet:
+    def __init__(self, ground: Ground, frame: Frame) -> None:
+        self.pools: dict[str, Pool] = {}
+        self.frame = frame
+        self._ground = ground
+        self._numbers: dict[str, int] = {}  # newest generation of each pool, also of one that is gone
+        self._epoch = 0
+        self._table: RoutingTable | None = None
+        self._dirty = trio.Event()
+        self._force = False
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Home of every backend's task."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._publish_changes)
+            task_status.started()
+
+    # Pools
+
+    def next_number(self, pool: str) -> int:
+        """The number of the pool's next generation, which nothing else will ever have."""
+        self._numbers[pool] = self._numbers.get(pool, 0) + 1
+        return self._numbers[pool]
+
+    def open_pool(self, settings: PoolSettings, generation: Generation) -> Pool:
+        """A pool without members."""
+        pool = Pool(settings, generation, self._ground.grid, self._ground.cells.take())
+        self.pools[pool.name] = pool
+        return pool
+
+    def start_pool(self, settings: PoolSettings, generation: Generation) -> None:
+        """Open a pool and start all its members; each serves as soon as it is ready."""
+        pool = self.open_pool(settings, generation)
+        for slot in range(1, settings.size + 1):
+            self.start_member(pool, Seat(slot, generation)).published = True
+        self.publish()
+
+    async def close_pool(self, pool: Pool) -> None:
+        """Drain and stop its members; then it is gone."""
+        handle = PoolHandle(self, pool)
+        members = list(pool.members)
+        handle.publish([], members)
+        async with trio.open_nursery() as nursery:
+            for member in members:
+                nursery.start_soon(handle.retire, member)
+        if self.pools.get(pool.name) is pool:
+            del self.pools[pool.name]
+        await self._ground.workers.wait_applied(self.publish())
+        self._ground.cells.give_back(pool.cell)
+
+    # Members
+
+    def start_member(self, pool: Pool, seat: Seat, *, reload: str | None = None, trial: bool | None = None) -> Member:
+        """Start a backend. It is not published."""
+        assert self._nursery is not None, "the fleet does not run"
+        id = BackendId(pool.name, seat.slot, seat.generation.number)
+        life = self._ground.make(id, seat.generation, reload=reload, trial=trial)
+        member = Member(seat, life, self._ground.cells.take())
+
+        def changed(_: Supervised) -> None:
+            member.see_change()
+            self.touch()
+
+        life.on_change = changed
+        life.on_reachable = lambda _: self.touch(force=True)
+        pool.add(member)
+        self._nursery.start_soon(self._live, pool, member)
+        return member
+
+    async def _live(self, pool: Pool, member: Member) -> None:
+        await member.life.run()
+        member.published = False
+        pool.members.remove(member)
+        if member.in_table:
+            self.publish()
+        member.gone.set()
+        # The cell is free when nobody writes it any more: its process is gone, so its leases end soon.
+        if member.left_epoch:
+            await self._ground.workers.wait_drained(member.backend.id, member.left_epoch)
+        pool.remember(member.cell)
+        self._ground.cells.give_back(member.cell)
+
+    def refused(self, id: BackendId, why: str) -> None:
+        """A worker could not connect to it."""
+        del why  # the probe that follows tells it
+        for member in self._members():
+            if member.backend.id == id:
+                member.life.refused()
+
+    async def stop(self, deadline: float) -> None:
+        """Stop every backend: TERM, KILL after its stop_timeout, and KILL to all that is left at `deadline`."""
+        async with trio.open_nursery() as nursery:
+            for member in self._members():
+                nursery.start_soon(_stop_until, member, deadline)
+
+    def kill(self) -> None:
+        for member in self._members():
+            member.life.kill()
+
+    def _members(self) -> list[Member]:
+        return [member for pool in self.pools.values() for member in pool.members]
+
+    # The table
+
+    def touch(self, *, force: bool = False) -> None:
+        """Something changed: a table follows, one for all changes of this moment. `force`: even an equal one."""
+        self._force |= force
+        self._dirty.set()
+
+    def publish(self) -> int:
+        """Make the next table now and send it. Returns its epoch."""
+        self._epoch += 1
+        frame = self.frame
+        self._table = RoutingTable(
+            epoch=self._epoch,
+            name=frame.name,
+            listeners=frame.listeners,
+            routes=frame.routes,
+            pools=tuple(pool.view() for pool in self.pools.values()),
+            access=frame.access,
+            access_path=frame.access_path,
+        )
+        for pool in self.pools.values():
+            serving = pool.serving()
+            for member in pool.members:
+                was, member.in_table = member.in_table, member in serving
+                if was and not member.in_table:
+                    member.left_epoch = self._epoch
+        self._ground.workers.publish(self._table)
+        return self._epoch
+
+    async def _publish_changes(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty = trio.Event()
+            views = tuple(pool.view() for pool in self.pools.values())
+            if self._force or self._table is None or views != self._table.pools:
+                self._force = False
+                self.publish()
+
+    async def wait_applied(self, epoch: int) -> None:
+        await self._ground.workers.wait_applied(epoch)
+
+    # What a PoolHandle needs
+
+    @property
+    def ground(self) -> Ground:
+        return self._ground
+
+
+class PoolHandle:
+    """One pool as a rollout handles it: a FleetLike. `reload` is the id that its events carry."""
+
+    def __init__(self, fleet: Fleet, pool: Pool, *, reload: str | None = None, min_ready_s: float = 0.0) -> None:
+        self._fleet = fleet
+        self._pool = pool
+        self._reload = reload
+        self._min_ready_s = min_ready_s
+        self._since: dict[int, tuple[float, int]] = {}  # of a draining member: when it began, what was cut by then
+
+    def make(self, seat: Seat) -> Member:
+        return self._fleet.start_member(self._pool, seat, reload=self._reload, trial=True)
+
+    def make_again(self, seat: Seat) -> Member:
+        return self._fleet.start_member(self._pool, seat, reload=self._reload, trial=False)
+
+    async def wait_proved(self, member: Member) -> None:
+        await member.life.wait_proved(self._min_ready_s)
+
+    async def wait_died(self, member: Member) -> Broken:
+        await member.died.wait()
+        lines = tuple(line.text for line in member.life.output.last(SHOWN_LINES))
+        return Broken("died after it had been proved", lines)
+
+    def publish(self, add: Sequence[Member], remove: Sequence[Member]) -> int:
+        for member in add:
+            member.published = True
+            if member.backend.state is State.DRAINING:
+                member.life.take_back()
+                self._say(BackendTakenBack, member)
+        for member in remove:
+            member.published = False
+            if member.backend.state in (State.READY, State.UNHEALTHY):
+                leases = self._fleet.ground.grid.sum(member.cell, Counter.LEASES)
+                self._since[id(member)] = trio.current_time(), self._cut(member)
+                member.life.drain()
+                self._say(BackendDraining, member, leases=leases)
+        return self._fleet.publish()
+
+    async def wait_applied(self, epoch: int) -> None:
+        await self._fleet.wait_applied(epoch)
+
+    async def wait_drained(self, member: Member) -> None:
+        """Invariant 4: every live worker says so, for the table it is absent from, or its grace is over."""
+        if not member.left_epoch:
+            return  # no worker ever heard of it
+        drain = self._pool.settings.drain
+        grace_s = max(drain.request_s, drain.stream_s, drain.websocket_s, drain.tcp_s) + drain.goodbye_s
+        workers, grid = self._fleet.ground.workers, self._fleet.ground.grid
+        drained = False
+        with trio.move_on_after(grace_s):
+            await workers.wait_drained(member.backend.id, member.left_epoch)
+            drained = True
+        if not drained and grid.sum(member.cell, Counter.TRANSFER):
+            with trio.move_on_after(max(0.0, drain.transfer_s + drain.goodbye_s - grace_s)):
+                await workers.wait_drained(member.backend.id, member.left_epoch)
+        began, cut_before = self._since.pop(id(member), (trio.current_time(), self._cut(member)))
+        self._say(BackendDrained, member, after_s=trio.current_time() - began, cut=self._cut(member) - cut_before)
+
+    async def stop(self, member: Member) -> None:
+        await member.life.stop()
+        await member.gone.wait()
+
+    async def wait_gone(self, member: Member) -> None:
+        await member.gone.wait()
+
+    async def retire(self, member: Member) -> None:
+        """What is out of the table: drain it, then stop it."""
+        await self.wait_drained(member)
+        await self.stop(member)
+
+    def _cut(self, member: Member) -> int:
+        return self._fleet.ground.grid.sum(member.cell, Counter.CUT)
+
+    def _say(self, kind: Callable[..., Event], member: Member, **facts: float) -> None:
+        id = member.backend.id
+        self._fleet.ground.emit(kind(pool=id.pool, backend=str(id), reload=self._reload, **facts))
+
+
+async def _stop_until(member: Member, deadline: float) -> None:
+    with trio.CancelScope(deadline=deadline) as patience:
+        await member.life.stop()
+    if patience.cancelled_caught:
+        member.life.kill()
+        await member.life.stop()

@@ -1,0 +1,224 @@
+"""The reload as a whole: one plan for the whole file, or for the pools that were named (DESIGN.md 6).
+
+Listeners are bound first, the pools roll in file order, routes and listeners are published last and only if every pool
+came through. Knows the order and the verdicts. How one pool rolls is reload.py's business, who may ask reloader.py's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from lbproxy.control.decide import decide
+from lbproxy.control.fleet import Fleet, Frame, PoolHandle
+from lbproxy.control.pool import Pool
+from lbproxy.control.reload import Broken, Outcome, Rollout
+from lbproxy.control.sockets import BindFailed, Sockets
+from lbproxy.control.workers import Workers
+from lbproxy.link.grid import Counter
+from lbproxy.model import Generation, ListenerView
+from lbproxy.settings import Settings
+from lbproxy.telemetry.events import Event, ReloadDone, ReloadFinished, ReloadRollingBack, ReloadStarted
+
+
+EXIT_CODES = {"ok": 0, "rolled_back": 5, "failed": 6, "aborted": 1}
+_WORSE = (0, 5, 6, 1)  # the later, the worse
+
+
+@dataclass(slots=True)
+class Site:
+    """What control has built: a plan changes it, and remembers in it what is in force."""
+
+    emit: Callable[[Event], None]
+    fleet: Fleet
+    sockets: Sockets
+    workers: Workers
+    settings: Settings
+    listeners: tuple[ListenerView, ...]
+    apply_live: Callable[[Settings, Settings], None]  # old, new: what belongs to the process as a whole
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A valid wish. `wanted` has the new settings of each pool in it, in file order; its numbers do not count yet."""
+
+    id: str
+    trigger: str
+    settings: Settings
+    wanted: tuple[Generation, ...]
+    whole: bool  # the file as a whole: listeners, routes and removed pools too
+    config_only: bool
+
+
+class Conductor:
+    """Carries out one plan. One use."""
+
+    def __init__(self, site: Site, plan: Plan) -> None:
+        self._site = site
+        self._plan = plan
+        self._done: list[str] = []  # pools that have a verdict
+        self._untouched: list[str] = []
+        self._exit_code = 0
+        self._rolling: _Rolling | None = None
+
+    async def run(self) -> None:
+        names = tuple(generation.settings.name for generation in self._plan.wanted)
+        self._site.emit(ReloadStarted(reload=self._plan.id, trigger=self._plan.trigger, pools=names))
+        try:
+            await self._carry_out()
+        except trio.Cancelled:
+            if self._rolling is not None:
+                self._conclude(self._rolling, Outcome("aborted", Broken("lbproxy is being stopped")))
+            self._leave_rest("lbproxy is being stopped", exit_code=1)
+            raise
+        finally:
+            self._site.emit(ReloadFinished(reload=self._plan.id, exit_code=self._exit_code, text=self._text()))
+
+    async def _carry_out(self) -> None:
+        site, plan = self._site, self._plan
+        listeners = site.listeners
+        if plan.whole:
+            try:
+                workers = max(plan.settings.proxy.workers, site.settings.proxy.workers)
+                listeners = site.sockets.bind(plan.settings.listeners, workers)
+            except BindFailed as exc:
+                self._leave_rest(f"{exc}; nothing has happened", exit_code=1)
+                return
+        for wanted in plan.wanted:
+            if await self._roll(wanted) != "ok":
+                self._leave_rest(f"never touched: {wanted.settings.name} did not come through", exit_code=0)
+                if plan.whole:
+                    site.sockets.release_others(site.listeners, site.settings.proxy.workers)
+                return
+        if plan.whole:
+            await self._publish_frame(listeners)
+
+    # One pool
+
+    async def _roll(self, wanted: Generation) -> str:
+        """Returns the result's name."""
+        fleet, settings = self._site.fleet, wanted.settings
+        is_new = settings.name not in fleet.pools
+        pool = self._open(wanted) if is_new else fleet.pools[settings.name]
+        rolling = self._rolling = _Rolling(pool, 0 if is_new else pool.generation.number)
+        generation, change = decide(
+            pool,
+            wanted,
+            lambda: fleet.next_number(settings.name),
+            config_only=self._plan.config_only or is_new,
+        )
+        rolling.number = generation.number
+        handle = PoolHandle(fleet, pool, reload=self._plan.id, min_ready_s=settings.reload.min_ready_s)
+
+        def turn_back(broken: Broken) -> None:
+            rolling.head_for(rolling.from_number)
+            self._site.emit(ReloadRollingBack(reload=self._plan.id, pool=pool.name, why=broken.why))
+
+        rolling.head_for(generation.number)
+        pool.reloading = True
+        try:
+            outcome = await Rollout(handle, change, turn_back).run()
+        finally:
+            pool.reloading = False
+            rolling.head_for(0)
+        if outcome.result == "ok":
+            pool.apply(settings, generation)
+        elif is_new:
+            await fleet.close_pool(pool)
+        fleet.touch()
+        self._conclude(rolling, outcome)
+        return outcome.result
+
+    def _open(self, wanted: Generation) -> Pool:
+        """A pool that the file has and control has not."""
+        fleet, settings = self._site.fleet, wanted.settings
+        number = fleet.next_number(settings.name)
+        return fleet.open_pool(settings, Generation(number, settings, wanted.directory, wanted.env))
+
+    # The frame
+
+    async def _publish_frame(self, listeners: tuple[ListenerView, ...]) -> None:
+        """Every pool came through: routes and listeners change in one table, and pools that are gone are retired."""
+        site, settings = self._site, self._plan.settings
+        old, site.settings, site.listeners = site.settings, settings, listeners
+        site.fleet.frame = Frame.of(settings, listeners)
+        site.workers.resize(max(settings.proxy.workers, old.proxy.workers))
+        site.apply_live(old, settings)
+        await site.fleet.wait_applied(site.fleet.publish())
+        site.sockets.release_others(listeners, max(settings.proxy.workers, old.proxy.workers))
+        wanted = {pool.name for pool in settings.pools}
+        async with trio.open_nursery() as retiring:
+            for pool in [pool for name, pool in site.fleet.pools.items() if name not in wanted]:
+                retiring.start_soon(site.fleet.close_pool, pool)
+
+    # Verdicts
+
+    def _conclude(self, rolling: "_Rolling", outcome: Outcome) -> None:
+        self._rolling = None
+        self._say(rolling.verdict(self._plan.id, outcome), EXIT_CODES[outcome.result])
+
+    def _leave_rest(self, why: str, *, exit_code: int) -> None:
+        """A verdict for each pool that the plan did not come to."""
+        for wanted in self._plan.wanted[len(self._done) :]:
+            self._untouched.append(wanted.settings.name)
+            pool = self._site.fleet.pools.get(wanted.settings.name)
+            if pool is not None:
+                rolling = _Rolling(pool, pool.generation.number)
+                self._say(rolling.verdict(self._plan.id, Outcome("aborted", Broken(why))), exit_code)
+        self._exit_code = max(self._exit_code, exit_code, key=_WORSE.index)
+
+    def _say(self, done: ReloadDone, exit_code: int) -> None:
+        self._done.append(done.pool)
+        self._exit_code = max(self._exit_code, exit_code, key=_WORSE.index)
+        self._site.emit(done)
+
+    def _text(self) -> str:
+        """What serves now, and what was never touched."""
+        lines = []
+        for name in self._done:
+            pool = self._site.fleet.pools.get(name)
+            lines.append(_serves_now(pool) if pool is not None else f"{name} was not added")
+        if self._exit_code:
+            left = [*self._untouched, *(["listeners and routes"] if self._plan.whole else [])]
+            lines.append(f"never touched: {', '.join(left) or 'anything else'}")
+        return "\n".join(lines) or "nothing to reload"
+
+
+def _serves_now(pool: Pool) -> str:
+    generations = sorted({member.seat.generation.number for member in pool.members if member.published})
+    name = "generation" if len(generations) == 1 else "generations"
+    which = " and ".join(map(str, generations)) or "nothing"
+    return f"{pool.name}: {name} {which} serves now, {pool.ready} of {pool.settings.size} ready"
+
+
+class _Rolling:
+    """What the verdict on a pool is made of."""
+
+    def __init__(self, pool: Pool, from_number: int) -> None:
+        self._pool = pool
+        self._began = trio.current_time()
+        self._before = pool.totals()
+        self.from_number = from_number
+        self.number = from_number
+
+    def head_for(self, number: int) -> None:
+        self._pool.heading = number if self._pool.generation.settings.command is not None else 0
+
+    def verdict(self, reload: str, outcome: Outcome) -> ReloadDone:
+        now = self._pool.totals()
+        served = {counter: now[counter] - self._before[counter] for counter in now}
+        broken = outcome.broken
+        return ReloadDone(
+            reload=reload,
+            pool=self._pool.name,
+            result=outcome.result,
+            generation=self.number,
+            from_generation=self.from_number,
+            duration_s=round(trio.current_time() - self._began, 3),
+            requests=served[Counter.REQUESTS],
+            failed=served[Counter.FAILED],
+            cut=served[Counter.CUT],
+            websockets_closed=served[Counter.WEBSOCKETS_CLOSED],
+            why=broken.why if broken is not None else None,
+            output=broken.output if broken is not None else (),
+        )

@@ -1,0 +1,146 @@
+"""A pool as control holds it: its members, its generation, and counts that never go backwards.
+
+Knows what belongs in the table. Starts, stops and publishes nothing: fleet.py does.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import trio
+
+from lbproxy.control.reload import Seat
+from lbproxy.link.grid import Counter, Grid
+from lbproxy.model import Backend, BackendView, Generation, LeaseKind, PoolView, State
+from lbproxy.policy import health
+from lbproxy.settings import PoolSettings
+from lbproxy.supervise.backend import Supervised
+
+TOTALS = (Counter.REQUESTS, Counter.FAILED, Counter.CUT, Counter.WEBSOCKETS_CLOSED)
+_LIVE = (State.READY, State.UNHEALTHY, State.DRAINING)
+
+
+class Member:
+    """A backend and its place in the pool."""
+
+    def __init__(self, seat: Seat, life: Supervised, cell: int) -> None:
+        self.seat = seat
+        self.life = life
+        self.cell = cell
+        self.published = False  # it may be in the table, as soon as it is fit for it
+        self.in_table = False
+        self.left_epoch = 0  # of the first table without it; 0: it was never in one
+        self.served = False  # it was ready once; only after that its end is a death
+        self.died = trio.Event()
+        self.gone = trio.Event()  # its process is stopped for good
+
+    @property
+    def backend(self) -> Backend:
+        return self.life.backend
+
+    def see_change(self) -> None:
+        """Notice a death: whoever was live is not, and nobody asked for it."""
+        if self.backend.state in _LIVE:
+            self.served = True
+        elif self.served and self.backend.state is not State.STOPPING:
+            self.served = False
+            self.died.set()
+
+
+class Pool:
+    def __init__(self, settings: PoolSettings, generation: Generation, grid: Grid, cell: int) -> None:
+        self.name = settings.name
+        self.settings = settings
+        self.generation = generation  # of the backends that serve, or shall serve
+        self.members: list[Member] = []
+        self.cell = cell
+        self.reloading = False
+        self.heading = 0  # the generation that a rollout moves to; 0: none runs
+        self._grid = grid
+        self._cells: set[int] = {cell}
+        self._remembered = dict.fromkeys(TOTALS, 0)
+
+    # Members
+
+    def add(self, member: Member) -> None:
+        self.members.append(member)
+        self._cells.add(member.cell)
+
+    def remember(self, cell: int) -> None:
+        """Add the totals of a cell that is given back to the pool's."""
+        self._cells.discard(cell)
+        for counter in TOTALS:
+            self._remembered[counter] += self._grid.sum(cell, counter)
+
+    def apply(self, settings: PoolSettings, generation: Generation) -> None:
+        """Take over what applies live, in the members too."""
+        self.settings = settings
+        self.generation = generation
+        for member in self.members:
+            made_by_it = member.seat.generation.number == generation.number
+            if made_by_it and settings.command is not None:  # a fixed target's seat knows its own address
+                member.seat = replace(member.seat, generation=generation)
+            member.life.update(settings)
+
+    # What the table says
+
+    def serving(self) -> list[Member]:
+        """Published members that are ready; all live unhealthy ones if none is. Dead and draining ones never."""
+        eligible = [member for member in self.members if member.published and member.backend.address is not None]
+        fit = set(health.servable((member.backend.id, member.backend.state) for member in eligible))
+        return [member for member in eligible if member.backend.id in fit]
+
+    def view(self) -> PoolView:
+        serving = [
+            BackendView(member.backend.id, member.backend.address, member.cell)
+            for member in sorted(self.serving(), key=lambda member: member.backend.id)
+            if member.backend.address is not None
+        ]
+        settings = self.settings
+        return PoolView(
+            name=self.name,
+            cell=self.cell,
+            backends=tuple(serving),
+            # Who reconnects while a rollout runs must not meet a backend that leaves next. A worker takes any backend
+            # when none is of this generation, so 0 is "all alike".
+            newest=self.heading,
+            balance=settings.balance,
+            hash_key=settings.hash_key,
+            timeouts=settings.timeouts,
+            limits=settings.limits,
+            drain=settings.drain,
+            retry_attempts=settings.retry_attempts,
+        )
+
+    # Counts
+
+    def total(self, counter: Counter) -> int:
+        """Of everything that ever was in the pool."""
+        return self._remembered[counter] + sum(self._grid.sum(cell, counter) for cell in self._cells)
+
+    def totals(self) -> dict[Counter, int]:
+        return {counter: self.total(counter) for counter in TOTALS}
+
+    @property
+    def ready(self) -> int:
+        return sum(member.published and member.backend.state is State.READY for member in self.members)
+
+    @property
+    def is_degraded(self) -> bool:
+        failed = any(member.published and member.backend.state is State.FAILED for member in self.members)
+        return failed or self.ready < self.settings.size
+
+    def leases(self, member: Member) -> dict[str, int]:
+        """Work in hand by kind, without the zeros."""
+        counts = {kind: self._grid.sum(member.cell, Counter[kind.name]) for kind in LeaseKind}
+        return {str(kind): count for kind, count in counts.items() if count}
+
+
+def lowest_free(taken: Iterable[int], count: int) -> list[int]:
+    """The `count` lowest slots, from 1, that are not in `taken`."""
+    used, slot = set(taken), 1
+    found: list[int] = []
+    while len(found) < count:
+        if slot not in used:
+            found.append(slot)
+        slot += 1
+    return found

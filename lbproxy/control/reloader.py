@@ -1,0 +1,126 @@
+"""Who may reload, and when: one at a time, and a signal in the middle of one asks for one more after it.
+
+Reads the configuration and refuses what is not valid before anything is touched. The reload itself is plan.py's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from lbproxy.config.problems import ConfigInvalid, Problem
+from lbproxy.control.plan import Conductor, Plan, Site
+from lbproxy.errors import LbproxyError
+from lbproxy.model import Generation
+from lbproxy.settings import PoolSettings, Settings
+from lbproxy.supervise.generation import resolve_generation
+from lbproxy.telemetry.events import ConfigRejected
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody asks for."""
+
+    trigger: str  # "command", "USR2", "HUP"
+    pools: tuple[str, ...] = ()  # none: the file as a whole
+    config_only: bool = False
+
+
+class ReloadBusy(LbproxyError):
+    """Another reload is running."""
+
+
+class UnknownPool(LbproxyError):
+    """The configuration has no pool of that name."""
+
+
+class Reloader:
+    def __init__(self, site: Site, load: Callable[[], Settings]) -> None:
+        self._site = site
+        self._load = load
+        self._busy = False
+        self._again: str | None = None
+        self._count = 0
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Home of the running reload. Cancel it to stop: a reload in the middle says so and leaves things as they are."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            self._busy = True  # for ever
+
+    def signal(self, trigger: str) -> None:
+        """USR2 or HUP. During a reload: one more after it, however many signals come."""
+        if self._busy:
+            self._again = trigger
+        elif self._nursery is not None:
+            self._nursery.start_soon(self._start_by_signal, trigger)
+
+    async def _start_by_signal(self, trigger: str) -> None:
+        try:
+            await self.start(Wish(trigger))
+        except ReloadBusy:
+            self._again = trigger
+        except ConfigInvalid:
+            return  # it is in the log
+
+    async def start(self, wish: Wish) -> str:
+        """Begin a reload and return its id. Raises ReloadBusy, UnknownPool or ConfigInvalid; then nothing is touched."""
+        if self._busy or self._nursery is None:
+            raise ReloadBusy("another reload is running")
+        self._busy = True
+        try:
+            plan = self._plan(wish, await trio.to_thread.run_sync(self._load))
+        except BaseException as exc:
+            self._free()
+            if isinstance(exc, ConfigInvalid):
+                self._site.emit(ConfigRejected(path=self._site.settings.path or "", problems=exc.text))
+            raise
+        # The task is control's, not the asker's: it goes on when the asker hangs up.
+        self._nursery.start_soon(self._carry_out, plan)
+        return plan.id
+
+    def _plan(self, wish: Wish, settings: Settings) -> Plan:
+        names = [pool.name for pool in settings.pools]
+        for name in wish.pools:
+            if name not in names:
+                raise UnknownPool(f"no pool '{name}' (there is: {', '.join(names)})")
+        wanted = resolve_all([pool for pool in settings.pools if not wish.pools or pool.name in wish.pools], settings)
+        self._count += 1
+        return Plan(
+            id=f"r{self._count}",
+            trigger=wish.trigger,
+            settings=settings,
+            wanted=wanted,
+            whole=not wish.pools,
+            config_only=wish.config_only,
+        )
+
+    async def _carry_out(self, plan: Plan) -> None:
+        try:
+            await Conductor(self._site, plan).run()
+        finally:
+            self._free()
+
+    def _free(self) -> None:
+        self._busy = False
+        trigger, self._again = self._again, None
+        if trigger is not None:
+            self.signal(trigger)
+
+
+def resolve_all(pools: list[PoolSettings], settings: Settings) -> tuple[Generation, ...]:
+    """What the backends of each pool would be made from now. Raises ConfigInvalid with every problem at once."""
+    generations, problems = [], []
+    for pool in pools:
+        try:
+            generations.append(resolve_generation(0, pool))
+        except ValueError as exc:
+            problems.append(Problem(settings.path or "lbproxy", 0, 0, f"pool.{pool.name}: {exc}", ""))
+    if problems:
+        raise ConfigInvalid(problems)
+    return tuple(generations)

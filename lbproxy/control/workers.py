@@ -1,0 +1,317 @@
+"""The worker processes as control sees them: start, table, acknowledgement, replacement.
+
+Knows no backend beyond its id and no client at all. A worker is one task here; when its process ends, for whatever
+reason, the task starts the next one in the same row of the grid, with the same listening sockets, so their queues are
+served on.
+"""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from lbproxy.control.sockets import Sockets
+from lbproxy.link.channel import Channel
+from lbproxy.link.codec import LinkBroken
+from lbproxy.link.grid import Grid
+from lbproxy.link.messages import (
+    Applied,
+    AskStats,
+    Drained,
+    Publish,
+    Reopen,
+    Stats,
+    Stop,
+    ToControl,
+    Unreachable,
+    Welcome,
+)
+from lbproxy.model import BackendId, RoutingTable
+from lbproxy.settings import LogSettings
+from lbproxy.telemetry.events import Event, WorkerExited, WorkerHung, WorkerStarted
+
+HUNG_AFTER_S = 5.0  # without acknowledging a table, or answering a question
+HEARTBEAT_S = 5.0
+RESPAWN_PAUSE_S = 0.5  # only after a worker that died within its first second
+STOP_SLACK_S = 1.0
+STATS_WAIT_S = 1.0
+REMEMBERED_DRAINS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    id: int
+    pid: int
+    state: str  # starting | serving | stopping
+    connections: int
+    served: int
+    handed_over: dict[str, int]
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """One process. A respawn makes a new one."""
+
+    id: int
+    process: trio.Process
+    channel: Channel
+    state: str = "starting"
+    born: int = 0  # epoch of its first table: what had left before that it never held
+    applied: int = 0
+    drained: dict[str, int] = field(default_factory=dict)
+    stats: Stats = field(default_factory=lambda: Stats(0, 0, 0, {}))
+    asked: int = 0
+
+
+class Workers:
+    """`sockets` outlive every worker; `on_unreachable` is told which backend refused a connection, and why."""
+
+    def __init__(
+        self,
+        emit: Callable[[Event], None],
+        grid: Grid,
+        sockets: Sockets,
+        *,
+        log: LogSettings,
+        on_unreachable: Callable[[BackendId, str], None],
+    ) -> None:
+        self._emit = emit
+        self._grid = grid
+        self._sockets = sockets
+        self._log = log
+        self._on_unreachable = on_unreachable
+        self._live: dict[int, _Worker] = {}
+        self._wanted = 0
+        self._table: RoutingTable | None = None
+        self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._rows: set[int] = set()  # ids that have a task
+        self._stopping = False
+        self._ask = 0
+
+    async def run(self) -> None:
+        """Home of every worker's task. Ends after `stop` or `kill`; a cancellation kills."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.resize(self._wanted)
+                nursery.start_soon(self._heartbeat)
+                await self._wait(lambda: self._stopping and not self._rows)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.kill()
+
+    def resize(self, count: int) -> None:
+        """Start or stop workers so that there are `count` (at most the rows of the grid)."""
+        self._wanted = min(count, self._grid.rows)
+        if self._nursery is None or self._stopping:
+            return
+        for worker_id in range(1, self._wanted + 1):
+            if worker_id not in self._rows:
+                self._rows.add(worker_id)
+                self._nursery.start_soon(self._keep, worker_id)
+
+    def stop_surplus(self, grace_s: float) -> None:
+        """Those beyond the wanted count finish what they have. Call it when no new client can reach them."""
+        for worker in self._live.values():
+            if worker.id > self._wanted:
+                worker.state = "stopping"
+                worker.channel.post(Stop(grace_s))
+
+    def publish(self, table: RoutingTable) -> None:
+        self._table = table
+        for worker in self._live.values():
+            self._send_table(worker)
+        self._notify()
+
+    async def wait_applied(self, epoch: int) -> None:
+        """Every live worker has applied a table of at least `epoch`, or begins with such a one.
+
+        A hung worker is killed, so this ends.
+        """
+        await self._wait(lambda: all(max(worker.applied, worker.born) >= epoch for worker in self._live.values()))
+
+    async def wait_drained(self, backend: BackendId, epoch: int) -> None:
+        """Every live worker said, after a table of at least `epoch`, that it holds no lease on `backend`."""
+        name = str(backend)
+        await self._wait(
+            lambda: all(max(worker.drained.get(name, 0), worker.born) >= epoch for worker in self._live.values())
+        )
+
+    async def stop(self, grace_s: float) -> None:
+        """No new work; what is in hand has `grace_s`. Returns when all processes are gone."""
+        self._stopping = True
+        for worker in self._live.values():
+            worker.state = "stopping"
+            worker.channel.post(Stop(grace_s))
+        self._notify()
+        with trio.move_on_after(grace_s + STOP_SLACK_S):
+            await self._wait(lambda: not self._live)
+        self.kill()
+        await self._wait(lambda: not self._live)
+
+    def kill(self) -> None:
+        self._stopping = True
+        for worker in self._live.values():
+            worker.process.kill()
+        self._notify()
+
+    def reopen(self) -> None:
+        for worker in self._live.values():
+            worker.channel.post(Reopen())
+
+    async def stats(self) -> list[WorkerStatus]:
+        """What each worker says of itself now; one that does not answer in time is reported as it was last."""
+        self._ask += 1
+        ask = self._ask
+        for worker in self._live.values():
+            worker.channel.post(AskStats(ask))
+        with trio.move_on_after(STATS_WAIT_S):
+            await self._wait(lambda: all(worker.stats.ask >= ask for worker in self._live.values() if worker.applied))
+        return [
+            WorkerStatus(
+                worker.id,
+                worker.process.pid,
+                worker.state,
+                worker.stats.connections,
+                worker.stats.served,
+                worker.stats.handed_over,
+            )
+            for worker in sorted(self._live.values(), key=lambda worker: worker.id)
+        ]
+
+    # One worker's life
+
+    async def _keep(self, worker_id: int) -> None:
+        try:
+            while not self._stopping and worker_id <= self._wanted:
+                started = trio.current_time()
+                await self._run_one(worker_id)
+                if trio.current_time() - started < 1.0 and not self._stopping:
+                    await trio.sleep(RESPAWN_PAUSE_S)
+        finally:
+            self._rows.discard(worker_id)
+            self._notify()
+
+    async def _run_one(self, worker_id: int) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            process = await trio.lowlevel.open_process(
+                # -P: a trio.py in the operator's directory is not the trio meant here
+                [sys.executable, "-P", "-m", "lbproxy.worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        worker = _Worker(worker_id, process, Channel(ours, ToControl))
+        self._live[worker_id] = worker
+        self._emit(WorkerStarted(worker_id, process.pid))
+        row = worker_id - 1
+        welcome = Welcome(worker_id, self._grid.rows, self._grid.cells, self._log.level, self._log.format)
+        worker.channel.post(welcome, [self._grid.fd])
+        self._send_table(worker)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.channel.run_writer)
+                nursery.start_soon(self._listen, worker)
+                nursery.start_soon(self._watch, worker)
+                await process.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):  # KILL cannot be refused: this ends
+                await process.wait()
+            worker.channel.close()
+            del self._live[worker_id]
+            self._grid.clear_gauges(row)
+            self._notify()
+        if not self._stopping and worker.state != "stopping":
+            self._emit(WorkerExited(worker_id, process.pid, _how(process.returncode)))
+
+    def _send_table(self, worker: _Worker) -> None:
+        if self._table is not None:
+            worker.born = worker.born or self._table.epoch
+            listeners = self._table.listeners
+            fds = self._sockets.for_worker(worker.id - 1, listeners)
+            worker.channel.post(Publish(self._table, tuple(listener.key for listener in listeners)), fds)
+
+    async def _listen(self, worker: _Worker) -> None:
+        """What the worker says. A worker that talks nonsense is replaced."""
+        try:
+            while (message := await worker.channel.receive()) is not None:
+                self._take(worker, message)
+                self._notify()
+        except LinkBroken:
+            pass
+        if worker.state != "stopping":
+            worker.process.kill()  # without a link it is lost to us, whatever it thinks
+
+    def _take(self, worker: _Worker, message: ToControl) -> None:
+        match message:
+            case Applied(epoch):
+                worker.applied = max(worker.applied, epoch)
+                if worker.state == "starting":
+                    worker.state = "serving"
+            case Drained(backend, epoch):
+                worker.drained[backend] = epoch
+                while len(worker.drained) > REMEMBERED_DRAINS:
+                    del worker.drained[next(iter(worker.drained))]
+            case Unreachable(backend, why):
+                self._on_unreachable(BackendId.parse(backend), why)
+            case Stats():
+                worker.stats = message
+
+    async def _watch(self, worker: _Worker) -> None:
+        """A worker that does not acknowledge a table, or does not answer, within 5 s is hung: killed and replaced."""
+        while True:
+            await self._wait(lambda: self._is_behind(worker))
+            epoch, asked = self._table.epoch if self._table is not None else 0, worker.asked
+            with trio.move_on_after(HUNG_AFTER_S) as patience:
+                await self._wait_caught_up(worker, epoch, asked)
+            if patience.cancelled_caught and worker.state != "stopping":
+                self._emit(WorkerHung(worker.id, worker.process.pid, epoch))
+                worker.process.kill()
+                return
+
+    def _is_behind(self, worker: _Worker) -> bool:
+        late = self._table is not None and worker.applied < self._table.epoch
+        return worker.state != "stopping" and (late or worker.stats.ask < worker.asked)
+
+    async def _wait_caught_up(self, worker: _Worker, epoch: int, asked: int) -> None:
+        await self._wait(lambda: worker.applied >= epoch and worker.stats.ask >= asked)
+
+    async def _heartbeat(self) -> None:
+        """Between tables: a worker that is alive answers a question."""
+        while True:
+            await trio.sleep(HEARTBEAT_S)
+            self._ask += 1
+            for worker in self._live.values():
+                if worker.state == "serving":
+                    worker.asked = self._ask
+                    worker.channel.post(AskStats(self._ask))
+            self._notify()
+
+    # Waiting
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._changed.wait()
+
+
+def _how(returncode: int | None) -> str:
+    if returncode is not None and returncode < 0:
+        return f"signal {signal.Signals(-returncode).name}"
+    return f"exit code {returncode}"

@@ -1,0 +1,181 @@
+"""The leases of one backend in one worker, and what a drain does to each kind of them (DESIGN.md 5).
+
+Knows kinds, ages and graces; whoever made a lease knows how it is told goodbye and how it is cut. Time is an argument:
+no clock, no trio, no sockets. Adding and removing are one set operation each, since every request does both; looking
+for deadlines walks all leases, but only while the backend drains.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from lbproxy.model import BackendView, LeaseKind
+from lbproxy.policy.goodbye import cut_at, schedule
+from lbproxy.settings import DrainSettings
+
+STALLED_S = 5.0  # a transfer that moved nothing for so long counts as a request
+_AT_ONCE = float("-inf")
+_NEVER = float("inf")
+
+_REQUEST = LeaseKind.REQUEST
+_TRANSFER = LeaseKind.TRANSFER
+_STREAM = LeaseKind.STREAM
+_WEBSOCKET = LeaseKind.WEBSOCKET
+_TCP = LeaseKind.TCP
+
+
+class Lease:
+    """One piece of client work that holds one backend. Its owner writes the public attributes; `kind` only by change().
+
+    `cut()` ends it at once. `say_goodbye(window_ends)` starts a polite end; up to that clock reading a message (an
+    event) in hand may still be finished. It is called again if the window becomes shorter. None: this lease cannot be
+    told anything, it only finishes or is cut.
+    """
+
+    __slots__ = ("backend", "closed_at", "cut", "ends", "kind", "moved_at", "overdue", "say_goodbye", "started")
+
+    def __init__(self, backend: BackendView, kind: LeaseKind, now: float, cut: Callable[[], None]) -> None:
+        self.backend = backend
+        self.kind = kind
+        self.started = now
+        self.moved_at = now  # the last byte, either way: kept up by transfers only
+        self.cut = cut
+        self.say_goodbye: Callable[[float], None] | None = None
+        self.closed_at: float | None = None  # when our Close went to the client
+        self.ends: float | None = None  # told goodbye: the window's end it was given
+        self.overdue = False  # its grace is over and due() has said so
+
+
+class Leases:
+    """Who holds this backend. A drain begins, and is over when nobody is left; or it is taken back."""
+
+    __slots__ = ("_drain", "_ends", "_farewells", "_goodbye_s", "_leases", "_to_tell")
+
+    def __init__(self) -> None:
+        self._leases: set[Lease] = set()
+        self._drain: DrainSettings | None = None
+        self._ends: dict[LeaseKind, float] = {}  # clock readings; empty while not draining
+        self._goodbye_s = 0.0
+        self._to_tell: deque[tuple[float, Lease]] = deque()  # in the order of their times
+        self._farewells = False  # somebody was told: has an end even if the drain is taken back
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    @property
+    def empty(self) -> bool:
+        return not self._leases
+
+    @property
+    def draining(self) -> bool:
+        return self._drain is not None
+
+    def add(self, lease: Lease) -> None:
+        self._leases.add(lease)
+
+    def remove(self, lease: Lease) -> bool:
+        """True if this ended a drain: nobody is left. Removing twice is no error (and ends nothing twice)."""
+        if self._drain is None or lease not in self._leases:
+            self._leases.discard(lease)
+            return False
+        self._leases.remove(lease)
+        return not self._leases
+
+    def change(self, lease: Lease, kind: LeaseKind, say_goodbye: Callable[[float], None] | None = None) -> None:
+        """What it is has become known. One that turns long-lived on a draining backend is told at the next tell()."""
+        lease.kind = kind
+        lease.say_goodbye = say_goodbye
+        if self._drain is not None and say_goodbye is not None:
+            self._to_tell.appendleft((_AT_ONCE, lease))
+
+    def counts(self) -> Counter[LeaseKind]:
+        return Counter(lease.kind for lease in self._leases)
+
+    def begin(self, drain: DrainSettings, now: float, phase: float = 0.0) -> None:
+        """Every grace counts from now. Beginning again (the worker stops, too) shortens graces, never extends them.
+
+        `phase` in [0, 1): see policy.goodbye.schedule().
+        """
+        ends = {
+            _REQUEST: now + drain.request_s,
+            _TRANSFER: now + max(drain.transfer_s, drain.request_s),
+            _STREAM: now + drain.stream_s,
+            _WEBSOCKET: now + drain.websocket_s,
+            _TCP: now + drain.tcp_s,
+        }
+        self._goodbye_s = drain.goodbye_s if self._drain is None else min(self._goodbye_s, drain.goodbye_s)
+        self._ends = {kind: min(end, self._ends.get(kind, end)) for kind, end in ends.items()}
+        self._drain = drain
+        # A stream is cut at its end without further grace, so the last ones are told a little before it.
+        stream_s = max(0.0, self._ends[_STREAM] - now)
+        spread = [
+            *((_AT_ONCE, lease) for lease in self._leases if self._sooner(lease)),
+            *self._spread(_WEBSOCKET, now, max(0.0, self._ends[_WEBSOCKET] - now), phase),
+            *self._spread(_STREAM, now, stream_s - min(self._goodbye_s, stream_s / 2), phase),
+        ]
+        spread.sort(key=lambda entry: entry[0])
+        self._to_tell = deque(spread)
+
+    def _spread(self, kind: LeaseKind, now: float, window_s: float, phase: float) -> list[tuple[float, Lease]]:
+        to_tell = [
+            lease
+            for lease in self._leases
+            if lease.kind is kind and lease.say_goodbye is not None and lease.ends is None
+        ]
+        to_tell.sort(key=lambda lease: lease.started)  # the oldest first
+        offsets = schedule(len(to_tell), window_s, phase)
+        return [(now + offset, lease) for offset, lease in zip(offsets, to_tell, strict=True)]
+
+    def _sooner(self, lease: Lease) -> bool:
+        """It was told before, with a window that is now shorter."""
+        return lease.ends is not None and self._ends[lease.kind] < lease.ends
+
+    def take_back(self) -> None:
+        """The backend serves again. Who was told goodbye still goes; for everybody else it never happened."""
+        self._drain = None
+        self._ends = {}
+        self._to_tell.clear()
+
+    def tell(self, now: float) -> int:
+        """Say goodbye to those whose turn has come: once, and again if the window became shorter. Returns how many."""
+        told = 0
+        while self._to_tell and self._to_tell[0][0] <= now:
+            lease = self._to_tell.popleft()[1]
+            if lease.say_goodbye is None or lease not in self._leases:
+                continue
+            if lease.ends is None or self._sooner(lease):
+                lease.ends = self._ends[lease.kind]
+                self._farewells = True
+                told += 1
+                lease.say_goodbye(lease.ends)
+        return told
+
+    def due(self, now: float) -> list[Lease]:
+        """Those whose grace is over, each once: the caller cuts and counts them. They stay until they are removed."""
+        if self._drain is None and not self._farewells:
+            return []
+        over = [lease for lease in self._leases if not lease.overdue and self._end(lease) <= now]
+        for lease in over:
+            lease.overdue = True
+        return over
+
+    def next_due(self, now: float) -> float | None:
+        """When tell() or due() has something to do, as far as is known now; None: nothing to wait for."""
+        if self._drain is None and not self._farewells:
+            return None
+        times = [self._end(lease) for lease in self._leases if not lease.overdue]
+        if self._to_tell:
+            times.append(self._to_tell[0][0])
+        first = min(times, default=_NEVER)
+        return None if first == _NEVER else max(first, now)
+
+    def _end(self, lease: Lease) -> float:
+        """When its grace is over, were nothing more to move."""
+        kind = lease.kind
+        end = self._ends.get(kind, _NEVER)
+        if lease.ends is not None and lease.ends < end:
+            end = lease.ends
+        if kind is _WEBSOCKET:
+            return cut_at(end, self._goodbye_s, lease.closed_at)
+        if kind is _TRANSFER:
+            return min(end, max(self._ends.get(_REQUEST, _NEVER), lease.moved_at + STALLED_S))
+        return end

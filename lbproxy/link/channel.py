@@ -1,0 +1,92 @@
+"""Messages and descriptors over a stream socketpair: a 4-byte length, then JSON. One writer, one reader.
+
+Descriptors travel with the first bytes of their message (SCM_RIGHTS); the message says how many are its own.
+"""
+
+import array
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from lbproxy.link.codec import LinkBroken, decode, encode
+
+FDS_A_SEND = 200  # the kernel takes 253
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+READ_BYTES = 64 * 1024
+
+
+class Channel:
+    """One end of a link. `incoming` is the union of the messages that may arrive."""
+
+    def __init__(self, sock: socket.socket, incoming: Any) -> None:
+        sock.setblocking(False)
+        self._sock = trio.socket.from_stdlib_socket(sock)
+        self._incoming = incoming
+        self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._posted = trio.Event()
+        self._buffer = bytearray()
+        self._fds: deque[int] = deque()
+
+    def post(self, message: Any, fds: Sequence[int] = ()) -> None:
+        """Send in the background, in order. The descriptors must stay open until sent: control keeps them anyway."""
+        data = encode(message)
+        self._outbox.append((struct.pack("!I", len(data)) + data, tuple(fds)))
+        self._posted.set()
+
+    async def run_writer(self) -> None:
+        """Home of the one writer. Ends quietly when the other end is gone: the reader is told."""
+        try:
+            while True:
+                while self._outbox:
+                    await self._send(*self._outbox.popleft())
+                self._posted = trio.Event()
+                await self._posted.wait()
+        except OSError:
+            return
+
+    async def _send(self, frame: bytes, fds: tuple[int, ...]) -> None:
+        view = memoryview(frame)
+        for start in range(0, len(fds), FDS_A_SEND):
+            batch = array.array("i", fds[start : start + FDS_A_SEND])
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, batch.tobytes())]
+            await self._sock.sendmsg([view[:1]], rights)
+            view = view[1:]
+        while view:
+            view = view[await self._sock.send(view) :]
+
+    async def receive(self) -> Any | None:
+        """The next message, or None when the other end is gone. Raises LinkBroken."""
+        while True:
+            if len(self._buffer) >= 4:
+                (size,) = struct.unpack_from("!I", self._buffer)
+                if size > MAX_MESSAGE_BYTES:
+                    raise LinkBroken(f"a message of {size} bytes")
+                if len(self._buffer) >= 4 + size:
+                    data = bytes(self._buffer[4 : 4 + size])
+                    del self._buffer[: 4 + size]
+                    return decode(data, self._incoming)
+            try:
+                data, rights, _flags, _ = await self._sock.recvmsg(READ_BYTES, socket.CMSG_SPACE(FDS_A_SEND * 4))
+            except ConnectionResetError:
+                return None
+            for level, kind, payload in rights:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    received = array.array("i")
+                    received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
+                    self._fds.extend(received)
+            if not data:
+                return None
+            self._buffer += data
+
+    def take_fds(self, count: int) -> list[int]:
+        """The descriptors of the message just received. Raises LinkBroken if fewer came."""
+        if count > len(self._fds):
+            raise LinkBroken(f"{count} descriptors announced, {len(self._fds)} came")
+        return [self._fds.popleft() for _ in range(count)]
+
+    def close(self) -> None:
+        self._sock.close()

@@ -1,0 +1,87 @@
+"""Bytes of a message and back: JSON, checked against the dataclasses of messages.py, field by field.
+
+Not pickle: what comes from a worker is data, never code, also when the worker has lost its mind.
+"""
+
+import json
+import types
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from lbproxy.errors import LbproxyError
+
+
+class LinkBroken(LbproxyError):
+    """The other end sent what no message is, or is gone in the middle of one."""
+
+
+def encode(message: Any) -> bytes:
+    """A dataclass is sent as the list of its fields, the message itself with its name in front."""
+    return json.dumps([type(message).__name__, *_plain(message)], separators=(",", ":")).encode()
+
+
+def decode(data: bytes, union: Any) -> Any:
+    """`union` is the union of the messages that may arrive here. Raises LinkBroken."""
+    try:
+        name, *values = json.loads(data)
+        kind = {choice.__name__: choice for choice in get_args(union)}[name]
+        return _reader(kind)(values)
+    except LinkBroken:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise LinkBroken(f"not a message: {data[:80]!r}") from exc
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return [_plain(getattr(value, field.name)) for field in fields(value)]
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return value
+
+
+@cache
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """The function that makes a value of type `hint` from JSON, built once per type."""
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _dataclass_reader(hint)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        (inner,) = [argument for argument in arguments if argument is not types.NoneType]
+        read_inner = _reader(inner)
+        return lambda value: None if value is None else read_inner(value)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        read_item = _reader(arguments[0])
+        return lambda value: tuple(read_item(item) for item in _checked(value, list))
+    if origin is tuple:
+        readers = [_reader(argument) for argument in arguments]
+        return lambda value: tuple(read(item) for read, item in zip(readers, _checked(value, list), strict=True))
+    if origin is dict:
+        read_value = _reader(arguments[1])
+        return lambda value: {_checked(key, str): read_value(item) for key, item in _checked(value, dict).items()}
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint
+    if hint is float:
+        return lambda value: float(_checked(value, (int, float)))
+    return lambda value: _checked(value, hint)
+
+
+def _dataclass_reader(kind: type) -> Callable[[Any], Any]:
+    hints = get_type_hints(kind)
+    readers = [_reader(hints[field.name]) for field in fields(kind)]
+
+    def read(value: Any) -> Any:
+        return kind(*(read(item) for read, item in zip(readers, _checked(value, list), strict=True)))
+
+    return read
+
+
+def _checked(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise LinkBroken(f"expected {kind}, got {value!r:.80}")
+    return value

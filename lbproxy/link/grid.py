@@ -1,0 +1,100 @@
+"""The counts that every process must see, in one small shared memory: a row per worker, a column (cell) per backend,
+pool and listener.
+
+A row has one writer, its worker; control and the other workers only read. Each counter is an aligned 64-bit integer, so
+a reader sees an old value or a new one, never half of each. The memory outlives a worker: totals continue where its
+predecessor was killed, and only control clears what a dead worker still held.
+"""
+
+import mmap
+import os
+from enum import IntEnum
+
+
+class Counter(IntEnum):
+    """What is counted in a cell. The first six are gauges (in hand now), the others totals."""
+
+    LEASES = 0
+    REQUEST = 1  # the five kinds, in the order of model.LeaseKind
+    TRANSFER = 2
+    STREAM = 3
+    WEBSOCKET = 4
+    TCP = 5
+    REQUESTS = 6
+    FAILED = 7  # answered by us with 5xx, or broken off
+    CUT = 8  # leases ended by their grace
+    WEBSOCKETS_CLOSED = 9  # goodbyes said
+    CONNECTIONS = 10  # open client connections: gauge of a listener's cell
+    ACCEPTED = 11
+
+
+GAUGES = (*range(Counter.LEASES, Counter.TCP + 1), Counter.CONNECTIONS)
+WIDTH = len(Counter)
+ITEM_BYTES = 8
+
+
+class Grid:
+    """`values[base(row, cell) + counter]` is the counter; the hot path keeps the base and adds."""
+
+    def __init__(self, fd: int, rows: int, cells: int) -> None:
+        self.fd = fd
+        self.rows = rows
+        self.cells = cells
+        self._memory = mmap.mmap(fd, rows * cells * WIDTH * ITEM_BYTES)
+        self.values = memoryview(self._memory).cast("q")
+
+    @classmethod
+    def create(cls, rows: int, cells: int) -> "Grid":
+        fd = os.memfd_create("lbproxy-grid", os.MFD_CLOEXEC)
+        os.ftruncate(fd, rows * cells * WIDTH * ITEM_BYTES)
+        return cls(fd, rows, cells)
+
+    def base(self, row: int, cell: int) -> int:
+        return (row * self.cells + cell) * WIDTH
+
+    def sum(self, cell: int, counter: int) -> int:
+        """Over all workers."""
+        values, step, at = self.values, self.cells * WIDTH, cell * WIDTH + counter
+        total = 0
+        for _ in range(self.rows):
+            total += values[at]
+            at += step
+        return total
+
+    def clear_gauges(self, row: int) -> None:
+        """A worker is dead: what it had in hand is gone, what it had counted stays."""
+        for cell in range(self.cells):
+            base = self.base(row, cell)
+            for counter in GAUGES:
+                self.values[base + counter] = 0
+
+    def clear_cell(self, cell: int) -> None:
+        for row in range(self.rows):
+            base = self.base(row, cell)
+            for counter in range(WIDTH):
+                self.values[base + counter] = 0
+
+    def close(self) -> None:
+        self.values.release()
+        self._memory.close()
+        os.close(self.fd)
+
+
+class CellBook:
+    """Hands out cells. Control has the only one."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._free = list(range(grid.cells - 1, -1, -1))
+
+    def take(self) -> int:
+        """A cell whose counters are all 0. Raises RuntimeError when there are more backends than the grid has cells."""
+        if not self._free:
+            raise RuntimeError(f"more than {self._grid.cells} backends, pools and listeners at once")
+        cell = self._free.pop()
+        self._grid.clear_cell(cell)
+        return cell
+
+    def give_back(self, cell: int) -> None:
+        """Last in, last out: a cell rests as long as possible before it is used again."""
+        self._free.insert(0, cell)

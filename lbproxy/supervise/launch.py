@@ -1,0 +1,45 @@
+"""The exec step of `bind = "fd"`: runs in the child, then becomes the backend.
+
+Moves the inherited listening socket to descriptor 3, says so in LISTEN_PID, drops privileges, executes the command.
+Control does not raise its RLIMIT_NOFILE, so there is none to restore. Run as a file by an interpreter that reads
+neither the environment nor site, because both belong to the backend; imports nothing of lbproxy.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+FD = 3
+
+
+def command(interpreter: str, fd: int, who: str, words: Sequence[str]) -> tuple[str, ...]:
+    """The words that start this step. `who` is uid:gid:groups or "-"; `words`: the program's path, then its argv."""
+    return (interpreter, "-I", "-S", __file__, str(fd), who, *words)
+
+
+def main(arguments: list[str]) -> None:
+    fd, who, program, *words = arguments
+    if int(fd) == FD:
+        os.set_inheritable(FD, True)
+    else:
+        os.dup2(int(fd), FD)
+        os.close(int(fd))
+    if who != "-":
+        uid, gid, groups = who.split(":")
+        os.setgroups([int(group) for group in groups.split(",") if group])
+        os.setgid(int(gid))
+        os.setuid(int(uid))
+    # The interpreter ignores these; the backend must not inherit that.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    os.environ["LISTEN_PID"] = str(os.getpid())
+    try:
+        os.execv(program, words)
+    except OSError as exc:
+        os.write(2, f"lbproxy: cannot execute {program}: {exc.strerror}\n".encode())
+        os._exit(126)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

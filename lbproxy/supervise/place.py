@@ -1,0 +1,112 @@
+"""Where a process is to listen: a port, a unix socket in a private directory, or a socket that it inherits.
+
+Knows nothing of processes. One place is for one process: a successor gets another.
+"""
+
+import contextlib
+import itertools
+import os
+import shutil
+import socket
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lbproxy.address import Address
+from lbproxy.supervise.account import Account
+from lbproxy.supervise.ports import NoFreePort, Ports
+
+HOST = "127.0.0.1"
+BACKLOG = 2048
+FD = 3  # where an inherited socket is, as systemd has it
+
+
+@dataclass(slots=True)
+class Place:
+    """`values` fill the placeholders of the command, `env` goes into the environment."""
+
+    address: Address
+    values: dict[str, str]
+    env: dict[str, str]
+    port: int | None = None  # held until given back
+    room: str | None = None  # directory of a unix socket
+    listener: socket.socket | None = None  # bind = "fd", until the process has it
+
+    def close_listener(self) -> None:
+        """Our copy. While one is open a connect succeeds, whether or not the backend lives."""
+        if self.listener is not None:
+            self.listener.close()
+            self.listener = None
+
+
+@dataclass(slots=True)
+class Places:
+    """Gives places out and takes them back. `close` removes what is left on disk."""
+
+    ports: Ports
+    _base: Path | None = None
+    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    def take(self, bind: str, name: str, account: Account | None) -> Place:
+        """`name`: what a socket file is called. Raises NoFreePort, or OSError."""
+        if bind == "unix":
+            return self._take_path(name, account)
+        if bind == "fd":
+            return self._take_listener(name)
+        port = self.ports.take()
+        values = {"port": str(port), "host": HOST}
+        return Place(Address(HOST, port), values, {"PORT": str(port), "HOST": HOST}, port=port)
+
+    def give_back(self, place: Place) -> None:
+        place.close_listener()
+        if place.port is not None:
+            self.ports.give_back(place.port)
+        if place.room is not None:
+            shutil.rmtree(place.room, ignore_errors=True)
+
+    def close(self) -> None:
+        if self._base is not None:
+            shutil.rmtree(self._base, ignore_errors=True)
+            self._base = None
+
+    def _take_path(self, name: str, account: Account | None) -> Place:
+        if self._base is None:
+            self._base = Path(tempfile.mkdtemp(prefix="lbproxy-", dir=_parent()))
+            self._base.chmod(0o711)  # a backend's user may pass through, nobody may look round
+        room = self._base / str(next(self._numbers))
+        room.mkdir(mode=0o700)
+        if account is not None and account.uid != os.geteuid():
+            os.chown(room, account.uid, account.gid)
+        room_for_name = 107 - len(os.fsencode(room)) - 1
+        path = str(room / name.encode()[:room_for_name].decode(errors="ignore"))
+        return Place(Address(path=path), {"socket": path}, {"LBPROXY_SOCKET": path}, room=str(room))
+
+    def _take_listener(self, name: str) -> Place:
+        values = {"fd": str(FD)}
+        # LISTEN_PID is set by launch.py: only the process itself knows its pid before it is there.
+        env = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": name.partition(".")[0]}
+        while True:
+            port = self.ports.take()
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((HOST, port))
+                listener.listen(BACKLOG)
+            except OSError:  # taken since we looked
+                listener.close()
+                self.ports.give_back(port)
+                continue
+            return Place(Address(HOST, port), values, env, port=port, listener=listener)
+
+
+def _parent() -> str | None:
+    """Where sockets belong; None: where temporary files do. Root's backends may run as another user."""
+    choices = ["/run"] if os.geteuid() == 0 else [os.environ.get("XDG_RUNTIME_DIR", "")]
+    for choice in choices:
+        with contextlib.suppress(OSError):
+            if choice and len(choice) < 40 and os.access(choice, os.W_OK | os.X_OK) and os.path.isdir(choice):
+                return choice
+    return None
+
+
+__all__ = ["FD", "HOST", "NoFreePort", "Place", "Places"]

@@ -1,0 +1,160 @@
+"""One process and all that it starts: spawned in a session of its own, heard, signalled, buried.
+
+Knows no pool, no probe and no policy. Linux: a pidfd tells of the death while the pid still is the dead one's, so no
+signal of ours can reach a stranger, and the leader is reaped last.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+from typing import Any
+
+import trio
+
+from lbproxy.supervise.account import CannotStart
+from lbproxy.supervise.command import Order
+from lbproxy.supervise.guard_handle import Guard
+from lbproxy.supervise.hearing import Hearing
+from lbproxy.supervise.output import LineSplitter
+from lbproxy.supervise.reap import Children
+from lbproxy.supervise.session import signal_name, signal_others, signal_session
+
+PIPE_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
+LAST_WORDS_S = 0.5  # for the output of the dead: a daemon that left the session may hold the pipe open for ever
+BURIAL_S = 10.0
+
+
+class Child:
+    """Owned by the one task that spawned it, which calls `wait_dead` and `bury`."""
+
+    def __init__(self, popen: "subprocess.Popen[bytes]", pidfd: int, output: int, owners: tuple[Children, Guard]):
+        self._popen = popen
+        self._pidfd = pidfd
+        self._output = trio.lowlevel.FdStream(output)
+        self._children, self._guard = owners
+        self._heard = trio.Event()
+        self._heard.set()
+        self.pid = popen.pid
+
+    @classmethod
+    async def spawn(cls, order: Order, children: Children, guard: Guard) -> "Child":
+        """Raises CannotStart."""
+        try:
+            read_end, write_end = os.pipe()
+        except OSError as exc:
+            raise CannotStart(f"cannot start: {exc.strerror}") from None
+        with contextlib.suppress(OSError):  # over the user's share of pipe memory: the usual size will do
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        account = order.account
+        who: dict[str, Any] = {}
+        if account is not None:
+            who = {"user": account.uid, "group": account.gid, "extra_groups": account.groups}
+        try:
+            popen = await children.spawn(
+                order.command,
+                stdin=subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                cwd=order.directory,
+                env=order.env,
+                start_new_session=True,
+                pass_fds=() if order.fd is None else (order.fd,),
+                **who,
+            )
+        except (OSError, ValueError, subprocess.SubprocessError) as exc:
+            os.close(read_end)
+            raise CannotStart(f"cannot execute {order.command[0]}: {_reason(exc)}") from None
+        finally:
+            os.close(write_end)
+        guard.add(popen.pid)
+        try:
+            pidfd = os.pidfd_open(popen.pid)
+        except OSError as exc:
+            signal_session(popen.pid, signal.SIGKILL)
+            guard.remove(popen.pid)
+            popen.wait()
+            children.forget(popen.pid)
+            os.close(read_end)
+            raise CannotStart(f"cannot watch the new process: {_reason(exc)}") from None
+        return cls(popen, pidfd, read_end, (children, guard))
+
+    def is_alive(self) -> bool:
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PIDFD, self._pidfd, options) is None
+
+    def signal(self, number: int) -> None:
+        """To the whole process group."""
+        signal_session(self.pid, number)
+
+    async def wait_dead(self) -> None:
+        """Until the leader is dead. It is not reaped yet: its number stays its own."""
+        await trio.lowlevel.wait_readable(self._pidfd)
+
+    async def hear(self, hearing: Hearing) -> None:
+        """Read the output until all who could write are gone."""
+        self._heard = trio.Event()
+        splitter = LineSplitter()
+        data = b"-"
+        try:
+            while data:
+                with trio.move_on_at(hearing.settle_at):
+                    data = await self._output.receive_some(READ_BYTES)
+                    hearing.take(splitter.feed(data) if data else splitter.end())
+                hearing.settle()
+        finally:
+            hearing.settle(over=True)
+            self._heard.set()
+
+    async def bury(self, patience_s: float) -> int:
+        """After the leader's death: the rest of the session gets `patience_s` to leave, then KILL; the output is read
+        to its end; the leader is reaped. A leader that lives is killed first. Returns its return code (as Popen's).
+        Not to be cancelled, but it ends within `patience_s` and ten seconds."""
+        with trio.move_on_after(patience_s + BURIAL_S, shield=True):
+            if self.is_alive():
+                self.signal(signal.SIGKILL)
+                await self.wait_dead()
+            if patience_s > 0:
+                left = await trio.to_thread.run_sync(signal_others, self.pid, 0)
+                with trio.move_on_after(patience_s):
+                    await _wait_gone(left)
+            self.signal(signal.SIGKILL)
+            while left := await trio.to_thread.run_sync(signal_others, self.pid, signal.SIGKILL):
+                await _wait_gone(left)
+            with trio.move_on_after(LAST_WORDS_S):
+                await self._heard.wait()
+        return self._close()
+
+    def _close(self) -> int:
+        self._guard.remove(self.pid)
+        code = self._popen.poll()
+        if code is None:  # stuck in the kernel: the guard's and the reaper's affair from now on
+            self._guard.add(self.pid)
+            code = -signal.SIGKILL
+        self._children.forget(self.pid)
+        os.close(self._pidfd)
+        self._output.close()
+        return code
+
+
+async def _wait_gone(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            continue  # gone already
+        try:
+            await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+
+
+def _reason(exc: BaseException) -> str:
+    return exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+
+
+def how_it_ended(code: int) -> str:
+    """Of a return code as Popen has it: "exit code 3", "signal SIGKILL"."""
+    return f"exit code {code}" if code >= 0 else f"signal {signal_name(-code)}"

@@ -1,0 +1,79 @@
+"""Whose children are whose: control spawns through `Children`, and as PID 1 it also reaps those of strangers.
+
+A process whose parent dies becomes a child of PID 1. In a container that is control. Knows no backend.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+
+class Children:
+    """The book of the children that somebody here waits for."""
+
+    def __init__(self) -> None:
+        self._own: set[int] = set()
+        self._spawning = 0
+        self._settled = trio.Event()
+
+    async def spawn(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """`subprocess.Popen(command, **options)`, in a thread. Whoever spawned it waits for it, then calls `forget`."""
+        self._spawning += 1
+        try:
+            # Not to be cancelled half-way: a child nobody knows of would be left.
+            with trio.CancelScope(shield=True):
+                child = await trio.to_thread.run_sync(lambda: subprocess.Popen(command, **options))
+            self._own.add(child.pid)
+            return child
+        finally:
+            self._spawning -= 1
+            if not self._spawning:
+                self._settled.set()
+                self._settled = trio.Event()
+
+    def forget(self, pid: int) -> None:
+        """It has been waited for."""
+        self._own.discard(pid)
+
+    async def run(self) -> None:
+        """Reap strangers, for as long as we are; returns at once where none can come to us."""
+        if not adopts_orphans():
+            return
+        with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+            await self.reap_strangers()  # those from before
+            async for _ in signals:
+                await self.reap_strangers()
+
+    async def reap_strangers(self) -> None:
+        # A child that is being spawned is in nobody's book yet.
+        while self._spawning:
+            await self._settled.wait()
+        for pid in _children() - self._own:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def adopts_orphans() -> bool:
+    """Whether we are PID 1, or have been made a subreaper."""
+    if os.getpid() == 1:
+        return True
+    answer = ctypes.c_int(0)
+    pr_get_child_subreaper = 37
+    ctypes.CDLL(None, use_errno=True).prctl(pr_get_child_subreaper, ctypes.byref(answer), 0, 0, 0)
+    return bool(answer.value)
+
+
+def _children() -> set[int]:
+    """All of them: each thread has its own."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found.update(int(pid) for pid in (task / "children").read_text().split())
+    return found

@@ -1,0 +1,74 @@
+"""Who belongs to a session of processes, read from /proc. A backend and all that it starts is one session.
+
+The guard imports this: nothing but the standard library, and little of it.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection
+
+
+def members(sessions: Collection[int]) -> list[int]:
+    """The live processes (no zombies) whose session, or process group, is one of `sessions`."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            facts = _stat(name)
+            if facts is not None and facts[0] not in ("Z", "X") and (facts[2] in sessions or facts[3] in sessions):
+                found.append(int(name))
+    return found
+
+
+def family(session: int) -> list[int]:
+    """The members of `session` and every descendant of theirs: sudo and others begin a session of their own."""
+    parents = {}
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            facts = _stat(name)
+            if facts is not None:
+                parents[int(name)] = facts[1]
+                if session in (facts[2], facts[3]):
+                    found.add(int(name))
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        found |= more
+        grown = bool(more)
+    return sorted(found)
+
+
+def signal_session(session: int, number: int) -> None:
+    """To the process group at once (no fork escapes), then to whoever is in the session in another group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(session, number)
+
+
+def signal_others(session: int, number: int) -> list[int]:
+    """To the members of the session that are left. Returns their pids."""
+    left = [pid for pid in members((session,)) if pid != session]
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+    return left
+
+
+def _stat(pid: str) -> tuple[str, int, int, int] | None:
+    """state, parent, process group, session; None: it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    # The name in parentheses may hold anything, parentheses too.
+    state, parent, group, session = text[text.rindex(b")") + 2 :].split(None, 4)[:4]
+    return state.decode(), int(parent), int(group), int(session)
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL, or the bare number of one that has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"

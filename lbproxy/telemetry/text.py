@@ -1,0 +1,180 @@
+"""An event as one line of text or JSON, and back.
+
+Knows every event. Knows neither files nor Trio: the command line shows a reload's events with it.
+"""
+
+import dataclasses
+import json
+import re
+import time
+from typing import Any
+
+from lbproxy.telemetry import events as e
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_LABELS = {"debug": "debug", "info": "info ", "warning": "warn ", "error": "error"}
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
+_EVENTS = {cls.name: cls for cls in e.Event.__subclasses__()}
+
+
+def iso_time(at: float) -> str:
+    """UTC with milliseconds: 2026-01-01T12:00:00.000Z."""
+    milliseconds = int(at * 1000)
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return f"{seconds}.{milliseconds % 1000:03d}Z"
+
+
+def event_json(event: e.Event, at: float | None = None) -> dict[str, Any]:
+    """The event's name, its time (`at`, seconds of the epoch; else now) and its fields, without those that are None."""
+    result: dict[str, Any] = {"event": event.name, "time": iso_time(time.time() if at is None else at)}
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        if value is not None:
+            result[field.name] = value
+    return result
+
+
+def event_from_json(values: dict[str, Any]) -> e.Event | None:
+    """The event that `event_json` was made of; None when it is not one that this version knows."""
+    cls = _EVENTS.get(values.get("event", ""))
+    if cls is None:
+        return None
+    known: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        # What is not there was None, or came from a version that did not have it: then its default will do.
+        if field.name in values or field.default is dataclasses.MISSING:
+            value = values.get(field.name)
+            known[field.name] = tuple(value) if isinstance(value, list) else value
+    return cls(**known)
+
+
+def json_line(event: e.Event, at: float) -> bytes:
+    values = {**event_json(event, at), "level": event.level}
+    return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+
+
+def text_line(event: e.Event, at: float) -> bytes:
+    """`2026-01-01T12:00:00.000Z info  web.3@7 ready after 0.4s`; what has many lines goes on indented."""
+    return "".join(f"{line}\n" for line in text_lines(event, iso_time(at))).encode()
+
+
+def text_lines(event: e.Event, stamp: str) -> list[str]:
+    first, *more = event_text(event).split("\n")
+    return [f"{stamp} {_LABELS[event.level]} {printable(first)}", *(f"    {printable(line)}" for line in more)]
+
+
+def printable(text: str) -> str:
+    """Without control characters: a backend's output must not write into the operator's terminal."""
+    return _CONTROL_CHARACTERS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def event_text(event: e.Event) -> str:
+    """What happened, as a sentence. More lines follow where there is output to show."""
+    match event:
+        case e.BackendOutput(backend, line):
+            return f"{backend} | {line}"
+        case e.Notice(text):
+            return text
+        case e.LogDropped(lines, log):
+            return f"{_count(lines, 'line')} of the {log} log dropped: its reader stalls or its disk is full"
+        case e.AcceptPaused(listener, why):
+            return f"listener {listener} takes no connections for now: {why}"
+        case e.AcceptResumed(listener):
+            return f"listener {listener} takes connections again"
+    return _serve_text(event) or _backend_text(event) or _reload_text(event) or _fields_text(event)
+
+
+def _serve_text(event: e.Event) -> str | None:
+    match event:
+        case e.ServeStarted(pid, workers, listeners, control):
+            where = ", ".join(listeners)
+            return f"serving on {where} with {_count(workers, 'worker')}, pid {pid}, control socket {control}"
+        case e.ServeStopping(why, grace_s):
+            return f"stopping ({why}): work in hand has {grace_s:g}s"
+        case e.ServeStopped(why):
+            return f"stopped ({why})"
+        case e.ConfigRejected(path, problems):
+            return f"{path} is not valid, the configuration in use stays:\n{problems}".rstrip()
+        case e.WorkerStarted(worker, pid):
+            return f"worker {worker} started, pid {pid}"
+        case e.WorkerExited(worker, pid, how):
+            return f"worker {worker} (pid {pid}) ended: {how}; it is replaced"
+        case e.WorkerHung(worker, pid, epoch):
+            return f"worker {worker} (pid {pid}) does not acknowledge table {epoch}: killed and replaced"
+    return None
+
+
+def _backend_text(event: e.Event) -> str | None:
+    match event:
+        case e.BackendStarting(_, backend, pid, address):
+            return f"{backend} starting, pid {pid}, {address}"
+        case e.BackendReady(_, backend, after_s):
+            return f"{backend} ready after {seconds(after_s)}"
+        case e.BackendProved(_, backend, after_s):
+            return f"{backend} proved after {seconds(after_s)}"
+        case e.BackendNotReady(_, backend, why, output):
+            return _with_output(f"{backend} did not become ready: {why}", output)
+        case e.BackendUnhealthy(_, backend, why):
+            return f"{backend} unhealthy: {why}"
+        case e.BackendHealthy(_, backend):
+            return f"{backend} healthy again"
+        case e.BackendExited(_, backend, pid, how, restart_in_s, output):
+            again = "not started again" if restart_in_s is None else f"started again in {seconds(restart_in_s)}"
+            return _with_output(f"{backend} (pid {pid}) ended: {how}; {again}", output)
+        case e.BackendFailed(_, backend, crashes, within_s):
+            return f"{backend} failed: {_count(crashes, 'crash', 'crashes')} within {within_s:g}s, not started again"
+        case e.BackendDraining(_, backend, leases):
+            return f"{backend} draining: {leases} in hand"
+        case e.BackendDrained(_, backend, after_s, cut):
+            return f"{backend} drained in {seconds(after_s)}" + (f", {cut} cut" if cut else "")
+        case e.BackendTakenBack(_, backend):
+            return f"{backend} taken back"
+        case e.BackendStopped(_, backend, how):
+            return f"{backend} stopped ({how})"
+    return None
+
+
+def _reload_text(event: e.Event) -> str | None:
+    match event:
+        case e.ReloadStarted(_, trigger, pools):
+            return f"reload of {', '.join(pools)} started ({trigger})"
+        case e.ReloadRollingBack(_, pool, why):
+            return f"{pool}: rolling back: {why}"
+        case e.ReloadDone():
+            return verdict(event)
+        case e.ReloadFinished(_, _, text):
+            return text
+    return None
+
+
+def verdict(done: e.ReloadDone) -> str:
+    """One pool's verdict line (CONTRACT.md 1)."""
+    if done.result == "unchanged":
+        return f"{done.pool} unchanged at generation {done.generation}"
+    counts = f"{done.requests} requests served meanwhile, {done.failed} failed, {_count(done.cut, 'connection')} cut"
+    took = f"in {seconds(done.duration_s)}"
+    why = f" ({done.why})" if done.why else ""
+    match done.result:
+        case "ok":
+            return f"reloaded {done.pool} to generation {done.generation} {took}: {counts}"
+        case "rolled_back":
+            return f"rolled back {done.pool} to generation {done.from_generation} {took}{why}: {counts}"
+        case "failed":
+            return f"reload of {done.pool} failed, capacity is reduced, {took}{why}: {counts}"
+    return f"reload of {done.pool} {done.result} {took}{why}: {counts}"
+
+
+def seconds(duration_s: float) -> str:
+    return f"{duration_s:.1f}s"
+
+
+def _with_output(text: str, output: tuple[str, ...]) -> str:
+    return "\n".join([text, *(f"| {line}" for line in output)])
+
+
+def _fields_text(event: e.Event) -> str:
+    return " ".join([event.name, *(f"{f.name}={getattr(event, f.name)}" for f in dataclasses.fields(event))])
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

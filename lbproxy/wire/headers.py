@@ -1,0 +1,159 @@
+"""The heads that lbproxy sends: one function per direction, facts in, bytes out (CONTRACT.md 4).
+
+What may be passed on has been decided by head.py; framing, Host, X-Forwarded-*, X-Request-ID and Via are made here and
+nowhere else. Knows no socket and no clock. A hot path: one join per head, and what is the same for a whole
+connection is made once in ClientFacts.
+"""
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from lbproxy.wire.head import RequestHead, ResponseHead
+
+_VIA = b"Via: 1.1 lbproxy\r\n"
+# A request id goes into our log and to the backend: whatever a trusted peer calls it, it is short and plain.
+_plain_id = re.compile(rb"[-A-Za-z0-9._~+/=:@]{1,128}").fullmatch
+_SPELT = {b"x-real-ip": b"X-Real-IP", b"forwarded": b"Forwarded"}
+
+
+class Framing(Enum):
+    """How the end of a response body is told to the client."""
+
+    NONE = "none"  # no body follows: HEAD, 1xx, 204, 304
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"  # for HTTP/1.0 clients, where no length is known
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFacts:
+    """What is known of a client's connection before it says anything."""
+
+    ip: bytes  # b"" for a peer without one (unix socket)
+    trusted: bool
+    proto: bytes  # b"http" or b"https"
+    forwarded: bytes = field(init=False, repr=False, compare=False)  # the lines that only the connection decides
+
+    def __post_init__(self) -> None:
+        ours = b"X-Forwarded-For: %b\r\n" % self.ip if self.ip else b""
+        object.__setattr__(self, "forwarded", ours + b"X-Forwarded-Proto: %b\r\n" % self.proto)
+
+
+def request_id_of(head: RequestHead, client: ClientFacts, draw: Callable[[int], int] = random.getrandbits) -> bytes:
+    """The id that a trusted peer gave the request, else a new one: 32 hexadecimal digits.
+
+    An id tells requests apart and protects nothing: the plain generator does, at a twentieth of os.urandom's price.
+    """
+    if client.trusted:
+        given = head.fields.get(b"x-request-id")
+        if given is not None and len(given) == 1 and _plain_id(given[0]):
+            return given[0]
+    return b"%032x" % draw(128)
+
+
+def request_to_backend(head: RequestHead, client: ClientFacts, request_id: bytes) -> bytes:
+    """The complete head, with the empty line."""
+    host = head.host
+    if client.trusted:
+        ours = _forwarded_by_trusted(head, client)
+    elif host:
+        ours = b"%bX-Forwarded-Host: %b\r\n" % (client.forwarded, host)
+    else:
+        ours = client.forwarded
+    length = head.length
+    if length is not None:
+        framing = b"Content-Length: %d\r\n" % length
+    elif head.chunked:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    else:
+        framing = b""
+    if head.expects_continue or head.websocket or head.wants_trailers:
+        framing += _asked_for(head)
+    via = _VIA if b"via" not in head.fields else _via(head.fields[b"via"])
+    return b"\r\n".join(
+        (
+            b"%b %b HTTP/1.1" % (head.method, head.target),
+            b"Host: " + host,
+            *head.lines,
+            b"%bX-Request-ID: %b\r\n%b%b\r\n" % (ours, request_id, via, framing),
+        )
+    )
+
+
+def _asked_for(head: RequestHead) -> bytes:
+    """What the client asked of the next hop, and may. As in Go's proxy, TE comes without `Connection: TE`: the next
+    hop is the backend itself, and everything else that Connection can say is ours.
+    """
+    asked = b"Expect: 100-continue\r\n" if head.expects_continue else b""
+    if head.wants_trailers:
+        asked += b"TE: trailers\r\n"
+    if head.websocket:
+        asked += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    return asked
+
+
+def _forwarded_by_trusted(head: RequestHead, client: ClientFacts) -> bytes:
+    """What a trusted peer says of where the request comes from, with the peer itself added."""
+    given = {name: b", ".join(filter(None, values)) for name, values in head.fields.items()}
+    chain = b", ".join(filter(None, (given.get(b"x-forwarded-for", b""), client.ip)))
+    made = {
+        b"X-Forwarded-For": chain,
+        b"X-Forwarded-Proto": given.get(b"x-forwarded-proto") or client.proto,
+        b"X-Forwarded-Host": given.get(b"x-forwarded-host") or head.host,
+    }
+    for name, value in given.items():
+        if name.startswith(b"x-forwarded-") or name in _SPELT:
+            made.setdefault(_SPELT.get(name) or name.title(), value)
+    return b"".join(b"%b: %b\r\n" % pair for pair in made.items() if pair[1])
+
+
+def _via(values: list[bytes]) -> bytes:
+    return b"Via: %b\r\n" % b", ".join([*filter(None, values), b"1.1 lbproxy"])
+
+
+def framing_for_client(head: ResponseHead, request: RequestHead) -> Framing:
+    """How the body of this response is framed for the client that asked."""
+    status = head.status
+    if status < 200 or status == 204 or status == 304 or request.method == b"HEAD":
+        return Framing.NONE
+    if head.length is not None:
+        return Framing.LENGTH
+    return Framing.CHUNKED if request.minor else Framing.CLOSE
+
+
+def response_to_client(
+    head: ResponseHead, request: RequestHead, request_id: bytes, framing: Framing, keep_alive: bool
+) -> bytes:
+    """The complete head, with the empty line. A body that only the close ends says so, whatever `keep_alive` is.
+
+    A NONE framing keeps the length that HEAD or 304 tells of; 1xx and 204 have none (RFC 9110, 8.6).
+    """
+    status = head.status
+    length = head.length
+    if framing is Framing.CHUNKED:
+        ours = b"Transfer-Encoding: chunked\r\n"
+    elif framing is Framing.CLOSE:
+        ours = b""
+        keep_alive = False
+    elif length is not None and status >= 200 and status != 204:
+        ours = b"Content-Length: %d\r\n" % length
+    else:
+        ours = b""
+    if status < 200:
+        if head.websocket:
+            ours = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    elif not keep_alive:
+        ours += b"Connection: close\r\n"
+    elif not request.minor:
+        ours += b"Connection: keep-alive\r\n"
+    via = _VIA if b"via" not in head.fields else _via(head.fields[b"via"])
+    return b"\r\n".join(
+        (
+            b"HTTP/1.1 %d %b" % (status, head.reason),
+            *head.lines,
+            b"X-Request-ID: %b\r\n%b%b\r\n" % (request_id, via, ours),
+        )
+    )

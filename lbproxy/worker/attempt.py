@@ -1,0 +1,310 @@
+"""One exchange with one backend over one connection: the request goes there, the response comes back.
+
+Two sides run beside each other: the client's (the rest of an upload, then watching whether the client is still there)
+and the backend's (interim responses, the head, the body). Memory is bounded to 64 KiB per direction; a side that cannot
+be written to stops the reading of the other. Knows nothing of choosing a backend and of error pages.
+
+It can be entered with the request unsent, or (`sent=True`) with the request on its way and response bytes in the
+connection's buffer.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from lbproxy.drain import Lease
+from lbproxy.errors import LbproxyError, ProxyError, Side, Stage
+from lbproxy.model import LeaseKind
+from lbproxy.settings import PoolTimeouts
+from lbproxy.wire.body import Body, chunk, last_chunk, response_body
+from lbproxy.wire.head import Refused, ResponseHead, read_response, response_head_end
+from lbproxy.wire.headers import Framing, framing_for_client, request_to_backend, response_to_client
+from lbproxy.wire.http1 import confirm_response
+from lbproxy.worker.backends import BackendConnection
+from lbproxy.worker.client import ClientGone
+from lbproxy.worker.stream import StreamBroken, StreamStalled
+
+if TYPE_CHECKING:
+    from lbproxy.worker.exchange import Exchange
+
+BUFFER_BYTES = 64 * 1024
+MAX_INTERIM = 16
+
+
+class StaleConnection(LbproxyError):
+    """An idle connection that was used again had ended: no byte of a response came."""
+
+
+class Attempt:
+    __slots__ = (
+        "_backend_takes",
+        "_connection",
+        "_cut",
+        "_deadline",
+        "_exchange",
+        "_lease",
+        "_released",
+        "_sent",
+        "_timeouts",
+        "_trouble",
+    )
+
+    def __init__(
+        self,
+        exchange: "Exchange",
+        lease: Lease,
+        connection: BackendConnection,
+        timeouts: PoolTimeouts,
+        *,
+        sent: bool = False,
+    ) -> None:
+        self._exchange = exchange
+        self._lease = lease
+        self._connection = connection
+        self._timeouts = timeouts
+        self._sent = sent  # the whole request has been put
+        self._backend_takes = True  # False once writing to it failed: it may still have answered
+        self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
+        self._trouble: LbproxyError | None = None
+        self._cut = False
+        self._released = False
+
+    async def run(self) -> None:
+        """Until the response is with the client, or something went wrong: ProxyError, Refused, ClientGone,
+        StaleConnection. The lease is released and the connection kept or closed, whatever happens.
+        """
+        try:
+            if self._lease.overdue:
+                raise self._cut_error()  # its grace ended while we were connecting
+            async with trio.open_nursery() as nursery:
+                self._lease.cut = lambda: self._be_cut(nursery.cancel_scope)
+                nursery.start_soon(self._guarded, self._client_side, nursery.cancel_scope)
+                await self._guarded(self._backend_side, nursery.cancel_scope)
+                nursery.cancel_scope.cancel()
+            if self._trouble is not None:
+                raise self._trouble
+            if self._cut:
+                raise self._cut_error()
+        finally:
+            self._release(reusable=False)
+
+    async def _guarded(self, side: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+        """The first trouble of either side ends both."""
+        try:
+            await side()
+        except LbproxyError as exc:
+            self._trouble = self._trouble or exc
+            scope.cancel()
+
+    def _be_cut(self, scope: trio.CancelScope) -> None:
+        self._cut = True
+        scope.cancel()
+
+    def _cut_error(self) -> ProxyError:
+        """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
+        if self._exchange.may_replay:
+            return ProxyError(Side.PROXY, Stage.SEND, 503, "destination_unavailable", "the backend was taken away")
+        return ProxyError(Side.PROXY, Stage.SEND, 504, "http_response_timeout", "the grace of the drain is over")
+
+    def _release(self, *, reusable: bool) -> None:
+        if self._released:
+            return
+        self._released = True
+        context = self._exchange.context
+        if reusable:
+            context.backends.give_back(self._connection)
+        else:
+            self._connection.stream.close()
+        context.router.release(self._lease)
+
+    # The client's side: the request on its way
+
+    async def _client_side(self) -> None:
+        if not self._sent:
+            await self._send_request()
+        self._start_clock()
+        await self._exchange.client.watch()
+
+    async def _send_request(self) -> None:
+        exchange, body = self._exchange, self._exchange.body
+        assert body is not None
+        await self._to_backend(
+            request_to_backend(exchange.head, exchange.client.facts, exchange.request_id)
+            + self._framed(bytes(exchange.early))
+        )
+        if exchange.head.expects_continue:
+            self._start_clock()  # the answer may come before the body does
+        while not body.done:
+            payload = await self._more_payload()
+            self._stop_clock()
+            await self._to_backend(self._framed(payload))
+        if exchange.head.chunked:
+            await self._to_backend(last_chunk(body.trailers))
+        self._sent = True
+
+    async def _more_payload(self) -> bytes:
+        exchange = self._exchange
+        body_s = exchange.client.listener.settings.timeouts.body_s
+        if not exchange.client.buffer:
+            alive = False
+            with trio.move_on_after(body_s) as patience:
+                alive = await exchange.client.more()
+            if patience.cancelled_caught:
+                raise ProxyError(Side.CLIENT, Stage.SEND, 408, "http_request_error", "the request body stalled")
+            if not alive:
+                raise ClientGone("the client went away in the middle of its body")
+        return exchange.feed_body()
+
+    def _framed(self, payload: bytes) -> bytes:
+        return chunk(payload) if payload and self._exchange.head.chunked else payload
+
+    async def _to_backend(self, data: bytes) -> None:
+        """A backend that does not take the rest of a request may still have answered: what it said decides."""
+        if not self._backend_takes or not data:
+            return
+        self._lease.moved_at = trio.current_time()
+        stream = self._connection.stream
+        try:
+            stream.put(data)
+            if stream.pending:
+                await stream.flush(self._timeouts.idle_s)
+        except StreamBroken:
+            self._backend_takes = False
+        except StreamStalled as exc:
+            raise ProxyError(Side.BACKEND, Stage.SEND, 504, "connection_write_timeout", str(exc)) from exc
+
+    def _start_clock(self) -> None:
+        if self._deadline.deadline == float("inf"):
+            self._deadline.deadline = trio.current_time() + self._timeouts.response_s
+
+    def _stop_clock(self) -> None:
+        self._deadline.deadline = float("inf")
+
+    # The backend's side: the response on its way
+
+    async def _backend_side(self) -> None:
+        exchange = self._exchange
+        head = await self._final_head()
+        body = response_body(head, exchange.head.method)
+        framing = framing_for_client(head, exchange.head)
+        request_body = exchange.body
+        assert request_body is not None
+        if not request_body.done:
+            exchange.linger = True  # an early answer: the client is still sending
+        exchange.keep = (
+            exchange.keep
+            and framing is not Framing.CLOSE
+            and request_body.done
+            and not exchange.context.stopping.is_set()
+        )
+        exchange.ends_by_close = framing is Framing.CLOSE
+        exchange.status = head.status
+        if head.event_stream:
+            exchange.context.router.change_kind(self._lease, LeaseKind.STREAM)
+        start = response_to_client(head, exchange.head, exchange.request_id, framing, exchange.keep)
+        await self._relay_body(start, body, framing)
+        self._release(reusable=self._sent and head.keep_alive and not body.rest and not body.until_eof)
+        await self._flush_client()
+
+    async def _relay_body(self, start: bytes, body: Body, framing: Framing) -> None:
+        """`start` goes out with the first payload: one packet where the response is short."""
+        exchange, connection = self._exchange, self._connection
+        client = exchange.client.stream
+        chunked = framing is Framing.CHUNKED
+        data = bytes(connection.buffer)
+        connection.buffer.clear()
+        out = start
+        while True:
+            payload = body.feed(data) if data or body.done else b""
+            if payload:
+                exchange.response_bytes += len(payload)
+                out += chunk(payload) if chunked else payload
+            if body.done:
+                break
+            if out:
+                self._put_to_client(out)
+                out = b""
+            if client.pending > BUFFER_BYTES:
+                await self._flush_client()
+            data = await self._more_response()
+            if not data:
+                body.eof()  # raises Refused when it is not the end
+                if body.done:
+                    break
+        if chunked:
+            out += last_chunk(body.trailers if exchange.head.wants_trailers else ())
+        if out:
+            self._put_to_client(out)
+
+    async def _final_head(self) -> ResponseHead:
+        """Interim responses are passed on as they come; the final head is returned."""
+        exchange = self._exchange
+        with self._deadline:
+            for _ in range(MAX_INTERIM + 1):
+                head = await self._read_head()
+                if head.status >= 200:
+                    return head
+                if head.status == 101:
+                    raise Refused(502, "http_upgrade_failed", "the backend changed the protocol unasked")
+                if exchange.head.minor:
+                    self._put_interim(head)
+            raise Refused(502, "http_protocol_error", f"more than {MAX_INTERIM} interim responses")
+        reason = f"no response head within {self._timeouts.response_s:g}s"
+        raise ProxyError(Side.BACKEND, Stage.SEND, 504, "http_response_timeout", reason)
+
+    def _put_interim(self, head: ResponseHead) -> None:
+        exchange = self._exchange
+        data = response_to_client(head, exchange.head, exchange.request_id, Framing.NONE, exchange.keep)
+        try:
+            exchange.client.stream.put(data)
+        except StreamBroken as exc:
+            raise ClientGone(str(exc)) from exc
+
+    async def _read_head(self) -> ResponseHead:
+        connection = self._connection
+        buffer, seen = connection.buffer, 0
+        while (end := response_head_end(buffer, seen) if buffer else -1) < 0:
+            seen = len(buffer)
+            try:
+                data = await connection.stream.receive()
+            except StreamBroken as exc:
+                raise self._ended(str(exc)) from exc
+            if not data:
+                raise self._ended("the backend closed the connection before it had answered")
+            buffer += data
+        raw = bytes(buffer[:end])
+        del buffer[:end]
+        head = read_response(raw, self._exchange.context.lines)
+        confirm_response(raw, head, self._exchange.head.method)
+        return head
+
+    def _ended(self, reason: str) -> LbproxyError:
+        if self._connection.reused and not self._connection.buffer:
+            return StaleConnection(reason)
+        return ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", reason)
+
+    async def _more_response(self) -> bytes:
+        self._lease.moved_at = trio.current_time()
+        try:
+            with trio.move_on_after(self._timeouts.idle_s):
+                return await self._connection.stream.receive()
+        except StreamBroken as exc:
+            raise Refused(502, "http_response_incomplete", f"the backend broke off in its body: {exc}") from exc
+        reason = f"the response body stalled for {self._timeouts.idle_s:g}s"
+        raise ProxyError(Side.BACKEND, Stage.RECEIVE, 504, "connection_read_timeout", reason)
+
+    def _put_to_client(self, data: bytes) -> None:
+        self._exchange.replied = True
+        try:
+            self._exchange.client.stream.put(data)
+        except StreamBroken as exc:
+            raise ClientGone(str(exc)) from exc
+
+    async def _flush_client(self) -> None:
+        stream = self._exchange.client.stream
+        if stream.pending:
+            try:
+                await stream.flush(self._exchange.client.listener.settings.timeouts.body_s)
+            except (StreamBroken, StreamStalled) as exc:
+                raise ClientGone(str(exc)) from exc

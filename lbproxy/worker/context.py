@@ -1,0 +1,36 @@
+"""What all exchanges of a worker share, whichever lane they take. A value with no behaviour beyond telling control."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from lbproxy.link.messages import ToControl, Unreachable
+from lbproxy.model import BackendView
+from lbproxy.telemetry.access import AccessLog
+from lbproxy.telemetry.events import Event
+from lbproxy.wire.lines import Lines
+from lbproxy.worker.backends import BackendConnections
+from lbproxy.worker.client import Client
+from lbproxy.worker.router import Router
+
+
+@dataclass(slots=True, eq=False)
+class Context:
+    router: Router
+    backends: BackendConnections
+    post: Callable[[ToControl], None]
+    emit: Callable[[Event], None]
+    access: AccessLog
+    lines: Lines = field(default_factory=Lines)
+    stopping: trio.Event = field(default_factory=trio.Event)
+    clients: set[Client] = field(default_factory=set)
+
+    @property
+    def proxy_name(self) -> str:
+        return self.router.table.name
+
+    def unreachable(self, backend: BackendView, why: str) -> None:
+        """A connection was refused: passed over here, and control is told; it counts as a failed probe."""
+        self.router.skip(backend.id)
+        self.post(Unreachable(str(backend.id), why))

@@ -1,0 +1,288 @@
+"""The task lane: one exchange, phase by phase. Judge, read what is short, claim, try, answer, record.
+
+Complete by itself: whatever the express lane declines comes here. Knows heads, leases and statuses; bytes on their way
+to and from one backend are attempt.py's. Errors of every kind end here, in an answer or in an honest cut.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+from lbproxy.errors import ProxyError, Side, Stage
+from lbproxy.link.grid import Counter
+from lbproxy.model import BackendId, LeaseKind, PoolView
+from lbproxy.policy.retry import may_replay
+from lbproxy.telemetry.access import AccessRecord
+from lbproxy.wire.body import Body, request_body
+from lbproxy.wire.head import Refused, RequestHead
+from lbproxy.wire.headers import request_id_of
+from lbproxy.wire.pages import ErrorPage, error_response
+from lbproxy.worker.attempt import Attempt, StaleConnection
+from lbproxy.worker.backends import BackendConnection, ConnectFailed
+from lbproxy.worker.client import Client, ClientGone
+from lbproxy.worker.context import Context
+from lbproxy.worker.hash_key import hash_key
+from lbproxy.worker.stream import StreamBroken, StreamStalled
+
+EARLY_BODY_BYTES = 64 * 1024  # a body up to this is complete before a backend is claimed
+RETRY_AFTER_S = 1
+CLIENT_CLOSED = 499  # in the log only
+
+T = TypeVar("T")
+
+
+class Exchange:
+    """One request and its response, on a client connection that outlives it."""
+
+    __slots__ = (
+        "_at",
+        "_cell",
+        "_started",
+        "backend",
+        "body",
+        "client",
+        "context",
+        "early",
+        "ends_by_close",
+        "error",
+        "head",
+        "keep",
+        "linger",
+        "replied",
+        "request_bytes",
+        "request_id",
+        "response_bytes",
+        "status",
+    )
+
+    def __init__(self, context: Context, client: Client, head: RequestHead) -> None:
+        self.context = context
+        self.client = client
+        self.head = head
+        self.request_id = request_id_of(head, client.facts)
+        self.body: Body | None = None
+        self.early = bytearray()  # payload in hand before a backend was claimed
+        self.keep = head.keep_alive
+        self.replied = False  # a byte of the final response has gone to the client
+        self.ends_by_close = False  # the response has no other end: cutting it must not look like one
+        self.linger = False  # the client may still be sending: let go of it slowly
+        self.status = 0
+        self.error: str | None = None
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.backend: BackendId | None = None
+        self._cell: int | None = None  # the grid's column it is counted in: its backend's, else its pool's
+        self._at = time.time()
+        self._started = trio.current_time()
+
+    async def run(self) -> bool:
+        """From the request's head to the last byte of the response; True if the connection can serve another one."""
+        try:
+            try:
+                await self._serve()
+            except ProxyError as exc:
+                await self._fail(exc.status, exc.token, exc.reason)
+            except Refused as exc:
+                self.keep = False
+                await self._fail(exc.status, exc.token, exc.reason)
+        except (ClientGone, StreamBroken, StreamStalled):
+            self.keep = False
+            self.error = self.error or "client_gone"
+            if not self.replied:
+                self.status = CLIENT_CLOSED
+        except trio.Cancelled:
+            self.keep = False
+            self.error = "cut"
+            self._count_failed()
+            raise
+        finally:
+            self._record()
+        return self.keep and not self.context.stopping.is_set()
+
+    # The phases
+
+    async def _serve(self) -> None:
+        client, head = self.client, self.head
+        self.body = request_body(head, client.listener.settings.limits.body_bytes)
+        if self.context.router.route(client.listener, head.host, head.target) is None:
+            raise ProxyError(Side.PROXY, Stage.CLAIM, 404, "destination_not_found", "no route takes this request")
+        if not head.expects_continue:
+            await self._read_early_body()
+        retries_left = self._pool().retry_attempts - 1
+        fresh = False
+        while True:
+            try:
+                return await self._attempt(fresh=fresh)
+            except StaleConnection as exc:
+                if not self.may_replay or retries_left <= 0:
+                    raise ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", str(exc)) from exc
+                retries_left -= 1
+                fresh = True
+
+    def _pool(self) -> PoolView:
+        """The pool in the table in force: it may change whenever this task has waited."""
+        pool = self.context.router.route(self.client.listener, self.head.host, self.head.target)
+        if pool is None:
+            raise ProxyError(Side.PROXY, Stage.CLAIM, 404, "destination_not_found", "no route takes this request")
+        if self.backend is None:
+            self._cell = pool.cell
+        return pool
+
+    async def _read_early_body(self) -> None:
+        """A slow client holds a connection, not a backend."""
+        client, body = self.client, self.body
+        assert body is not None
+        if body.done:
+            return
+        self.take_payload()
+        with trio.move_on_after(client.listener.settings.timeouts.body_s) as patience:
+            while not body.done and len(self.early) < EARLY_BODY_BYTES:
+                if not await client.more():
+                    raise ClientGone("the client went away in the middle of its body")
+                patience.deadline = trio.current_time() + client.listener.settings.timeouts.body_s
+                self.take_payload()
+        if patience.cancelled_caught:
+            raise ProxyError(Side.CLIENT, Stage.CLAIM, 408, "http_request_error", "the request body stalled")
+
+    def take_payload(self) -> None:
+        """Move what has come of the body from the client's buffer to `early`; what is behind it stays in the buffer."""
+        self.early += self.feed_body()
+
+    def feed_body(self) -> bytes:
+        """The payload in what the client has sent so far. Raises Refused."""
+        body, buffer = self.body, self.client.buffer
+        assert body is not None
+        if body.done or not buffer:
+            return b""
+        data = bytes(buffer)
+        buffer.clear()
+        payload = body.feed(data)
+        self.request_bytes += len(payload)
+        if body.done:
+            buffer += body.rest
+        return payload
+
+    @property
+    def may_replay(self) -> bool:
+        """The whole request is in hand, and may reach a backend twice."""
+        body = self.body
+        return may_replay(self.head.method) and body is not None and body.done and self.request_bytes == len(self.early)
+
+    async def _attempt(self, *, fresh: bool) -> None:
+        """Claim, connect, exchange. Raises StaleConnection when another try may do better."""
+        router, backends = self.context.router, self.context.backends
+        pool = self._pool()
+        key = hash_key(pool.hash_key, self.head, self.client.facts) if pool.balance == "hash" else None
+        lease = router.claim(pool, LeaseKind.REQUEST, key) if not router.waiting(pool.name) else None
+        while True:
+            if lease is None:
+                lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, LeaseKind.REQUEST, key))
+            self.backend, self._cell = lease.backend.id, lease.backend.cell
+            connection: BackendConnection | None = None
+            try:
+                connection = None if fresh else backends.take(lease.backend, pool.timeouts.keepalive_s)
+                if connection is None:
+                    connection = await backends.connect(lease.backend, pool.timeouts.connect_s)
+                break
+            except ConnectFailed as exc:
+                self.context.unreachable(lease.backend, str(exc))
+                self.backend, self._cell = None, pool.cell
+            finally:
+                if connection is None:
+                    router.release(lease)
+            lease = None
+        await Attempt(self, lease, connection, pool.timeouts).run()
+
+    async def _while_client_stays(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """The result of `wait()`, unless the client goes away first (ClientGone)."""
+        outcome: list[T] = []
+        gone = False
+
+        async def watch(scope: trio.CancelScope) -> None:
+            nonlocal gone
+            try:
+                await self.client.watch()
+            except ClientGone:
+                gone = True
+                scope.cancel()
+
+        failure: ProxyError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            try:
+                outcome.append(await wait())
+            except ProxyError as exc:
+                failure = exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if gone and not outcome:
+            raise ClientGone("the client went away while it waited for a backend")
+        return outcome[0]
+
+    # The end
+
+    async def _fail(self, status: int, token: str, reason: str) -> None:
+        """Answer, if no byte of a response has gone out; else cut, so that nobody takes a part for the whole."""
+        self.error = token
+        if status >= 500:
+            self._count_failed()
+        body_s = self.client.listener.settings.timeouts.body_s
+        if self.replied:
+            self.keep = False
+            if self.ends_by_close:
+                self.client.stream.reset()
+            return
+        if self.body is None or not self.body.done:
+            self.keep = False
+            self.linger = True
+        self.keep = self.keep and not self.context.stopping.is_set()
+        self.status = status
+        self.replied = True
+        page = ErrorPage(
+            status,
+            proxy=self.context.proxy_name,
+            token=token,
+            reason=reason,
+            accept=b", ".join(self.head.fields.get(b"accept", ())),
+            request_id=self.request_id,
+            close=not self.keep,
+            head_only=self.head.method == b"HEAD",
+            retry_after_s=RETRY_AFTER_S if status == 503 else None,
+            minor=self.head.minor,
+        )
+        self.client.stream.put(error_response(page))
+        await self.client.stream.flush(body_s)
+
+    def _count_failed(self) -> None:
+        if self._cell is not None:
+            self.context.router.count(self._cell, Counter.FAILED)
+
+    def _record(self) -> None:
+        if self._cell is not None:
+            self.context.router.count(self._cell, Counter.REQUESTS)
+        if not self.context.access.is_on:
+            return
+        head, backend = self.head, self.backend
+        self.context.access.add(
+            AccessRecord(
+                time=self._at,
+                method=head.method,
+                host=head.host,
+                path=head.target,
+                status=self.status,
+                request_bytes=self.request_bytes,
+                response_bytes=self.response_bytes,
+                duration_s=trio.current_time() - self._started,
+                backend=backend.name if backend is not None else None,
+                generation=backend.generation if backend is not None else None,
+                client=self.client.facts.ip,
+                request_id=self.request_id,
+                error=self.error,
+                referer=b"".join(head.fields.get(b"referer", ())),
+                user_agent=b"".join(head.fields.get(b"user-agent", ())),
+                minor=head.minor,
+            )
+        )

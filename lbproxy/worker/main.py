@@ -1,0 +1,145 @@
+"""A worker process: its nurseries, its end of the link, its end.
+
+Owns nothing but connections. What it knows comes with the table; when the link ends, it ends.
+"""
+
+import functools
+import gc
+import resource
+import signal
+import socket
+
+import trio
+
+from lbproxy.link.channel import Channel
+from lbproxy.link.grid import Grid
+from lbproxy.link.messages import Applied, AskStats, Drained, Publish, Reopen, Stats, Stop, ToWorker, Welcome
+from lbproxy.model import BackendId
+from lbproxy.telemetry.access import AccessLog
+from lbproxy.telemetry.events import LogDropped, Notice
+from lbproxy.telemetry.log import Log
+from lbproxy.telemetry.sink import Sink
+from lbproxy.worker.accept import Acceptor
+from lbproxy.worker.backends import SWEEP_S, BackendConnections
+from lbproxy.worker.context import Context
+from lbproxy.worker.conversation import converse
+from lbproxy.worker.router import Router
+
+FLUSH_S = 0.1  # the longest an access line waits
+CLOSE_LOG_S = 0.5
+
+
+def main(fd: int) -> int:
+    """Run until the link ends or control says stop. `fd` is the link."""
+    # A stray `pkill -USR2 -f lbproxy` reaches workers too, and is not meant for them.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return trio.run(_run, Channel(socket.socket(fileno=fd), ToWorker))
+
+
+async def _run(channel: Channel) -> int:
+    welcome = await channel.receive()
+    if not isinstance(welcome, Welcome):
+        return 1
+    (grid_fd,) = channel.take_fds(1)
+    worker = Worker(channel, welcome, Grid(grid_fd, welcome.grid_rows, welcome.grid_cells))
+    gc.collect()
+    gc.freeze()
+    await worker.run()
+    return 0
+
+
+class Worker:
+    def __init__(self, channel: Channel, welcome: Welcome, grid: Grid) -> None:
+        row = welcome.worker - 1
+        self._channel = channel
+        self._log = Log(Sink(2), level=welcome.log_level, format=welcome.log_format)
+        router = Router(grid, row, self._drained)
+        self._context = Context(router, BackendConnections(), channel.post, self._log.emit, AccessLog(None, "off"))
+        self._acceptor = Acceptor(grid, row, self._log.emit, functools.partial(converse, self._context))
+        self._access: tuple[str, str] = ("off", "-")
+        self._clients: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._channel.run_writer)
+            nursery.start_soon(self._context.router.run_drains)
+            nursery.start_soon(self._sweep)
+            nursery.start_soon(self._flush)
+            async with trio.open_nursery() as self._clients:
+                await self._follow(self._clients)
+            nursery.cancel_scope.cancel()
+        self._context.backends.close()
+        self._context.access.close(CLOSE_LOG_S)
+
+    async def _follow(self, clients: trio.Nursery) -> None:
+        """Do what control says until it says stop, or is gone: then there is no work without it."""
+        while (message := await self._channel.receive()) is not None:
+            match message:
+                case Publish():
+                    self._apply(message)
+                case Stop(grace_s):
+                    self._stop(clients, grace_s)
+                    return
+                case Reopen():
+                    self._reopen()
+                case AskStats(ask):
+                    self._channel.post(Stats(ask, self._acceptor.connections, 0, {}))
+        clients.cancel_scope.cancel()
+
+    def _apply(self, message: Publish) -> None:
+        fds = self._channel.take_fds(len(message.sockets))
+        sockets = {key: socket.socket(fileno=fd) for key, fd in zip(message.sockets, fds, strict=True)}
+        table = message.table
+        if not self._context.router.apply(table):
+            for sock in sockets.values():
+                sock.close()
+            return
+        self._use_access_log(table.access, table.access_path)
+        assert self._clients is not None
+        self._acceptor.apply(self._clients, table.listeners, sockets)
+        self._channel.post(Applied(table.epoch))
+
+    def _stop(self, clients: trio.Nursery, grace_s: float) -> None:
+        """Handle outside, accept inside: what is in hand has its grace, who is idle goes now."""
+        clients.cancel_scope.deadline = trio.current_time() + grace_s
+        self._context.stopping.set()
+        self._acceptor.leave_all()
+        for client in self._context.clients:
+            if client.idle_scope is not None:
+                client.idle_scope.cancel()
+
+    def _drained(self, backend: BackendId) -> None:
+        self._context.backends.forget(backend)
+        self._channel.post(Drained(str(backend), self._context.router.table.epoch))
+
+    def _use_access_log(self, format: str, path: str) -> None:
+        if self._access == (format, path):
+            return
+        self._access = (format, path)
+        self._context.access.close(0)
+        try:
+            sink = Sink(1 if path == "-" else path) if format != "off" else None
+        except OSError as exc:
+            self._log.emit(Notice(f"cannot open the access log {path}: {exc.strerror}"))
+            sink = None
+        self._context.access = AccessLog(sink, format, lambda lines: self._log.emit(LogDropped(lines)))
+
+    def _reopen(self) -> None:
+        try:
+            self._context.access.reopen()
+        except OSError as exc:
+            self._log.emit(Notice(f"cannot reopen the access log: {exc.strerror}"))
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_S)
+            pools = self._context.router.table.pools
+            self._context.backends.sweep({pool.name: pool.timeouts.keepalive_s for pool in pools})
+
+    async def _flush(self) -> None:
+        while True:
+            await trio.sleep(FLUSH_S)
+            self._context.access.flush()

@@ -1,0 +1,251 @@
+"""Who gets the work: the table in force, the leases on its backends, and those who wait for one.
+
+`claim` is a plain def: between reading the table and holding the lease nothing else can run, so a claim cannot race
+with a table. Belongs to no lane. Knows no HTTP beyond a host and a path, and no socket.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from lbproxy.drain import Lease, Leases
+from lbproxy.errors import ProxyError, Side, Stage
+from lbproxy.link.grid import Counter, Grid
+from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolView, RoutingTable
+from lbproxy.policy.balance import pick
+from lbproxy.settings import RouteSettings
+
+SKIP_S = 1.0  # how long a backend that refused a connection is passed over, if no table comes before
+RECHECK_S = 0.05  # while waiting for room that another worker may free: the grid does not wake anybody
+
+COUNTER_OF = {kind: Counter[kind.name] for kind in LeaseKind}
+
+
+class Router:
+    """`on_drained(backend)` is called when a backend that left the table has no lease any more."""
+
+    def __init__(self, grid: Grid, row: int, on_drained: Callable[[BackendId], None]) -> None:
+        self.table = RoutingTable(0, "", (), (), ())
+        self.stopping = False
+        self._grid = grid
+        self._values = grid.values
+        self._row = row
+        self._on_drained = on_drained
+        self._pools: dict[str, PoolView] = {}
+        self._leases: dict[BackendId, Leases] = {}
+        self._draining: dict[BackendId, BackendView] = {}
+        self._skipped: dict[BackendId, float] = {}
+        self._waiting: dict[str, deque[trio.Event]] = {}
+        self._turn = random.randrange(1 << 16)  # workers that start together do not all begin with the first backend
+        self.drains_changed = trio.Event()
+
+    # The table
+
+    def apply(self, table: RoutingTable) -> bool:
+        """Take a newer table. What has left it begins to drain; what is back in it is taken back."""
+        if table.epoch <= self.table.epoch:
+            return False
+        before = {view.id: view for pool in self._pools.values() for view in pool.backends}
+        drains = {pool.name: pool.drain for pool in (*self.table.pools, *table.pools)}
+        self.table = table
+        self._pools = {pool.name: pool for pool in table.pools}
+        self._skipped.clear()
+        present = {view.id: view for pool in table.pools for view in pool.backends}
+        for backend in present:
+            if self._draining.pop(backend, None) is not None:
+                self._leases[backend].take_back()
+            if backend not in self._leases:
+                self._leases[backend] = Leases()
+        for backend, view in before.items():
+            if backend not in present:
+                self._draining[backend] = view
+                if self._leases[backend].empty:
+                    self._is_drained(backend)
+                else:
+                    self._leases[backend].begin(drains[backend.pool], trio.current_time())
+        self._rouse_drains()
+        for pool in self._waiting:
+            self._wake_all(pool)
+        return True
+
+    def pool(self, name: str) -> PoolView | None:
+        return self._pools.get(name)
+
+    def route(self, listener: ListenerView, host: bytes, target: bytes) -> PoolView | None:
+        """The pool of the first route that fits, else the listener's; None when nobody claims the request."""
+        routes = self.table.routes
+        if routes:
+            best: RouteSettings | None = None
+            name = host_name(host)
+            path = target.partition(b"?")[0].decode("latin-1")
+            for route in routes:
+                fits = (route.host is None or route.host == name) and _is_under(path, route.path)
+                if fits and (best is None or _rank(route) > _rank(best)):
+                    best = route
+            if best is not None:
+                return self._pools.get(best.pool)
+        name_of_pool = listener.settings.pool
+        return self._pools.get(name_of_pool) if name_of_pool is not None else None
+
+    # Leases
+
+    def claim(self, pool: PoolView, kind: LeaseKind, key: bytes | None) -> Lease | None:
+        """A lease on a backend that is in the table and has room; None when there is none.
+
+        `pool` must come from the table in force: ask `route` or `pool` after every await.
+        """
+        candidates = pool.backends
+        limit = pool.limits.connections
+        if limit or self._skipped:
+            candidates = tuple(view for view in candidates if self._has_room(view, limit))
+        if not candidates:
+            return None
+        if kind in LONG_LIVED:
+            candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
+        self._turn += 1
+        view = pick(pool.balance, candidates, self._load, self._turn, key, random.random)
+        lease = Lease(view, kind, trio.current_time(), _finishes_by_itself)
+        self._leases[view.id].add(lease)
+        base = self._grid.base(self._row, view.cell)
+        self._values[base] += 1
+        self._values[base + COUNTER_OF[kind]] += 1
+        return lease
+
+    async def wait_claim(self, pool_name: str, kind: LeaseKind, key: bytes | None) -> Lease:
+        """As `claim`, but waits in the pool's queue, bounded by count and age. Raises ProxyError (503)."""
+        pool = self._pools.get(pool_name)
+        if pool is None:
+            raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "the pool is gone")
+        queue = self._waiting.setdefault(pool_name, deque())
+        if not queue and (lease := self.claim(pool, kind, key)) is not None:
+            return lease
+        if len(queue) >= pool.limits.queue_size:
+            raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "connection_limit_reached", "the queue is full")
+        deadline = trio.current_time() + pool.limits.queue_timeout_s
+        while True:
+            turn = trio.Event()
+            queue.append(turn)
+            try:
+                with trio.move_on_at(min(deadline, self._recheck_at(pool))):
+                    await turn.wait()
+            except trio.Cancelled:
+                if turn.is_set() and queue:
+                    queue.popleft().set()  # called, but not there any more: the next one
+                raise
+            finally:
+                if not turn.is_set():
+                    queue.remove(turn)
+            pool = self._pools.get(pool_name)
+            lease = self.claim(pool, kind, key) if pool is not None else None
+            if lease is not None:
+                return lease
+            if trio.current_time() >= deadline or pool is None:
+                raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "no backend is ready")
+
+    def release(self, lease: Lease) -> None:
+        """The work is done, or lost. A backend that drains may be done with it."""
+        view = lease.backend
+        leases = self._leases[view.id]
+        leases.remove(lease)
+        base = self._grid.base(self._row, view.cell)
+        self._values[base] -= 1
+        self._values[base + COUNTER_OF[lease.kind]] -= 1
+        if view.id in self._draining:
+            if leases.empty:
+                self._is_drained(view.id)
+        elif self._waiting and (queue := self._waiting.get(view.id.pool)):
+            queue.popleft().set()
+
+    def change_kind(self, lease: Lease, kind: LeaseKind, say_goodbye: Callable[[float], None] | None = None) -> None:
+        """What it is has become known; see Leases.change."""
+        base = self._grid.base(self._row, lease.backend.cell)
+        self._values[base + COUNTER_OF[lease.kind]] -= 1
+        self._values[base + COUNTER_OF[kind]] += 1
+        self._leases[lease.backend.id].change(lease, kind, say_goodbye)
+        self._rouse_drains()
+
+    def count(self, cell: int, counter: Counter) -> None:
+        self._values[self._grid.base(self._row, cell) + counter] += 1
+
+    def waiting(self, pool: str) -> int:
+        return len(self._waiting.get(pool, ()))
+
+    def skip(self, backend: BackendId) -> None:
+        """It refused a connection: not ready, whatever the table says, for a moment or until the next table."""
+        self._skipped[backend] = trio.current_time() + SKIP_S
+
+    # Draining
+
+    async def run_drains(self) -> None:
+        """Says goodbye when it is time, cuts the leases whose grace is over. Sleeps until the next one, or a change."""
+        while True:
+            now = trio.current_time()
+            nearest: float | None = None
+            for backend in list(self._draining):
+                leases = self._leases[backend]
+                leases.tell(now)
+                for lease in leases.due(now):
+                    self.count(lease.backend.cell, Counter.CUT)
+                    lease.cut()
+                due = leases.next_due(now)
+                if due is not None and (nearest is None or due < nearest):
+                    nearest = due
+            with trio.move_on_at(float("inf") if nearest is None else nearest):
+                await self.drains_changed.wait()
+
+    def _rouse_drains(self) -> None:
+        self.drains_changed.set()
+        self.drains_changed = trio.Event()
+
+    def _is_drained(self, backend: BackendId) -> None:
+        del self._draining[backend]
+        del self._leases[backend]
+        self._on_drained(backend)
+
+    # Choosing
+
+    def _load(self, cell: int) -> int:
+        return self._grid.sum(cell, Counter.LEASES)
+
+    def _has_room(self, view: BackendView, limit: int) -> bool:
+        until = self._skipped.get(view.id)
+        if until is not None:
+            if trio.current_time() < until:
+                return False
+            del self._skipped[view.id]
+        return not limit or self._load(view.cell) < limit
+
+    def _recheck_at(self, pool: PoolView) -> float:
+        """When somebody waiting should look again although nobody calls him."""
+        if pool.limits.connections and pool.backends:
+            return trio.current_time() + RECHECK_S
+        return min((self._skipped[view.id] for view in pool.backends if view.id in self._skipped), default=float("inf"))
+
+    def _wake_all(self, pool: str) -> None:
+        queue = self._waiting[pool]
+        while queue:
+            queue.popleft().set()
+
+
+def _finishes_by_itself() -> None:
+    """How a lease is cut until its owner says how."""
+
+
+LONG_LIVED = frozenset((LeaseKind.WEBSOCKET, LeaseKind.TCP))
+
+
+def host_name(host: bytes) -> str:
+    """A Host field without its port, in lower case."""
+    if host.startswith(b"["):
+        return host.partition(b"]")[0].decode("latin-1").lower() + "]"
+    return host.partition(b":")[0].decode("latin-1").lower()
+
+
+def _is_under(path: str, prefix: str) -> bool:
+    return path.startswith(prefix) and (prefix.endswith("/") or len(path) == len(prefix) or path[len(prefix)] == "/")
+
+
+def _rank(route: RouteSettings) -> tuple[bool, int]:
+    return (route.host is not None, len(route.path))
