@@ -7,6 +7,7 @@ for deadlines walks all leases, but only while the backend drains.
 
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from lbproxy.model import BackendView, LeaseKind
 from lbproxy.policy.goodbye import cut_at, schedule
@@ -31,7 +32,7 @@ class Lease:
     told anything, it only finishes or is cut.
     """
 
-    __slots__ = ("backend", "closed_at", "cut", "ends", "kind", "moved_at", "overdue", "say_goodbye", "started")
+    __slots__ = ("backend", "closed_at", "cut", "drain", "ends", "kind", "moved_at", "overdue", "say_goodbye", "started")
 
     def __init__(self, backend: BackendView, kind: LeaseKind, now: float, cut: Callable[[], None]) -> None:
         self.backend = backend
@@ -42,6 +43,7 @@ class Lease:
         self.say_goodbye: Callable[[float], None] | None = None
         self.closed_at: float | None = None  # when our Close went to the client
         self.ends: float | None = None  # told goodbye: the window's end it was given
+        self.drain: DrainSettings | None = None  # in force when it was told; its goodbye_s is the effective one
         self.overdue = False  # its grace is over and due() has said so
 
 
@@ -104,7 +106,7 @@ class Leases:
         }
         self._goodbye_s = drain.goodbye_s if self._drain is None else min(self._goodbye_s, drain.goodbye_s)
         self._ends = {kind: min(end, self._ends.get(kind, end)) for kind, end in ends.items()}
-        self._drain = drain
+        self._drain = replace(drain, goodbye_s=self._goodbye_s)
         # A stream is cut at its end without further grace, so the last ones are told a little before it.
         stream_s = max(0.0, self._ends[_STREAM] - now)
         spread = [
@@ -144,6 +146,7 @@ class Leases:
                 continue
             if lease.ends is None or self._sooner(lease):
                 lease.ends = self._ends[lease.kind]
+                lease.drain = self._drain
                 self._farewells = True
                 told += 1
                 lease.say_goodbye(lease.ends)

@@ -197,8 +197,10 @@ def test_a_request_that_turns_websocket_on_a_draining_backend_is_told_at_once() 
     held.change(lease, LeaseKind.WEBSOCKET, told)
     assert held.next_due(1.0) == 1.0
     assert held.tell(1.0) == 1
+    held.change(lease, LeaseKind.WEBSOCKET, told)
+    assert held.tell(2.0) == 0
     assert told.windows == [6.0]
-    assert held.next_due(1.0) == 8.0
+    assert held.next_due(2.0) == 8.0
 
 
 def test_a_client_who_got_our_close_late_has_a_whole_goodbye_to_answer() -> None:

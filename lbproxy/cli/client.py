@@ -31,9 +31,14 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(self.timeout)
+            sock.connect(self._path)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
 
 
 class ControlClient:
@@ -62,7 +67,7 @@ class ControlClient:
             raise Fail(NOT_RUNNING, f"lbproxy: not running: nobody answers at {self.path}") from None
         except OSError as exc:
             raise Fail(FAILED, f"lbproxy: cannot use the control socket {self.path}: {_reason(exc)}") from None
-        sock: socket.socket = connection.sock
+        sock: socket.socket = connection.sock  # http.client forgets it with the head of an answer that closes
         try:
             body = None if values is None else json.dumps(values).encode()
             headers = {"Content-Type": "application/json"} if body is not None else {}
@@ -71,12 +76,16 @@ class ControlClient:
             if response.status >= 400:
                 raise _refusal(response)
         except (OSError, http.client.HTTPException) as exc:
+            sock.close()
             raise self._broke(exc) from None
+        except BaseException:
+            sock.close()
+            raise
         return response, sock
 
-    def _whole(self, response: http.client.HTTPResponse, _: socket.socket) -> Any:
+    def _whole(self, response: http.client.HTTPResponse, sock: socket.socket) -> Any:
         try:
-            with response:
+            with sock, response:
                 return json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise self._broke(exc) from None
@@ -142,7 +151,8 @@ def _values(line: bytes) -> dict[str, Any]:
 
 def _refusal(response: http.client.HTTPResponse) -> Fail:
     """{"error": ..., "exit_code": ...}; a report of many lines speaks for itself."""
-    body = response.read()
+    with response:
+        body = response.read()
     try:
         values = json.loads(body)
         text, exit_code = str(values["error"]), int(values.get("exit_code", FAILED))

@@ -109,3 +109,7 @@ def _failed(fail: Fail) -> int:
         # What is still buffered must not raise again when Python shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return fail.exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -115,11 +115,8 @@ class Following:
                 raise Fail(event.exit_code, event.text if "\n" in event.text else f"lbproxy: {event.text}")
             print(printable_lines(event.text))
         for _, done in self._done:
-            print(
-                self._options.colored(
-                    verdict(replace(done, why=None)), "green" if done.result in ("ok", "unchanged") else "red"
-                )
-            )
+            line = verdict(replace(done, why=None) if explanation(done) else done)
+            print(self._options.colored(printable(line), "green" if done.result in ("ok", "unchanged") else "red"))
         return event.exit_code
 
 

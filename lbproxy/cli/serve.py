@@ -32,7 +32,6 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
         )
     from lbproxy.config.load import from_command, load
     from lbproxy.config.problems import ConfigInvalid
-    from lbproxy.control.app import serve as run
     from lbproxy.errors import LbproxyError
 
     def read() -> "Settings":
@@ -40,7 +39,10 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
         return overridden(settings, options)
 
     try:
-        return run(read(), read)
+        settings = read()
+        from lbproxy.control.app import serve as run
+
+        return run(settings, read)
     except ConfigInvalid as exc:
         raise Fail(CONFIG_INVALID, exc.text) from None
     except LbproxyError as exc:

@@ -159,7 +159,7 @@ def _command_fits_bind(path: Path, pool: Table) -> Iterator[Finding]:
         return
     for kind, names in _PLACEHOLDER_OF.items():
         for name in names:
-            if name in named and kind != bind and bind in _PLACEHOLDER_OF:
+            if name in named and kind != bind and bind in tuple(_PLACEHOLDER_OF):
                 yield Finding(at, f'{{{name}}} has a value only with bind = "{kind}", and bind is "{bind}"')
 
 
@@ -169,6 +169,12 @@ def _pool_values(path: Path, pool: Table) -> Iterator[Finding]:
         yield Finding(
             (*path, "hash_key"), f'means something only with balance = "hash", and balance is {shown(balance)}'
         )
+    env = pool.get("env")
+    for name in env if isinstance(env, dict) else ():
+        try:
+            values.variable(name)
+        except ValueError as exc:
+            yield Finding((*path, "env", name), str(exc))
     targets = pool["targets"] if isinstance(pool.get("targets"), list) else []
     for number, target in enumerate(targets):
         if isinstance(target, str) and targets.index(target) < number:

@@ -54,7 +54,7 @@ class ConfigInvalid(LbproxyError):
     """The configuration cannot be used. `text` is the whole report as users see it."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(sorted(set(problems), key=lambda problem: (problem.line, problem.column)))
+        self.problems = tuple(sorted(dict.fromkeys(problems), key=lambda problem: (problem.line, problem.column)))
         count = len(self.problems)
         self.text = "\n".join([*map(str, self.problems), "1 error" if count == 1 else f"{count} errors"])
         super().__init__(self.text)

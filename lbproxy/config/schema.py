@@ -23,7 +23,6 @@ Natural = Annotated[int, PlainValidator(values.whole(0))]
 Positive = Annotated[int, PlainValidator(values.whole(1))]
 Processes = Annotated[int | Literal["auto"], PlainValidator(values.count_or_auto)]
 Words = Annotated[list[str], PlainValidator(values.words)]
-Variable = Annotated[str, PlainValidator(values.variable)]
 
 
 class Table(BaseModel):
@@ -142,7 +141,7 @@ class Pool(Table):
     command: Words | None = None
     targets: list[Annotated[Address, PlainValidator(values.target)]] | None = None
     directory: Filled | None = None
-    env: dict[Variable, Text] | None = None
+    env: dict[str, Text] | None = None
     env_file: Filled | None = None
     user: Filled | None = None
     size: Processes | None = None
@@ -182,7 +181,7 @@ def read(document: dict[str, Any]) -> Document | list[Finding]:
 
 
 def _finding(kind: str, error: Any) -> Finding:
-    path: Path = tuple(part for part in error["loc"] if part != "[key]")
+    path: Path = error["loc"]
     value = error["input"]
     match kind:
         case "extra_forbidden":

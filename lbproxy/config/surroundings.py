@@ -11,7 +11,7 @@ from typing import Any
 
 from lbproxy.address import Address
 from lbproxy.config.checks import Table, elements, pools
-from lbproxy.config.problems import Finding, Path, shown
+from lbproxy.config.problems import Finding, Path
 
 _LONGEST_SOCKET = 107  # bytes of a unix socket's path (unix(7))
 
@@ -27,7 +27,7 @@ def check(document: Table, base: str) -> Iterator[Finding]:
         yield from _socket((*path, "address"), listener.get("address"), base)
     proxy = document.get("proxy")
     if isinstance(proxy, dict) and _is_path(proxy.get("control")):
-        yield from _socket(("proxy", "control"), f"unix:{proxy['control']}", base)
+        yield from _measured(("proxy", "control"), os.path.join(base, proxy["control"]))
 
 
 def absolute(base: str, address: Address) -> Address:
@@ -39,28 +39,31 @@ def _pool(path: Path, pool: Table, base: str) -> Iterator[Finding]:
     if _is_path(pool.get("directory")):
         directory = os.path.join(base, pool["directory"])
         if not os.path.isdir(directory):
-            yield Finding((*path, "directory"), f"there is no directory {shown(directory)}")
+            yield Finding((*path, "directory"), f"there is no directory {directory!r}")
     if _is_path(pool.get("env_file")):
         env_file = os.path.join(base, pool["env_file"])
         if not os.path.isfile(env_file):
-            yield Finding((*path, "env_file"), f"there is no file {shown(env_file)}")
+            yield Finding((*path, "env_file"), f"there is no file {env_file!r}")
         elif not os.access(env_file, os.R_OK):
-            yield Finding((*path, "env_file"), f"{shown(env_file)} cannot be read")
+            yield Finding((*path, "env_file"), f"{env_file!r} cannot be read")
     if _is_path(pool.get("user")):
         try:
             pwd.getpwnam(pool["user"])
         except KeyError:
-            yield Finding((*path, "user"), f"there is no user {shown(pool['user'])}")
+            yield Finding((*path, "user"), f"there is no user {pool['user']!r}")
 
 
 def _socket(path: Path, address: object, base: str) -> Iterator[Finding]:
     if isinstance(address, str) and address.startswith("unix:"):
-        full = os.path.join(base, address.removeprefix("unix:"))
-        length = len(os.fsencode(full))
-        if length > _LONGEST_SOCKET and len(os.fsencode(address)) - 5 <= _LONGEST_SOCKET:
-            yield Finding(
-                path, f"the path of a unix socket has at most {_LONGEST_SOCKET} bytes, {shown(full)} has {length}"
-            )
+        written = address.removeprefix("unix:")
+        if len(os.fsencode(written)) <= _LONGEST_SOCKET:  # else the schema says so
+            yield from _measured(path, os.path.join(base, written))
+
+
+def _measured(path: Path, full: str) -> Iterator[Finding]:
+    length = len(os.fsencode(full))
+    if length > _LONGEST_SOCKET:
+        yield Finding(path, f"the path of a unix socket has at most {_LONGEST_SOCKET} bytes, {full!r} has {length}")
 
 
 def _is_path(value: Any) -> bool:

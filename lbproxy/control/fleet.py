@@ -15,10 +15,10 @@ from lbproxy.control.reload import Broken, Seat
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import BackendId, Generation, ListenerView, RoutingTable, State
 from lbproxy.settings import PoolSettings, RouteSettings, Settings
-from lbproxy.supervise.backend import Supervised
-from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendTakenBack, Event
+from lbproxy.supervise.member import Member as Life
+from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendExited, BackendTakenBack, Event
 
-SHOWN_LINES = 20  # of a broken backend's output
+LAST_WORDS_S = 1.0  # how long a dead backend's exit code and output are waited for
 
 
 class WorkersLike(Protocol):
@@ -32,7 +32,7 @@ class MakeBackend(Protocol):
 
     def __call__(
         self, id: BackendId, generation: Generation, *, reload: str | None = None, trial: bool | None = None
-    ) -> Supervised: ...
+    ) -> Life: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,11 @@ class Fleet:
         return pool
 
     def start_pool(self, settings: PoolSettings, generation: Generation) -> None:
-        """Open a pool and start all its members; each serves as soon as it is ready."""
+        """Open a pool and start all its members; each serves as soon as it is ready. A table follows."""
         pool = self.open_pool(settings, generation)
         for slot in range(1, settings.size + 1):
             self.start_member(pool, Seat(slot, generation)).published = True
-        self.publish()
+        self.touch()
 
     async def close_pool(self, pool: Pool) -> None:
         """Drain and stop its members; then it is gone."""
@@ -121,7 +121,7 @@ class Fleet:
         life = self._ground.make(id, seat.generation, reload=reload, trial=trial)
         member = Member(seat, life, self._ground.cells.take())
 
-        def changed(_: Supervised) -> None:
+        def changed(_: Life) -> None:
             member.see_change()
             self.touch()
 
@@ -150,6 +150,13 @@ class Fleet:
         for member in self._members():
             if member.backend.id == id:
                 member.life.refused()
+
+    def observe(self, event: Event) -> None:
+        """Of what the backends say: how they ended, for the verdict on a reload."""
+        if isinstance(event, BackendExited) and event.pool in self.pools:
+            for member in self.pools[event.pool].members:
+                if str(member.backend.id) == event.backend:
+                    member.see_exit(event)
 
     async def stop(self, deadline: float) -> None:
         """Stop every backend: TERM, KILL after its stop_timeout, and KILL to all that is left at `deadline`."""
@@ -230,11 +237,15 @@ class PoolHandle:
 
     async def wait_proved(self, member: Member) -> None:
         await member.life.wait_proved(self._min_ready_s)
+        member.begin_watch()
 
     async def wait_died(self, member: Member) -> Broken:
         await member.died.wait()
-        lines = tuple(line.text for line in member.life.output.last(SHOWN_LINES))
-        return Broken("died after it had been proved", lines)
+        with trio.move_on_after(LAST_WORDS_S):
+            await member.exit_said.wait()
+            assert member.last_exit is not None
+            return Broken(f"{member.last_exit.how} after it was proved", member.last_exit.output)
+        return Broken("died after it was proved")
 
     def publish(self, add: Sequence[Member], remove: Sequence[Member]) -> int:
         for member in add:

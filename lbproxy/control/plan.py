@@ -4,8 +4,9 @@ Listeners are bound first, the pools roll in file order, routes and listeners ar
 came through. Knows the order and the verdicts. How one pool rolls is reload.py's business, who may ask reloader.py's.
 """
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -19,7 +20,6 @@ from lbproxy.link.grid import Counter
 from lbproxy.model import Generation, ListenerView
 from lbproxy.settings import Settings
 from lbproxy.telemetry.events import Event, ReloadDone, ReloadFinished, ReloadRollingBack, ReloadStarted
-
 
 EXIT_CODES = {"ok": 0, "rolled_back": 5, "failed": 6, "aborted": 1}
 _WORSE = (0, 5, 6, 1)  # the later, the worse
@@ -35,7 +35,10 @@ class Site:
     workers: Workers
     settings: Settings
     listeners: tuple[ListenerView, ...]
+    worker_count: int  # that run: more apply live, up to `most_workers`; fewer do not yet
+    most_workers: int
     apply_live: Callable[[Settings, Settings], None]  # old, new: what belongs to the process as a whole
+    loaded_at: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,7 @@ class Conductor:
         listeners = site.listeners
         if plan.whole:
             try:
-                workers = max(plan.settings.proxy.workers, site.settings.proxy.workers)
-                listeners = site.sockets.bind(plan.settings.listeners, workers)
+                listeners = site.sockets.bind(plan.settings.listeners, self._worker_count())
             except BindFailed as exc:
                 self._leave_rest(f"{exc}; nothing has happened", exit_code=1)
                 return
@@ -88,7 +90,7 @@ class Conductor:
             if await self._roll(wanted) != "ok":
                 self._leave_rest(f"never touched: {wanted.settings.name} did not come through", exit_code=0)
                 if plan.whole:
-                    site.sockets.release_others(site.listeners, site.settings.proxy.workers)
+                    site.sockets.release_others(site.listeners, site.worker_count)
                 return
         if plan.whole:
             await self._publish_frame(listeners)
@@ -115,12 +117,12 @@ class Conductor:
             self._site.emit(ReloadRollingBack(reload=self._plan.id, pool=pool.name, why=broken.why))
 
         rolling.head_for(generation.number)
-        pool.reloading = True
+        pool.begin_reload(self._plan.id)
         try:
             outcome = await Rollout(handle, change, turn_back).run()
         finally:
-            pool.reloading = False
             rolling.head_for(0)
+            pool.end_reload()
         if outcome.result == "ok":
             pool.apply(settings, generation)
         elif is_new:
@@ -141,15 +143,21 @@ class Conductor:
         """Every pool came through: routes and listeners change in one table, and pools that are gone are retired."""
         site, settings = self._site, self._plan.settings
         old, site.settings, site.listeners = site.settings, settings, listeners
+        site.loaded_at = time.time()
         site.fleet.frame = Frame.of(settings, listeners)
-        site.workers.resize(max(settings.proxy.workers, old.proxy.workers))
+        site.worker_count = self._worker_count()
+        site.workers.resize(site.worker_count)
         site.apply_live(old, settings)
         await site.fleet.wait_applied(site.fleet.publish())
-        site.sockets.release_others(listeners, max(settings.proxy.workers, old.proxy.workers))
+        site.sockets.release_others(listeners, site.worker_count)
         wanted = {pool.name for pool in settings.pools}
         async with trio.open_nursery() as retiring:
             for pool in [pool for name, pool in site.fleet.pools.items() if name not in wanted]:
                 retiring.start_soon(site.fleet.close_pool, pool)
+
+    def _worker_count(self) -> int:
+        site, wanted = self._site, self._plan.settings.proxy.workers
+        return max(site.worker_count, min(wanted, site.most_workers))
 
     # Verdicts
 

@@ -13,7 +13,8 @@ from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import Backend, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
 from lbproxy.settings import PoolSettings
-from lbproxy.supervise.backend import Supervised
+from lbproxy.supervise.member import Member as Life
+from lbproxy.telemetry.events import BackendExited
 
 TOTALS = (Counter.REQUESTS, Counter.FAILED, Counter.CUT, Counter.WEBSOCKETS_CLOSED)
 _LIVE = (State.READY, State.UNHEALTHY, State.DRAINING)
@@ -22,28 +23,41 @@ _LIVE = (State.READY, State.UNHEALTHY, State.DRAINING)
 class Member:
     """A backend and its place in the pool."""
 
-    def __init__(self, seat: Seat, life: Supervised, cell: int) -> None:
+    def __init__(self, seat: Seat, life: Life, cell: int) -> None:
         self.seat = seat
         self.life = life
-        self.cell = cell
+        self.cell = cell  # its column in the grid
         self.published = False  # it may be in the table, as soon as it is fit for it
         self.in_table = False
         self.left_epoch = 0  # of the first table without it; 0: it was never in one
-        self.served = False  # it was ready once; only after that its end is a death
-        self.died = trio.Event()
+        self.started_at: float | None = None  # of the process that runs
+        self.died = trio.Event()  # after it was proved, and nobody had asked for it
+        self.last_exit: BackendExited | None = None
+        self.exit_said = trio.Event()
         self.gone = trio.Event()  # its process is stopped for good
+        self._pid: int | None = None
+        self._live = False
 
     @property
     def backend(self) -> Backend:
         return self.life.backend
 
     def see_change(self) -> None:
-        """Notice a death: whoever was live is not, and nobody asked for it."""
-        if self.backend.state in _LIVE:
-            self.served = True
-        elif self.served and self.backend.state is not State.STOPPING:
-            self.served = False
+        """Notice a new process, and a death: it was live and is not."""
+        backend = self.backend
+        if backend.pid != self._pid:
+            self._pid, self.started_at = backend.pid, trio.current_time()
+        was_live, self._live = self._live, backend.state in _LIVE
+        if was_live and not self._live and backend.state is not State.STOPPING:
             self.died.set()
+
+    def begin_watch(self) -> None:
+        """It has been proved: deaths on trial are forgotten."""
+        self.died, self.exit_said = trio.Event(), trio.Event()
+
+    def see_exit(self, event: BackendExited) -> None:
+        self.last_exit = event
+        self.exit_said.set()
 
 
 class Pool:
@@ -80,6 +94,17 @@ class Pool:
             if made_by_it and settings.command is not None:  # a fixed target's seat knows its own address
                 member.seat = replace(member.seat, generation=generation)
             member.life.update(settings)
+
+    def begin_reload(self, reload: str) -> None:
+        """What its members say from now on belongs to this reload."""
+        self.reloading = True
+        for member in self.members:
+            member.life.reload = reload
+
+    def end_reload(self) -> None:
+        self.reloading = False
+        for member in self.members:
+            member.life.reload = None
 
     # What the table says
 

@@ -114,7 +114,7 @@ class Rollout(Generic[M]):
         self._served = {member.seat for member in self._old if member.backend.state in (State.READY, State.UNHEALTHY)}
         self._broken: Broken | None = None
         self._forward_scope = trio.CancelScope()
-        self._leaving: trio.Nursery  # retired ones on their way out: goes on beside the next batch, and beside a rollback
+        self._leaving: trio.Nursery  # retired ones on their way out, beside the next batch and beside a rollback
         self._watching: trio.Nursery
 
     async def run(self) -> Outcome:

@@ -44,7 +44,7 @@ class Reloader:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Home of the running reload. Cancel it to stop: a reload in the middle says so and leaves things as they are."""
+        """Home of the running reload. Cancelled, a reload in the middle says so and leaves things as they are."""
         try:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
@@ -69,7 +69,7 @@ class Reloader:
             return  # it is in the log
 
     async def start(self, wish: Wish) -> str:
-        """Begin a reload and return its id. Raises ReloadBusy, UnknownPool or ConfigInvalid; then nothing is touched."""
+        """Begin a reload and return its id. Raises ReloadBusy, UnknownPool or ConfigInvalid: nothing is touched."""
         if self._busy or self._nursery is None:
             raise ReloadBusy("another reload is running")
         self._busy = True

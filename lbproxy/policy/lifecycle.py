@@ -69,8 +69,8 @@ def after(backend: Backend, event: Event, *, now: float) -> Backend:
     return replace(backend, state=state, since=now, restarts=backend.restarts + (event is Event.RESTARTED))
 
 
-def spawned(backend: Backend, address: Address, pid: int) -> Backend:
-    """The same state, now with a process."""
+def spawned(backend: Backend, address: Address, pid: int | None) -> Backend:
+    """The same state, now with an address and, if it is ours, a process."""
     return replace(backend, address=address, pid=pid)
 
 

@@ -1,53 +1,67 @@
-"""One backend's life, as one task (signatures first; the insides are being written)."""
+"""One supervised backend: its life is one task. Spawn, probe, watch; on a crash back off and spawn again.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+Knows nothing of pools, tables or reloads; the fleet hears of every change through `on_change`.
+"""
 
-from lbproxy.errors import LbproxyError
-from lbproxy.model import Backend, BackendId, Generation
+import random
+import signal
+from dataclasses import dataclass, field
+
+import trio
+
+from lbproxy.model import BackendId, Generation, State
+from lbproxy.policy.backoff import crashes_in_row, delay_s, gives_up
+from lbproxy.policy.lifecycle import Event, IllegalTransition, spawned
 from lbproxy.settings import PoolSettings
-from lbproxy.supervise.guard_handle import Guard
-from lbproxy.supervise.output import OutputBook, OutputRing
-from lbproxy.supervise.ports import Ports
-from lbproxy.supervise.reap import Children
-from lbproxy.telemetry.events import Event
+from lbproxy.supervise.account import CannotStart, account_of
+from lbproxy.supervise.command import order_for
+from lbproxy.supervise.hearing import Hearing
+from lbproxy.supervise.holder import Trouble, trouble_with
+from lbproxy.supervise.member import Member, NotReady
+from lbproxy.supervise.place import Place
+from lbproxy.supervise.ports import NoFreePort, is_free
+from lbproxy.supervise.probe import probe
+from lbproxy.supervise.process import Child, how_it_ended
+from lbproxy.supervise.services import Services
+from lbproxy.supervise.session import signal_name
+from lbproxy.supervise.target import FixedTarget
+from lbproxy.telemetry.events import BackendExited, BackendFailed, BackendReady, BackendStarting, BackendStopped
+
+SHOWN_LINES = 20
+PORT_TRIES = 3  # in a row: a taken port is not the backend's fault, but it must not become a loop
 
 
-class NotReady(LbproxyError):
-    """A backend did not become ready, or did not stay so. `output`: its last lines."""
+@dataclass(slots=True)
+class Life:
+    """From one spawn to one death."""
 
-    def __init__(self, why: str, output: tuple[str, ...] = ()) -> None:
-        super().__init__(why)
-        self.why = why
-        self.output = output
+    began: float
+    first_line: int  # number of the newest line before it
+    ending: trio.Event = field(default_factory=trio.Event)  # somebody wants its end
+    pid: int | None = None
+    code: int | None = None
+    why: str | None = None  # it never came to life, or we ended it; None: it died by itself
+    late: bool = False  # not ready in time
+    port_taken: bool = False
+    patient_until: float = 0.0  # until then the rest of its session may leave by itself
+    ready_s: float | None = None  # how long it was ready; None: never
+
+    @property
+    def how(self) -> str:
+        if self.why is not None or self.code is None:
+            return self.why or "unknown"
+        return how_it_ended(self.code)
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """What the backends of one control share. Made with `Services.make`; `close()` removes the socket directory.
+class Verdict:
+    """What follows from a death."""
 
-    Control's nursery runs `guard.run()` and `children.run()` (which returns at once unless we are PID 1).
-    """
-
-    emit: Callable[[Event], None]
-    ports: Ports
-    guard: Guard
-    children: Children
-    outputs: OutputBook
-
-    @classmethod
-    def make(cls, emit: Callable[[Event], None], ports: tuple[int, int]) -> "Services":
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
+    event: Event
+    restart_in_s: float | None
 
 
-class Supervised:
-    """`trial` (default: `reload is not None`): until `wait_proved` has returned, a death is answered by one respawn
-    with a new port and then by FAILED + NotReady. `trial=False` with a reload's id (rollback restarts): normal crash
-    policy, but its events carry the id."""
-
+class Supervised(Member):
     def __init__(
         self,
         id: BackendId,
@@ -57,39 +71,212 @@ class Supervised:
         reload: str | None = None,
         trial: bool | None = None,
     ) -> None:
-        self.id = id
-        self.generation = generation
-        self.reload = reload
-        self.backend: Backend
-        self.output: OutputRing
-        self.on_change: Callable[[Supervised], None]
-        # called when a probe passes after `refused()` and the state did not change: publish a new table, so that
-        # the workers that skip it use it again
-        self.on_reachable: Callable[[Supervised], None]
+        super().__init__(id, generation, services, reload=reload, trial=trial)
+        self._life: Life | None = None
+        self._child: Child | None = None
+        self._killed = False
+        self._retried = False
+        self._port_tries = 0
+        self._row = 0  # crashes in a row
+        self._crashes: list[float] = []
 
     async def run(self) -> None:
-        """Until stopped for good (a FAILED one waits for `stop`; one that dies while DRAINING is done)."""
+        self._began = True
+        try:
+            while not self._stop.is_set():
+                verdict = await self._live_once()
+                if verdict is None or (verdict.event is Event.DIED and verdict.restart_in_s is None):
+                    break
+                await self._wait_restart(verdict)
+        finally:
+            self._ended.set()
+            self._tell()
 
-    async def wait_ready(self) -> None: ...
+    def kill(self) -> None:
+        self._killed = True
+        self._want_stop()
+        if self._child is not None:
+            self._child.signal(signal.SIGKILL)
 
-    async def wait_proved(self, min_ready_s: float) -> None: ...
+    # one life
 
-    def refused(self) -> None: ...
+    async def _live_once(self) -> Verdict | None:
+        """None: it was stopped, as somebody wanted."""
+        life = self._life = Life(trio.current_time(), self.output.newest)
+        self._forget_health()
+        verdict = None
+        try:
+            verdict = await self._live(life)
+        except (CannotStart, NoFreePort, OSError) as exc:
+            life.why = str(exc)
+        except Exception as exc:  # a mistake of ours must not end control
+            life.why = f"lbproxy could not supervise it: {exc!r}"
+        if self._stop.is_set():
+            self._say_stopped(life)
+            return None
+        if verdict is None:
+            verdict = self._decide(life)
+            self._become(verdict.event)
+        self._say_died(life, verdict)
+        return verdict
 
-    def drain(self) -> None:
-        """READY | UNHEALTHY -> DRAINING; IllegalTransition otherwise."""
+    async def _live(self, life: Life) -> Verdict | None:
+        """Spawn it and be with it until nothing of it is left. The verdict, if it was ready when it died."""
+        account = account_of(self.generation.settings.user)
+        place = self._services.places.take(self.generation.settings.bind, self.id.name, account)
+        try:
+            order = order_for(self.id, self.generation, place, account)
+            child = await Child.spawn(order, self._services.children, self._services.guard)
+            place.close_listener()
+            async with trio.open_nursery() as listening:
+                try:
+                    listening.start_soon(child.hear, Hearing(self.id, self.output, self._emit))
+                    verdict = await self._attend(life, child, place)
+                    await child.wait_rest_gone(life.patient_until - trio.current_time())
+                    return verdict
+                finally:
+                    life.code = await child.bury()
+                    self._child = None
+                    listening.cancel_scope.cancel()
+        finally:
+            self._services.places.give_back(place)
+            if life.ready_s is None and place.port is not None and not is_free(place.port, reuse=True):
+                life.port_taken = True
 
-    def take_back(self) -> None:
-        """DRAINING -> READY | UNHEALTHY; IllegalTransition otherwise (it may have died: then it is STOPPING)."""
+    async def _attend(self, life: Life, child: Child, place: Place) -> Verdict | None:
+        self._child, life.pid = child, child.pid
+        self._set(spawned(self.backend, place.address, child.pid))
+        self._emit(BackendStarting(self.id.pool, str(self.id), child.pid, str(place.address), self.reload))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, life, child, place)
+            nursery.start_soon(self._end, life, child)
+            await child.wait_dead()
+            nursery.cancel_scope.cancel()
+        if self._ready_since is None:
+            return None
+        # At once: a dead backend must leave the table before its last words are read.
+        life.ready_s = trio.current_time() - self._ready_since
+        if self._stop.is_set():
+            return None
+        verdict = self._decide(life)
+        self._become(verdict.event)
+        return verdict
 
-    async def stop(self) -> str:
-        """Any number of callers, any state; also when `run` never ran or has returned."""
-        return ""
+    async def _watch(self, life: Life, child: Child, place: Place) -> None:
+        if await self._become_ready_in_time(life, child, place):
+            await self._keep_probing(place.address)
+        elif life.why is not None:
+            life.ending.set()
 
-    def kill(self) -> None: ...
+    async def _become_ready_in_time(self, life: Life, child: Child, place: Place) -> bool:
+        limit_s = self.settings.health.start_timeout_s
+        with trio.move_on_after(limit_s) as limit:
+            while True:
+                answer = await probe(place.address, self.settings.health)
+                self._said = answer.said
+                if answer.passed:
+                    trouble = await self._trouble_with(place, child)
+                    if trouble is None:
+                        break
+                    self._said = trouble.text
+                    if trouble.stranger:
+                        life.why, life.port_taken = trouble.text, True
+                        return False
+                await trio.sleep(self._pause_s())
+        if limit.cancelled_caught:
+            life.why, life.late = f"not ready within {limit_s:g}s: {self._said}", True
+            if self._trial:
+                self._fail(life.why, self._tail())  # at once: its end may take as long as stop_timeout
+        elif self.backend.state is State.STARTING and child.is_alive():
+            after_s = round(trio.current_time() - life.began, 3)
+            self._emit(BackendReady(self.id.pool, str(self.id), after_s, self.reload))
+            self._port_tries = 0
+            self._become_ready()
+            return True
+        return False
 
-    def update(self, settings: PoolSettings) -> None: ...
+    async def _trouble_with(self, place: Place, child: Child) -> Trouble | None:
+        if self.generation.settings.bind != "tcp":
+            return None  # a private directory, or a socket that we made: nobody else can answer there
+        assert place.port is not None
+        return await trio.to_thread.run_sync(trouble_with, place.port, child.pid)
+
+    async def _end(self, life: Life, child: Child) -> None:
+        """When its end is wanted: the stop signal to all of its process group, and KILL after the time it is given."""
+        await life.ending.wait()
+        if not self._killed:
+            restart = self.settings.restart
+            child.signal(restart.stop_signal)
+            life.patient_until = trio.current_time() + restart.stop_timeout_s
+            await trio.sleep(restart.stop_timeout_s)
+        child.signal(signal.SIGKILL)
+
+    def _want_stop(self) -> None:
+        super()._want_stop()
+        if self._life is not None:
+            self._life.ending.set()
+
+    # what follows from its end
+
+    def _decide(self, life: Life) -> Verdict:
+        if self.backend.state is State.DRAINING:
+            return Verdict(Event.DIED, None)
+        if life.ready_s is None and life.port_taken and self._port_tries < PORT_TRIES:
+            self._port_tries += 1
+            return Verdict(Event.RETRIED, 0.0)
+        if self._trial:
+            if self._retried or life.late or life.pid is None:
+                return Verdict(Event.GAVE_UP, None)
+            self._retried = True
+            return Verdict(Event.RETRIED, 0.0)
+        now, restart = trio.current_time(), self.settings.restart
+        self._crashes = [time for time in self._crashes if time >= now - restart.give_up_within_s] + [now]
+        self._row = crashes_in_row(self._row, life.ready_s or 0.0)
+        if gives_up(self._crashes, now, restart.give_up_crashes, restart.give_up_within_s):
+            return Verdict(Event.GAVE_UP, None)
+        pause_s = delay_s(self._row, restart.backoff_first_s, restart.backoff_max_s, random.random())
+        return Verdict(Event.DIED, pause_s)
+
+    async def _wait_restart(self, verdict: Verdict) -> None:
+        if verdict.restart_in_s is None:
+            await self._stop.wait()  # failed: until somebody takes it away
+            return
+        with trio.move_on_after(verdict.restart_in_s):
+            await self._stop.wait()
+        if self.backend.state is State.BACKOFF:
+            self._become(Event.RESTARTED)
+
+    def _say_died(self, life: Life, verdict: Verdict) -> None:
+        pool, name, output = self.id.pool, str(self.id), self._tail()
+        restart_in_s = None if verdict.restart_in_s is None else round(verdict.restart_in_s, 3)
+        self._emit(BackendExited(pool, name, life.pid, life.how, restart_in_s, output, self.reload))
+        if self._trial and verdict.event is Event.GAVE_UP:
+            if not life.late:
+                self._fail(_reason(life, self._retried), output)
+            return
+        if verdict.event is Event.GAVE_UP:
+            restart = self.settings.restart
+            self._emit(BackendFailed(pool, name, len(self._crashes), restart.give_up_within_s))
+        if life.ready_s is None and verdict.event is not Event.RETRIED:
+            self._failure = NotReady(_reason(life, retried=False), output)
+        self._tell()
+
+    def _say_stopped(self, life: Life) -> None:
+        if life.code is None:
+            return  # it was not running
+        self._how = f"exit code {life.code}" if life.code >= 0 else signal_name(-life.code).removeprefix("SIG")
+        self._emit(BackendStopped(self.id.pool, str(self.id), self._how, self.reload))
+
+    def _tail(self) -> tuple[str, ...]:
+        since = self._life.first_line if self._life is not None else 0
+        return tuple(line.text for line in self.output.last(SHOWN_LINES, since=since))
 
 
-class FixedTarget(Supervised):
-    """A member of a `targets` pool: its address is `generation.settings.targets[id.slot - 1]`."""
+def _reason(life: Life, retried: bool) -> str:
+    """Why it is not ready, in one line."""
+    if life.why is not None:
+        return life.why
+    return f"{life.how} before it was {'ready' if life.ready_s is None else 'proved'}" + (", twice" if retried else "")
+
+
+__all__ = ["FixedTarget", "IllegalTransition", "NotReady", "PoolSettings", "Services", "Supervised"]

@@ -28,7 +28,7 @@ class Guard:
         self._emit = emit
         self._groups: set[int] = set()
         self._pipe: int | None = None
-        self._unsent = b""
+        self._unsent = bytearray()
         self._more = trio.Event()
         self._listening = trio.Event()
         self.pid: int | None = None
@@ -92,7 +92,7 @@ class Guard:
     async def _serve(self, pid: int, pidfd: int, pipe: int) -> str:
         os.set_blocking(pipe, False)
         self._pipe, self.pid = pipe, pid
-        self._unsent = b""
+        self._unsent.clear()
         self._tell(b"".join(b"+%d\n" % group for group in self._groups))
         self._listening.set()
         async with trio.open_nursery() as nursery:
@@ -104,8 +104,10 @@ class Guard:
     def _tell(self, lines: bytes) -> None:
         if self._pipe is None:
             return  # the next guard gets the whole list
+        waits = bool(self._unsent)
         self._unsent += lines
-        self._write()
+        if not waits:
+            self._write()
         if self._unsent:
             self._more.set()
 
@@ -113,12 +115,11 @@ class Guard:
         assert self._pipe is not None
         try:
             while self._unsent:
-                sent = os.write(self._pipe, self._unsent)
-                self._unsent = self._unsent[sent:]
+                del self._unsent[: os.write(self._pipe, self._unsent)]
         except BlockingIOError:
             pass
         except BrokenPipeError:
-            self._unsent = b""  # it is dead, its successor gets the whole list
+            self._unsent.clear()  # it is dead, its successor gets the whole list
 
     async def _flush(self) -> None:
         """What did not fit into the pipe."""

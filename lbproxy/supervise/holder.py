@@ -5,6 +5,7 @@ Blocking (milliseconds): called in a thread, once for each time that a backend b
 
 import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from lbproxy.supervise.session import family
@@ -15,12 +16,18 @@ _EXACT = ("0100007F", "0000000000000000FFFF00000100007F")
 _ANY = ("00000000", "0" * 32)
 
 
-def trouble_with(port: int, session: int) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    text: str
+    stranger: bool  # somebody else has the port; False: nobody has it
+
+
+def trouble_with(port: int, session: int) -> Trouble | None:
     """None: every socket that answers on 127.0.0.1:`port` is held by `session` or its descendants, as far as we are
-    allowed to see. Else what is wrong."""
+    allowed to see."""
     sockets = listening(port)
     if not sockets:
-        return f"nobody listens on port {port} any more"
+        return Trouble(f"nobody listens on port {port} any more", stranger=False)
     all_seen = True
     for pid in family(session):
         held = _sockets_of(pid)
@@ -30,7 +37,7 @@ def trouble_with(port: int, session: int) -> str | None:
             sockets -= held
     if not sockets or not all_seen:
         return None
-    return f"port {port} is held by {_owner_of(sockets)}, not by this backend"
+    return Trouble(f"port {port} is held by {_owner_of(sockets)}, not by this backend", stranger=True)
 
 
 def listening(port: int) -> set[str]:

@@ -106,37 +106,33 @@ class Child:
                 hearing.settle()
         finally:
             hearing.settle(over=True)
+            self._output.close()
             self._heard.set()
 
-    async def bury(self, patience_s: float) -> int:
-        """After the leader's death: the rest of the session gets `patience_s` to leave, then KILL; the output is read
-        to its end; the leader is reaped. A leader that lives is killed first. Returns its return code (as Popen's).
-        Not to be cancelled, but it ends within `patience_s` and ten seconds."""
-        with trio.move_on_after(patience_s + BURIAL_S, shield=True):
-            if self.is_alive():
-                self.signal(signal.SIGKILL)
-                await self.wait_dead()
-            if patience_s > 0:
-                left = await trio.to_thread.run_sync(signal_others, self.pid, 0)
-                with trio.move_on_after(patience_s):
-                    await _wait_gone(left)
+    async def wait_rest_gone(self, patience_s: float) -> None:
+        """After the leader's death: until the rest of its session has left by itself, at most `patience_s`."""
+        if patience_s > 0:
+            with trio.move_on_after(patience_s):
+                await _wait_gone(await trio.to_thread.run_sync(signal_others, self.pid, 0))
+
+    async def bury(self) -> int:
+        """KILL to what is left of the session, the leader too if it lives; its output is read to the end; it is
+        reaped. Returns its return code (as Popen's). Not to be cancelled, but it ends within ten seconds."""
+        with trio.move_on_after(BURIAL_S, shield=True):
             self.signal(signal.SIGKILL)
+            await self.wait_dead()
+            # Once more while somebody is left: what was born between the look and the KILL is found by the next look.
             while left := await trio.to_thread.run_sync(signal_others, self.pid, signal.SIGKILL):
                 await _wait_gone(left)
             with trio.move_on_after(LAST_WORDS_S):
                 await self._heard.wait()
-        return self._close()
-
-    def _close(self) -> int:
         self._guard.remove(self.pid)
         code = self._popen.poll()
-        if code is None:  # stuck in the kernel: the guard's and the reaper's affair from now on
+        if code is None:  # stuck in the kernel: the guard's affair from now on
             self._guard.add(self.pid)
-            code = -signal.SIGKILL
         self._children.forget(self.pid)
         os.close(self._pidfd)
-        self._output.close()
-        return code
+        return -signal.SIGKILL if code is None else code
 
 
 async def _wait_gone(pids: list[int]) -> None:

@@ -57,7 +57,7 @@ class Children:
             await self._settled.wait()
         for pid in _children() - self._own:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 (it does not wait)
 
 
 def adopts_orphans() -> bool:

@@ -115,8 +115,8 @@ class BackendExited(Event):
     level = "warning"
     pool: str
     backend: str
-    pid: int
-    how: str  # "exit code 3", "signal SIGKILL"
+    pid: int | None  # None: it never came to life
+    how: str  # "exit code 3", "signal SIGKILL", "command not found: 'uvicron' (PATH is ...)"
     restart_in_s: float | None
     output: tuple[str, ...]
     reload: str | None = None

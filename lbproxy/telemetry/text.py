@@ -14,7 +14,8 @@ from lbproxy.telemetry import events as e
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _LABELS = {"debug": "debug", "info": "info ", "warning": "warn ", "error": "error"}
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
-_EVENTS = {cls.name: cls for cls in e.Event.__subclasses__()}
+# Not Event.__subclasses__(): a slotted dataclass is a second class, and the first one lingers there.
+_EVENTS = {cls.name: cls for cls in vars(e).values() if isinstance(cls, type) and issubclass(cls, e.Event) and cls.name}
 
 
 def iso_time(at: float) -> str:
@@ -120,7 +121,8 @@ def _backend_text(event: e.Event) -> str | None:
             return f"{backend} healthy again"
         case e.BackendExited(_, backend, pid, how, restart_in_s, output):
             again = "not started again" if restart_in_s is None else f"started again in {seconds(restart_in_s)}"
-            return _with_output(f"{backend} (pid {pid}) ended: {how}; {again}", output)
+            ended = f"did not start: {how}" if pid is None else f"(pid {pid}) ended: {how}"
+            return _with_output(f"{backend} {ended}; {again}", output)
         case e.BackendFailed(_, backend, crashes, within_s):
             return f"{backend} failed: {_count(crashes, 'crash', 'crashes')} within {within_s:g}s, not started again"
         case e.BackendDraining(_, backend, leases):
@@ -149,11 +151,11 @@ def _reload_text(event: e.Event) -> str | None:
 
 def verdict(done: e.ReloadDone) -> str:
     """One pool's verdict line (CONTRACT.md 1)."""
+    why = f" ({done.why})" if done.why else ""
     if done.result == "unchanged":
-        return f"{done.pool} unchanged at generation {done.generation}"
+        return f"{done.pool} unchanged at generation {done.generation}{why}"
     counts = f"{done.requests} requests served meanwhile, {done.failed} failed, {_count(done.cut, 'connection')} cut"
     took = f"in {seconds(done.duration_s)}"
-    why = f" ({done.why})" if done.why else ""
     match done.result:
         case "ok":
             return f"reloaded {done.pool} to generation {done.generation} {took}: {counts}"

@@ -137,6 +137,14 @@ class _Chunked(Body):
                 self._begin_chunk(int(line[1], 16))
                 at = line.end()
                 searched = 0
+                behind = at + self._left
+                if (
+                    self._left and data[behind : behind + 2] == b"\r\n"
+                ):  # all of it is here: the usual case, and quicker
+                    pieces.append(data[at:behind])
+                    at = behind + 2
+                    self._left = 0
+                    self._owes_crlf = False
         if self._in_trailers and at < end:
             self._read_trailers(data[at:], searched)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

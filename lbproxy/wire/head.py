@@ -257,11 +257,18 @@ def read_response(raw: bytes, lines: Lines) -> ResponseHead:
             fields.setdefault(name, []).append(value)
         elif kind == _RESPELT:
             passed.append(spelt)
+        elif kind == _ENCODED:
+            passed.append(spelt)
+            encoded = True
+        elif kind == _EVENT_STREAM:
+            passed.append(spelt)
+            event_stream = True
         elif kind:
             rare.append(entry)
     head = ResponseHead(
         status, reason, minor, keep_alive, None if length is None else int(length), False, passed, fields
     )
+    head.event_stream = event_stream and not encoded
     if rare:
         _settle_response(head, rare)
     return head

@@ -79,7 +79,7 @@ def _request_facts(event: h11.Request) -> tuple[object, ...]:
 
 def _from_absolute(target: bytes, method: bytes) -> tuple[bytes, bytes]:
     """Origin-form and authority, read in another way than head.py's."""
-    rest = target.split(b"//", 1)[1]
+    rest = target.partition(b"//")[2]
     end = min((at for mark in (b"/", b"?") if (at := rest.find(mark)) >= 0), default=len(rest))
     path = rest[end:]
     if not path:

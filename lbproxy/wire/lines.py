@@ -6,10 +6,9 @@ is not remembered. Knows single lines only: what they mean together (two Hosts, 
 """
 
 import re
-from collections.abc import Callable
 from enum import IntEnum
 from ipaddress import AddressValueError, IPv6Address
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from lbproxy.errors import LbproxyError
 
@@ -56,11 +55,13 @@ Entry: TypeAlias = tuple[int, bytes, bytes, bytes]
 # What startline.py makes of the first line: method, target, host or None, minor version; status, reason, minor version.
 Start: TypeAlias = tuple[bytes, bytes, bytes | None, int]
 Status: TypeAlias = tuple[int, bytes, int]
+Known = TypeVar("Known")
 
 TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 # Values may hold HTAB, SP, visible ASCII and bytes >= 0x80 (obs-text). Blanks around them are stripped in Python: one
 # linear match here, nothing to backtrack into.
 _field = re.compile(rb"(" + TOKEN + rb"):([\t -~\x80-\xff]*)").fullmatch
+_not_in_value = re.compile(rb"[^\t -~\x80-\xff]").search
 is_token = re.compile(TOKEN).fullmatch
 _host = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|[-._~!$&'()*+;=%0-9A-Za-z]+)(?::([0-9]{1,5}))?").fullmatch
 _length = re.compile(rb"[0-9]{1,19}").fullmatch
@@ -180,7 +181,16 @@ class Lines:
     keeping it would cost more on every look-up than a miss now and then.
     """
 
-    __slots__ = ("_max_bytes", "_max_lines", "requests", "responses", "starts", "statuses")
+    __slots__ = (
+        "_max_bytes",
+        "_max_lines",
+        "_plain_in_requests",
+        "_plain_in_responses",
+        "requests",
+        "responses",
+        "starts",
+        "statuses",
+    )
 
     def __init__(self, max_lines: int = 4096, max_line_bytes: int = 256) -> None:
         self._max_lines = max_lines  # of each of the four
@@ -189,45 +199,64 @@ class Lines:
         self.responses: dict[bytes, Entry | None] = {}
         self.starts: dict[bytes, Start] = {}
         self.statuses: dict[bytes, Status] = {}
+        # Names, as spelt, that were found to mean nothing: of their next line only the value is looked at.
+        self._plain_in_requests: set[bytes] = set()
+        self._plain_in_responses: set[bytes] = set()
 
     def learn_request(self, line: bytes) -> Entry | None:
         """What a field line of a request means; remembered. Raises Refused."""
-        return self._learn(line, self.requests, _request_entry, bad_request)
+        name, _, value = line.partition(b": ")
+        if name in self._plain_in_requests and _is_plain(value):
+            entry = None
+        else:
+            try:
+                entry = _request_entry(line)
+            except ValueError as problem:
+                raise bad_request(str(problem)) from None
+            if entry is None:
+                self._keep_plain(self._plain_in_requests, name)
+        self._keep(self.requests, line, entry)
+        return entry
 
     def learn_response(self, line: bytes) -> Entry | None:
-        return self._learn(line, self.responses, _response_entry, bad_response)
+        name, _, value = line.partition(b": ")
+        if name in self._plain_in_responses and _is_plain(value):
+            entry = None
+        else:
+            try:
+                entry = _response_entry(line)
+            except ValueError as problem:
+                raise bad_response(str(problem)) from None
+            if entry is None and name.lower() not in _RESPONSE_KINDS:  # Content-Type means something in some lines
+                self._keep_plain(self._plain_in_responses, name)
+        self._keep(self.responses, line, entry)
+        return entry
 
     def keep_start(self, line: bytes, start: Start) -> Start:
         """Remember what a request line was read as."""
-        if len(line) <= self._max_bytes:
-            if len(self.starts) >= self._max_lines:
-                self.starts.clear()
-            self.starts[line] = start
+        self._keep(self.starts, line, start)
         return start
 
     def keep_status(self, line: bytes, status: Status) -> Status:
-        if len(line) <= self._max_bytes:
-            if len(self.statuses) >= self._max_lines:
-                self.statuses.clear()
-            self.statuses[line] = status
+        self._keep(self.statuses, line, status)
         return status
 
-    def _learn(
-        self,
-        line: bytes,
-        memory: dict[bytes, Entry | None],
-        understand: Callable[[bytes], Entry | None],
-        refuse: Callable[[str], Refused],
-    ) -> Entry | None:
-        try:
-            entry = understand(line)
-        except ValueError as problem:
-            raise refuse(str(problem)) from None
+    def _keep(self, memory: dict[bytes, Known], line: bytes, known: Known) -> None:
         if len(line) <= self._max_bytes:
             if len(memory) >= self._max_lines:
                 memory.clear()
-            memory[line] = entry
-        return entry
+            memory[line] = known
+
+    def _keep_plain(self, names: set[bytes], name: bytes) -> None:
+        if len(name) <= self._max_bytes:
+            if len(names) >= self._max_lines:
+                names.clear()
+            names.add(name)
+
+
+def _is_plain(value: bytes) -> bool:
+    """A value that is canonical as it stands: no control byte, no blank at either end, not empty."""
+    return bool(value) and not _not_in_value(value) and value[0] not in b" \t" and value[-1] not in b" \t"
 
 
 def _request_entry(line: bytes) -> Entry | None:

@@ -108,7 +108,7 @@ def _body(page: ErrorPage, title: str, media_type: str) -> str:
             f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
             f"<h1>{title}</h1>\n<p>{reason}</p>\n<p><small>lbproxy, request {shown_id}</small></p></html>\n"
         )
-    return f"{title}: {page.reason}\nrequest {request_id}\n"
+    return f"{title}: {page.reason}\n" + (f"request {request_id}\n" if request_id else "")
 
 
 def _proxy_name(name: str) -> str:

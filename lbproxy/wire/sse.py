@@ -43,7 +43,7 @@ class EventTracker:
                 skipped = len(expected)
                 bom += skipped
                 if bom < len(_BOM):
-                    return (0 if bom == 0 else -1), tail, bom
+                    return (0 if self._bom == 0 else -1), tail, bom
             else:
                 tail = (tail + _BOM[:bom])[-3:]
                 bom = len(_BOM)

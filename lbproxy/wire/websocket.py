@@ -147,10 +147,10 @@ class FrameTracker:
             if not self._head:
                 if stop is None:
                     at = self._pass_short(data, at)
-                elif self._stands(stop):
-                    return at
                 elif at < end and data[at] & 0x8F == _CLOSE:
                     self.close_next = True
+                    return at
+                elif self._stands(stop):
                     return at
             if at == end:
                 return end

@@ -1,144 +1,143 @@
-"""Accepting clients: one task per listening socket, one task per client connection.
+"""Accepting clients on the reactor, and how listening sockets come and go with the table.
 
-Knows listeners, their limits and how they come and go with the table; nothing of what a client says. A socket that goes
-away is accepted from until it is empty, then closed.
+Knows listeners and their limits; nothing of what a client says. A socket that goes away is accepted from until it is
+empty, then closed.
 """
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-
-import trio
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address, ip_network
 
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import ListenerView
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.worker.client import Client
-from lbproxy.worker.stream import SocketStream
+from lbproxy.worker.reactor import NEVER, READ, Reactor
 
 ACCEPT_BATCH = 32  # accepted in a row before others get their turn
 PAUSE_S = 0.05  # out of descriptors, or at the limit: nobody tells us when another process has freed one
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+REMEMBERED_PEERS = 4096
+
+Open = Callable[[socket.socket, ListenerView, ClientFacts], None]
 
 
-class _Listening:
+class Listening:
     """One of our listening sockets. Its settings may change while it is open."""
 
-    __slots__ = ("leaving", "networks", "scope", "sock", "view")
-
-    def __init__(self, view: ListenerView, sock: socket.socket) -> None:
-        self.sock = sock
-        self.leaving = False
-        self.scope: trio.CancelScope | None = None  # set while it waits
+    def __init__(self, acceptor: "Acceptor", view: ListenerView, sock: socket.socket) -> None:
+        self._acceptor = acceptor
+        self._sock = sock
+        self._paused = False
+        self.deadline = self.queued_at = NEVER
         self.update(view)
+        acceptor.reactor.register(sock.fileno(), READ, self.on_clients)
 
     def update(self, view: ListenerView) -> None:
         self.view = view
-        self.networks = [ip_network(network) for network in view.settings.trusted_proxies]
+        self._networks = [ip_network(network) for network in view.settings.trusted_proxies]
+        self._peers: dict[str, ClientFacts] = {}
+
+    def on_clients(self, mask: int) -> None:
+        self._accept(ACCEPT_BATCH)
+
+    def on_deadline(self) -> None:
+        """After a pause: try again."""
+        self._acceptor.reactor.register(self._sock.fileno(), READ, self.on_clients)
+        self._accept(ACCEPT_BATCH)
 
     def leave(self) -> None:
-        self.leaving = True
-        if self.scope is not None:
-            self.scope.cancel()
+        """Whoever has connected is still served."""
+        if not self._paused:
+            self._accept(self.view.settings.limits.connections)
+        reactor = self._acceptor.reactor
+        reactor.unregister(self._sock.fileno())
+        reactor.disarm(self)
+        self._sock.close()
+
+    def _accept(self, most: int) -> None:
+        acceptor, view = self._acceptor, self.view
+        for _ in range(most):
+            try:
+                if acceptor.is_full(view):
+                    raise OSError(errno.EMFILE, "the listener's limit of connections is reached")
+                sock, peer = self._sock.accept()
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno not in EXHAUSTED:
+                    continue  # that client's trouble: it left while it was waiting
+                self._pause(exc.strerror or str(exc))
+                return
+            sock.setblocking(False)
+            acceptor.open(sock, view, self._facts(peer))
+        if self._paused:
+            self._paused = False
+            acceptor.emit(AcceptResumed(view.settings.name))
+
+    def _pause(self, why: str) -> None:
+        if not self._paused:
+            self._paused = True
+            self._acceptor.emit(AcceptPaused(self.view.settings.name, why))
+        self._acceptor.reactor.unregister(self._sock.fileno())
+        self._acceptor.reactor.arm(self, PAUSE_S)
+
+    def _facts(self, peer: tuple[str, int] | str) -> ClientFacts:
+        if isinstance(peer, str):
+            return ClientFacts(b"", False, b"http")
+        host = peer[0]
+        facts = self._peers.get(host)
+        if facts is None:
+            plain = host.removeprefix("::ffff:") if "." in host else host.partition("%")[0]
+            address = ip_address(plain)
+            trusted = any(address in network for network in self._networks)
+            if len(self._peers) >= REMEMBERED_PEERS:
+                self._peers.clear()
+            facts = self._peers[host] = ClientFacts(plain.encode(), trusted, b"http")
+        return facts
 
 
 class Acceptor:
-    """`serve(client)` is run as a task for each client; its connection is counted until it returns."""
+    """`open(sock, view, facts)` takes each client over; tell `closed(view)` when it is gone."""
 
-    def __init__(
-        self, grid: Grid, row: int, emit: Callable[[Event], None], serve: Callable[[Client], Awaitable[None]]
-    ) -> None:
+    def __init__(self, reactor: Reactor, grid: Grid, row: int, emit: Callable[[Event], None]) -> None:
+        self.reactor = reactor
+        self.emit = emit
+        self.open: Open = _closed_at_once
         self._grid = grid
         self._row = row
-        self._emit = emit
-        self._serve = serve
-        self._listening: dict[int, _Listening] = {}
-        self.connections = 0
+        self._listening: dict[int, Listening] = {}
 
-    def apply(self, nursery: trio.Nursery, views: Sequence[ListenerView], sockets: dict[int, socket.socket]) -> None:
+    def apply(self, views: Sequence[ListenerView], sockets: dict[int, socket.socket]) -> None:
         """The listeners of a new table. `sockets` are ours from now on, by listener key; doubles are closed."""
         for view in views:
-            sock = sockets[view.key]
             known = self._listening.get(view.key)
             if known is not None:
                 known.update(view)
-                sock.close()
+                sockets[view.key].close()
             else:
-                listening = self._listening[view.key] = _Listening(view, sock)
-                nursery.start_soon(self._accept, nursery, listening)
+                self._listening[view.key] = Listening(self, view, sockets[view.key])
         present = {view.key for view in views}
-        for key, listening in list(self._listening.items()):
-            if key not in present:
-                del self._listening[key]
-                listening.leave()
+        for key in [key for key in self._listening if key not in present]:
+            self._listening.pop(key).leave()
 
     def leave_all(self) -> None:
         for listening in self._listening.values():
             listening.leave()
         self._listening.clear()
 
-    async def _accept(self, nursery: trio.Nursery, listening: _Listening) -> None:
-        taken = 0
-        paused = False
-        with listening.sock:
-            while True:
-                try:
-                    if self._is_full(listening):
-                        raise OSError(errno.EMFILE, "the listener's limit of connections is reached")
-                    sock, peer = listening.sock.accept()
-                except BlockingIOError:
-                    if listening.leaving:
-                        return
-                    await self._wait(listening)
-                    continue
-                except OSError as exc:
-                    if exc.errno in EXHAUSTED:
-                        if not paused:
-                            paused = True
-                            self._emit(AcceptPaused(listening.view.settings.name, exc.strerror or str(exc)))
-                        await trio.sleep(PAUSE_S)
-                    continue  # else it is that client's trouble: reset while it was waiting
-                if paused:
-                    paused = False
-                    self._emit(AcceptResumed(listening.view.settings.name))
-                sock.setblocking(False)
-                nursery.start_soon(
-                    self._run, listening.view, Client(SocketStream(sock), listening.view, _facts(listening, peer))
-                )
-                taken += 1
-                if taken % ACCEPT_BATCH == 0:
-                    await trio.lowlevel.checkpoint()
+    def is_full(self, view: ListenerView) -> bool:
+        return self._grid.sum(view.cell, Counter.CONNECTIONS) >= view.settings.limits.connections
 
-    async def _wait(self, listening: _Listening) -> None:
-        with trio.CancelScope() as listening.scope:
-            await trio.lowlevel.wait_readable(listening.sock)
-        listening.scope = None
-
-    async def _run(self, view: ListenerView, client: Client) -> None:
+    def opened(self, view: ListenerView) -> None:
         values, base = self._grid.values, self._grid.base(self._row, view.cell)
         values[base + Counter.CONNECTIONS] += 1
         values[base + Counter.ACCEPTED] += 1
-        self.connections += 1
-        try:
-            await self._serve(client)
-        finally:
-            self.connections -= 1
-            values[base + Counter.CONNECTIONS] -= 1
 
-    def _is_full(self, listening: _Listening) -> bool:
-        view = listening.view
-        return self._grid.sum(view.cell, Counter.CONNECTIONS) >= view.settings.limits.connections
+    def closed(self, view: ListenerView) -> None:
+        self._grid.values[self._grid.base(self._row, view.cell) + Counter.CONNECTIONS] -= 1
 
 
-def _facts(listening: _Listening, peer: tuple[str, int] | str) -> ClientFacts:
-    if isinstance(peer, str):
-        return ClientFacts(b"", False, b"http")
-    host = peer[0].removeprefix("::ffff:") if "." in peer[0] else peer[0].partition("%")[0]
-    return ClientFacts(host.encode(), bool(listening.networks) and _is_in(host, listening.networks), b"http")
-
-
-def _is_in(host: str, networks: list[IPv4Network | IPv6Network]) -> bool:
-    address = ip_address(host)
-    return any(address in network for network in networks)
+def _closed_at_once(sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+    sock.close()

@@ -4,11 +4,12 @@ Two sides run beside each other: the client's (the rest of an upload, then watch
 and the backend's (interim responses, the head, the body). Memory is bounded to 64 KiB per direction; a side that cannot
 be written to stops the reading of the other. Knows nothing of choosing a backend and of error pages.
 
-It can be entered with the request unsent, or (`sent=True`) with the request on its way and response bytes in the
+It can be entered with the request unsent, or (`Begun.sent`) with the request on its way and response bytes in the
 connection's buffer.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -36,6 +37,16 @@ class StaleConnection(LbproxyError):
     """An idle connection that was used again had ended: no byte of a response came."""
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A backend that is held, and a connection to it. `sent`: the whole request was put into the connection."""
+
+    lease: Lease
+    connection: BackendConnection
+    timeouts: PoolTimeouts
+    sent: bool = False
+
+
 class Attempt:
     __slots__ = (
         "_backend_takes",
@@ -50,20 +61,12 @@ class Attempt:
         "_trouble",
     )
 
-    def __init__(
-        self,
-        exchange: "Exchange",
-        lease: Lease,
-        connection: BackendConnection,
-        timeouts: PoolTimeouts,
-        *,
-        sent: bool = False,
-    ) -> None:
+    def __init__(self, exchange: "Exchange", begun: Begun) -> None:
         self._exchange = exchange
-        self._lease = lease
-        self._connection = connection
-        self._timeouts = timeouts
-        self._sent = sent  # the whole request has been put
+        self._lease = begun.lease
+        self._connection = begun.connection
+        self._timeouts = begun.timeouts
+        self._sent = begun.sent
         self._backend_takes = True  # False once writing to it failed: it may still have answered
         self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
         self._trouble: LbproxyError | None = None
@@ -112,16 +115,18 @@ class Attempt:
             return
         self._released = True
         context = self._exchange.context
-        if reusable:
+        if reusable and not self._connection.stream.pending:
             context.backends.give_back(self._connection)
         else:
-            self._connection.stream.close()
+            self._connection.close()
         context.router.release(self._lease)
 
     # The client's side: the request on its way
 
     async def _client_side(self) -> None:
-        if not self._sent:
+        if self._sent:
+            await self._flush_backend()
+        else:
             await self._send_request()
         self._start_clock()
         await self._exchange.client.watch()
@@ -164,11 +169,18 @@ class Attempt:
         if not self._backend_takes or not data:
             return
         self._lease.moved_at = trio.current_time()
-        stream = self._connection.stream
         try:
-            stream.put(data)
-            if stream.pending:
-                await stream.flush(self._timeouts.idle_s)
+            self._connection.stream.put(data)
+        except StreamBroken:
+            self._backend_takes = False
+        await self._flush_backend()
+
+    async def _flush_backend(self) -> None:
+        stream = self._connection.stream
+        if not stream.pending or not self._backend_takes:
+            return
+        try:
+            await stream.flush(self._timeouts.idle_s)
         except StreamBroken:
             self._backend_takes = False
         except StreamStalled as exc:

@@ -1,7 +1,8 @@
 """Connections to backends: made, kept for a moment, used again. Belongs to no lane.
 
-Knows addresses and sockets; nothing of HTTP, leases or tables. An idle connection is used again only while it is
-younger than the pool's `keepalive` and has neither bytes nor an end waiting.
+Knows addresses and sockets; nothing of exchanges, leases or tables. An idle connection stays on the reactor: when its
+backend closes it, or says something unasked, it is dropped at once. It is used again only while it is younger than the
+pool's `keepalive`.
 """
 
 import errno
@@ -13,10 +14,15 @@ import trio
 from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
 from lbproxy.model import BackendId, BackendView
+from lbproxy.wire.head import ResponseHead
+from lbproxy.wire.headers import Framing
+from lbproxy.worker.reactor import READ, Reactor
 from lbproxy.worker.stream import ByteStream, SocketStream
 
 SWEEP_S = 0.25
+RECV_BYTES = 16 * 1024  # fits most messages; a larger buffer is allocated only where a body fills it
 IDLE_PER_BACKEND = 256
+IN_PROGRESS = frozenset((0, errno.EINPROGRESS))
 
 
 class ConnectFailed(LbproxyError):
@@ -24,53 +30,129 @@ class ConnectFailed(LbproxyError):
 
 
 class BackendConnection:
-    """A connection and what came on it that nobody has read yet."""
+    """A connection and what came on it that nobody has read yet. `sock` is None where a test has only a stream."""
 
-    __slots__ = ("backend", "buffer", "idle_since", "reused", "stream")
+    __slots__ = (
+        "_idle",
+        "_stream",
+        "backend",
+        "buffer",
+        "fd",
+        "head",
+        "idle_since",
+        "raw",
+        "recv",
+        "recv_bytes",
+        "reused",
+        "seen",
+        "send",
+        "shape",
+        "sock",
+        "template",
+    )
 
-    def __init__(self, backend: BackendId, stream: ByteStream) -> None:
+    head: ResponseHead
+    template: tuple[bytes, bytes]  # what goes to the client, before and behind the request id
+
+    def __init__(self, backend: BackendId, sock: socket.socket | None, stream: ByteStream | None = None) -> None:
         self.backend = backend
-        self.stream = stream
+        self.sock = sock
+        self.fd = sock.fileno() if sock is not None else -1
         self.buffer = bytearray()
         self.reused = False
         self.idle_since = 0.0
+        self._stream = stream
+        self._idle: BackendConnections | None = None  # who keeps it while it is idle
+        # The express lane's memory of the last response head: heads of one backend mostly repeat.
+        self.raw = b""
+        self.seen = False  # more than once
+        self.shape: tuple[Framing, bool, int] | None = None  # what `template` was made for
+        self.recv_bytes = RECV_BYTES
+        if sock is not None:
+            self.recv = sock.recv
+            self.send = sock.send
+
+    def remember(self, raw: bytes, head: ResponseHead) -> None:
+        """A head that was not the same as the last one."""
+        self.raw = raw
+        self.head = head
+        self.seen = False
+        self.shape = None
+
+    @property
+    def stream(self) -> ByteStream:
+        """For the task lane."""
+        if self._stream is None:
+            assert self.sock is not None
+            self._stream = SocketStream(self.sock)
+        return self._stream
+
+    def on_idle(self, mask: int) -> None:
+        """It ended, or something came unasked: either way it is not used again."""
+        if self._idle is not None:
+            self._idle.drop(self)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        elif self.sock is not None:
+            self.sock.close()
 
 
 class BackendConnections:
     """The idle connections of one worker, per backend, youngest used first."""
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
         self._idle: dict[BackendId, deque[BackendConnection]] = {}
 
-    def take(self, backend: BackendView, keepalive_s: float) -> BackendConnection | None:
-        """An idle connection that is still good, or None."""
-        idle = self._idle.get(backend.id)
-        while idle:
-            connection = idle.pop()
-            if trio.current_time() - connection.idle_since < keepalive_s and _is_silent(connection.stream):
-                connection.reused = True
-                return connection
-            connection.stream.close()
+    def take(self, backend: BackendId, keepalive_s: float) -> BackendConnection | None:
+        """An idle connection that is still good, or None. It is still registered with the reactor: see `leave`."""
+        idle = self._idle.get(backend)
+        if not idle:
+            return None
+        connection = idle.pop()
+        if self._reactor.now - connection.idle_since < keepalive_s:
+            connection._idle = None
+            connection.reused = True
+            return connection
+        idle.append(connection)  # the youngest is too old: so are all
+        self.forget(backend)
         return None
 
-    async def connect(self, backend: BackendView, connect_s: float) -> BackendConnection:
-        """A fresh connection. Raises ConnectFailed."""
-        with trio.move_on_after(connect_s):
-            return BackendConnection(backend.id, SocketStream(await open_socket(backend.address)))
-        raise ConnectFailed(f"{backend.address} did not accept a connection within {connect_s:g}s")
+    def take_checked(self, backend: BackendId, keepalive_s: float) -> BackendConnection | None:
+        """As `take`, for a task: off the reactor, and its end is looked for once more, because nobody is told later."""
+        while (connection := self.take(backend, keepalive_s)) is not None:
+            self._reactor.unregister(connection.fd)
+            if connection.sock is None or is_silent(connection.sock):
+                return connection
+            connection.close()
+        return None
 
-    def give_back(self, connection: BackendConnection) -> None:
+    def give_back(self, connection: BackendConnection, *, registered: bool = False) -> None:
         """Keep it for the next request. The caller vouches that the last exchange on it is complete."""
-        idle = self._idle.setdefault(connection.backend, deque())
-        if len(idle) >= IDLE_PER_BACKEND:
-            idle.popleft().stream.close()
-        connection.idle_since = trio.current_time()
+        idle = self._idle.get(connection.backend)
+        if idle is None:
+            idle = self._idle[connection.backend] = deque()
+        elif len(idle) >= IDLE_PER_BACKEND:
+            self.drop(idle[0])
+        connection.idle_since = self._reactor.now
+        connection._idle = self
         idle.append(connection)
+        if registered:
+            self._reactor.handle(connection.fd, connection.on_idle)
+        elif connection.sock is not None:
+            self._reactor.register(connection.fd, READ, connection.on_idle)
+
+    def drop(self, connection: BackendConnection) -> None:
+        """An idle one is closed."""
+        self._idle[connection.backend].remove(connection)
+        self._close(connection)
 
     def forget(self, backend: BackendId) -> None:
         """It has left the table: its idle connections are closed."""
         for connection in self._idle.pop(backend, ()):
-            connection.stream.close()
+            self._close(connection)
 
     def sweep(self, keepalive_s: dict[str, float]) -> None:
         """Close what has been idle for longer than its pool allows, so that no descriptor waits for a next request."""
@@ -78,7 +160,7 @@ class BackendConnections:
         for backend, idle in list(self._idle.items()):
             limit = keepalive_s.get(backend.pool, 0.0)
             while idle and now - idle[0].idle_since >= limit:
-                idle.popleft().stream.close()
+                self._close(idle.popleft())
             if not idle:
                 del self._idle[backend]
 
@@ -86,63 +168,84 @@ class BackendConnections:
         for backend in list(self._idle):
             self.forget(backend)
 
+    def _close(self, connection: BackendConnection) -> None:
+        connection._idle = None
+        self._reactor.unregister(connection.fd)
+        connection.close()
 
-async def open_socket(address: Address) -> socket.socket:
-    """A connected, non-blocking socket. Raises ConnectFailed."""
+
+async def connect(backend: BackendView, connect_s: float) -> BackendConnection:
+    """A fresh connection. Raises ConnectFailed."""
+    with trio.move_on_after(connect_s):
+        return BackendConnection(backend.id, await _open_socket(backend.address))
+    raise ConnectFailed(f"{backend.address} did not accept a connection within {connect_s:g}s")
+
+
+def begin_connect(address: Address) -> socket.socket | None:
+    """A non-blocking socket that is connected or about to be; None where that needs a task (a name to look up).
+
+    Raises ConnectFailed.
+    """
+    if address.path is None and not _is_numeric(address.host):
+        return None
     family = socket.AF_UNIX if address.path is not None else socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        if family == socket.AF_INET and not _is_numeric(address.host):
-            stream = await trio.open_tcp_stream(address.host, address.port)
-            return _detach(stream.socket)
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as exc:
         raise ConnectFailed(f"{address}: {_reason(exc)}") from exc
-    try:
-        if address.path is None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await _connect(sock, address)
-    except OSError as exc:
+    if address.path is not None:
+        code = sock.connect_ex(address.path)
+    else:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex((address.host or "127.0.0.1", address.port))
+    if code not in IN_PROGRESS:
         sock.close()
-        raise ConnectFailed(f"{address}: {_reason(exc)}") from exc
+        raise ConnectFailed(f"{address}: {errno.errorcode.get(code, code)}")
+    return sock
+
+
+def finish_connect(sock: socket.socket, address: Address) -> None:
+    """Call it when the socket has become writable. Raises ConnectFailed; the socket stays the caller's."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if not code and address.path is None and sock.getsockname() == sock.getpeername():
+        code = errno.ECONNREFUSED  # connected to itself: nobody listens there
+    if code:
+        raise ConnectFailed(f"{address}: {errno.errorcode.get(code, code)}")
+
+
+async def _open_socket(address: Address) -> socket.socket:
+    sock = begin_connect(address)
+    if sock is None:
+        try:
+            stream = await trio.open_tcp_stream(address.host, address.port)
+        except OSError as exc:
+            raise ConnectFailed(f"{address}: {_reason(exc)}") from exc
+        sock = socket.socket(fileno=stream.socket.detach())
+        sock.setblocking(False)
+        return sock
+    try:
+        await trio.lowlevel.wait_writable(sock)
+        finish_connect(sock, address)
     except BaseException:
+        trio.lowlevel.notify_closing(sock)
         sock.close()
         raise
     return sock
 
 
-async def _connect(sock: socket.socket, address: Address) -> None:
-    target = address.path if address.path is not None else (address.host or "127.0.0.1", address.port)
-    code = sock.connect_ex(target)
-    if code == errno.EINPROGRESS:
-        await trio.lowlevel.wait_writable(sock)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, errno.errorcode.get(code, "error"))
-    if address.path is None and sock.getsockname() == sock.getpeername():
-        raise OSError(errno.ECONNREFUSED, "connected to itself: nobody listens there")
-
-
-def _detach(sock: trio.socket.SocketType) -> socket.socket:
-    plain = socket.socket(fileno=sock.detach())
-    plain.setblocking(False)
-    return plain
-
-
-def _is_numeric(host: str) -> bool:
-    return host == "" or host.replace(".", "").isdigit()
-
-
-def _is_silent(stream: ByteStream) -> bool:
+def is_silent(sock: socket.socket) -> bool:
     """Neither bytes nor an end are waiting."""
-    if not isinstance(stream, SocketStream):
-        return True
     try:
-        stream.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return True
     except OSError:
         return False
     return False
+
+
+def _is_numeric(host: str) -> bool:
+    return host == "" or ":" in host or host.replace(".", "").isdigit()
 
 
 def _reason(exc: OSError) -> str:

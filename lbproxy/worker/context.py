@@ -11,20 +11,20 @@ from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import Event
 from lbproxy.wire.lines import Lines
 from lbproxy.worker.backends import BackendConnections
-from lbproxy.worker.client import Client
+from lbproxy.worker.reactor import Reactor
 from lbproxy.worker.router import Router
 
 
 @dataclass(slots=True, eq=False)
 class Context:
+    reactor: Reactor
     router: Router
     backends: BackendConnections
     post: Callable[[ToControl], None]
     emit: Callable[[Event], None]
-    access: AccessLog
+    access: AccessLog = field(default_factory=lambda: AccessLog(None, "off"))
     lines: Lines = field(default_factory=Lines)
     stopping: trio.Event = field(default_factory=trio.Event)
-    clients: set[Client] = field(default_factory=set)
 
     @property
     def proxy_name(self) -> str:

@@ -1,4 +1,4 @@
-"""A client connection in the task lane: exchange after exchange, until one side is done. Closes it."""
+"""A client connection in the task lane: exchange after exchange, as long as it has to stay there."""
 
 import traceback
 
@@ -12,38 +12,56 @@ from lbproxy.worker.exchange import Exchange
 from lbproxy.worker.stream import StreamBroken, StreamStalled
 
 
-async def converse(context: Context, client: Client) -> None:
-    """Serve a client connection, exchange after exchange, until it is done. Closes it."""
-    context.clients.add(client)
+async def converse(context: Context, client: Client, begun: Exchange | None = None, *, stay: bool = True) -> bool:
+    """Serve exchanges, `begun` first, until the client is done; with `stay` False only one.
+
+    True: the connection is fit for another exchange. False: let go of it. The stream stays the caller's to close.
+    """
     try:
-        while not context.stopping.is_set():
+        while True:
             try:
-                raw = await client.read_head()
-                if raw is None:
-                    return
-                head = read_request(raw, context.lines, client.listener.settings.limits.headers)
-                confirm_request(raw, head)
+                exchange = begun or await _next_exchange(context, client)
             except Refused as refused:
-                await _refuse(context, client, refused)
-                return
-            exchange = Exchange(context, client, head)
+                return await refuse(context, client, refused)
+            begun = None
+            if exchange is None:
+                return False
             if not await exchange.run():
                 if exchange.linger or client.buffer:
                     await client.linger(upload=exchange.linger)
-                return
+                return False
+            if not stay:
+                return True
     except (StreamBroken, StreamStalled):
-        return
-    except Exception as exc:
+        return False
+    except Exception:
         # Our own mistake, whatever it is, costs this connection and no other one.
-        context.emit(Notice(f"a client connection was dropped: {traceback.format_exc(limit=-4).strip()} ({exc!r})"))
-    finally:
-        context.clients.discard(client)
-        client.stream.close()
+        context.emit(Notice(f"a client connection was dropped: {traceback.format_exc(limit=-4).strip()}"))
+        return False
 
 
-async def _refuse(context: Context, client: Client, refused: Refused) -> None:
-    """A message that is not forwarded: its answer, then a lingering close. It is not known who asked for what."""
+async def refuse(context: Context, client: Client, refused: Refused) -> bool:
+    """Answer a message that is not forwarded, then let go. It is not known who asked for what."""
     page = ErrorPage(refused.status, proxy=context.proxy_name, token=refused.token, reason=refused.reason)
-    client.stream.put(error_response(page))
-    await client.stream.flush(client.listener.settings.timeouts.body_s)
+    try:
+        client.stream.put(error_response(page))
+        await client.stream.flush(client.listener.settings.timeouts.body_s)
+    except (StreamBroken, StreamStalled):
+        return False
+    return await linger(client)
+
+
+async def linger(client: Client) -> bool:
+    """The last answer is sent: a reset must not swallow it. Never fit for another exchange."""
     await client.linger(upload=False)
+    return False
+
+
+async def _next_exchange(context: Context, client: Client) -> Exchange | None:
+    """Raises Refused; None when the client is done."""
+    raw = None if context.stopping.is_set() else await client.read_head()
+    if raw is None:
+        return None
+    head = read_request(raw, context.lines, client.listener.settings.limits.headers)
+    confirm_request(raw, head)
+    return Exchange(context, client, head)

@@ -4,8 +4,8 @@ Complete by itself: whatever the express lane declines comes here. Knows heads, 
 to and from one backend are attempt.py's. Errors of every kind end here, in an answer or in an honest cut.
 """
 
-import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import trio
@@ -19,10 +19,11 @@ from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead
 from lbproxy.wire.headers import request_id_of
 from lbproxy.wire.pages import ErrorPage, error_response
-from lbproxy.worker.attempt import Attempt, StaleConnection
-from lbproxy.worker.backends import BackendConnection, ConnectFailed
+from lbproxy.worker.attempt import Attempt, Begun, StaleConnection
+from lbproxy.worker.backends import BackendConnection, ConnectFailed, connect
 from lbproxy.worker.client import Client, ClientGone
 from lbproxy.worker.context import Context
+from lbproxy.worker.express_record import ExpressRecord
 from lbproxy.worker.hash_key import hash_key
 from lbproxy.worker.stream import StreamBroken, StreamStalled
 
@@ -38,6 +39,7 @@ class Exchange:
 
     __slots__ = (
         "_at",
+        "_begun",
         "_cell",
         "_started",
         "backend",
@@ -74,8 +76,19 @@ class Exchange:
         self.response_bytes = 0
         self.backend: BackendId | None = None
         self._cell: int | None = None  # the grid's column it is counted in: its backend's, else its pool's
-        self._at = time.time()
+        self._begun: Begun | None = None
         self._started = trio.current_time()
+        self._at = context.reactor.wall(self._started)
+
+    def continue_with(self, record: ExpressRecord, begun: Begun) -> None:
+        """The second entry: the express lane has sent the request, wholly or partly."""
+        self.request_id = record.request_id
+        self.body = request_body(self.head, 0)
+        self.early += self.body.feed(record.payload)
+        self.request_bytes = len(self.early)
+        self._started = record.began
+        self._at = self.context.reactor.wall(record.began)
+        self._begun = replace(begun, sent=True)
 
     async def run(self) -> bool:
         """From the request's head to the last byte of the response; True if the connection can serve another one."""
@@ -104,21 +117,20 @@ class Exchange:
     # The phases
 
     async def _serve(self) -> None:
-        client, head = self.client, self.head
-        self.body = request_body(head, client.listener.settings.limits.body_bytes)
-        if self.context.router.route(client.listener, head.host, head.target) is None:
-            raise ProxyError(Side.PROXY, Stage.CLAIM, 404, "destination_not_found", "no route takes this request")
-        if not head.expects_continue:
-            await self._read_early_body()
-        retries_left = self._pool().retry_attempts - 1
+        if self._begun is None:
+            self._pool()  # raises where nobody takes it: before its body is read
+            self.body = request_body(self.head, self.client.listener.settings.limits.body_bytes)
+            if not self.head.expects_continue:
+                await self._read_early_body()
+        attempts_left = self._pool().retry_attempts
         fresh = False
         while True:
             try:
                 return await self._attempt(fresh=fresh)
             except StaleConnection as exc:
-                if not self.may_replay or retries_left <= 0:
+                attempts_left -= 1
+                if not self.may_replay or attempts_left <= 0:
                     raise ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", str(exc)) from exc
-                retries_left -= 1
                 fresh = True
 
     def _pool(self) -> PoolView:
@@ -172,28 +184,34 @@ class Exchange:
 
     async def _attempt(self, *, fresh: bool) -> None:
         """Claim, connect, exchange. Raises StaleConnection when another try may do better."""
+        begun, self._begun = self._begun, None
+        while begun is None:
+            begun = await self._claim_and_connect(fresh=fresh)
+        backend = begun.lease.backend
+        self.backend, self._cell = backend.id, backend.cell
+        await Attempt(self, begun).run()
+
+    async def _claim_and_connect(self, *, fresh: bool) -> Begun | None:
+        """None when the backend that was claimed could not be reached: it is passed over now."""
         router, backends = self.context.router, self.context.backends
         pool = self._pool()
         key = hash_key(pool.hash_key, self.head, self.client.facts) if pool.balance == "hash" else None
-        lease = router.claim(pool, LeaseKind.REQUEST, key) if not router.waiting(pool.name) else None
-        while True:
-            if lease is None:
-                lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, LeaseKind.REQUEST, key))
-            self.backend, self._cell = lease.backend.id, lease.backend.cell
-            connection: BackendConnection | None = None
-            try:
-                connection = None if fresh else backends.take(lease.backend, pool.timeouts.keepalive_s)
-                if connection is None:
-                    connection = await backends.connect(lease.backend, pool.timeouts.connect_s)
-                break
-            except ConnectFailed as exc:
-                self.context.unreachable(lease.backend, str(exc))
-                self.backend, self._cell = None, pool.cell
-            finally:
-                if connection is None:
-                    router.release(lease)
-            lease = None
-        await Attempt(self, lease, connection, pool.timeouts).run()
+        lease = None if router.waiting(pool.name) else router.claim(pool, LeaseKind.REQUEST, key)
+        if lease is None:
+            lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, LeaseKind.REQUEST, key))
+        connection: BackendConnection | None = None
+        try:
+            if not fresh:
+                connection = backends.take_checked(lease.backend.id, pool.timeouts.keepalive_s)
+            if connection is None:
+                connection = await connect(lease.backend, pool.timeouts.connect_s)
+        except ConnectFailed as exc:
+            self.context.unreachable(lease.backend, str(exc))
+            return None
+        finally:
+            if connection is None:
+                router.release(lease)
+        return Begun(lease, connection, pool.timeouts)
 
     async def _while_client_stays(self, wait: Callable[[], Awaitable[T]]) -> T:
         """The result of `wait()`, unless the client goes away first (ClientGone)."""

@@ -3,7 +3,6 @@
 Owns nothing but connections. What it knows comes with the table; when the link ends, it ends.
 """
 
-import functools
 import gc
 import resource
 import signal
@@ -22,7 +21,8 @@ from lbproxy.telemetry.sink import Sink
 from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.backends import SWEEP_S, BackendConnections
 from lbproxy.worker.context import Context
-from lbproxy.worker.conversation import converse
+from lbproxy.worker.lanes import Lanes
+from lbproxy.worker.reactor import Reactor
 from lbproxy.worker.router import Router
 
 FLUSH_S = 0.1  # the longest an access line waits
@@ -56,38 +56,47 @@ class Worker:
         row = welcome.worker - 1
         self._channel = channel
         self._log = Log(Sink(2), level=welcome.log_level, format=welcome.log_format)
+        self._reactor = Reactor(self._log.emit)
         router = Router(grid, row, self._drained)
-        self._context = Context(router, BackendConnections(), channel.post, self._log.emit, AccessLog(None, "off"))
-        self._acceptor = Acceptor(grid, row, self._log.emit, functools.partial(converse, self._context))
+        backends = BackendConnections(self._reactor)
+        self._context = Context(self._reactor, router, backends, channel.post, self._log.emit)
+        self._acceptor = Acceptor(self._reactor, grid, row, self._log.emit)
+        self._lanes = Lanes(self._context, self._acceptor)
+        self._acceptor.open = self._lanes.open
         self._access: tuple[str, str] = ("off", "-")
-        self._clients: trio.Nursery | None = None
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._channel.run_writer)
+            nursery.start_soon(self._reactor.run)
             nursery.start_soon(self._context.router.run_drains)
             nursery.start_soon(self._sweep)
             nursery.start_soon(self._flush)
-            async with trio.open_nursery() as self._clients:
-                await self._follow(self._clients)
+            async with trio.open_nursery() as clients:
+                clients.start_soon(self._lanes.run)
+                await self._follow(clients.cancel_scope)
             nursery.cancel_scope.cancel()
         self._context.backends.close()
         self._context.access.close(CLOSE_LOG_S)
 
-    async def _follow(self, clients: trio.Nursery) -> None:
+    async def _follow(self, clients: trio.CancelScope) -> None:
         """Do what control says until it says stop, or is gone: then there is no work without it."""
         while (message := await self._channel.receive()) is not None:
             match message:
                 case Publish():
                     self._apply(message)
                 case Stop(grace_s):
-                    self._stop(clients, grace_s)
+                    # Handle outside, accept inside: what is in hand has its grace, who is idle goes now.
+                    clients.deadline = trio.current_time() + grace_s
+                    self._acceptor.leave_all()
+                    self._lanes.stop()
                     return
                 case Reopen():
                     self._reopen()
                 case AskStats(ask):
-                    self._channel.post(Stats(ask, self._acceptor.connections, 0, {}))
-        clients.cancel_scope.cancel()
+                    lanes = self._lanes
+                    self._channel.post(Stats(ask, lanes.connections, lanes.served, dict(lanes.handed_over)))
+        clients.cancel()
 
     def _apply(self, message: Publish) -> None:
         fds = self._channel.take_fds(len(message.sockets))
@@ -98,18 +107,8 @@ class Worker:
                 sock.close()
             return
         self._use_access_log(table.access, table.access_path)
-        assert self._clients is not None
-        self._acceptor.apply(self._clients, table.listeners, sockets)
+        self._acceptor.apply(table.listeners, sockets)
         self._channel.post(Applied(table.epoch))
-
-    def _stop(self, clients: trio.Nursery, grace_s: float) -> None:
-        """Handle outside, accept inside: what is in hand has its grace, who is idle goes now."""
-        clients.cancel_scope.deadline = trio.current_time() + grace_s
-        self._context.stopping.set()
-        self._acceptor.leave_all()
-        for client in self._context.clients:
-            if client.idle_scope is not None:
-                client.idle_scope.cancel()
 
     def _drained(self, backend: BackendId) -> None:
         self._context.backends.forget(backend)
@@ -125,7 +124,7 @@ class Worker:
         except OSError as exc:
             self._log.emit(Notice(f"cannot open the access log {path}: {exc.strerror}"))
             sink = None
-        self._context.access = AccessLog(sink, format, lambda lines: self._log.emit(LogDropped(lines)))
+        self._context.access = AccessLog(sink, format, lambda lines: self._log.emit(LogDropped(lines, "access")))
 
     def _reopen(self) -> None:
         try:

@@ -170,7 +170,8 @@ class Router:
         self._values[self._grid.base(self._row, cell) + counter] += 1
 
     def waiting(self, pool: str) -> int:
-        return len(self._waiting.get(pool, ()))
+        """How many are in the pool's queue: who comes now stands behind them."""
+        return len(self._waiting[pool]) if pool in self._waiting else 0
 
     def skip(self, backend: BackendId) -> None:
         """It refused a connection: not ready, whatever the table says, for a moment or until the next table."""

@@ -108,6 +108,12 @@ def test_random_two_never_takes_the_busiest_and_reaches_all_others() -> None:
     assert counts[1] > counts[2] > counts[3] > 0
 
 
+@given(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+def test_random_two_of_two_is_the_less_loaded_however_the_dice_fall(one: float, other: float) -> None:
+    dice = iter((one, other))
+    assert random_two(backends(2), {1: 1, 2: 0}.__getitem__, lambda: next(dice)).id.slot == 2
+
+
 def test_random_two_of_equals_is_even() -> None:
     dice = random.Random(7)
     picks = [random_two(backends(4), nobody, dice.random) for _ in range(8000)]

@@ -1,6 +1,6 @@
 """HTTP.md as tables: what is accepted and what is refused, requests and responses.
 
-For the tests of wire/ and, as bytes to send, for end to end. A row is bytes and what becomes of them. `Refusal.raw` may go beyond the head; the part of it that matters is the head.
+For the tests of wire/ and, as bytes to send, for end to end. `Refusal.raw` may go beyond the head.
 """
 
 from dataclasses import dataclass

@@ -88,6 +88,32 @@ def test_the_same_name_may_mean_less_in_a_response(line, kind):
     assert (entry and entry[0]) == kind
 
 
+@pytest.mark.parametrize(
+    "value", [b"", b" a", b"a ", b"\ta", b"a\t", b"a b", b"\xe4", b"a\x00", b"a\n", b"\x7f", b"a:  b"]
+)
+@pytest.mark.parametrize("name", [b"X-Any", b"Cookie", b"Date", b"Content-Type"])
+def test_a_name_that_is_known_to_be_plain_changes_no_verdict(name, value):
+    def verdict(lines, learn):
+        try:
+            return getattr(lines, learn)(name + b": " + value)
+        except Refused as refused:
+            return refused.reason
+
+    warm = Lines()
+    assert warm.learn_request(name + b": x") is None
+    assert warm.learn_response(name + b": x") is None
+    for learn in ("learn_request", "learn_response"):
+        assert verdict(warm, learn) == verdict(Lines(), learn)
+
+
+def test_a_content_type_is_looked_at_again_each_time():
+    lines = Lines()
+    assert lines.learn_response(b"Content-Type: text/html") is None
+    entry = lines.learn_response(b"Content-Type: text/event-stream")
+    assert entry is not None
+    assert entry[0] == Kind.EVENT_STREAM
+
+
 def test_names_that_only_look_like_ours_are_known():
     assert impersonates(b"x_real_ip")
     assert impersonates(b"transfer_encoding")

@@ -37,13 +37,11 @@ FIRST, MIDDLE, LAST = frame(1, b"one", fin=False), frame(0, b"two", fin=False), 
 CLOSE = close_frame(1000, "bye", None)
 
 
-class Direction:
-    """The same bytes fed in pieces, the tracker asked after each."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        self.frames = FrameTracker()
-        for piece in pieces:
-            self.frames.feed(piece)
+def fed(*pieces: bytes | memoryview) -> FrameTracker:
+    frames = FrameTracker()
+    for piece in pieces:
+        frames.feed(piece)
+    return frames
 
 
 def cuts(data: bytes) -> list[int]:
@@ -55,7 +53,7 @@ def cuts(data: bytes) -> list[int]:
 def test_boundary_is_known_after_every_byte_of_a_frame(size: int, masked: bool) -> None:
     whole = frame(2, b"x" * size, masked=masked)
     for cut in cuts(whole):
-        frames = Direction(whole[:cut]).frames
+        frames = fed(whole[:cut])
         assert frames.at_frame_boundary == frames.at_message_boundary == (cut in (0, len(whole)))
         frames.feed(whole[cut:])
         assert frames.at_message_boundary
@@ -65,7 +63,7 @@ def test_boundary_is_known_after_every_byte_of_a_frame(size: int, masked: bool) 
 def test_a_head_of_fourteen_bytes_may_be_cut_anywhere() -> None:
     head = frame(2, b"x" * 70_000, masked=True)[:14]
     for cut in cuts(head):
-        frames = Direction(head[:cut], head[cut:]).frames
+        frames = fed(head[:cut], head[cut:])
         assert not frames.at_frame_boundary
         frames.feed(b"x" * 69_999)
         assert not frames.at_frame_boundary
@@ -75,8 +73,8 @@ def test_a_head_of_fourteen_bytes_may_be_cut_anywhere() -> None:
 
 def test_byte_by_byte_is_the_same_as_in_one_piece() -> None:
     stream = TEXT + FIRST + PING + MIDDLE + LAST + frame(2, b"y" * 500, rsv=4) + CLOSE
-    frames = Direction(*(bytes((byte,)) for byte in stream)).frames
-    whole = Direction(stream).frames
+    frames = fed(*(memoryview(stream)[at : at + 1] for at in range(len(stream))))
+    whole = fed(stream)
     assert (frames.frames, frames.messages) == (whole.frames, whole.messages) == (7, 3)
     assert frames.close_complete
     assert whole.close_complete
@@ -85,23 +83,15 @@ def test_byte_by_byte_is_the_same_as_in_one_piece() -> None:
 
 def test_between_fragments_is_a_frame_boundary_but_no_message_boundary() -> None:
     for pieces in ([FIRST], [FIRST, PING], [FIRST, MIDDLE], [FIRST, MIDDLE, PING]):
-        frames = Direction(*pieces).frames
+        frames = fed(*pieces)
         assert frames.at_frame_boundary
         assert not frames.at_message_boundary
-    assert Direction(FIRST, PING, MIDDLE, LAST).frames.at_message_boundary
+    assert fed(FIRST, PING, MIDDLE, LAST).at_message_boundary
 
 
 def test_a_control_frame_between_messages_leaves_a_message_boundary() -> None:
-    assert Direction(TEXT, PING).frames.at_message_boundary
-    assert not Direction(TEXT, PING[:-1]).frames.at_message_boundary
-
-
-def test_a_memoryview_is_as_good_as_bytes() -> None:
-    stream = bytearray(TEXT + FIRST + LAST + CLOSE)
-    frames = FrameTracker()
-    frames.feed(memoryview(stream)[:9])
-    frames.feed(memoryview(stream)[9:])
-    assert frames.close_code == 1000
+    assert fed(TEXT, PING).at_message_boundary
+    assert not fed(TEXT, PING[:-1]).at_message_boundary
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -119,7 +109,7 @@ def test_a_close_gives_its_code_and_reason_once_it_is_complete(
 ) -> None:
     close = frame(8, payload, masked=masked)
     for cut in cuts(close):
-        frames = Direction(TEXT + close[:cut]).frames
+        frames = fed(TEXT + close[:cut])
         assert frames.close_complete == (cut == len(close))
         assert frames.close_code == (code if cut == len(close) else None)
         assert frames.close_seen == (cut >= (6 if masked else 2))
@@ -129,7 +119,7 @@ def test_a_close_gives_its_code_and_reason_once_it_is_complete(
 
 
 def test_after_a_close_nothing_may_be_put_in_and_everything_passes() -> None:
-    frames = Direction(CLOSE + TEXT[:3]).frames
+    frames = fed(CLOSE + TEXT[:3])
     frames.feed(b"\xff rubbish")
     assert frames.close_complete
     assert not frames.lost
@@ -158,7 +148,7 @@ def test_after_a_close_nothing_may_be_put_in_and_everything_passes() -> None:
 )
 def test_after_a_violation_the_tracker_is_lost_and_everything_passes(violation: bytes) -> None:
     for cut in cuts(violation):
-        frames = Direction(TEXT, violation[:cut], violation[cut:]).frames
+        frames = fed(TEXT, violation[:cut], violation[cut:])
         assert frames.lost
         assert not frames.at_frame_boundary
         assert not frames.at_message_boundary
@@ -170,13 +160,13 @@ def test_after_a_violation_the_tracker_is_lost_and_everything_passes(violation: 
 
 @pytest.mark.parametrize("rsv", range(8))
 def test_reserved_bits_belong_to_extensions(rsv: int) -> None:
-    frames = Direction(frame(1, b"x", rsv=rsv), frame(9, rsv=rsv), frame(1, b"x", rsv=rsv, fin=False)).frames
+    frames = fed(frame(1, b"x", rsv=rsv), frame(9, rsv=rsv), frame(1, b"x", rsv=rsv, fin=False))
     assert not frames.lost
     assert frames.at_frame_boundary
 
 
 def test_a_frame_longer_than_any_memory_costs_only_counting() -> None:
-    frames = Direction(b"\x82\xff" + (2**63 - 1).to_bytes(8, "big") + MASK).frames
+    frames = fed(b"\x82\xff" + (2**63 - 1).to_bytes(8, "big") + MASK)
     block = memoryview(bytes(1 << 20))
     for _ in range(1024):
         frames.feed(block)
@@ -185,7 +175,7 @@ def test_a_frame_longer_than_any_memory_costs_only_counting() -> None:
 
 
 def test_a_frame_of_one_gigabyte_ends_where_it_says() -> None:
-    frames = Direction(b"\x82\x7f" + (1 << 30).to_bytes(8, "big")).frames
+    frames = fed(b"\x82\x7f" + (1 << 30).to_bytes(8, "big"))
     block = memoryview(bytes(1 << 20))
     for _ in range(1023):
         frames.feed(block)
@@ -203,11 +193,8 @@ def test_a_megabyte_of_empty_frames_is_followed_in_less_than_a_second() -> None:
     assert frames.frames == (1 << 19) + 1
 
 
-# --- where our frame may be put in ---
-
-
 def test_at_a_boundary_nothing_has_to_pass() -> None:
-    frames = Direction(TEXT).frames
+    frames = fed(TEXT)
     assert frames.feed_until(b"", Stop.FRAME) == 0
     assert frames.feed_until(TEXT, Stop.FRAME) == 0
     assert frames.feed_until(TEXT, Stop.MESSAGE) == 0
@@ -217,7 +204,7 @@ def test_at_a_boundary_nothing_has_to_pass() -> None:
 def test_the_next_frame_boundary_is_found_from_every_cut() -> None:
     stream = TEXT + PING
     for cut in range(1, len(TEXT)):
-        frames = Direction(stream[:cut]).frames
+        frames = fed(stream[:cut])
         assert frames.feed_until(stream[cut:], Stop.FRAME) == len(TEXT) - cut
         assert frames.at_frame_boundary
         assert not frames.close_next
@@ -226,29 +213,23 @@ def test_the_next_frame_boundary_is_found_from_every_cut() -> None:
 def test_the_next_message_boundary_lies_behind_all_fragments() -> None:
     stream = FIRST + PING + MIDDLE + LAST
     for cut in range(1, len(stream)):
-        frames = Direction(stream[:cut]).frames
+        frames = fed(stream[:cut])
         assert frames.feed_until(stream[cut:] + TEXT, Stop.MESSAGE) == len(stream) - cut
         assert frames.at_message_boundary
 
 
 def test_bytes_without_a_boundary_pass_whole() -> None:
-    frames = Direction(FIRST).frames
+    frames = fed(FIRST)
     assert frames.feed_until(PING + MIDDLE, Stop.MESSAGE) is None
     assert frames.feed_until(LAST[:-1], Stop.MESSAGE) is None
     assert frames.feed_until(LAST[-1:], Stop.MESSAGE) == 1
     assert frames.at_message_boundary
 
 
-@pytest.mark.parametrize("stop", [Stop.FRAME, Stop.MESSAGE])
-def test_a_boundary_at_the_very_end_is_one(stop: Stop) -> None:
-    frames = Direction(TEXT[:1]).frames
-    assert frames.feed_until(TEXT[1:], stop) == len(TEXT) - 1
-
-
 def test_a_close_is_announced_before_any_of_it_has_passed() -> None:
     stream = FIRST + PING + LAST + TEXT
     for cut in cuts(stream):
-        frames = Direction(stream[:cut]).frames
+        frames = fed(stream[:cut])
         assert frames.feed_until(stream[cut:] + CLOSE[:1], Stop.CLOSE) == len(stream) - cut
         assert frames.close_next
         assert not frames.close_seen
@@ -256,18 +237,19 @@ def test_a_close_is_announced_before_any_of_it_has_passed() -> None:
 
 
 def test_a_close_amid_fragments_ends_the_wait_for_a_message_boundary() -> None:
-    frames = Direction(FIRST).frames
+    frames = fed(FIRST)
     assert frames.feed_until(MIDDLE + CLOSE, Stop.MESSAGE) == len(MIDDLE)
     assert frames.close_next
     assert frames.at_frame_boundary
 
 
-def test_a_close_at_a_boundary_is_announced_by_what_follows_only_if_it_is_waited_for() -> None:
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_close_at_a_boundary_is_announced_until_other_bytes_are_asked_about(stop: Stop) -> None:
     frames = FrameTracker()
-    assert frames.feed_until(CLOSE, Stop.FRAME) == 0
-    assert not frames.close_next
-    assert frames.feed_until(CLOSE, Stop.CLOSE) == 0
+    assert frames.feed_until(CLOSE, stop) == 0
     assert frames.close_next
+    frames.feed_until(TEXT, stop)
+    assert not frames.close_next
 
 
 def test_a_close_that_was_withheld_can_still_be_read() -> None:
@@ -278,18 +260,9 @@ def test_a_close_that_was_withheld_can_still_be_read() -> None:
 
 
 def test_a_close_whose_first_byte_has_passed_is_not_held_back_any_more() -> None:
-    frames = Direction(CLOSE[:1]).frames
-    assert [frames.feed_until(CLOSE[1:], stop) for stop in STOPS[:1]] == [None]
+    frames = fed(CLOSE[:1])
+    assert frames.feed_until(CLOSE[1:], Stop.CLOSE) is None
     assert frames.close_complete
-
-
-def test_without_a_close_everything_passes() -> None:
-    frames = FrameTracker()
-    assert frames.feed_until(TEXT + FIRST, Stop.CLOSE) is None
-    assert frames.frames == 2
-
-
-# --- the frame that we send ---
 
 
 @pytest.mark.parametrize("mask", [None, MASK])
@@ -309,8 +282,6 @@ def test_a_reason_of_more_than_123_bytes_is_an_error() -> None:
     with pytest.raises(ValueError, match="123"):
         close_frame(1001, "é" * 62, None)
 
-
-# --- wsproto as the oracle ---
 
 sizes = st.sampled_from([0, 1, 2, 125, 126, 127, 1000]) | st.integers(0, 300)
 messages = st.lists(
@@ -395,7 +366,7 @@ def test_frames_end_where_wsproto_says(
     assert frames.close_code == (1001 if close else None)
     for begin in places:
         for stop, wanted in ((Stop.FRAME, between_frames), (Stop.MESSAGE, between_messages)):
-            frames = Direction(stream[:begin]).frames
+            frames = fed(stream[:begin])
             if frames.close_seen:
                 continue
             goal = min((end for end in wanted if end >= begin), default=None)
@@ -407,9 +378,9 @@ def test_frames_end_where_wsproto_says(
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=6))
 def test_no_bytes_at_all_make_it_fail_or_see_the_cuts(data: bytes, cut_at: list[int]) -> None:
-    whole = Direction(data).frames
+    whole = fed(data)
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cut_at)})
-    pieces = Direction(*(data[begin:end] for begin, end in zip([0, *places], places, strict=False))).frames
+    pieces = fed(*(data[begin:end] for begin, end in zip([0, *places], places, strict=False)))
     for name in ("frames", "messages", "lost", "close_seen", "close_complete", "close_code", "close_reason"):
         assert getattr(whole, name) == getattr(pieces, name)
     assert whole.at_frame_boundary == pieces.at_frame_boundary
@@ -421,7 +392,7 @@ def test_what_feed_until_passes_is_what_feed_would_have_seen(data: bytes, stop: 
     careful = FrameTracker()
     careful.feed(data[:1])
     passed = careful.feed_until(data[1:], stop)
-    plain = Direction(data if passed is None else data[: 1 + passed]).frames
+    plain = fed(data if passed is None else data[: 1 + passed])
     assert (careful.frames, careful.messages, careful.lost) == (plain.frames, plain.messages, plain.lost)
     assert careful.at_message_boundary == plain.at_message_boundary
     if passed is not None:

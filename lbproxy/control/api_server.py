@@ -1,0 +1,224 @@
+"""HTTP/1.1 on the control socket: connections, limits and answers. What is answered is api.py's business.
+
+A connection carries one request and one answer. Everything is bounded: connections, head, body, time. Whoever is not
+root or our own user is refused, although the socket's mode keeps them out already.
+"""
+
+import json
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import trio
+
+from lbproxy.control.control_socket import peer
+from lbproxy.telemetry.events import Event, Notice
+from lbproxy.wire.body import chunk, last_chunk, request_body
+from lbproxy.wire.head import head_end, read_request
+from lbproxy.wire.lines import Lines, Refused
+
+MAX_CONNECTIONS = 64
+MAX_HEAD_BYTES = 64 * 1024
+MAX_FIELDS = 100
+MAX_BODY_BYTES = 64 * 1024
+REQUEST_TIMEOUT_S = 10.0
+SEND_TIMEOUT_S = 10.0
+_RECEIVE_BYTES = 65536
+
+# The client has gone, or does not read.
+_GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
+REASONS = {
+    200: "OK",
+    202: "Accepted",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    method: str
+    path: str
+    query: Mapping[str, str]
+    values: Mapping[str, Any]  # the JSON object in the body; empty without one
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`lines`, if given, makes a stream of JSON lines of it; `values` is not used then. `on_end`: it has been sent, or
+    cannot be."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+    lines: AsyncGenerator[Mapping[str, Any], None] | None = None
+    on_end: Callable[[], None] | None = None
+
+
+class Declined(Exception):
+    """The answer is an error."""
+
+    def __init__(self, status: int, error: str, exit_code: int = 1) -> None:
+        super().__init__(error)
+        self.answer = Answer({"error": error, "exit_code": exit_code}, status)
+
+
+class ApiServer:
+    def __init__(
+        self,
+        sock: trio.socket.SocketType,
+        answer: Callable[[Question], Awaitable[Answer]],
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._sock = sock
+        self._answer = answer
+        self._emit = emit
+        self._room = trio.CapacityLimiter(MAX_CONNECTIONS)
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                # Who finds no room waits in the socket's own queue.
+                await self._room.acquire_on_behalf_of(token := object())
+                try:
+                    connection, _ = await self._sock.accept()
+                except OSError:  # no descriptors left, or the client has gone already
+                    self._room.release_on_behalf_of(token)
+                    await trio.sleep(0.1)
+                    continue
+                except BaseException:
+                    self._room.release_on_behalf_of(token)
+                    raise
+                nursery.start_soon(self._serve, connection, token)
+
+    async def _serve(self, connection: trio.socket.SocketType, token: object) -> None:
+        try:
+            with connection:
+                await self._converse(connection)
+        except* _GONE:
+            pass
+        except* Exception as group:  # a mistake of ours, which must not end control
+            self._emit(Notice(f"the control API failed: {group.exceptions[0]!r}"))
+        finally:
+            self._room.release_on_behalf_of(token)
+
+    async def _converse(self, connection: trio.socket.SocketType) -> None:
+        stream = trio.SocketStream(connection)
+        try:
+            _, uid = peer(connection)
+            if uid not in (0, os.geteuid()):
+                raise Declined(403, f"user {uid} may not control this lbproxy")
+            with trio.fail_after(REQUEST_TIMEOUT_S):
+                question = await read_question(stream)
+            if question is None:
+                return
+            answer = await self._ask(question)
+        except Declined as exc:
+            answer = exc.answer
+        except Refused as exc:
+            answer = Answer({"error": exc.reason, "exit_code": 1}, exc.status)
+        except trio.TooSlowError:
+            answer = Answer({"error": "the request took too long", "exit_code": 1}, 408)
+        try:
+            await send_answer(stream, answer)
+            await _linger(stream)
+        finally:
+            if answer.on_end is not None:
+                answer.on_end()
+
+    async def _ask(self, question: Question) -> Answer:
+        try:
+            return await self._answer(question)
+        except Declined:
+            raise
+        except Exception as exc:
+            self._emit(Notice(f"the control API failed: {exc!r}"))
+            raise Declined(500, f"lbproxy made a mistake: {exc!r}") from exc
+
+
+async def read_question(stream: trio.abc.ReceiveStream) -> Question | None:
+    """One request; None if the client says nothing. Raises Refused and Declined."""
+    buffer = b""
+    searched, end = 0, -1
+    while end < 0:
+        data = await stream.receive_some(_RECEIVE_BYTES)
+        if not data:
+            if buffer:
+                raise Declined(400, "the request was cut short")
+            return None
+        buffer += bytes(data)
+        end = head_end(buffer, searched, MAX_HEAD_BYTES)
+        searched = max(0, len(buffer) - 3)
+    head = read_request(buffer[:end], Lines(0, 0), MAX_FIELDS)
+    body = request_body(head, MAX_BODY_BYTES)
+    payload = body.feed(buffer[end:])
+    while not body.done:
+        data = await stream.receive_some(_RECEIVE_BYTES)
+        if not data:
+            raise Declined(400, "the request was cut short")
+        payload += body.feed(bytes(data))
+    return question_of(head.method, head.target, payload)
+
+
+def question_of(method: bytes, target: bytes, payload: bytes) -> Question:
+    try:
+        parts = urlsplit(target.decode("ascii"))
+        values = json.loads(payload) if payload.strip() else {}
+    except (ValueError, RecursionError):
+        raise Declined(400, "the body is not JSON, or the target not a path") from None
+    if not isinstance(values, dict):
+        raise Declined(400, "the body is not a JSON object")
+    return Question(method.decode("ascii"), parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), values)
+
+
+async def send_answer(stream: trio.abc.Stream, answer: Answer) -> None:
+    head = f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+    if answer.lines is None:
+        body = json.dumps(answer.values).encode() + b"\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        await _send(stream, head.encode() + body)
+        return
+    head += "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with trio.open_nursery() as nursery, aclosing(answer.lines) as lines:
+        nursery.start_soon(_watch, stream, nursery.cancel_scope)
+        await _send(stream, head.encode())
+        async for line in lines:
+            await _send(stream, chunk(json.dumps(line).encode() + b"\n"))
+        await _send(stream, last_chunk())
+        nursery.cancel_scope.cancel()
+
+
+async def _watch(stream: trio.abc.ReceiveStream, answering: trio.CancelScope) -> None:
+    """A client that has gone is noticed although there is nothing to send."""
+    try:
+        while await stream.receive_some(_RECEIVE_BYTES):
+            pass
+    except trio.BrokenResourceError:
+        pass
+    answering.cancel()
+
+
+async def _send(stream: trio.abc.SendStream, data: bytes) -> None:
+    with trio.fail_after(SEND_TIMEOUT_S):
+        await stream.send_all(data)
+
+
+async def _linger(stream: trio.SocketStream) -> None:
+    """Closing with bytes unread would reset the connection, and the client could lose the answer."""
+    await stream.send_eof()
+    with trio.move_on_after(1.0):
+        for _ in range(16):
+            if not await stream.receive_some(_RECEIVE_BYTES):
+                return

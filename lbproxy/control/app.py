@@ -1,0 +1,261 @@
+"""The control process: what lives in it, in which order it comes up, what signals do, and how it ends.
+
+Knows all parts of control by their names and what they do by their docstrings. Exit: no process, socket or file of ours
+is left.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import trio
+
+from lbproxy.control.api import Api
+from lbproxy.control.api_server import ApiServer
+from lbproxy.control.control_socket import ControlSocket
+from lbproxy.control.fleet import Fleet, Frame, Ground
+from lbproxy.control.pid_file import PidFile
+from lbproxy.control.plan import Site
+from lbproxy.control.reloader import Reloader, resolve_all
+from lbproxy.control.sockets import Sockets
+from lbproxy.control.workers import Workers
+from lbproxy.link.grid import CellBook, Grid
+from lbproxy.model import BackendId, Generation, ListenerView
+from lbproxy.settings import Settings
+from lbproxy.supervise.backend import Services, Supervised
+from lbproxy.supervise.member import Member as Life
+from lbproxy.supervise.target import FixedTarget
+from lbproxy.telemetry.events import Event, Notice, ServeStarted, ServeStopped, ServeStopping
+from lbproxy.telemetry.log import Log
+from lbproxy.telemetry.sink import Sink
+
+_STANDARD_ERROR = 2
+_LOG_FLUSH_S = 2.0
+_GUARD_START_S = 5.0
+_SPARE_WORKERS = 8  # rows of the grid, so that a reload can raise the number of workers
+_LEAST_CELLS = 1024
+_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What exists before Trio runs."""
+
+    settings: Settings
+    generations: tuple[Generation, ...]  # of the first start, not numbered yet
+    log: Log
+    grid: Grid
+    cells: CellBook
+    sockets: Sockets
+    listeners: tuple[ListenerView, ...]
+    control_socket: ControlSocket
+
+
+def serve(settings: Settings, load: Callable[[], Settings]) -> int:
+    """Run until told to stop. Raises LbproxyError, one line for the operator, when it cannot start."""
+    # A reload that somebody asks for while we start comes too early, but must not kill us.
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    generations = resolve_all(list(settings.pools), settings)
+    with contextlib.ExitStack() as owned:
+        control_socket = ControlSocket(settings.proxy.control)
+        owned.callback(control_socket.close)
+        if settings.proxy.pid_file is not None:
+            owned.callback(PidFile(settings.proxy.pid_file).close)
+        grid = Grid.create(*_grid_size(settings))
+        cells = CellBook(grid)
+        sockets = Sockets(cells)
+        owned.callback(sockets.close)
+        listeners = sockets.bind(settings.listeners, settings.proxy.workers)
+        log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format)
+        owned.callback(log.close, _LOG_FLUSH_S)
+        parts = Parts(settings, generations, log, grid, cells, sockets, listeners, control_socket)
+        trio.run(_run, parts, load)
+    return 0
+
+
+async def _run(parts: Parts, load: Callable[[], Settings]) -> None:
+    await Control(parts, load).run()
+
+
+class Control:
+    """Made inside `trio.run`."""
+
+    def __init__(self, parts: Parts, load: Callable[[], Settings]) -> None:
+        settings = parts.settings
+        self._parts = parts
+        self._log = parts.log
+        self._services = Services.make(self._emit, settings.proxy.ports)
+        self._workers = Workers(
+            parts.log.emit,
+            parts.grid,
+            parts.sockets,
+            log=replace(settings.log, format=parts.log.format),
+            on_unreachable=self._on_unreachable,
+        )
+        ground = Ground(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
+        self._fleet = Fleet(ground, Frame.of(settings, parts.listeners))
+        self._site = Site(
+            emit=parts.log.emit,
+            fleet=self._fleet,
+            sockets=parts.sockets,
+            workers=self._workers,
+            settings=settings,
+            listeners=parts.listeners,
+            worker_count=settings.proxy.workers,
+            most_workers=parts.grid.rows,
+            apply_live=self._apply_live,
+        )
+        self._reloader = Reloader(self._site, load)
+        self._api = Api(
+            self._site, parts.grid, parts.log, self._services.outputs, self._reloader, self._stop, trio.current_time()
+        )
+        self._why = ""
+        self._stopping = trio.Event()
+        self._at_once = trio.Event()
+
+    async def run(self) -> None:
+        """Everything up, until somebody says stop; then everything down, what others rely on last."""
+        api_socket = trio.socket.from_stdlib_socket(self._parts.control_socket.sock)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._watch_signals)
+                nursery.start_soon(self._services.children.run)
+                nursery.start_soon(self._services.guard.run)
+                with trio.move_on_after(_GUARD_START_S):  # it is started again and again; serving does not wait
+                    await self._services.guard.wait_listening()
+                await nursery.start(self._fleet.run)
+                self._start_pools()
+                nursery.start_soon(self._workers.run)
+                self._workers.resize(self._site.settings.proxy.workers)
+                reloading = trio.CancelScope()
+                await nursery.start(self._run_reloader, reloading)
+                nursery.start_soon(ApiServer(api_socket, self._api.answer, self._log.emit).run)
+                self._say_started()
+                await self._stopping.wait()
+                reloading.cancel()
+                await self._shut_down()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._services.close()
+        self._log.emit(ServeStopped(self._why))
+
+    def _start_pools(self) -> None:
+        for generation in self._parts.generations:
+            settings = generation.settings
+            number = self._fleet.next_number(settings.name)
+            self._fleet.start_pool(settings, replace(generation, number=number))
+        self._fleet.publish()
+
+    def _say_started(self) -> None:
+        settings = self._site.settings
+        where = tuple(str(listener.address) for listener in settings.listeners)
+        self._log.emit(ServeStarted(os.getpid(), settings.proxy.workers, where, settings.proxy.control))
+
+    async def _run_reloader(
+        self, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with scope:
+            await self._reloader.run(task_status=task_status)
+
+    # Signals
+
+    async def _watch_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            task_status.started()
+            async for number in signals:
+                self._take_signal(signal.Signals(number))
+
+    def _take_signal(self, number: signal.Signals) -> None:
+        match number:
+            case signal.SIGTERM | signal.SIGINT:
+                self._stop_because(number.name, now=False)
+            case signal.SIGUSR2 | signal.SIGHUP:
+                self._reloader.signal(number.name.removeprefix("SIG"))
+            case signal.SIGUSR1:
+                self._reopen()
+            case _:
+                self._log.emit(Notice(f"{number.name} is not supported yet"))
+
+    def _reopen(self) -> None:
+        try:
+            self._log.reopen()
+        except OSError as exc:
+            self._log.emit(Notice(f"the log cannot be opened anew: {exc}"))
+        self._workers.reopen()
+
+    # The end
+
+    def _stop(self, now: bool) -> None:
+        self._stop_because("lbproxy stop", now=now)
+
+    def _stop_because(self, why: str, *, now: bool) -> None:
+        """The first time with grace; at once if `now`, or the second time."""
+        if now or self._stopping.is_set():
+            self._at_once.set()
+        if not self._stopping.is_set():
+            self._why = why
+            self._stopping.set()
+
+    async def _shut_down(self) -> None:
+        """Clients first, then the backends that serve them, all within shutdown_timeout."""
+        proxy = self._site.settings.proxy
+        grace_s = 0.0 if self._at_once.is_set() else proxy.shutdown_timeout_s
+        deadline = trio.current_time() + grace_s
+        self._log.emit(ServeStopping(self._why, grace_s))
+        stop_s = max((pool.restart.stop_timeout_s for pool in self._site.settings.pools), default=0.0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hurry)
+            await self._workers.stop(grace_s - min(stop_s, grace_s / 3))
+            await self._fleet.stop(deadline)
+            nursery.cancel_scope.cancel()
+
+    async def _hurry(self) -> None:
+        await self._at_once.wait()
+        self._workers.kill()
+        self._fleet.kill()
+
+    # What the parts ask of each other
+
+    def _emit(self, event: Event) -> None:
+        self._log.emit(event)
+        self._fleet.observe(event)
+
+    def _on_unreachable(self, backend: BackendId, why: str) -> None:
+        self._fleet.refused(backend, why)
+
+    def _make(
+        self, id: BackendId, generation: Generation, *, reload: str | None = None, trial: bool | None = None
+    ) -> Life:
+        kind = FixedTarget if generation.settings.command is None else Supervised
+        return kind(id, generation, self._services, reload=reload, trial=trial)
+
+    def _apply_live(self, old: Settings, new: Settings) -> None:
+        if new.proxy.ports != old.proxy.ports:
+            self._services.ports.change(*new.proxy.ports)
+        self._log.set_level(new.log.level)
+        for name, before, after in (
+            ("proxy.control", old.proxy.control, new.proxy.control),
+            ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),
+            ("log.format", old.log.format, new.log.format),
+            ("proxy.workers", self._site.worker_count, new.proxy.workers),
+        ):
+            if before != after:
+                self._log.emit(Notice(f"{name} has changed: that takes effect at the next start"))
+
+
+def _grid_size(settings: Settings) -> tuple[int, int]:
+    """Rows and cells: a reload may add workers, and has several generations at once."""
+    columns = len(settings.listeners) + sum(1 + pool.size for pool in settings.pools)
+    workers = settings.proxy.workers
+    return max(workers, min(_SPARE_WORKERS, len(os.sched_getaffinity(0)))), max(_LEAST_CELLS, 8 * columns)

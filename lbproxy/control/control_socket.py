@@ -1,0 +1,106 @@
+"""The control socket as a file: one live owner, mode 0600, gone in the end.
+
+Knows paths, locks and peers. Knows nothing of what is said on it.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import struct
+from typing import Protocol
+
+from lbproxy.errors import LbproxyError
+
+BACKLOG = 64
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+
+
+class HasOptions(Protocol):
+    """A socket, of the standard library or of Trio."""
+
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
+
+
+class ControlSocketTaken(LbproxyError):
+    """The socket cannot be ours; the text is one line for the operator."""
+
+
+class ControlSocket:
+    """Bound and listening from the start. `close` removes the file, if it is still ours."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        directory = os.path.dirname(path) or "."
+        self._made_directory = None if os.path.isdir(directory) else directory
+        try:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            # Two that start at once must not both find a stale socket. The lock is on the directory: no file is left.
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                _clear(path)
+                self.sock = _listening(path)
+                self._identity = _identity(path)
+            finally:
+                os.close(lock)
+        except OSError as exc:
+            raise ControlSocketTaken(f"cannot use the control socket {path}: {exc.strerror or exc}") from None
+
+    def close(self) -> None:
+        if _identity(self.path) == self._identity:
+            os.unlink(self.path)
+        self.sock.close()
+        if self._made_directory is not None:
+            with contextlib.suppress(OSError):  # somebody else uses it by now
+                os.rmdir(self._made_directory)
+
+
+def peer(sock: HasOptions) -> tuple[int, int]:
+    """pid and uid at the other end; for a socket we connected, of whoever listens."""
+    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, uid
+
+
+def _clear(path: str) -> None:
+    """Remove a stale socket. Raises ControlSocketTaken when somebody answers, or when it is no socket."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ControlSocketTaken(f"cannot use the control socket {path}: a file that is not a socket is in the way")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
+        try:
+            asking.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            os.unlink(path)
+            return
+        except BlockingIOError:  # its queue is full: somebody lives there
+            raise ControlSocketTaken(f"another lbproxy holds the control socket {path}") from None
+        pid, _ = peer(asking)
+    raise ControlSocketTaken(f"another lbproxy (pid {pid}) holds the control socket {path}")
+
+
+def _listening(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Not chmod after bind: in between anybody could connect. Nothing else runs yet that could see the mask.
+    mask = os.umask(0o177)
+    try:
+        sock.bind(path)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(mask)
+    return sock
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,82 @@
+"""The status document (CONTRACT.md 3): what runs, as plain JSON values. Reads everything, changes nothing."""
+
+import os
+from typing import Any
+
+import trio
+
+from lbproxy.control.plan import Site
+from lbproxy.control.pool import Member, Pool
+from lbproxy.control.workers import WorkerStatus
+from lbproxy.link.grid import Counter, Grid
+from lbproxy.telemetry.text import iso_time
+
+
+def document(site: Site, grid: Grid, workers: list[WorkerStatus], started: float) -> dict[str, Any]:
+    """`started`: Trio's clock when control began."""
+    settings = site.settings
+    return {
+        "version": 1,
+        "name": settings.proxy.name,
+        "pid": os.getpid(),
+        "uptime_s": round(trio.current_time() - started, 3),
+        "config": {"path": settings.path, "loaded_at": iso_time(site.loaded_at)},
+        "degraded": any(pool.is_degraded for pool in site.fleet.pools.values()),
+        "workers": [_worker(worker) for worker in workers],
+        "listeners": [
+            {
+                "name": view.settings.name,
+                "address": str(view.settings.address),
+                "mode": view.settings.mode,
+                "pool": view.settings.pool,
+                "connections": grid.sum(view.cell, Counter.CONNECTIONS),
+            }
+            for view in site.listeners
+        ],
+        "pools": {name: _pool(pool, grid) for name, pool in site.fleet.pools.items()},
+    }
+
+
+def is_ready(site: Site) -> bool:
+    """Whether every pool has somebody to serve its clients."""
+    return all(pool.serving() for pool in site.fleet.pools.values())
+
+
+def _worker(worker: WorkerStatus) -> dict[str, Any]:
+    return {
+        "id": worker.id,
+        "pid": worker.pid,
+        "state": worker.state,
+        "connections": worker.connections,
+        "express": {"served": worker.served, "handed_over": worker.handed_over},
+    }
+
+
+def _pool(pool: Pool, grid: Grid) -> dict[str, Any]:
+    members = sorted(pool.members, key=lambda member: (member.seat.slot, member.seat.generation.number))
+    return {
+        "generation": pool.generation.number,
+        "size": pool.settings.size,
+        "ready": pool.ready,
+        "reloading": pool.reloading,
+        "requests_total": pool.total(Counter.REQUESTS),
+        "backends": [_backend(pool, member, grid) for member in members],
+    }
+
+
+def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
+    backend = member.backend
+    leases = pool.leases(member)
+    runs = backend.pid is not None and member.started_at is not None
+    return {
+        "id": backend.id.name,
+        "generation": backend.id.generation,
+        "state": str(backend.state),
+        "pid": backend.pid,
+        "address": str(backend.address) if backend.address is not None else None,
+        "uptime_s": round(trio.current_time() - member.started_at, 3) if runs and member.started_at else None,
+        "restarts": backend.restarts,
+        "in_flight": sum(leases.values()),
+        "leases": leases,
+        "requests_total": grid.sum(member.cell, Counter.REQUESTS),
+    }

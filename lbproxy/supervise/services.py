@@ -1,0 +1,34 @@
+"""What the backends of one control share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lbproxy.supervise.guard_handle import Guard
+from lbproxy.supervise.output import OutputBook
+from lbproxy.supervise.place import Places
+from lbproxy.supervise.ports import Ports
+from lbproxy.supervise.reap import Children
+from lbproxy.telemetry.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Control's nursery runs `guard.run()` and `children.run()` (which returns at once where no orphan can come to
+    us). `close()` removes the directory of the unix sockets, when all backends are gone."""
+
+    emit: Callable[[Event], None]
+    ports: Ports
+    places: Places
+    guard: Guard
+    children: Children
+    outputs: OutputBook
+
+    @classmethod
+    def make(cls, emit: Callable[[Event], None], ports: tuple[int, int]) -> "Services":
+        """`ports`: the first and the last of the range."""
+        children = Children()
+        row = Ports(*ports)
+        return cls(emit, row, Places(row), Guard(children, emit), children, OutputBook())
+
+    def close(self) -> None:
+        self.places.close()

@@ -1,0 +1,293 @@
+"""The express lane: simple exchanges without a task. It never decides anything hard: it decides that something is hard.
+
+One record per client connection (express_record.py). Its methods are the reactor's handlers, and they follow each other
+in the order of an exchange:
+
+    on_request    the whole head is there and strict, the body is complete  ->  claim, send to the backend
+    on_reply      the whole response head is there and strict               ->  send to the client
+    on_body       the rest of a body of known length, as fast as the client takes it
+    on_flush      what the client had not taken at once
+
+At the first sign of anything else the exchange goes to the task lane: `_enter` when nothing has been claimed (the
+client's bytes go along), `_resume` when the request is wholly or partly sent (lease, backend connection, unsent bytes
+and response bytes go along).
+
+Hot: per exchange four system calls and about two dozen Python calls. A head that repeats on a connection is remembered
+whole, with the bytes that were made of it; the functions that make those bytes are the same in both lanes. Benchmark:
+loadtest/compare.py.
+"""
+
+from collections.abc import Callable
+
+from lbproxy.drain import Lease
+from lbproxy.model import LeaseKind
+from lbproxy.policy.retry import may_replay
+from lbproxy.wire.head import Refused, head_end, read_request
+from lbproxy.wire.headers import request_id_of, request_to_backend
+from lbproxy.worker.backends import BackendConnection, ConnectFailed, begin_connect, finish_connect, is_silent
+from lbproxy.worker.express_reply import MARK, ReplySide, split_at_id
+from lbproxy.worker.hash_key import hash_key
+from lbproxy.worker.reactor import READ, WRITE
+
+RECV_BYTES = 16 * 1024  # fits most messages; a larger buffer is allocated only where a body fills it
+EARLY_BODY_BYTES = 64 * 1024
+READ_AHEAD_BYTES = 64 * 1024
+
+
+class ExpressClient(ReplySide):
+    __slots__ = ()
+
+    # Waiting for a request
+
+    def on_request(self, mask: int) -> None:
+        try:
+            data = self._recv(RECV_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            if self.buffer:
+                self._enter(self.buffer, "client_gone")
+            else:
+                self.close()
+            return
+        if self.buffer:
+            data = self.buffer + data
+            self.buffer = b""
+        self._consider(data)
+
+    def on_pipelined(self) -> None:
+        """The next request is here already: looked at after everybody else had a turn."""
+        if self.buffer and self._reading and self._lease is None and not self._out:
+            data, self.buffer = self.buffer, b""
+            self._consider(data)
+
+    def _consider(self, data: bytes) -> None:
+        """Is this a whole, simple request? Then forward it; else wait for the rest, or hand it over."""
+        if data == self._bare:
+            self._forward_again()
+            return
+        lanes, limits, timeouts = self.lanes, self.view.settings.limits, self.view.settings.timeouts
+        if lanes.off:
+            self._enter(data, "off")
+            return
+        end = data.find(b"\r\n\r\n") + 4
+        try:
+            if end < 8:
+                head_end(data, 0, limits.header_bytes)
+                self._wait_for_rest(data, timeouts.header_s, self._head_too_slow)
+                return
+            raw = data if end == len(data) else data[:end]
+            if raw != self.raw:
+                if end > limits.header_bytes:
+                    self._enter(data, "refused")
+                    return
+                head = read_request(raw, lanes.lines, limits.headers)
+            else:
+                head = self.head
+        except Refused:
+            self._enter(data, "refused")
+            return
+        if head.chunked or head.expects_continue or head.websocket:
+            self._enter(data, "upgrade" if head.websocket else "expect" if head.expects_continue else "chunked")
+            return
+        length = head.length or 0
+        missing = end + length - len(data)
+        if length and (length > EARLY_BODY_BYTES or (limits.body_bytes and length > limits.body_bytes)):
+            self._enter(data, "large_body")
+            return
+        if missing > 0:
+            self._wait_for_rest(data, timeouts.body_s, self._body_too_slow)
+            return
+        self.payload = data[end : end + length]
+        if missing:
+            self.buffer = data[end + length :]
+        if raw is not self.raw and raw == self.raw:
+            self._forward_again()
+            return
+        self.raw = raw
+        self._bare = b"" if length else raw
+        self.head = head
+        self._template = None
+        self._forward()
+
+    def _forward_again(self) -> None:
+        """The same head as the last one: it is worth a template."""
+        if self._template is None:
+            self._template = split_at_id(request_to_backend(self.head, self.facts, MARK))
+        self._forward()
+
+    def _wait_for_rest(self, data: bytes, timeout_s: float, too_late: Callable[[], None]) -> None:
+        """`timeout_s` in all for a head, from its first byte; a body only has to keep coming."""
+        self.buffer = data
+        if self._too_late != too_late or too_late == self._body_too_slow:
+            self._too_late = too_late
+            self.lanes.reactor.arm(self, timeout_s)
+
+    def _head_too_slow(self) -> None:
+        self._enter(self.buffer, "slow_head", Refused(408, "http_request_error", "the request head was too slow"))
+
+    def _body_too_slow(self) -> None:
+        self._enter(self.buffer, "slow_body", Refused(408, "http_request_error", "the request body stalled"))
+
+    # To the backend
+
+    def _forward(self) -> None:
+        lanes, head = self.lanes, self.head
+        router = lanes.router
+        self.began = lanes.reactor.now
+        pool = router.route(self.view, head.host, head.target)
+        if pool is None:
+            self._enter_again("no_route")
+            return
+        key = hash_key(pool.hash_key, head, self.facts) if pool.balance == "hash" else None
+        lease = None if router.waiting(pool.name) else router.claim(pool, LeaseKind.REQUEST, key)
+        if lease is None:
+            self._enter_again("queue")
+            return
+        self._lease = lease
+        lease.cut = self._be_cut
+        self.timeouts = pool.timeouts
+        self.request_id = request_id = request_id_of(head, self.facts)
+        if self._template is not None:
+            before, behind = self._template
+            data = before + request_id + behind + self.payload
+        else:
+            data = request_to_backend(head, self.facts, request_id) + self.payload
+        connection = lanes.backends.take(lease.backend.id, pool.timeouts.keepalive_s)
+        if connection is None:
+            self._connect_and_send(lease, data)
+            return
+        self._connection = connection
+        lanes.reactor.handle(connection.fd, self.on_reply)
+        if connection.sock is not None and not may_replay(head.method) and not is_silent(connection.sock):
+            self._give_up("stale")  # it has just ended, and this request could not be sent twice
+            return
+        self._put_request(data)
+
+    def _connect_and_send(self, lease: Lease, data: bytes) -> None:
+        """On loopback a connection stands before connect() returns: the request is sent at once. Else it waits."""
+        reactor = self.lanes.reactor
+        try:
+            sock = begin_connect(lease.backend.address)
+        except ConnectFailed as exc:
+            self._refused(lease, str(exc))
+            return
+        if sock is None:
+            self._give_up("name")
+            return
+        connection = self._connection = BackendConnection(lease.backend.id, sock)
+        try:
+            sent = sock.send(data)
+        except BlockingIOError:
+            self.unsent = data
+            reactor.register(connection.fd, WRITE, self.on_connected)
+            reactor.handle(self.fd, self.on_client_meanwhile)
+            reactor.arm(self, self.timeouts.connect_s)
+            self._too_late = self._connect_too_slow
+            return
+        except OSError as exc:
+            self._refused(lease, str(exc))
+            return
+        reactor.register(connection.fd, READ, self.on_reply)
+        self._sent(data, sent)
+
+    def on_connected(self, mask: int) -> None:
+        connection, lease, data = self._connection, self._lease, self.unsent
+        if connection is None or connection.sock is None or lease is None:
+            return
+        try:
+            finish_connect(connection.sock, lease.backend.address)
+        except ConnectFailed as exc:
+            self._refused(lease, str(exc))
+            return
+        self.lanes.reactor.modify(connection.fd, READ)
+        self.lanes.reactor.handle(connection.fd, self.on_reply)
+        self._put_request(data)
+
+    def _put_request(self, data: bytes) -> None:
+        assert self._connection is not None
+        try:
+            sent = self._connection.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._resume("backend_ended")  # whether it may be sent again is for the task lane to decide
+            return
+        self._sent(data, sent)
+
+    def _sent(self, data: bytes, sent: int) -> None:
+        if sent < len(data):
+            self.unsent = data[sent:]
+            self._resume("backpressure")
+            return
+        self.unsent = b""
+        reactor = self.lanes.reactor
+        reactor.handle(self.fd, self.on_client_meanwhile)
+        reactor.arm(self, self.timeouts.response_s)
+        self._too_late = self._reply_too_slow
+
+    def on_client_meanwhile(self, mask: int) -> None:
+        """The client speaks while its answer is owed: the next request, or it is gone."""
+        try:
+            data = self._recv(RECV_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._client_gone()
+            return
+        self.buffer += data
+        if len(self.buffer) >= READ_AHEAD_BYTES:
+            self.lanes.reactor.unregister(self.fd)
+            self._reading = False
+
+    # Handing over
+
+    def _enter(self, data: bytes, why: str, refused: Refused | None = None) -> None:
+        """To the task lane, with nothing claimed. `data`: all that the client has said since the last exchange."""
+        self.buffer = b""
+        self.leave()
+        self.lanes.enter(self, data, why, refused)
+
+    def _enter_again(self, why: str) -> None:
+        """As _enter, for a request that was read already: the task lane reads it anew, from its first byte."""
+        self._enter(self.raw + self.payload + self.buffer, why)
+
+    def _give_up(self, why: str) -> None:
+        """Nothing was sent on this lease: let go of it and begin anew in the task lane."""
+        lease, connection = self._lease, self._connection
+        self._lease = self._connection = None
+        if connection is not None:
+            self.lanes.reactor.unregister(connection.fd)
+            connection.close()
+        if lease is not None:
+            self.lanes.router.release(lease)
+        self._enter_again(why)
+
+    def _refused(self, lease: Lease, why: str) -> None:
+        self.lanes.context.unreachable(lease.backend, why)
+        self._give_up("connect")
+
+    def _connect_too_slow(self) -> None:
+        assert self._lease is not None
+        self._refused(self._lease, f"no connection within {self.timeouts.connect_s:g}s")
+
+    def _reply_too_slow(self) -> None:
+        self._resume("slow_reply")
+
+    def _be_cut(self) -> None:
+        """The grace of a drain is over."""
+        if self._status:
+            self._cut_short("cut")
+        else:
+            self._resume("cut")
+
+    def _resume(self, why: str, data: bytes = b"") -> None:
+        """To the task lane, with the request wholly or partly sent. `data`: what has come of the response."""
+        lease, connection = self.release()
+        connection.buffer += data
+        self.leave()
+        self.lanes.resume(self, lease, connection, why)

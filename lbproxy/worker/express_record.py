@@ -1,0 +1,239 @@
+"""What the express lane knows of one client connection, and every way an exchange on it can end.
+
+One record per connection, used again for every exchange. The way there is express.py, the way back express_reply.py;
+all three are one class, split where a reader would pause. Knows deadlines and counting; decides nothing.
+"""
+
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lbproxy.drain import Lease
+from lbproxy.link.grid import Counter
+from lbproxy.model import BackendId, ListenerView
+from lbproxy.settings import PoolTimeouts
+from lbproxy.telemetry.access import AccessRecord
+from lbproxy.wire.head import RequestHead, ResponseHead
+from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.backends import BackendConnection
+from lbproxy.worker.reactor import NEVER, READ
+
+if TYPE_CHECKING:
+    from lbproxy.worker.lanes import Lanes
+
+CLIENT_CLOSED = 499  # in the log only
+
+
+class ExpressRecord:
+    __slots__ = (
+        "_bare",
+        "_body_left",
+        "_close_after",
+        "_connection",
+        "_from_head",
+        "_lease",
+        "_out",
+        "_reading",
+        "_recv",
+        "_reply_bytes",
+        "_send",
+        "_served_by",
+        "_status",
+        "_template",
+        "_too_late",
+        "began",
+        "buffer",
+        "deadline",
+        "facts",
+        "fd",
+        "head",
+        "lanes",
+        "payload",
+        "queued_at",
+        "raw",
+        "request_id",
+        "sock",
+        "timeouts",
+        "unsent",
+        "view",
+    )
+
+    lanes: "Lanes"
+    sock: socket.socket
+    fd: int
+    view: ListenerView
+    facts: ClientFacts
+    deadline: float
+    queued_at: float
+    buffer: bytes  # what the client said and nobody has used yet
+    # The request; as long as `_lease` is held, or the answer is not wholly sent.
+    raw: bytes  # its head, as it came
+    _bare: bytes  # the same if it has no body: then it is the whole request
+    head: RequestHead
+    payload: bytes
+    request_id: bytes
+    began: float
+    unsent: bytes  # what the backend has not taken yet
+    _template: tuple[bytes, bytes] | None  # what goes to the backend, before and behind the request id
+    timeouts: PoolTimeouts
+    _lease: Lease | None
+    _connection: BackendConnection | None
+    # The response.
+    _from_head: ResponseHead
+    _served_by: BackendId
+    _status: int
+    _reply_bytes: int
+    _body_left: int  # still to come from the backend
+    _out: bytes  # what the client has not taken yet
+    _close_after: bool
+    _reading: bool  # the client's descriptor is registered
+    _recv: Callable[[int], bytes]
+    _send: Callable[[bytes], int]
+    _too_late: Callable[[], None]  # what the deadline means in the present state
+
+    def __init__(self, lanes: "Lanes", sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+        self.lanes = lanes
+        self.sock = sock
+        self.fd = sock.fileno()
+        self._recv = sock.recv
+        self._send = sock.send
+        self.view = view
+        self.facts = facts
+        self.deadline = self.queued_at = NEVER
+        self.buffer = self.raw = self._bare = self.payload = self.unsent = self._out = b""
+        self._template = None
+        self._lease = None
+        self._connection = None
+        self._status = 0
+        self._reading = False
+        self._too_late = self.close
+
+    def on_request(self, mask: int) -> None:
+        raise NotImplementedError
+
+    def on_pipelined(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def is_idle(self) -> bool:
+        """Between two exchanges, with nothing of the next one here."""
+        return self._reading and self._lease is None and not self.buffer and not self._out
+
+    def begin(self) -> None:
+        """Wait for a request; `buffer` may hold one already."""
+        reactor = self.lanes.reactor
+        if self._reading:
+            reactor.handle(self.fd, self.on_request)
+        else:
+            self._reading = True
+            reactor.register(self.fd, READ, self.on_request)
+        reactor.arm(self, self.view.settings.timeouts.idle_s)
+        self._too_late = self.close
+        if self.buffer:
+            reactor.defer(self.on_pipelined)
+
+    def on_deadline(self) -> None:
+        self._too_late()
+
+    # Letting go
+
+    def leave(self) -> None:
+        """Off the reactor: the connection goes to the task lane, or is closed."""
+        reactor = self.lanes.reactor
+        reactor.unregister(self.fd)
+        reactor.disarm(self)
+        self._reading = False
+
+    def release(self) -> tuple[Lease, BackendConnection]:
+        """Lease and backend connection, off the reactor, for the task lane."""
+        lease, connection = self._lease, self._connection
+        assert lease is not None
+        assert connection is not None
+        self._lease = self._connection = None
+        self.lanes.reactor.unregister(connection.fd)
+        return lease, connection
+
+    def close(self) -> None:
+        """The client is done, or was silent for too long."""
+        self.leave()
+        self.sock.close()
+        self.lanes.closed(self)
+
+    def abort(self) -> None:
+        """A mistake of ours: the reactor calls this for whoever made it."""
+        self._let_backend_go(reusable=False)
+        self.close()
+
+    def _let_backend_go(self, *, reusable: bool) -> None:
+        """The backend's part is over: the lease is released, the connection kept for others or closed."""
+        connection, lease, lanes = self._connection, self._lease, self.lanes
+        if lease is None:
+            return
+        self._connection = self._lease = None
+        self._served_by = lease.backend.id
+        lanes.router.count(lease.backend.cell, Counter.REQUESTS)
+        if connection is not None:
+            if reusable:
+                lanes.backends.give_back(connection, registered=True)
+            else:
+                lanes.reactor.unregister(connection.fd)
+                connection.close()
+        lanes.router.release(lease)
+
+    # The ends of an exchange
+
+    def _done(self) -> None:
+        """The last byte of the answer is with the client."""
+        lanes = self.lanes
+        lanes.served += 1
+        if lanes.context.access.is_on:
+            self._record(None)
+        if self._close_after or lanes.stopping:
+            if self.buffer:
+                lanes.linger(self)  # it said more than it may: a reset could swallow the answer
+            else:
+                self.close()
+        else:
+            self._status = 0
+            self.begin()
+
+    def _client_gone(self) -> None:
+        """It has left while an answer was owed, or does not take it: the backend's work is abandoned."""
+        self._let_backend_go(reusable=False)
+        self._status = self._status or CLIENT_CLOSED
+        self._record("client_gone")
+        self.close()
+
+    def _cut_short(self, error: str) -> None:
+        """A part of the answer is out, and no more will come: its length tells the client that it is a part."""
+        if self._lease is not None:
+            self.lanes.router.count(self._lease.backend.cell, Counter.FAILED)
+        self._let_backend_go(reusable=False)
+        self._record(error)
+        self.close()
+
+    def _record(self, error: str | None) -> None:
+        access = self.lanes.context.access
+        if not access.is_on:
+            return
+        head, backend, reactor = self.head, self._served_by, self.lanes.reactor
+        access.add(
+            AccessRecord(
+                reactor.wall(self.began),
+                head.method,
+                head.host,
+                head.target,
+                self._status,
+                len(self.payload),
+                self._reply_bytes,
+                reactor.now - self.began,
+                backend.name,
+                backend.generation,
+                self.facts.ip,
+                self.request_id,
+                error,
+                b"".join(head.fields.get(b"referer", ())),
+                b"".join(head.fields.get(b"user-agent", ())),
+                head.minor,
+            )
+        )

@@ -1,0 +1,143 @@
+"""The two lanes of a worker, and the ways between them (DESIGN.md 4).
+
+Every client connection begins on the reactor, in the express lane. What is hard goes to a task, at one of two points:
+nothing claimed yet, or the request wholly or partly sent. When the exchange is over and the connection can be kept, it
+comes back. Knows who is where; knows no HTTP.
+"""
+
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+import trio
+
+from lbproxy.drain import Lease
+from lbproxy.model import ListenerView
+from lbproxy.wire.head import Refused
+from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.accept import Acceptor
+from lbproxy.worker.attempt import Begun
+from lbproxy.worker.backends import BackendConnection
+from lbproxy.worker.client import Client
+from lbproxy.worker.context import Context
+from lbproxy.worker.conversation import converse, linger, refuse
+from lbproxy.worker.exchange import Exchange
+from lbproxy.worker.express import ExpressClient
+from lbproxy.worker.express_record import ExpressRecord
+from lbproxy.worker.stream import SocketStream, StreamBroken
+
+OFF_VARIABLE = "LBPROXY_EXPRESS"  # =off: for tests, everything takes the task lane
+
+
+class Lanes:
+    """`acceptor` counts the connections."""
+
+    def __init__(self, context: Context, acceptor: Acceptor) -> None:
+        self.context = context
+        self.reactor = context.reactor
+        self.router = context.router
+        self.backends = context.backends
+        self.lines = context.lines
+        self.off = os.environ.get(OFF_VARIABLE) == "off"
+        self.stopping = False
+        self.served = 0
+        self.handed_over: dict[str, int] = {}
+        self._acceptor = acceptor
+        self._records: set[ExpressRecord] = set()
+        self._in_tasks: set[Client] = set()
+        self._emptied = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def connections(self) -> int:
+        return len(self._records)
+
+    async def run(self) -> None:
+        """Home of the task lane. Ends when it is stopped and every client is gone, or is cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            await self.context.stopping.wait()
+            if self._records:
+                await self._emptied.wait()
+
+    def stop(self) -> None:
+        """What is in hand is finished, who is idle goes now."""
+        self.stopping = True
+        self.context.stopping.set()
+        for record in list(self._records):
+            if record.is_idle:
+                record.close()
+        for client in self._in_tasks:
+            if client.idle_scope is not None:
+                client.idle_scope.cancel()
+
+    def open(self, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+        """A new client. The socket is ours from now on."""
+        record = ExpressClient(self, sock, view, facts)
+        self._records.add(record)
+        self._acceptor.opened(view)
+        record.begin()
+
+    def closed(self, record: ExpressRecord) -> None:
+        self._records.discard(record)
+        self._acceptor.closed(record.view)
+        if self.stopping and not self._records:
+            self._emptied.set()
+
+    # To the task lane
+
+    def enter(self, record: ExpressRecord, data: bytes, why: str, refused: Refused | None) -> None:
+        """With nothing claimed; `data` is what the client has said. `refused`: it gets only this answer."""
+        self._count(why)
+        client = self._client(record)
+        client.buffer += data
+        if refused is None:
+            self._spawn(record, client, partial(converse, self.context, client, stay=self.off))
+        else:
+            self._spawn(record, client, partial(refuse, self.context, client, refused))
+
+    def resume(self, record: ExpressRecord, lease: Lease, connection: BackendConnection, why: str) -> None:
+        """With the request wholly or partly sent."""
+        self._count(why)
+        client = self._client(record)
+        client.buffer += record.buffer
+        record.buffer = b""
+        with suppress(StreamBroken):  # what the backend said before it broke off decides
+            connection.stream.put(record.unsent)
+        # The time of a reply that is too slow is over, not begun anew.
+        timeouts = replace(record.timeouts, response_s=0.0) if why == "slow_reply" else record.timeouts
+        exchange = Exchange(self.context, client, record.head)
+        exchange.continue_with(record, Begun(lease, connection, timeouts))
+        self._spawn(record, client, partial(converse, self.context, client, exchange, stay=self.off))
+
+    def linger(self, record: ExpressRecord) -> None:
+        """The answer is sent and the connection ends, but the client has said more than it may."""
+        record.leave()
+        client = self._client(record)
+        self._spawn(record, client, partial(linger, client))
+
+    def _count(self, why: str) -> None:
+        self.handed_over[why] = self.handed_over.get(why, 0) + 1
+
+    def _client(self, record: ExpressRecord) -> Client:
+        return Client(SocketStream(record.sock), record.view, record.facts)
+
+    def _spawn(self, record: ExpressRecord, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
+        assert self._nursery is not None
+        self._in_tasks.add(client)
+        self._nursery.start_soon(self._run_task, record, client, serve)
+
+    async def _run_task(self, record: ExpressRecord, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
+        kept = False
+        try:
+            kept = await serve()
+        finally:
+            self._in_tasks.discard(client)
+            if kept and not self.stopping:
+                record.buffer = bytes(client.buffer)
+                record.begin()
+            else:
+                client.stream.close()
+                self.closed(record)

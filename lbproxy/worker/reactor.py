@@ -1,0 +1,191 @@
+"""Readiness and deadlines for the steady states: one epoll inside one Trio task (DESIGN.md 4).
+
+The only module that knows epoll. A descriptor is registered with a handler, a plain function of the event mask;
+handlers run one after the other in this task and never wait. Trio is asked only whether the epoll itself is readable,
+once per batch, so an event costs what epoll costs plus a share of one trip through Trio's loop.
+
+Deadlines are lazy. Each item keeps its own `deadline`; a heap keeps at most one live entry per item, at or before that
+deadline. Putting a deadline off, which every message does, is one comparison; only a deadline that comes sooner is
+pushed. (Not a FIFO per timeout value: an item that is put back at a FIFO's end waits behind younger ones and may
+fire as late as twice its time.)
+"""
+
+import itertools
+import select
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import Protocol
+
+import trio
+
+from lbproxy.telemetry.events import Event, Notice
+
+READ = select.EPOLLIN | select.EPOLLRDHUP
+WRITE = select.EPOLLOUT
+ERROR = select.EPOLLERR
+HANGUP = select.EPOLLHUP
+
+BATCH_EVENTS = 128  # handled before Trio's tasks get their turn
+FULL_ENOUGH = 8  # a batch of at least this many makes it worth asking again at once
+ROUNDS = 4
+TICK_S = 0.1  # how late a deadline may be noticed
+NEVER = float("inf")
+
+Handler = Callable[[int], None]
+
+
+class Timed(Protocol):
+    """What has a deadline. Begin with both at NEVER; only the reactor writes them."""
+
+    deadline: float
+    queued_at: float
+
+    def on_deadline(self) -> None: ...
+
+
+class Reactor:
+    """Register, modify and unregister from handlers or tasks of this thread alike.
+
+    What leaves must be unregistered before it is closed or handed to a task: a descriptor that stays, even with an
+    empty mask, reports hang-ups and spins. A handler may be called although there is nothing to do: a descriptor that
+    was closed and opened anew within a batch can get its predecessor's event.
+    """
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit = emit
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._heap: list[tuple[float, int, Timed]] = []
+        self._order = itertools.count()
+        self._dead = 0  # entries in the heap whose item was disarmed
+        self._deferred: deque[Callable[[], None]] = deque()
+        self.now = 0.0  # the clock, read once per batch
+        self._wall_offset = 0.0
+        self.longest_batch_s = 0.0
+
+    def register(self, fd: int, events: int, handler: Handler) -> None:
+        self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def handle(self, fd: int, handler: Handler) -> None:
+        """Another handler for a registered descriptor: costs no system call."""
+        self._handlers[fd] = handler
+
+    def modify(self, fd: int, events: int) -> None:
+        self._epoll.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def defer(self, callback: Callable[[], None]) -> None:
+        """Call it after the present batch: for work that would else keep everybody waiting, or call itself."""
+        self._deferred.append(callback)
+
+    def wall(self, at: float) -> float:
+        """The time of day (seconds of the epoch) of a clock reading."""
+        return at + self._wall_offset
+
+    # Deadlines
+
+    def arm(self, item: Timed, timeout_s: float) -> None:
+        """`item.on_deadline()` is called in `timeout_s`, unless it is armed again or disarmed before."""
+        item.deadline = deadline = self.now + timeout_s
+        if deadline < item.queued_at:
+            if item.queued_at != NEVER:
+                self._dead += 1  # the later entry is void
+            item.queued_at = deadline
+            heappush(self._heap, (deadline, next(self._order), item))
+
+    def disarm(self, item: Timed) -> None:
+        """Never, and let go of it: connections that come and go must not pile up here until their time would come."""
+        item.deadline = NEVER
+        if item.queued_at != NEVER:
+            item.queued_at = NEVER
+            self._dead += 1
+            if self._dead > 256 and self._dead > len(self._heap) // 2:
+                self._heap = [entry for entry in self._heap if entry[2].queued_at == entry[0]]
+                heapify(self._heap)
+                self._dead = 0
+
+    def fire_due(self) -> None:
+        heap, now = self._heap, self.now
+        while heap and heap[0][0] <= now:
+            at, _, item = heappop(heap)
+            if item.queued_at != at:
+                self._dead = max(0, self._dead - 1)
+                continue
+            item.queued_at = NEVER
+            if item.deadline > now:
+                if item.deadline != NEVER:
+                    item.queued_at = item.deadline
+                    heappush(heap, (item.deadline, next(self._order), item))
+                continue
+            item.deadline = NEVER
+            self._guarded(item.on_deadline)
+
+    # The loop
+
+    async def run(self) -> None:
+        """Until cancelled. Home of every handler."""
+        self.now = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tick)
+            fd = self._epoll.fileno()
+            while True:
+                if self._deferred:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(fd)
+                self.now = started = trio.current_time()
+                for _ in range(ROUNDS):
+                    if self._run_batch() < FULL_ENOUGH:
+                        break
+                    self.now = trio.current_time()
+                for _ in range(len(self._deferred)):
+                    self._guarded(self._deferred.popleft())
+                self.longest_batch_s = max(self.longest_batch_s, self.now - started)
+
+    def _run_batch(self) -> int:
+        handlers = self._handlers
+        ready = self._epoll.poll(0, BATCH_EVENTS)
+        for fd, mask in ready:
+            handler = handlers.get(fd)
+            if handler is None:
+                continue  # unregistered by a handler before it in this batch
+            try:
+                handler(mask)
+            except Exception:
+                self._broken(handler)
+        return len(ready)
+
+    async def _tick(self) -> None:
+        while True:
+            self.now = trio.current_time()
+            self._wall_offset = time.time() - self.now
+            await trio.sleep(TICK_S)
+            self.now = trio.current_time()
+            self.fire_due()
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:
+            self._broken(callback)
+
+    def _broken(self, callback: Callable[..., None]) -> None:
+        """Our own mistake, whatever it is, costs this connection and no other one."""
+        self._emit(Notice(f"a connection was dropped: {traceback.format_exc(limit=-4).strip()}"))
+        owner = getattr(callback, "__self__", None)
+        abort = getattr(owner, "abort", None)
+        if abort is not None:
+            try:
+                abort()
+            except Exception:
+                self._emit(Notice(f"and could not be closed: {traceback.format_exc(limit=-2).strip()}"))
+
+    def close(self) -> None:
+        self._epoll.close()

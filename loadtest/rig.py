@@ -1,0 +1,158 @@
+"""What the load tests share: lbproxy in front of the fast origin, reloads in the middle, a verdict at the end.
+
+Everything runs on the loopback, in processes of its own, and has an end.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import trio
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.serve import Serving, serving
+
+CONFIG = """
+[proxy]
+workers = {workers}
+
+[[listener]]
+address = "127.0.0.1:$port"
+
+[pool.web]
+command = "$origin --port {{port}}"
+size = {backends}
+
+[pool.web.health]
+path = "/healthz"
+
+[pool.web.reload]
+max_surge = {surge}
+
+[log]
+access = "off"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """One `lbproxy reload`, as its last line of JSON tells it."""
+
+    exit_code: int
+    took_s: float
+    verdict: dict[str, Any]
+    text: str
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0 and self.verdict.get("result") == "ok" and self.verdict.get("failed") == 0
+
+
+def arguments(what: str, **defaults: Any) -> argparse.Namespace:
+    """Options for the numbers that a load test has, and `--backends`, `--workers`, `--surge`, `--path`."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    defaults = {"backends": 4, "workers": "auto", "surge": 1, "path": "/"} | defaults
+    for name, value in defaults.items():
+        kind = str if isinstance(value, str) else type(value)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=value, help=" ")
+    return parser.parse_args()
+
+
+@contextmanager
+def proxied(options: argparse.Namespace) -> Iterator[Serving]:
+    workers = options.workers if str(options.workers).isdigit() else '"auto"'
+    text = CONFIG.format(workers=workers, backends=options.backends, surge=options.surge)
+    folder = Path(tempfile.mkdtemp(prefix="lbproxy-load-"))
+    try:
+        with serving(text, folder) as lb:
+            yield lb
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def url(lb: Serving, path: str) -> str:
+    return f"http://127.0.0.1:{lb.port}{path}"
+
+
+def need(program: str) -> None:
+    if shutil.which(program) is None:
+        sys.exit(f"{program} is not on PATH (Debian: apache2-utils, wrk)")
+
+
+async def output_of(command: list[str]) -> str:
+    """Run a load generator to its end; both of its outputs together."""
+    done = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+    return done.stdout.decode(errors="replace")
+
+
+async def reload(lb: Serving, *, limit_s: float = 120.0) -> Reloaded:
+    begun = trio.current_time()
+    with trio.fail_after(limit_s):
+        done = await trio.run_process(
+            lb.command("reload", "--json"), capture_stdout=True, capture_stderr=True, check=False
+        )
+    took_s = trio.current_time() - begun
+    text = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
+    verdict: dict[str, Any] = {}
+    for line in done.stdout.splitlines():
+        told = json.loads(line)
+        if told.get("event") == "reload.done":
+            verdict = told
+    return Reloaded(done.returncode, took_s, verdict, text)
+
+
+async def reloads_during(lb: Serving, count: int, finished: trio.Event, *, first_after_s: float) -> list[Reloaded]:
+    """`count` reloads with a short rest before each; those that begin after `finished` are left out."""
+    done: list[Reloaded] = []
+    for _ in range(count):
+        with trio.move_on_after(first_after_s):
+            await finished.wait()
+        if finished.is_set():
+            break
+        done.append(await reload(lb))
+    return done
+
+
+def environment() -> str:
+    """The line that makes figures comparable."""
+    return f"{os.cpu_count()} CPUs, Python {sys.version.split()[0]}, Linux {os.uname().release}"
+
+
+class Report:
+    """Lines for the reader; promises that were broken end the command with 1."""
+
+    def __init__(self, title: str) -> None:
+        self._broken: list[str] = []
+        print(f"{title}  ({environment()})")
+
+    def line(self, name: str, value: object) -> None:
+        print(f"  {name:<28} {value}", flush=True)
+
+    def promise(self, kept: bool, what: str) -> None:
+        if not kept:
+            self._broken.append(what)
+
+    def reloads(self, done: list[Reloaded], wanted: int) -> None:
+        took = ", ".join(f"{one.took_s:.1f}" for one in done)
+        self.line("reloads during the load", f"{len(done)} of {wanted} ({took} s)")
+        self.promise(
+            len(done) == wanted, f"only {len(done)} of {wanted} reloads fell into the load: give it more requests"
+        )
+        for one in done:
+            self.promise(one.ok, f"a reload ended with {one.exit_code}: {one.text.strip()[-600:]}")
+
+    def end(self) -> NoReturn:
+        for what in self._broken:
+            print(f"BROKEN: {what}")
+        print("promise kept" if not self._broken else "promise broken")
+        sys.exit(1 if self._broken else 0)

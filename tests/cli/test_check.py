@@ -1,0 +1,54 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lbproxy.cli.main import run
+
+GOOD = """
+[[listener]]
+address = ":8080"
+
+[pool.web]
+command = "true {port}"
+"""
+BAD = GOOD.replace("command", "comand") + 'balance = "least_con"\n'
+
+
+@pytest.fixture(autouse=True)
+def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_good_file_is_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lb.toml").write_text(GOOD)
+    assert run(["check", "-c", "lb.toml"]) == 0
+    assert capsys.readouterr().out == "lb.toml: ok: 1 listener, 1 pool\n"
+    assert run(["check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "path": "./lb.toml", "errors": []}
+
+
+def test_every_mistake_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lb.toml").write_text(BAD)
+    assert run(["-c", "lb.toml", "check"]) == 78
+    out = capsys.readouterr().out
+    assert "lb.toml:6:1: error: unknown key 'comand' in [pool.web] (did you mean 'command'?)" in out
+    assert "lb.toml:7:1: error: pool.web.balance: " in out
+
+
+def test_mistakes_have_their_places_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lb.toml").write_text(BAD)
+    assert run(["check", "--json"]) == 78
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is False
+    assert {"file", "line", "column", "message", "source"} == set(answer["errors"][0])
+
+
+def test_a_file_that_is_not_there_is_invalid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check"]) == 78
+    assert capsys.readouterr().out.startswith("./lb.toml: error: cannot be read")
+
+
+def test_the_effective_configuration_is_not_there_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "--effective"]) == 1
+    assert capsys.readouterr().err == "lbproxy: 'check --effective' is not supported yet\n"

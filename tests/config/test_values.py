@@ -1,0 +1,133 @@
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbproxy.address import Address
+from lbproxy.config import values
+
+READ: list[tuple[Callable[[object], Any], object, object]] = [
+    (values.words, "uvicorn app:app --port {port}", ["uvicorn", "app:app", "--port", "{port}"]),
+    (values.words, "sh -c 'a b'", ["sh", "-c", "a b"]),
+    (values.words, ["a", "b c", ""], ["a", "b c", ""]),
+    (values.address, ":8080", Address(port=8080)),
+    (values.address, "0.0.0.0:80", Address("0.0.0.0", 80)),
+    (values.address, "[::1]:80", Address("::1", 80)),
+    (values.address, "localhost:80", Address("localhost", 80)),
+    (values.address, "unix:/run/a.sock", Address(path="/run/a.sock")),
+    (values.target, "127.0.0.1:9000", Address("127.0.0.1", 9000)),
+    (values.network, "127.0.0.0/8", "127.0.0.0/8"),
+    (values.network, "::1", "::1/128"),
+    (values.statuses, "200-399", ((200, 399),)),
+    (values.statuses, "200, 204", ((200, 200), (204, 204))),
+    (values.statuses, "200", ((200, 200),)),
+    (values.port_range, "20000-29999", (20_000, 29_999)),
+    (values.surge, 2, (2, False)),
+    (values.surge, "100%", (100, True)),
+    (values.stop_signal, "TERM", 15),
+    (values.stop_signal, "SIGINT", 2),
+    (values.close_code, 1012, 1012),
+    (values.close_code, 4999, 4999),
+    (values.close_reason, "é" * 61, "é" * 61),
+    (values.hash_key, "header:X-User", "header:X-User"),
+    (values.hash_key, "cookie:sid", "cookie:sid"),
+    (values.route_host, "API.example.com", "api.example.com"),
+    (values.route_host, "[::1]", "[::1]"),
+    (values.route_path, "/v1/", "/v1/"),
+    (values.probe_path, "/healthz?full=1", "/healthz?full=1"),
+    (values.count_or_auto, "auto", "auto"),
+    (values.count_or_auto, 4, 4),
+]
+
+REFUSED: list[tuple[Callable[[object], Any], object, str]] = [
+    (values.text, 8, 'expected a string, got 8 (write "8")'),
+    (values.text, True, "expected a string, got true"),
+    (values.text, "a\0", "a NUL byte cannot stand here"),
+    (values.filled, "", "must not be empty"),
+    (
+        values.label,
+        'a"b',
+        "expected up to 100 visible ASCII characters without quotes, backslashes and spaces, got 'a\"b'",
+    ),
+    (values.variable, "A=B", "expected the name of an environment variable, got 'A=B'"),
+    (values.whole(1), 0, "expected a whole number, at least 1, got 0"),
+    (values.whole(1), True, "expected a whole number, at least 1, got true"),
+    (values.whole(0), 1.5, "expected a whole number, at least 0, got 1.5"),
+    (values.whole(0), "7", "expected a whole number, at least 0, got '7' (write 7)"),
+    (values.count_or_auto, 0, 'expected a whole number from 1 to 1000 or "auto", got 0'),
+    (values.count_or_auto, "4", "expected a whole number from 1 to 1000 or \"auto\", got '4' (write 4)"),
+    (values.count_or_auto, ", got", "expected a whole number from 1 to 1000 or \"auto\", got ', got'"),
+    (values.words, "echo 'a", "cannot be split into words: no closing quotation"),
+    (values.words, "  ", "is empty"),
+    (values.words, [], "is empty"),
+    (values.words, [""], "is empty"),
+    (values.words, 8, "expected a string or a list of strings, got 8"),
+    (values.words, ["a", 1], 'expected a string, got 1 (write "1")'),
+    (values.placeholders, "{prt}", "unknown placeholder {prt} (did you mean '{port}'?)"),
+    (
+        values.placeholders,
+        "${HOME}",
+        "unknown placeholder {HOME} (there is {port} {host} {socket} {fd} {slot} {generation}; "
+        "a brace is written {{ or }})",
+    ),
+    (values.placeholders, "a{", "a single '{' in 'a{' (a brace itself is written '{{')"),
+    (values.placeholders, "{{}", "a single '}' in '{{}' (a brace itself is written '}}')"),
+    (values.address, "8080", "expected host:port, :port, [v6]:port or unix:/path, got '8080'"),
+    (values.address, 8080, 'expected a string, got 8080 (write "8080"), got 8080'),
+    (values.address, ":0", "expected a port from 1 to 65535, got ':0'"),
+    (values.address, "::1:80", "an IPv6 address stands in brackets, as in '[::1]:8080', got '::1:80'"),
+    (values.address, "256.0.0.1:80", "'256.0.0.1' is neither an IP address nor a host name"),
+    (values.address, "http://a:80", "an IPv6 address stands in brackets, as in '[::1]:8080', got 'http://a:80'"),
+    (values.target, ":9000", "a target needs a host, got ':9000' (write \"127.0.0.1:9000\")"),
+    (values.network, "10.0.0.0/33", "expected a network such as 10.0.0.0/8 or an IP address, got '10.0.0.0/33'"),
+    (values.network, "10.0.0.1/8", "'10.0.0.1/8' has bits set behind its prefix (write \"10.0.0.0/8\")"),
+    (values.statuses, 200, 'expected status codes such as "200-399" or "200,204", got 200 (write "200")'),
+    (values.statuses, "399-200", 'expected status codes such as "200-399" or "200,204", got \'399-200\''),
+    (values.statuses, "2xx", 'expected status codes such as "200-399" or "200,204", got \'2xx\''),
+    (values.port_range, "80-90", "expected a range of ports from 1024 to 65535 such as \"20000-29999\", got '80-90'"),
+    (values.port_range, 8080, 'expected a range of ports from 1024 to 65535 such as "20000-29999", got 8080'),
+    (values.surge, 0, 'expected a whole number, at least 1, or a percentage such as "100%", got 0'),
+    (values.surge, "2", "expected a whole number, at least 1, or a percentage such as \"100%\", got '2' (write 2)"),
+    (values.surge, "0%", "expected a whole number, at least 1, or a percentage such as \"100%\", got '0%'"),
+    (values.stop_signal, "STOP", "expected HUP, INT, QUIT, KILL, USR1, USR2, TERM or WINCH, got 'STOP'"),
+    (values.close_code, 1000, "expected 1001, 1012 or a number from 3000 to 4999, got 1000"),
+    (values.close_reason, "é" * 62, "expected at most 123 bytes, got 124"),
+    (values.hash_key, "header:", "expected client_ip, path, header:NAME or cookie:NAME, got 'header:'"),
+    (
+        values.route_host,
+        "*.example.com",
+        "expected a host name such as \"api.example.com\", without scheme, port or wildcard, got '*.example.com'",
+    ),
+    (values.route_path, "v1", "expected the beginning of a path such as \"/v1/\", got 'v1'"),
+    (values.probe_path, "/a b", "expected a path such as \"/healthz\", got '/a b'"),
+]
+
+
+def name_of(case: object) -> str | None:
+    return getattr(case, "__qualname__", None)
+
+
+@pytest.mark.parametrize(("read", "value", "meant"), READ, ids=name_of)
+def test_a_value_is_read_as_it_is_meant(read: Callable[[object], Any], value: object, meant: object):
+    assert read(value) == meant
+
+
+@pytest.mark.parametrize(("read", "value", "message"), REFUSED, ids=name_of)
+def test_a_wrong_value_is_told_what_was_expected(read: Callable[[object], Any], value: object, message: str):
+    with pytest.raises(ValueError) as caught:
+        read(value)
+    assert str(caught.value) == message
+
+
+def test_double_braces_are_no_placeholders():
+    assert values.placeholders("{{x}} {port}{slot} {{{host}}}") == ["port", "slot", "host"]
+
+
+@given(st.text() | st.integers() | st.floats() | st.booleans() | st.lists(st.text() | st.integers()) | st.just({}))
+def test_whatever_comes_is_read_or_a_value_error(value: object):
+    for read in {read for read, *_ in READ + REFUSED if read is not values.placeholders}:
+        with contextlib.suppress(ValueError):
+            read(value)

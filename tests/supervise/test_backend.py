@@ -1,0 +1,441 @@
+import os
+import signal
+import socket
+import sys
+from dataclasses import replace
+
+import pytest
+import trio
+import trio.testing
+from support.children import PYTHON, QUICK, QUICK_RESTART, is_running, pool, server_pool, stage, wait_state
+from support.trio_test import trio_test
+
+from lbproxy.model import State
+from lbproxy.policy.lifecycle import IllegalTransition
+from lbproxy.settings import RestartSettings
+from lbproxy.supervise.backend import NotReady
+from lbproxy.supervise.session import members
+from lbproxy.telemetry.events import (
+    BackendExited,
+    BackendFailed,
+    BackendNotReady,
+    BackendProved,
+    BackendReady,
+    BackendStarting,
+    BackendStopped,
+    BackendUnhealthy,
+)
+
+DEAF = "import signal; signal.signal(15, signal.SIG_IGN); print('deaf'); signal.pause()"
+
+LISTEN_WHEN_TOLD = """
+import os, socket, sys, time
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+server = socket.socket()
+server.bind((os.environ["HOST"], int(os.environ["PORT"])))
+server.listen()
+time.sleep(60)
+"""
+
+
+@trio_test
+async def test_it_starts_becomes_ready_and_stops():
+    async with stage() as here:
+        backend = here.backend(server_pool())
+        states = []
+        backend.on_change = lambda member: states.append(member.backend.state)
+        await backend.wait_ready()
+        pid = backend.backend.pid
+        assert is_running(pid)
+        assert await backend.stop() == "TERM"
+        assert not is_running(pid)
+        assert states == [State.STARTING, State.READY, State.STOPPING]
+        kinds = (BackendStarting, BackendReady, BackendStopped)
+        assert [type(event) for event in here.events if isinstance(event, kinds)] == list(kinds)
+        assert not here.named(BackendExited)
+        assert await backend.stop() == "TERM"
+
+
+@trio_test
+async def test_it_is_proved_after_it_has_stayed_ready():
+    async with stage() as here:
+        backend = here.backend(server_pool(), reload="r1")
+        await backend.wait_ready()
+        began = trio.current_time()
+        await backend.wait_proved(0.3)
+        assert 0.2 < trio.current_time() - began < 5.0
+        assert here.named(BackendProved)[0].reload == "r1"
+
+
+@trio_test
+async def test_a_failed_probe_starts_the_proof_anew(tmp_path):
+    answer = tmp_path / "answer"
+    async with stage() as here:
+        slow = replace(QUICK, interval_s=0.05, fall=1000)
+        backend = here.backend(server_pool(str(answer), health=slow), reload="r1")
+        await backend.wait_ready()
+        answer.write_text("500 no")
+        with trio.move_on_after(0.5) as limit:
+            await backend.wait_proved(0.2)
+        assert limit.cancelled_caught
+        answer.write_text("200 yes")
+        await backend.wait_proved(0.2)
+
+
+@trio_test
+async def test_one_that_falls_while_it_is_proved_is_not_ready_and_the_answer_is_shown(tmp_path):
+    answer = tmp_path / "answer"
+    async with stage() as here:
+        backend = here.backend(server_pool(str(answer)), reload="r1")
+        await backend.wait_ready()
+        answer.write_text("500 database is away")
+        with pytest.raises(NotReady, match=r"unhealthy.*GET / answered 500: 'database is away'"):
+            await backend.wait_proved(60.0)
+        assert len(here.named(BackendNotReady)) == 1
+
+
+@trio_test
+async def test_one_whose_probe_never_passes_is_not_ready_in_time_and_the_answer_is_shown(tmp_path):
+    answer = tmp_path / "answer"
+    answer.write_text("500 no such table: users")
+    async with stage() as here:
+        health = replace(QUICK, start_timeout_s=0.6)
+        backend = here.backend(server_pool(str(answer), health=health), reload="r1")
+        with pytest.raises(NotReady, match=r"not ready within 0.6s: GET / answered 500: 'no such table: users'"):
+            await backend.wait_proved(1.0)
+        await wait_state(backend, State.FAILED)
+        assert len(here.named(BackendStarting)) == 1
+        assert len(here.named(BackendNotReady)) == 1
+        await backend.stop()
+
+
+@trio_test
+async def test_one_that_dies_on_trial_is_tried_once_more_with_another_port_and_then_given_up():
+    async with stage() as here:
+        backend = here.backend(pool(*PYTHON, "import sys; print('no module named app'); sys.exit(3)"), reload="r1")
+        with pytest.raises(NotReady, match=r"exit code 3 before it was ready, twice") as caught:
+            await backend.wait_proved(1.0)
+        assert caught.value.output == ("no module named app",)
+        first, second = here.named(BackendStarting)
+        assert first.address != second.address
+        assert [event.restart_in_s for event in here.named(BackendExited)] == [0.0, None]
+        assert backend.backend.state is State.FAILED
+        assert await backend.stop() == "not running"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"command": ("uvicron",)}, r"command not found: 'uvicron' \(PATH is "),
+        ({"command": ("./no-such",)}, r"command not found: './no-such' \(in /\)"),
+        ({"command": ("/etc/passwd",)}, r"not executable: /etc/passwd"),
+        ({"command": ("true",), "directory": "/nowhere"}, r"directory is gone: /nowhere"),
+        ({"command": ("true",), "user": "nobody-at-all"}, r"user unknown: 'nobody-at-all'"),
+        ({"command": ("true", "{socket}")}, r"\{socket\} has no value with this 'bind'"),
+    ],
+)
+@trio_test
+async def test_what_cannot_be_started_says_why_in_one_line(changes, reason):
+    async with stage() as here:
+        backend = here.backend(replace(pool(), **changes), reload="r")
+        with pytest.raises(NotReady, match=reason) as caught:
+            await backend.wait_proved(1.0)
+        assert "\n" not in caught.value.why
+        (exited,) = here.named(BackendExited)
+        assert exited.how == caught.value.why
+        assert exited.pid is None
+
+
+@trio_test
+async def test_an_unreadable_program_format_is_one_line_too(tmp_path):
+    program = tmp_path / "program"
+    program.write_bytes(b"\x00\x01garbage")
+    program.chmod(0o755)
+    async with stage() as here:
+        backend = here.backend(pool(str(program)), reload="r")
+        with pytest.raises(NotReady, match=r"cannot execute .*program: Exec format error"):
+            await backend.wait_proved(1.0)
+
+
+@trio_test
+async def test_no_free_port_is_said():
+    async with stage() as here:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            here.services.ports.change(port, port)
+            backend = here.backend(server_pool(), reload="r")
+            with pytest.raises(NotReady, match=f"no free port in {port}-{port}"):
+                await backend.wait_proved(1.0)
+
+
+@trio_test
+async def test_a_crash_is_answered_by_a_restart_and_the_output_is_kept():
+    async with stage() as here:
+        backend = here.backend(server_pool())
+        await backend.wait_ready()
+        os.kill(backend.backend.pid, signal.SIGKILL)
+        await wait_state(backend, State.READY, after=1)
+        (exited,) = here.named(BackendExited)
+        assert exited.how == "signal SIGKILL"
+        assert exited.output == ("listening",)
+        assert 0.0 < exited.restart_in_s <= 0.05
+        assert [line.text for line in backend.output.last(10)] == ["listening", "listening"]
+        assert backend.backend.restarts == 1
+
+
+@trio_test
+async def test_a_dead_backend_is_told_before_its_last_words_are_read():
+    code = (
+        "import os, socket, time; s = socket.socket(); s.bind(('127.0.0.1', int(os.environ['PORT']))); s.listen();"
+        "os.fork() or (os.setsid(), s.close(), time.sleep(8), os._exit(0)); time.sleep(60)"
+    )
+    async with stage() as here:
+        backend = here.backend(pool(*PYTHON, code, health=replace(QUICK, path=None)))
+        await backend.wait_ready()
+        said_at = []
+        backend.on_change = lambda member: said_at.append(len(here.named(BackendExited)))
+        (daemon,) = [pid for pid in _children_of(backend.backend.pid)]
+        os.kill(backend.backend.pid, signal.SIGKILL)
+        await wait_state(backend, State.READY, after=1)
+        assert said_at[0] == 0
+        os.kill(daemon, signal.SIGKILL)
+        for pid in _children_of(backend.backend.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(word) for word in file.read().split()]
+
+
+@trio_test
+async def test_one_that_keeps_dying_is_given_up():
+    async with stage() as here:
+        restart = RestartSettings(backoff_first_s=0.01, backoff_max_s=0.02, give_up_crashes=3, give_up_within_s=60.0)
+        backend = here.backend(pool("false", restart=restart))
+        await wait_state(backend, State.FAILED)
+        (failed,) = here.named(BackendFailed)
+        assert failed.crashes == 3
+        assert [event.restart_in_s is None for event in here.named(BackendExited)] == [False, False, True]
+        with pytest.raises(NotReady, match="exit code 1 before it was ready"):
+            await backend.wait_ready()
+        assert await backend.stop() == "not running"
+
+
+@trio_test
+async def test_a_late_one_that_is_not_on_trial_backs_off_and_tries_again(tmp_path):
+    answer = tmp_path / "answer"
+    answer.write_text("500 no")
+    async with stage() as here:
+        backend = here.backend(server_pool(str(answer), health=replace(QUICK, start_timeout_s=0.5)))
+        with pytest.raises(NotReady, match="not ready within"):
+            await backend.wait_ready()
+        answer.unlink()
+        await wait_state(backend, State.READY, after=1)
+
+
+@trio_test
+async def test_one_that_ignores_term_is_killed_after_its_time():
+    async with stage() as here:
+        backend = here.backend(pool(*PYTHON, DEAF, restart=replace(QUICK_RESTART, stop_timeout_s=0.2)))
+        await backend.output.wait_newer(0)
+        assert await backend.stop() == "KILL"
+
+
+@trio_test
+async def test_kill_does_not_wait_for_the_stop_timeout():
+    async with stage() as here:
+        backend = here.backend(pool(*PYTHON, DEAF, restart=replace(QUICK_RESTART, stop_timeout_s=600.0)))
+        await backend.output.wait_newer(0)
+        backend.kill()
+        assert await backend.stop() == "KILL"
+
+
+@trio_test
+async def test_kill_ends_a_stop_that_waits():
+    async with stage() as here:
+        backend = here.backend(pool(*PYTHON, DEAF, restart=replace(QUICK_RESTART, stop_timeout_s=600.0)))
+        await backend.output.wait_newer(0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.stop)
+            await trio.testing.wait_all_tasks_blocked()
+            backend.kill()
+
+
+@trio_test
+async def test_an_exit_that_was_asked_for_tells_its_code():
+    code = "import signal, sys; signal.signal(15, lambda *_: sys.exit(0)); print('up'); signal.pause()"
+    async with stage() as here:
+        backend = here.backend(pool(*PYTHON, code))
+        await backend.output.wait_newer(0)
+        assert await backend.stop() == "exit code 0"
+        assert not here.named(BackendExited)
+
+
+@trio_test
+async def test_the_stop_signal_is_the_configured_one():
+    code = "import signal, sys; signal.signal(2, lambda *_: sys.exit(9)); print('up'); signal.pause()"
+    async with stage() as here:
+        backend = here.backend(pool(*PYTHON, code, restart=replace(QUICK_RESTART, stop_signal=2)))
+        await backend.output.wait_newer(0)
+        assert await backend.stop() == "exit code 9"
+
+
+@trio_test
+async def test_nothing_of_a_shell_with_a_background_app_is_left():
+    async with stage() as here:
+        command = ("sh", "-c", f'{sys.executable} -I -S -u -c "{DEAF}" & wait')
+        backend = here.backend(pool(*command, restart=replace(QUICK_RESTART, stop_timeout_s=0.2)))
+        await backend.output.wait_newer(0)
+        pid = backend.backend.pid
+        assert len(members([pid])) == 2
+        await backend.stop()
+        assert members([pid]) == []
+
+
+@trio_test
+async def test_an_app_behind_a_shell_gets_its_time_to_finish():
+    async with stage() as here:
+        slow = (
+            "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(0.3), print('done'), sys.exit(0)));"
+            "print('up'); signal.pause()"
+        )
+        backend = here.backend(pool("sh", "-c", f'{sys.executable} -I -S -u -c "{slow}" & wait'))
+        await backend.output.wait_newer(0)
+        await backend.stop()
+        assert backend.output.last(1)[0].text == "done"
+
+
+@trio_test
+async def test_leftovers_of_a_crash_are_killed():
+    async with stage() as here:
+        backend = here.backend(pool("sh", "-c", "sleep 600 & echo up; wait"))
+        await backend.output.wait_newer(0)
+        pid = backend.backend.pid
+        os.kill(pid, signal.SIGKILL)
+        while not here.named(BackendExited):
+            await backend._news.wait()
+        assert members([pid]) == []
+
+
+@trio_test
+async def test_cancelling_it_leaves_no_process():
+    async with stage() as here:
+        backend = here.backend(pool("sh", "-c", f'{sys.executable} -I -S -u -c "{DEAF}" & wait'))
+        await backend.output.wait_newer(0)
+        pid = backend.backend.pid
+        here.nursery.cancel_scope.cancel()
+    assert members([pid]) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)  # not even a zombie
+
+
+@trio_test
+async def test_it_can_be_stopped_before_it_runs():
+    async with stage() as here:
+        backend = here.backend(server_pool())
+        assert await backend.stop() == "not running"
+        await trio.testing.wait_all_tasks_blocked()
+        assert not here.named(BackendStarting)
+
+
+@trio_test
+async def test_it_can_be_stopped_in_its_back_off():
+    async with stage() as here:
+        backend = here.backend(pool("false", restart=RestartSettings(backoff_first_s=600.0, backoff_max_s=600.0)))
+        await wait_state(backend, State.BACKOFF)
+        await backend.stop()
+        assert backend.backend.state is State.STOPPING
+
+
+@trio_test
+async def test_one_that_dies_while_draining_is_not_started_again():
+    async with stage() as here:
+        backend = here.backend(server_pool())
+        await backend.wait_ready()
+        backend.drain()
+        os.kill(backend.backend.pid, signal.SIGKILL)
+        await backend._ended.wait()
+        assert backend.backend.state is State.STOPPING
+        assert here.named(BackendExited)[0].restart_in_s is None
+        with pytest.raises(IllegalTransition):
+            backend.take_back()
+        assert await backend.stop() == "not running"
+
+
+@trio_test
+async def test_ready_means_our_child_and_not_a_stranger_on_its_port():
+    async with stage() as here:
+        stranger = socket.socket()
+
+        def take_the_port(member):
+            if member.backend.address is not None and stranger.getsockname()[1] == 0:
+                stranger.bind((member.backend.address.host, member.backend.address.port))
+                stranger.listen()
+
+        flag = f"/tmp/lbproxy-test-{os.getpid()}-never"
+        settings = pool(*PYTHON, LISTEN_WHEN_TOLD, flag, health=replace(QUICK, path=None))
+        backend = here.backend(settings, reload="r1")
+        backend.on_change = take_the_port
+        while not here.named(BackendExited):
+            await backend._news.wait()
+        (exited,) = here.named(BackendExited)
+        assert f"held by pid {os.getpid()}" in exited.how
+        assert exited.restart_in_s == 0.0
+        while len(here.named(BackendStarting)) < 2:
+            await backend._news.wait()
+        first, second = here.named(BackendStarting)
+        assert first.address != second.address
+        assert not here.named(BackendReady)
+        stranger.close()
+
+
+@trio_test
+async def test_one_that_dies_because_its_port_was_taken_gets_another(tmp_path):
+    flag = tmp_path / "go"
+    async with stage() as here:
+        stranger = socket.socket()
+
+        def take_the_port(member):
+            if member.backend.address is not None and not flag.exists():
+                stranger.bind((member.backend.address.host, member.backend.address.port))
+                stranger.listen()
+                flag.touch()
+
+        no_probe_yet = replace(QUICK, path="/")  # the stranger never answers; a TCP probe would find it first
+        settings = pool(*PYTHON, LISTEN_WHEN_TOLD, str(flag), health=no_probe_yet)
+        backend = here.backend(settings, trial=False)
+        backend.on_change = take_the_port
+        while len(here.named(BackendStarting)) < 2:
+            await backend._news.wait()
+        first, second = here.named(BackendStarting)
+        assert first.address != second.address
+        (exited,) = here.named(BackendExited)
+        assert exited.how == "exit code 1"
+        assert exited.restart_in_s == 0.0
+        assert backend.backend.restarts == 0
+        stranger.close()
+
+
+@trio_test
+async def test_the_last_lines_of_a_failed_start_are_told():
+    async with stage() as here:
+        backend = here.backend(pool("sh", "-c", "for i in $(seq 30); do echo line $i; done; exit 3"), reload="r")
+        with pytest.raises(NotReady) as caught:
+            await backend.wait_proved(1.0)
+        assert caught.value.output == tuple(f"line {n}" for n in range(11, 31))
+
+
+@trio_test
+async def test_live_settings_replace_those_of_the_generation(tmp_path):
+    answer = tmp_path / "answer"
+    async with stage() as here:
+        backend = here.backend(server_pool(str(answer), health=replace(QUICK, interval_s=600.0)))
+        await backend.wait_ready()
+        answer.write_text("500 no")
+        backend.update(replace(backend.settings, health=QUICK))
+        await wait_state(backend, State.UNHEALTHY)
+        assert here.named(BackendUnhealthy)[0].why == "GET / answered 500: 'no'"

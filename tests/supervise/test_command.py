@@ -1,0 +1,97 @@
+import os
+import sys
+
+import pytest
+from support.children import generation, pool
+
+from lbproxy.address import Address
+from lbproxy.model import BackendId
+from lbproxy.supervise.account import Account, CannotStart
+from lbproxy.supervise.command import environment, filled, find_program, order_for
+from lbproxy.supervise.place import Place
+
+ID = BackendId("web", 3, 7)
+TCP = Place(Address("127.0.0.1", 20001), {"port": "20001", "host": "127.0.0.1"}, {"PORT": "20001", "HOST": "127.0.0.1"})
+
+
+def env_of(monkeypatch, *, place=TCP, account=None, env=(), **inherited):
+    for name, value in inherited.items():
+        monkeypatch.setenv(name, value)
+    return environment(ID, generation(pool("true", env=env)), place, account)
+
+
+def test_placeholders_are_filled_wherever_they_stand():
+    values = {"port": "1", "slot": "3"}
+    assert filled("--bind=h:{port}/{slot}{slot}", values) == "--bind=h:1/33"
+    assert filled('{"json": {}} {PORT} {{port}}', values) == '{"json": {}} {PORT} {1}'
+
+
+def test_a_placeholder_without_a_value_is_refused():
+    with pytest.raises(CannotStart, match=r"\{fd\} has no value"):
+        filled("{fd}", {"port": "1"})
+
+
+def test_the_order_has_the_filled_words_and_the_programs_path():
+    order = order_for(ID, generation(pool("sh", "-c", "{host}:{port} {slot} {generation}")), TCP, None)
+    assert order.command[0].endswith("/sh")
+    assert order.command[1:] == ("-c", "127.0.0.1:20001 3 7")
+    assert order.directory == "/"
+
+
+def test_the_environment_is_that_of_the_contract(monkeypatch):
+    env = env_of(monkeypatch)
+    expected = {"PORT": "20001", "HOST": "127.0.0.1", "LBPROXY_POOL": "web", "LBPROXY_SLOT": "3"} | {
+        "LBPROXY_GENERATION": "7",
+        "NODE_APP_INSTANCE": "2",
+        "PYTHONUNBUFFERED": "1",
+        "WEB_CONCURRENCY": "1",
+        "PATH": os.environ["PATH"],
+    }
+    assert {name: env[name] for name in expected} == expected
+
+
+def test_env_may_set_web_concurrency_and_what_we_inherited_does_not(monkeypatch):
+    assert env_of(monkeypatch, WEB_CONCURRENCY="4")["WEB_CONCURRENCY"] == "1"
+    assert env_of(monkeypatch, env=(("WEB_CONCURRENCY", "4"),))["WEB_CONCURRENCY"] == "4"
+
+
+def test_env_does_not_change_where_it_is_to_listen(monkeypatch):
+    env = env_of(monkeypatch, env=(("PORT", "80"), ("LBPROXY_SLOT", "9"), ("A", "b")))
+    assert (env["PORT"], env["LBPROXY_SLOT"], env["A"]) == ("20001", "3", "b")
+
+
+def test_what_was_meant_for_lbproxy_is_not_passed_on(monkeypatch):
+    unix = Place(Address(path="/s"), {"socket": "/s"}, {"LBPROXY_SOCKET": "/s"})
+    env = env_of(monkeypatch, place=unix, PORT="8080", HOST="0", LISTEN_FDS="2", LISTEN_PID="1", NOTIFY_SOCKET="/n")
+    assert not {"PORT", "HOST", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"} & set(env)
+    assert env["LBPROXY_SOCKET"] == "/s"
+
+
+def test_a_user_gets_a_home_and_a_name_unless_env_says_otherwise(monkeypatch):
+    account = Account("www", 33, 33, (33,), "/var/www")
+    env = env_of(monkeypatch, account=account, env=(("HOME", "/srv"),))
+    assert (env["HOME"], env["USER"], env["LOGNAME"]) == ("/srv", "www", "www")
+
+
+def test_a_program_is_found_in_the_directory_and_on_the_path(tmp_path):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "run"
+    program.write_text("#!/bin/sh\n")
+    for word in ("bin/run", "./bin/run", str(program)):
+        with pytest.raises(CannotStart, match="not executable"):
+            find_program(word, str(tmp_path), "")
+    program.chmod(0o755)
+    for word in ("bin/run", "./bin/run", str(program)):
+        assert os.path.samefile(find_program(word, str(tmp_path), ""), program)
+    assert os.path.samefile(find_program("run", str(tmp_path), "/nowhere:bin"), program)
+
+
+def test_a_directory_is_no_program(tmp_path):
+    with pytest.raises(CannotStart, match="not executable"):
+        find_program("/etc", "/", "")
+    with pytest.raises(CannotStart, match="command not found: 'etc'"):
+        find_program("etc", "/", "/")
+
+
+def test_python_itself_is_found():
+    assert find_program(sys.executable, "/", "") == sys.executable

@@ -1,0 +1,175 @@
+import errno
+import os
+import resource
+import socket
+from dataclasses import replace
+
+import pytest
+import trio
+from support.trio_test import trio_test
+
+from lbproxy.address import Address
+from lbproxy.settings import HealthSettings
+from lbproxy.supervise.probe import Answer, probe, read_status
+
+HTTP = HealthSettings(path="/healthz", timeout_s=2.0)
+
+
+async def asked(reply, health=HTTP):
+    """What a probe says of a server that reads the request, sends `reply` and closes; and the request."""
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        requests = []
+
+        async def serve():
+            async with await listener.accept() as stream:
+                requests.append(await stream.receive_some(65536))
+                if reply is None:
+                    await trio.sleep_forever()
+                await stream.send_all(reply)
+
+        nursery.start_soon(serve)
+        port = listener.socket.getsockname()[1]
+        answer = await probe(Address("127.0.0.1", port), health)
+        nursery.cancel_scope.cancel()
+    await listener.aclose()
+    return answer, requests[0].replace(str(port).encode(), b"PORT")
+
+
+@trio_test
+async def test_the_request_is_plain_http_with_our_name():
+    answer, request = await asked(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert answer == Answer(True, "GET /healthz answered 200")
+    assert request == (
+        b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nUser-Agent: lbproxy-probe\r\nAccept: */*\r\n"
+        b"Connection: close\r\n\r\n"
+    )
+
+
+@trio_test
+async def test_a_wrong_status_is_told_with_the_beginning_of_the_body():
+    answer, _ = await asked(b"HTTP/1.1 500 Oops\r\n\r\n" + b"no database\n" + b"x" * 1000)
+    assert not answer.passed
+    assert answer.said.startswith("GET /healthz answered 500: 'no database\\nxxx")
+    assert len(answer.said) < 250
+
+
+@pytest.mark.parametrize(
+    ("status", "expect", "passed"),
+    [
+        (200, ((200, 399),), True),
+        (399, ((200, 399),), True),
+        (404, ((200, 399),), False),
+        (404, ((200, 200), (404, 404)), True),
+        (201, ((200, 200),), False),
+    ],
+)
+@trio_test
+async def test_expect_is_a_list_of_ranges(status, expect, passed):
+    answer, _ = await asked(b"HTTP/1.0 %d X\r\n\r\n" % status, replace(HTTP, expect=expect))
+    assert answer.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (b"", "GET /healthz: closed without an answer"),
+        (b"HTTP/1.1 200 OK\r\nConte", "GET /healthz: the answer broke off"),
+        (b"SSH-2.0-OpenSSH\r\n", "GET /healthz: answered no HTTP: 'SSH-2.0-OpenSSH\\r\\n'"),
+        (b"HTTP/2.0 200 OK\r\n\r\n", "GET /healthz: answered no HTTP/1: 'HTTP/2.0 200 OK\\r\\n\\r\\n'"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\n\r\n", "GET /healthz answered 503"),
+    ],
+)
+@trio_test
+async def test_what_is_no_good_answer_is_named(reply, said):
+    answer, _ = await asked(reply)
+    assert answer == Answer(False, said)
+
+
+@trio_test
+async def test_no_answer_in_time_is_a_failure():
+    answer, _ = await asked(None, replace(HTTP, timeout_s=0.1))
+    assert answer == Answer(False, "GET /healthz: no answer within 0.1s")
+
+
+@trio_test
+async def test_without_a_path_a_connect_is_enough():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        answer = await probe(Address("127.0.0.1", server.getsockname()[1]), HealthSettings())
+    assert answer == Answer(True, "connected")
+
+
+@trio_test
+async def test_a_refused_connection_is_named():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = Address("127.0.0.1", server.getsockname()[1])
+        assert await probe(address, HealthSettings()) == Answer(False, "connection refused")
+        assert await probe(address, HTTP) == Answer(False, "GET /healthz: connection refused")
+
+
+@trio_test
+async def test_a_unix_socket_is_asked_too(tmp_path):
+    path = str(tmp_path / "s")
+    assert await probe(Address(path=path), HealthSettings()) == Answer(False, "its socket is not there yet")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        assert (await probe(Address(path=path), HealthSettings())).passed
+
+
+@trio_test
+async def test_a_connection_to_itself_is_no_answer():
+    # The ephemeral range narrowed to one port of this socket: what Linux does by chance otherwise.
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        sock.connect(("127.0.0.1", port))  # it really does
+        assert sock.getsockname() == sock.getpeername()
+    # The same inside the probe cannot be forced from outside; its rule is what the line above shows to be needed.
+    assert (await probe(Address("127.0.0.1", port), HealthSettings())).passed is False
+
+
+@trio_test
+async def test_an_unknown_host_is_named():
+    answer = await probe(Address("no-such-host.invalid", 80), replace(HealthSettings(), timeout_s=10.0))
+    assert answer.passed is False
+
+
+@trio_test
+async def test_no_descriptors_here_say_nothing_about_the_backend():
+    await trio.to_thread.run_sync(int)  # a thread needs no descriptor, its first use does
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, hard))
+    fillers = []
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            while True:
+                fillers.append(socket.socket())
+        answer = await probe(Address("127.0.0.1", 1), HealthSettings())
+    finally:
+        for filler in fillers:
+            filler.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert answer == Answer(None, "cannot probe: too many open files")
+
+
+REPLY = b"HTTP/1.1 103 Early Hints\r\nContent-Length: 9\r\n\r\nHTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("cut", range(len(REPLY) + 1))
+def test_the_status_is_known_when_the_head_is_there(cut):
+    assert read_status(REPLY[:cut]) == ((204, 0, len(REPLY)) if cut == len(REPLY) else None)
+
+
+def test_a_head_without_end_is_no_answer():
+    with pytest.raises(ValueError, match="its head is longer"):
+        read_status(b"HTTP/1.1 200 OK\r\n" + b"x" * 70_000)
+
+
+def test_interim_responses_without_end_are_no_answer():
+    with pytest.raises(ValueError, match="interim responses without end"):
+        read_status(b"HTTP/1.1 100 Continue\r\n\r\n" * 4000)

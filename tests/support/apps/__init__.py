@@ -1,0 +1,15 @@
+"""Real backends for tests. Each takes `--port` or PORT, and ends on TERM when its requests are done.
+
+In a configuration for `serving`: `command = "$origin --port {port}"`.
+"""
+
+import sys
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+ROOT = _HERE.parents[2]
+
+ORIGIN = f"{sys.executable} {ROOT / 'loadtest' / 'origin.py'}"  # very fast, many shapes of answers
+DEMO = f"{sys.executable} {ROOT / 'configs' / 'demo_app.py'}"
+UVICORN = f"{sys.executable} -m uvicorn --app-dir {_HERE} starlette_app:app --log-level warning"
+NODE = f"node {_HERE / 'node_server.js'}"

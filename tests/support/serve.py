@@ -1,0 +1,266 @@
+"""A real `lbproxy serve` for tests and load tests: started, asked, stopped, and nothing of it may be left.
+
+    with serving(CONFIG, tmp_path) as lb:
+        assert lb.get("/").status == 200
+        assert lb.cli("reload").returncode == 0
+
+In the configuration $port, $port2 ... become free ports, $python this interpreter, $dir the directory, $origin, $demo,
+$uvicorn and $node the commands of `support.apps`; all other braces and dollars are lbproxy's own.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import string
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psutil
+
+from support import apps
+from support.ports import free_port
+
+MARK = "LBPROXY_TEST_MARK"  # in the environment of everything that descends from one `serve`
+LONGEST_WAIT_S = 30.0
+LOOK_AGAIN_S = 0.25  # a condition is looked at after every line of the log, and this often without one
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Serving:
+    """One running lbproxy."""
+
+    def __init__(self, config: Path, control: str, ports: dict[str, int]) -> None:
+        self.config = config
+        self.control = control
+        self.ports = ports
+        self.mark = uuid.uuid4().hex
+        self.process: subprocess.Popen[bytes] | None = None
+        self._lines: list[str] = []
+        self._told = threading.Condition()
+        self._reader: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        return self.ports["port"]
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    # -- what it says
+
+    def log(self) -> str:
+        """Everything it has written so far, events and access log."""
+        with self._told:
+            return "".join(self._lines)
+
+    def wait_until(self, condition: Callable[[], object], timeout_s: float = LONGEST_WAIT_S) -> None:
+        """Wait for something that shows in the log, in `status` or in the processes. Fails with the log."""
+        deadline = monotonic() + timeout_s
+        while not condition():
+            with self._told:
+                left = deadline - monotonic()
+                if left <= 0:
+                    raise AssertionError(f"did not come true within {timeout_s} s; the log:\n{''.join(self._lines)}")
+                self._told.wait(min(LOOK_AGAIN_S, left))
+
+    def wait_log(self, text: str, timeout_s: float = LONGEST_WAIT_S) -> None:
+        self.wait_until(lambda: text in self.log(), timeout_s)
+
+    def wait_ready(self, timeout_s: float = LONGEST_WAIT_S) -> None:
+        """Until every pool has all its backends ready and every worker serves."""
+        self.wait_until(lambda: self.exited() or self._is_ready(), timeout_s)
+        if self.exited():
+            raise AssertionError(f"serve ended with {self.process and self.process.returncode}; the log:\n{self.log()}")
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            status = self.status()
+            return all(pool["ready"] >= pool["size"] for pool in status["pools"].values()) and all(
+                worker["state"] == "serving" for worker in status["workers"]
+            )
+        return False
+
+    # -- what one can ask of it
+
+    def api(self, method: str, target: str, values: dict[str, Any] | None = None) -> Answer:
+        """Ask the control socket."""
+        connection = http.client.HTTPConnection("lbproxy", timeout=LONGEST_WAIT_S)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(LONGEST_WAIT_S)
+        with contextlib.closing(connection):
+            connection.sock.connect(self.control)
+            return _exchange(connection, method, target, {}, None if values is None else json.dumps(values))
+
+    def status(self) -> dict[str, Any]:
+        return self.api("GET", "/v1/status").json()
+
+    def backends(self, pool: str = "web") -> list[dict[str, Any]]:
+        return self.status()["pools"][pool]["backends"]
+
+    def get(self, path: str = "/", headers: dict[str, str] | None = None) -> Answer:
+        """One request on a connection of its own."""
+        return self.request("GET", path, headers)
+
+    def request(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LONGEST_WAIT_S)
+        with contextlib.closing(connection):
+            return _exchange(connection, method, path, headers or {}, body)
+
+    def connect(self) -> socket.socket:
+        """A raw connection to the first listener."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=LONGEST_WAIT_S)
+
+    def cli(self, *args: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+        """A client command against this lbproxy."""
+        return subprocess.run(self.command(*args), capture_output=True, text=True, timeout=timeout_s, check=False)
+
+    def command(self, *args: str) -> list[str]:
+        return [*LBPROXY, "-c", str(self.config), "--control", self.control, *args]
+
+    def write_config(self, text: str) -> None:
+        """Change the configuration's file; a reload reads it."""
+        values = defaultdict(free_port, **self.ports)  # a new name, such as $port2, is a new port
+        for name in string.Template(text).get_identifiers():
+            if name.startswith("port"):
+                self.ports[name] = values[name]
+        self.config.write_text(string.Template(text).safe_substitute(_WORDS, dir=self.config.parent, **self.ports))
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    # -- its life
+
+    def start(self, environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            self.command("serve"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self.config.parent,
+            env={**os.environ, **environment, MARK: self.mark},
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._told:
+                self._lines.append(line.decode(errors="backslashreplace"))
+                self._told.notify_all()
+
+    def exited(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    def stop(self, timeout_s: float = LONGEST_WAIT_S) -> int:
+        """TERM; returns the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process that descends from this `serve`, orphans and grandchildren too."""
+        return [process for process in psutil.process_iter() if _marked(process, self.mark)]
+
+    def wait_nothing_left(self, timeout_s: float = 8.0) -> None:
+        """Until no process, socket or pid file of it is left."""
+        _, alive = psutil.wait_procs(self.processes(), timeout_s)
+        left = [" ".join(process.cmdline()) for process in alive if process.is_running()]
+        assert not left, f"left behind: {left}; the log:\n{self.log()}"
+
+    def kill_all(self) -> None:
+        """The end, whatever state it is in."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            self.process.wait()
+        if self._reader is not None and self.process is not None and self.process.stdout is not None:
+            self._reader.join(timeout=5)
+            self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def serving(
+    config: str, directory: Path, *, environment: dict[str, str] | None = None, wait: bool = True
+) -> Iterator[Serving]:
+    """Run `lbproxy serve`. With `wait`, all backends are ready when the block begins.
+
+    Behind a block that went well it is stopped (unless the test did that) and must leave nothing.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    short = tempfile.mkdtemp(prefix="lb-")  # the path of a unix socket has at most 107 bytes
+    lb = Serving(directory / "lb.toml", f"{short}/control", {"port": free_port()})
+    try:
+        lb.write_config(config)
+        lb.start(environment or {})
+        if wait:
+            lb.wait_ready()
+        yield lb
+        ended_by_itself = lb.exited()
+        code = lb.stop()
+        assert ended_by_itself or code == 0, f"serve ended with {code}; the log:\n{lb.log()}"
+        lb.wait_nothing_left()
+        assert ended_by_itself or not os.path.exists(lb.control), "the control socket is left behind"
+    except BaseException as exc:
+        exc.add_note(f"--- the end of lbproxy's log:\n{lb.log()[-6000:]}")
+        raise
+    finally:
+        lb.kill_all()
+        shutil.rmtree(short, ignore_errors=True)
+
+
+LBPROXY = [sys.executable, "-c", "from lbproxy.cli.main import main; main()"]
+_WORDS = {
+    "python": sys.executable,
+    "origin": apps.ORIGIN,
+    "demo": apps.DEMO,
+    "uvicorn": apps.UVICORN,
+    "node": apps.NODE,
+}
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, method: str, target: str, headers: dict[str, str], body: Any
+) -> Answer:
+    connection.request(method, target, body=body, headers=headers)
+    response = connection.getresponse()
+    return Answer(response.status, response.headers, response.read())
+
+
+def _marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False
