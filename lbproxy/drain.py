@@ -32,7 +32,18 @@ class Lease:
     told anything, it only finishes or is cut.
     """
 
-    __slots__ = ("backend", "closed_at", "cut", "drain", "ends", "kind", "moved_at", "overdue", "say_goodbye", "started")
+    __slots__ = (
+        "backend",
+        "closed_at",
+        "cut",
+        "drain",
+        "ends",
+        "kind",
+        "moved_at",
+        "overdue",
+        "say_goodbye",
+        "started",
+    )
 
     def __init__(self, backend: BackendView, kind: LeaseKind, now: float, cut: Callable[[], None]) -> None:
         self.backend = backend

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
-from support.serve import Serving
 
 import rig
 from classify import Client, Exchange, Outcome, connect, outcome_of
@@ -125,7 +124,7 @@ class Storm:
             self.bad.append((trio.current_time(), kind.name, outcome, detail))
 
 
-async def reloads(lb: Serving, count: int, report: rig.Report, *, results: tuple[str, ...] = ("ok",)) -> None:
+async def reloads(lb: rig.Serving, count: int, report: rig.Report, *, results: tuple[str, ...] = ("ok",)) -> None:
     took = []
     for number in range(1, count + 1):
         done = await rig.reload(lb)
@@ -137,7 +136,7 @@ async def reloads(lb: Serving, count: int, report: rig.Report, *, results: tuple
         report.line("reloads", f"{count}, {min(took):.1f} to {max(took):.1f} s each")
 
 
-async def kills(lb: Serving, count: int) -> list[float]:
+async def kills(lb: rig.Serving, count: int) -> list[float]:
     """kill -9 of a backend or a worker, one every two seconds or so. Returns when."""
     when = []
     for number in range(count):
@@ -154,7 +153,7 @@ async def kills(lb: Serving, count: int) -> list[float]:
 
 
 async def phase(
-    lb: Serving, options: Namespace, report: rig.Report, *, kill: int, reload: int
+    lb: rig.Serving, options: Namespace, report: rig.Report, *, kill: int, reload: int
 ) -> tuple[Storm, list[float]]:
     storm, killed = Storm(lb.port, options.late), []
     async with trio.open_nursery() as clients:

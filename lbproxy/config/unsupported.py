@@ -20,7 +20,6 @@ class NotYet:
 
 NOT_YET = (
     NotYet(("admin",)),
-    NotYet(("listener", "*", "mode"), only=("tcp",)),
     NotYet(("listener", "*", "tls")),
     NotYet(("listener", "*", "proxy_protocol"), only=("accept",)),
     NotYet(("pool", "*", "sticky")),

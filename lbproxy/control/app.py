@@ -35,7 +35,7 @@ _STANDARD_ERROR = 2
 _LOG_FLUSH_S = 2.0
 _GUARD_START_S = 5.0
 _SPARE_WORKERS = 8  # rows of the grid, so that a reload can raise the number of workers
-_LEAST_CELLS = 1024
+_LEAST_CELLS = 4096
 _SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,

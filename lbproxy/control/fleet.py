@@ -112,6 +112,13 @@ class Fleet:
         await self._ground.workers.wait_applied(self.publish())
         self._ground.cells.give_back(pool.cell)
 
+    def retire_unpublished(self, pool: Pool) -> None:
+        """What a rollout has left behind: it is drained and stopped here."""
+        handle = PoolHandle(self, pool)
+        for member in pool.members:
+            if not member.published and self._nursery is not None:
+                self._nursery.start_soon(handle.retire, member)
+
     # Members
 
     def start_member(self, pool: Pool, seat: Seat, *, reload: str | None = None, trial: bool | None = None) -> Member:

@@ -69,10 +69,10 @@ class Conductor:
         self._site.emit(ReloadStarted(reload=self._plan.id, trigger=self._plan.trigger, pools=names))
         try:
             await self._carry_out()
-        except trio.Cancelled:
-            if self._rolling is not None:
-                self._conclude(self._rolling, Outcome("aborted", Broken("lbproxy is being stopped")))
-            self._leave_rest("lbproxy is being stopped", exit_code=1)
+        except Exception as exc:  # a mistake of ours, which must not end control
+            self._give_up("failed", f"lbproxy made a mistake: {exc!r}")
+        except BaseException:
+            self._give_up("aborted", "lbproxy is being stopped")
             raise
         finally:
             self._site.emit(ReloadFinished(reload=self._plan.id, exit_code=self._exit_code, text=self._text()))
@@ -164,6 +164,15 @@ class Conductor:
     def _conclude(self, rolling: "_Rolling", outcome: Outcome) -> None:
         self._rolling = None
         self._say(rolling.verdict(self._plan.id, outcome), EXIT_CODES[outcome.result])
+        if not outcome.touched:
+            self._untouched.append(f"the backends of {rolling.pool.name}")
+
+    def _give_up(self, result: str, why: str) -> None:
+        """In the middle of it."""
+        if self._rolling is not None:
+            self._site.fleet.retire_unpublished(self._rolling.pool)
+            self._conclude(self._rolling, Outcome(result, Broken(why)))
+        self._leave_rest(why, exit_code=EXIT_CODES[result])
 
     def _leave_rest(self, why: str, *, exit_code: int) -> None:
         """A verdict for each pool that the plan did not come to."""
@@ -188,7 +197,8 @@ class Conductor:
             lines.append(_serves_now(pool) if pool is not None else f"{name} was not added")
         if self._exit_code:
             left = [*self._untouched, *(["listeners and routes"] if self._plan.whole else [])]
-            lines.append(f"never touched: {', '.join(left) or 'anything else'}")
+            if left:
+                lines.append(f"never touched: {', '.join(left)}")
         return "\n".join(lines) or "nothing to reload"
 
 
@@ -203,22 +213,22 @@ class _Rolling:
     """What the verdict on a pool is made of."""
 
     def __init__(self, pool: Pool, from_number: int) -> None:
-        self._pool = pool
+        self.pool = pool
         self._began = trio.current_time()
         self._before = pool.totals()
         self.from_number = from_number
         self.number = from_number
 
     def head_for(self, number: int) -> None:
-        self._pool.heading = number if self._pool.generation.settings.command is not None else 0
+        self.pool.heading = number if self.pool.generation.settings.command is not None else 0
 
     def verdict(self, reload: str, outcome: Outcome) -> ReloadDone:
-        now = self._pool.totals()
+        now = self.pool.totals()
         served = {counter: now[counter] - self._before[counter] for counter in now}
         broken = outcome.broken
         return ReloadDone(
             reload=reload,
-            pool=self._pool.name,
+            pool=self.pool.name,
             result=outcome.result,
             generation=self.number,
             from_generation=self.from_number,

@@ -37,6 +37,7 @@ class Broken:
 class Outcome:
     result: str  # ok | rolled_back | failed, as in ReloadDone
     broken: Broken | None = None
+    touched: bool = True  # whether an old one was taken out of the table, be it for a while
 
 
 class MemberLike(Protocol):
@@ -126,7 +127,7 @@ class Rollout(Generic[M]):
                     outcome = Outcome("ok")
                 else:
                     self._on_rollback(self._broken)
-                    outcome = Outcome(await self._backward(), self._broken)
+                    outcome = Outcome(await self._backward(), self._broken, touched=bool(self._retired))
             self._watching.cancel_scope.cancel()
         return outcome
 

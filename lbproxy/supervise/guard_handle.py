@@ -57,37 +57,46 @@ class Guard:
             await trio.sleep(delay_s)
 
     async def _one_life(self) -> str:
-        # From its own room, whatever the working directory and the environment hold; without site: 10 ms, 8 MB.
-        command = [sys.executable, "-P", "-S", "-m", "lbproxy.supervise.guard"]
-        env = {**os.environ, "PYTHONPATH": str(Path(lbproxy.__file__).parent.parent)}
-        read_end, write_end = os.pipe()
         try:
-            process = await self._children.spawn(
-                command,
-                stdin=read_end,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-                env=env,
-            )
+            read_end, write_end = os.pipe()
+        except OSError as exc:
+            return str(exc)
+        try:
+            process = await self._spawn(read_end)
         except OSError as exc:
             os.close(write_end)
             return str(exc)
         finally:
             os.close(read_end)
-        pidfd = os.pidfd_open(process.pid)
+        pidfd = None
         try:
+            pidfd = os.pidfd_open(process.pid)
             return await self._serve(process.pid, pidfd, write_end)
+        except OSError as exc:
+            return str(exc)
         finally:
             self._pipe = self.pid = None
             os.close(write_end)  # the order to end what is left
-            with trio.move_on_after(GOODBYE_S, shield=True):
-                await trio.lowlevel.wait_readable(pidfd)
+            if pidfd is not None:
+                with trio.move_on_after(GOODBYE_S, shield=True):
+                    await trio.lowlevel.wait_readable(pidfd)
+                os.close(pidfd)
             process.kill()
             process.wait()
-            os.close(pidfd)
             self._children.forget(process.pid)
+
+    async def _spawn(self, orders: int) -> "subprocess.Popen[bytes]":
+        # From its own room, whatever the working directory and the environment hold; without site: 10 ms, 8 MB.
+        command = [sys.executable, "-P", "-S", "-m", "lbproxy.supervise.guard"]
+        return await self._children.spawn(
+            command,
+            stdin=orders,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": str(Path(lbproxy.__file__).parent.parent)},
+        )
 
     async def _serve(self, pid: int, pidfd: int, pipe: int) -> str:
         os.set_blocking(pipe, False)

@@ -5,7 +5,6 @@ Knows an address and the pool's health settings. Counts nothing: policy/health.p
 
 import contextlib
 import os
-import re
 import socket
 from dataclasses import dataclass
 
@@ -13,13 +12,13 @@ import trio
 
 from lbproxy.address import Address
 from lbproxy.settings import HealthSettings
+from lbproxy.wire.body import Body, response_body
+from lbproxy.wire.head import Lines, Refused, ResponseHead, read_response, response_head_end
 
-HEAD_BYTES = 64 * 1024
 BODY_BYTES = 64 * 1024  # read so that the backend does not see a reset; nobody looks at more than:
 SHOWN_BYTES = 200
 BODY_S = 0.25
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?: [^\r\n]*)?\r?\n")
-_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r?\n", re.IGNORECASE)
+INTERIM = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,59 +91,44 @@ async def _ask(stream: trio.SocketStream, address: Address, health: HealthSettin
         "Connection: close\r\n\r\n".encode()
     )
     asked = f"GET {health.path}"
-    raw = b""
+    try:
+        head, rest = await _receive_head(stream)
+        shown = (await _receive_body(stream, response_body(head, b"GET"), rest))[:SHOWN_BYTES]
+    except Refused as exc:  # it could not be served through us either
+        return Answer(False, f"{asked} answered what cannot be forwarded: {exc.reason}")
+    passed = any(low <= head.status <= high for low, high in health.expect)
+    text = shown.decode("utf-8", "backslashreplace")
+    return Answer(passed, f"{asked} answered {head.status}" + (f": {text!r}" if text and not passed else ""))
+
+
+async def _receive_head(stream: trio.SocketStream) -> tuple[ResponseHead, bytes]:
+    """The head of the final response, and what came behind it."""
+    lines, raw, looked, interim = Lines(), b"", 0, 0
     while True:
-        data = await stream.receive_some(16384)
-        if not data:
-            return Answer(False, f"{asked}: " + ("the answer broke off" if raw else "closed without an answer"))
-        raw += data
-        try:
-            head = read_status(raw)
-        except ValueError as exc:
-            return Answer(False, f"{asked}: {exc}")
-        if head is not None:
-            break
-    status, length, begin = head
-    passed = any(low <= status <= high for low, high in health.expect)
-    body = await _read_body(stream, raw[begin:], length)
-    shown = body[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
-    return Answer(passed, f"{asked} answered {status}" + (f": {shown!r}" if shown and not passed else ""))
+        end = response_head_end(raw, looked) if raw else -1
+        if end < 0:
+            looked = len(raw)
+            data = await stream.receive_some(16384)
+            if not data:
+                raise _Refused("the answer broke off" if raw or interim else "closed without an answer")
+            raw += data
+            continue
+        head = read_response(raw[:end], lines)
+        raw, looked = raw[end:], 0
+        if head.status >= 200 or head.status == 101:
+            return head, raw
+        interim += 1
+        if interim > INTERIM:
+            raise _Refused("interim responses without end")
 
 
-async def _read_body(stream: trio.SocketStream, body: bytes, length: int | None) -> bytes:
+async def _receive_body(stream: trio.SocketStream, body: Body, data: bytes) -> bytes:
     """As much as comes soon. Whether it ends is not the question."""
-    limit = BODY_BYTES if length is None else min(length, BODY_BYTES)
+    payload = body.feed(data)
     with trio.move_on_after(BODY_S), contextlib.suppress(trio.BrokenResourceError):
-        while len(body) < limit and (data := await stream.receive_some(16384)):
-            body += data
-    return body
-
-
-def read_status(raw: bytes) -> tuple[int, int | None, int] | None:
-    """Status, length and begin of the body of the final response in `raw`; None: not all of its head is there yet.
-
-    A status line is all that a probe needs, so this does not bring a whole parser. ValueError: this is no HTTP.
-    """
-    start = 0
-    while True:
-        begins = raw[start : start + 5]
-        if not b"HTTP/".startswith(begins[:5]) and begins != b"HTTP/":
-            raise ValueError(f"answered no HTTP: {raw[start : start + 40].decode('utf-8', 'backslashreplace')!r}")
-        end = re.compile(rb"\r?\n\r?\n").search(raw, start)
-        if end is None:
-            if len(raw) - start > HEAD_BYTES:
-                raise ValueError(f"its head is longer than {HEAD_BYTES} bytes")
-            return None
-        line = _STATUS_LINE.match(raw, start)
-        if line is None:
-            raise ValueError(f"answered no HTTP/1: {raw[start : start + 40].decode('utf-8', 'backslashreplace')!r}")
-        status = int(line[1])
-        if status >= 200 or status == 101:
-            length = _LENGTH.search(raw, start, end.end())
-            return status, int(length[1]) if length else None, end.end()
-        if end.end() > HEAD_BYTES:
-            raise ValueError("interim responses without end")
-        start = end.end()
+        while not body.done and len(payload) < BODY_BYTES and (data := await stream.receive_some(16384)):
+            payload += body.feed(data)
+    return payload
 
 
 def _reason(exc: BaseException | None) -> str:

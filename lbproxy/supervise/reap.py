@@ -14,6 +14,10 @@ from typing import Any
 
 import trio
 
+from lbproxy.supervise.session import is_zombie
+
+PATIENCE_S = 1.0
+
 
 class Children:
     """The book of the children that somebody here waits for."""
@@ -52,10 +56,17 @@ class Children:
                 await self.reap_strangers()
 
     async def reap_strangers(self) -> None:
+        """Those zombies that are in nobody's book, and that nobody has waited for after a while.
+
+        The pause is for spawns that are not made here: whoever made them waits for them at once.
+        """
+        zombies = _zombies() - self._own
+        if zombies:
+            await trio.sleep(PATIENCE_S)
         # A child that is being spawned is in nobody's book yet.
         while self._spawning:
             await self._settled.wait()
-        for pid in _children() - self._own:
+        for pid in zombies - self._own:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 (it does not wait)
 
@@ -70,10 +81,10 @@ def adopts_orphans() -> bool:
     return bool(answer.value)
 
 
-def _children() -> set[int]:
-    """All of them: each thread has its own."""
+def _zombies() -> set[int]:
+    """Those of our children that are dead. Each thread has children of its own."""
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
             found.update(int(pid) for pid in (task / "children").read_text().split())
-    return found
+    return {pid for pid in found if is_zombie(pid)}

@@ -54,6 +54,11 @@ def signal_others(session: int, number: int) -> list[int]:
     return left
 
 
+def is_zombie(pid: int) -> bool:
+    facts = _stat(str(pid))
+    return facts is not None and facts[0] == "Z"
+
+
 def _stat(pid: str) -> tuple[str, int, int, int] | None:
     """state, parent, process group, session; None: it is gone."""
     try:

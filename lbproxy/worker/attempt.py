@@ -22,9 +22,11 @@ from lbproxy.wire.body import Body, chunk, last_chunk, response_body
 from lbproxy.wire.head import Refused, ResponseHead, read_response, response_head_end
 from lbproxy.wire.headers import Framing, framing_for_client, request_to_backend, response_to_client
 from lbproxy.wire.http1 import confirm_response
+from lbproxy.wire.sse import EventTracker
 from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.client import ClientGone
 from lbproxy.worker.stream import StreamBroken, StreamStalled
+from lbproxy.worker.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from lbproxy.worker.exchange import Exchange
@@ -53,12 +55,16 @@ class Attempt:
         "_connection",
         "_cut",
         "_deadline",
+        "_events",
         "_exchange",
         "_lease",
         "_released",
         "_sent",
         "_timeouts",
+        "_told",
         "_trouble",
+        "_upgraded",
+        "_waiting",
     )
 
     def __init__(self, exchange: "Exchange", begun: Begun) -> None:
@@ -71,6 +77,10 @@ class Attempt:
         self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
         self._trouble: LbproxyError | None = None
         self._cut = False
+        self._upgraded: ResponseHead | None = None  # the 101: from now on it is a relay's
+        self._events: EventTracker | None = None  # of an event stream
+        self._told = False  # ... that was told goodbye
+        self._waiting: trio.CancelScope | None = None  # for more of a body
         self._released = False
 
     async def run(self) -> None:
@@ -89,6 +99,10 @@ class Attempt:
                 raise self._trouble
             if self._cut:
                 raise self._cut_error()
+            if self._upgraded is not None:
+                exchange = self._exchange
+                exchange.client.away = Upgrade(exchange, self._lease, self._connection, self._upgraded)
+                self._released = True  # the relay does it
         finally:
             self._release(reusable=False)
 
@@ -142,6 +156,7 @@ class Attempt:
             self._start_clock()  # the answer may come before the body does
         while not body.done:
             payload = await self._more_payload()
+            self._is_moving()
             self._stop_clock()
             await self._to_backend(self._framed(payload))
         if exchange.head.chunked:
@@ -198,6 +213,12 @@ class Attempt:
     async def _backend_side(self) -> None:
         exchange = self._exchange
         head = await self._final_head()
+        if head.status == 101:
+            exchange.status = head.status
+            self._upgraded = head
+            return
+        if self._lease.kind is LeaseKind.WEBSOCKET:
+            exchange.context.router.change_kind(self._lease, LeaseKind.REQUEST)  # the upgrade was declined
         body = response_body(head, exchange.head.method)
         framing = framing_for_client(head, exchange.head)
         request_body = exchange.body
@@ -212,11 +233,12 @@ class Attempt:
         )
         exchange.ends_by_close = framing is Framing.CLOSE
         exchange.status = head.status
-        if head.event_stream:
-            exchange.context.router.change_kind(self._lease, LeaseKind.STREAM)
+        if head.event_stream and framing is not Framing.LENGTH:
+            self._events = EventTracker()
+            exchange.context.router.change_kind(self._lease, LeaseKind.STREAM, self._say_goodbye)
         start = response_to_client(head, exchange.head, exchange.request_id, framing, exchange.keep)
         await self._relay_body(start, body, framing)
-        self._release(reusable=self._sent and head.keep_alive and not body.rest and not body.until_eof)
+        self._release(reusable=self._sent and body.done and head.keep_alive and not body.rest and not body.until_eof)
         await self._flush_client()
 
     async def _relay_body(self, start: bytes, body: Body, framing: Framing) -> None:
@@ -229,18 +251,21 @@ class Attempt:
         out = start
         while True:
             payload = body.feed(data) if data or body.done else b""
+            if self._events is not None:
+                payload = self._whole_events(payload)
             if payload:
                 exchange.response_bytes += len(payload)
                 out += chunk(payload) if chunked else payload
-            if body.done:
+            if body.done or self._is_told:
                 break
             if out:
                 self._put_to_client(out)
                 out = b""
             if client.pending > BUFFER_BYTES:
                 await self._flush_client()
+            self._is_moving()
             data = await self._more_response()
-            if not data:
+            if not data and not self._is_told:
                 body.eof()  # raises Refused when it is not the end
                 if body.done:
                     break
@@ -248,6 +273,29 @@ class Attempt:
             out += last_chunk(body.trailers if exchange.head.wants_trailers else ())
         if out:
             self._put_to_client(out)
+
+    def _say_goodbye(self, window_ends: float) -> None:
+        """Of an event stream: it ends behind a whole event, so that EventSource comes back with its last id."""
+        self._told = True
+        if self._is_told and self._waiting is not None:
+            self._waiting.cancel()
+
+    @property
+    def _is_told(self) -> bool:
+        return self._told and self._events is not None and self._events.at_boundary
+
+    def _whole_events(self, payload: bytes) -> bytes:
+        """What may pass of an event stream: all, until it was told goodbye; then up to the end of an event."""
+        assert self._events is not None
+        if self._told and (end := self._events.last_boundary(payload)) >= 0:
+            payload = payload[:end]
+        self._events.feed(payload)
+        return payload
+
+    def _is_moving(self) -> None:
+        """A body that goes on is a transfer: while it moves, its drain is patient."""
+        if self._lease.kind is LeaseKind.REQUEST:
+            self._exchange.context.router.change_kind(self._lease, LeaseKind.TRANSFER)
 
     async def _final_head(self) -> ResponseHead:
         """Interim responses are passed on as they come; the final head is returned."""
@@ -258,6 +306,9 @@ class Attempt:
                 if head.status >= 200:
                     return head
                 if head.status == 101:
+                    if head.websocket and exchange.head.websocket:
+                        await self._flush_client()
+                        return head
                     raise Refused(502, "http_upgrade_failed", "the backend changed the protocol unasked")
                 if exchange.head.minor:
                     self._put_interim(head)
@@ -297,12 +348,19 @@ class Attempt:
         return ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", reason)
 
     async def _more_response(self) -> bytes:
+        """b"" at the end, or when a stream that was told goodbye stands between two events."""
         self._lease.moved_at = trio.current_time()
+        if self._is_told:
+            return b""
         try:
-            with trio.move_on_after(self._timeouts.idle_s):
+            with trio.move_on_after(self._timeouts.idle_s) as self._waiting:
                 return await self._connection.stream.receive()
         except StreamBroken as exc:
             raise Refused(502, "http_response_incomplete", f"the backend broke off in its body: {exc}") from exc
+        finally:
+            self._waiting = None
+        if self._is_told:
+            return b""
         reason = f"the response body stalled for {self._timeouts.idle_s:g}s"
         raise ProxyError(Side.BACKEND, Stage.RECEIVE, 504, "connection_read_timeout", reason)
 

@@ -4,6 +4,8 @@ Knows listeners and time limits; nothing of backends. What was read and not used
 exchange, whichever lane that takes.
 """
 
+from typing import TYPE_CHECKING
+
 import trio
 
 from lbproxy.errors import LbproxyError
@@ -11,6 +13,9 @@ from lbproxy.model import ListenerView
 from lbproxy.wire.head import Refused, head_end
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.stream import ByteStream, StreamBroken
+
+if TYPE_CHECKING:
+    from lbproxy.worker.upgrade import Upgrade
 
 READ_AHEAD_BYTES = 64 * 1024
 LINGER_S = 1.0
@@ -24,13 +29,14 @@ class ClientGone(LbproxyError):
 
 
 class Client:
-    __slots__ = ("buffer", "facts", "idle_scope", "listener", "stream")
+    __slots__ = ("away", "buffer", "facts", "idle_scope", "listener", "stream")
 
     def __init__(self, stream: ByteStream, listener: ListenerView, facts: ClientFacts) -> None:
         self.stream = stream
         self.listener = listener
         self.facts = facts
         self.buffer = bytearray()
+        self.away: Upgrade | None = None  # it has become a relay's, which waits to be started
         self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
 
     async def read_head(self) -> bytes | None:

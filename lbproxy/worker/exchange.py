@@ -111,8 +111,10 @@ class Exchange:
             self._count_failed()
             raise
         finally:
-            self._record()
-        return self.keep and not self.context.stopping.is_set()
+            if self.client.away is None:
+                self.end(self.error)
+        stays = self.client.away is None and not self.context.stopping.is_set()
+        return self.keep and stays
 
     # The phases
 
@@ -195,10 +197,11 @@ class Exchange:
         """None when the backend that was claimed could not be reached: it is passed over now."""
         router, backends = self.context.router, self.context.backends
         pool = self._pool()
+        kind = LeaseKind.WEBSOCKET if self.head.websocket else LeaseKind.REQUEST
         key = hash_key(pool.hash_key, self.head, self.client.facts) if pool.balance == "hash" else None
-        lease = None if router.waiting(pool.name) else router.claim(pool, LeaseKind.REQUEST, key)
+        lease = None if router.waiting(pool.name) else router.claim(pool, kind, key)
         if lease is None:
-            lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, LeaseKind.REQUEST, key))
+            lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, kind, key))
         connection: BackendConnection | None = None
         try:
             if not fresh:
@@ -278,7 +281,9 @@ class Exchange:
         if self._cell is not None:
             self.context.router.count(self._cell, Counter.FAILED)
 
-    def _record(self) -> None:
+    def end(self, error: str | None) -> None:
+        """Count and record it, once: its last byte has passed, or it failed."""
+        self.error = error
         if self._cell is not None:
             self.context.router.count(self._cell, Counter.REQUESTS)
         if not self.context.access.is_on:

@@ -28,8 +28,12 @@ from lbproxy.worker.exchange import Exchange
 from lbproxy.worker.express import ExpressClient
 from lbproxy.worker.express_record import ExpressRecord
 from lbproxy.worker.stream import SocketStream, StreamBroken
+from lbproxy.worker.tcp import TcpClient
 
 OFF_VARIABLE = "LBPROXY_EXPRESS"  # =off: for tests, everything takes the task lane
+
+
+Record = ExpressRecord | TcpClient
 
 
 class Lanes:
@@ -46,7 +50,7 @@ class Lanes:
         self.served = 0
         self.handed_over: dict[str, int] = {}
         self._acceptor = acceptor
-        self._records: set[ExpressRecord] = set()
+        self._records: set[Record] = set()
         self._in_tasks: set[Client] = set()
         self._emptied = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -62,9 +66,10 @@ class Lanes:
             if self._records:
                 await self._emptied.wait()
 
-    def stop(self) -> None:
-        """What is in hand is finished, who is idle goes now."""
+    def stop(self, grace_s: float) -> None:
+        """What is in hand has its grace, each kind its own, within `grace_s`; who is idle goes now."""
         self.stopping = True
+        self.router.stop(grace_s)
         self.context.stopping.set()
         for record in list(self._records):
             if record.is_idle:
@@ -75,12 +80,13 @@ class Lanes:
 
     def open(self, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         """A new client. The socket is ours from now on."""
-        record = ExpressClient(self, sock, view, facts)
+        make = TcpClient if view.settings.mode == "tcp" else ExpressClient
+        record: Record = make(self, sock, view, facts)
         self._records.add(record)
         self._acceptor.opened(view)
         record.begin()
 
-    def closed(self, record: ExpressRecord) -> None:
+    def closed(self, record: Record) -> None:
         self._records.discard(record)
         self._acceptor.closed(record.view)
         if self.stopping and not self._records:
@@ -124,10 +130,13 @@ class Lanes:
     def _client(self, record: ExpressRecord) -> Client:
         return Client(SocketStream(record.sock), record.view, record.facts)
 
-    def _spawn(self, record: ExpressRecord, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
+    def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
         assert self._nursery is not None
+        self._nursery.start_soon(task)
+
+    def _spawn(self, record: ExpressRecord, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
         self._in_tasks.add(client)
-        self._nursery.start_soon(self._run_task, record, client, serve)
+        self.spawn(partial(self._run_task, record, client, serve))
 
     async def _run_task(self, record: ExpressRecord, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
         kept = False
@@ -135,7 +144,9 @@ class Lanes:
             kept = await serve()
         finally:
             self._in_tasks.discard(client)
-            if kept and not self.stopping:
+            if client.away is not None:
+                client.away.start(partial(self.closed, record))
+            elif kept and not self.stopping:
                 record.buffer = bytes(client.buffer)
                 record.begin()
             else:

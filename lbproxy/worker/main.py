@@ -89,7 +89,7 @@ class Worker:
                     # Handle outside, accept inside: what is in hand has its grace, who is idle goes now.
                     clients.deadline = trio.current_time() + grace_s
                     self._acceptor.leave_all()
-                    self._lanes.stop()
+                    self._lanes.stop(grace_s)
                     return
                 case Reopen():
                     self._reopen()

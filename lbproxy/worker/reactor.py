@@ -107,7 +107,7 @@ class Reactor:
             item.queued_at = NEVER
             self._dead += 1
             if self._dead > 256 and self._dead > len(self._heap) // 2:
-                self._heap = [entry for entry in self._heap if entry[2].queued_at == entry[0]]
+                self._heap[:] = [entry for entry in self._heap if entry[2].queued_at == entry[0]]
                 heapify(self._heap)
                 self._dead = 0
 

@@ -1,4 +1,4 @@
-"""Bytes both ways between a client and a backend until both ends are done, on the reactor, without a task (DESIGN.md 4).
+"""Bytes both ways between a client and a backend until both ends are done: on the reactor, no task (DESIGN.md 4).
 
 Knows two connected sockets and how bytes, ends and errors cross from one to the other; nothing of what the bytes mean
 (websocket_relay.py does), and nothing of leases but how one is cut. Memory is bounded: while one side cannot be
@@ -10,23 +10,22 @@ said something: it is read to its end first. Then both are closed.
 """
 
 import contextlib
-import select
 import socket
 import struct
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from lbproxy.drain import Lease
-from lbproxy.worker.reactor import NEVER, READ, WRITE, Reactor
+from lbproxy.worker.reactor import ERROR, HANGUP, NEVER, READ, WRITE, Reactor
 
 READ_BYTES = 16 * 1024  # fits most messages: recv allocates what it is asked for
 BULK_BYTES = 64 * 1024  # as long as reads come back full
 TURN_BYTES = 256 * 1024  # moved by one event before others get their turn
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
-_BESIDES_WRITE = ~select.EPOLLOUT
-_BESIDES_READ = ~select.EPOLLIN
+_WRITABLE = WRITE | ERROR | HANGUP
+_READABLE = READ | ERROR | HANGUP
 
 
 class Why(StrEnum):
@@ -81,9 +80,9 @@ class End:
 
     def on_ready(self, mask: int) -> None:
         # Hot: a small message is one event, one recv, one send. Everything else is behind a branch.
-        if self.outbox and mask & _BESIDES_READ:
+        if self.outbox and mask & _WRITABLE:
             self._flush()
-        if self._events & READ and mask & _BESIDES_WRITE:
+        if self._events & READ and mask & _READABLE:
             self.pump()
 
     def pump(self) -> None:
@@ -232,7 +231,7 @@ class Relay:
         self.backend = backend = End(self, backend_sock)
         client.other, backend.other = backend, client
         client.deliver, backend.deliver = backend.put, client.put
-        self._on_end = on_end
+        self._on_end: Callable[[Any], None] = on_end
         self._trouble: Why | None = None
 
     def hold(self, lease: Lease) -> None:

@@ -15,6 +15,7 @@ from lbproxy.errors import ProxyError, Side, Stage
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolView, RoutingTable
 from lbproxy.policy.balance import pick
+from lbproxy.policy.goodbye import within
 from lbproxy.settings import RouteSettings
 
 SKIP_S = 1.0  # how long a backend that refused a connection is passed over, if no table comes before
@@ -64,7 +65,7 @@ class Router:
                 if self._leases[backend].empty:
                     self._is_drained(backend)
                 else:
-                    self._leases[backend].begin(drains[backend.pool], trio.current_time())
+                    self._leases[backend].begin(drains[backend.pool], trio.current_time(), random.random())
         self._rouse_drains()
         for pool in self._waiting:
             self._wake_all(pool)
@@ -184,8 +185,7 @@ class Router:
         while True:
             now = trio.current_time()
             nearest: float | None = None
-            for backend in list(self._draining):
-                leases = self._leases[backend]
+            for leases in list(self._leases.values()):
                 leases.tell(now)
                 for lease in leases.due(now):
                     self.count(lease.backend.cell, Counter.CUT)
@@ -195,6 +195,14 @@ class Router:
                     nearest = due
             with trio.move_on_at(float("inf") if nearest is None else nearest):
                 await self.drains_changed.wait()
+
+    def stop(self, grace_s: float) -> None:
+        """The worker stops: every backend drains here, nobody longer than `grace_s`."""
+        for backend, leases in self._leases.items():
+            pool = self._pools.get(backend.pool)
+            if pool is not None and not leases.empty:
+                leases.begin(within(pool.drain, grace_s), trio.current_time(), random.random())
+        self._rouse_drains()
 
     def _rouse_drains(self) -> None:
         self.drains_changed.set()

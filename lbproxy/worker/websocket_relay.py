@@ -37,7 +37,7 @@ class Phase(IntEnum):
 
 
 class WebSocketRelay(Relay):
-    """As Relay. In `on_end` also: `closed_by` ("client", "backend", "proxy", None: without a Close) and `close_code`."""
+    """As Relay. For `on_end` also: `closed_by` ("client", "backend", "proxy"; None: without a Close), `close_code`."""
 
     __slots__ = (
         "_drain",
@@ -92,7 +92,7 @@ class WebSocketRelay(Relay):
         return (self.from_client if self.closed_by == "client" else self.from_backend).close_code
 
     def say_goodbye(self, window_ends: float) -> None:
-        """Begin to close; up to `window_ends` (clock reading) messages in hand may be finished. Again: a shorter window."""
+        """Begin to close; up to `window_ends` (clock reading) messages may be finished. Again: a shorter window."""
         self._window_ends = window_ends
         if self._lease is not None and self._lease.drain is not None:
             self._drain = self._lease.drain

@@ -1,13 +1,24 @@
 """Hand-written stand-ins: backends without processes, workers without processes, in virtual time."""
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import trio
+import trio.testing
 
+from lbproxy.address import Address
+from lbproxy.control.fleet import Fleet, Frame, Ground
+from lbproxy.control.plan import Site
 from lbproxy.control.reload import Broken, Seat
-from lbproxy.model import Backend, BackendId, Generation, State
-from lbproxy.settings import PoolSettings
-from lbproxy.supervise.backend import NotReady
+from lbproxy.control.sockets import BindFailed
+from lbproxy.link.grid import CellBook, Grid
+from lbproxy.model import Backend, BackendId, Generation, ListenerView, State
+from lbproxy.policy.lifecycle import Event, spawned
+from lbproxy.settings import ListenerSettings, PoolSettings, ProxySettings, ReloadSettings, Settings
+from lbproxy.supervise.backend import NotReady, Services
+from lbproxy.supervise.member import Member
+from lbproxy.telemetry.events import BackendExited
+from lbproxy.telemetry.log import Log
 
 
 def generation(number, **settings):
@@ -141,3 +152,223 @@ class FakeFleet:
 
     async def wait_gone(self, member):
         await member.gone.wait()
+
+
+class FakeBackend(Member):
+    """A backend's life without a process. `World.behave(seat)` says how it goes."""
+
+    def __init__(self, world, id, made_from, *, reload=None, trial=None):
+        super().__init__(id, made_from, world.services, reload=reload, trial=trial)
+        self.world = world
+
+    @property
+    def behaviour(self):
+        return self.world.behave(Seat(self.id.slot, self.generation))
+
+    async def run(self):
+        self._began = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.live)
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+        await trio.sleep(self.behaviour.stops_in_s)
+        self._ended.set()
+
+    async def live(self):
+        self.world.pids += 1
+        address = Address("127.0.0.1", 20000 + self.world.pids)
+        self._set(spawned(self.backend, address, self.world.pids))
+        await trio.sleep(self.behaviour.ready_after_s)
+        if self.behaviour.breaks:
+            self._become(Event.GAVE_UP)
+            self._fail("exit code 1", ("Traceback", "ImportError"))
+            return
+        self._become_ready()
+
+    async def wait_proved(self, min_ready_s):
+        await self.wait_ready()
+        await trio.sleep(min_ready_s)
+        self._raise_failure()
+        self._trial = False
+        if self.behaviour.dies_after_s is not None:
+            self.world.nursery.start_soon(self.die_later, self.behaviour.dies_after_s)
+
+    async def die_later(self, after_s):
+        await trio.sleep(after_s)
+        self.die()
+
+    def die(self, how="signal SIGSEGV"):
+        if self.backend.state is not State.STOPPING:
+            self._become(Event.DIED)
+            output = ("last words",)
+            self._emit(BackendExited(self.id.pool, str(self.id), 1, how, 1.0, output, self.reload))
+
+    def fall(self):
+        self._become(Event.FELL)
+
+
+class FakeWorkers:
+    """Applies every table at once; a backend is drained when it is not in `busy`."""
+
+    def __init__(self):
+        self.tables = []
+        self.busy = set()
+        self.changed = trio.Event()
+        self.asked = []
+        self.count = 1
+
+    def publish(self, table):
+        assert not self.tables or table.epoch > self.tables[-1].epoch
+        self.tables.append(table)
+
+    async def wait_applied(self, epoch):
+        await trio.lowlevel.checkpoint()
+        assert self.tables[-1].epoch >= epoch
+
+    async def wait_drained(self, backend, epoch):
+        self.asked.append((str(backend), epoch))
+        while str(backend) in self.busy:
+            await self.changed.wait()
+
+    def release(self, backend):
+        self.busy.discard(backend)
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def resize(self, count):
+        self.count = count
+
+    async def stats(self):
+        return []
+
+    @property
+    def served(self):
+        """The backends of the newest table."""
+        return sorted(str(view.id) for pool in self.tables[-1].pools for view in pool.backends)
+
+
+class FakeSockets:
+    def __init__(self):
+        self.taken = set()
+        self.released = []
+
+    def bind(self, listeners, workers):
+        for listener in listeners:
+            if str(listener.address) in self.taken:
+                raise BindFailed(f"cannot listen on {listener.address}: address already in use")
+        return tuple(ListenerView(key, 0, listener) for key, listener in enumerate(listeners, start=1))
+
+    def release_others(self, keep, workers):
+        self.released.append((tuple(str(view.settings.address) for view in keep), workers))
+
+
+def settings_of(*pools, listeners=("127.0.0.1:80",), workers=1, **more):
+    return Settings(
+        path="lb.toml",
+        proxy=ProxySettings("edge", workers, "/run/lb.sock", None, (20000, 29999)),
+        listeners=tuple(ListenerSettings(text, Address.parse(text)) for text in listeners),
+        routes=(),
+        pools=tuple(pools),
+        **more,
+    )
+
+
+def pool_settings(name="web", size=2, **more):
+    defaults = {"command": ("app",), "reload": ReloadSettings(min_ready_s=0.1)}
+    return PoolSettings(name, size=size, **{**defaults, **more})
+
+
+def made_of(settings):
+    """What resolve_all would say."""
+    return tuple(Generation(0, pool, "/app", pool.env) for pool in settings.pools)
+
+
+class World:
+    """Control without processes and sockets: `async with World(settings) as world`."""
+
+    def __init__(self, settings, behave=lambda seat: Behaviour()):
+        self.settings = settings
+        self.behave = behave
+        self.events = []
+        self.pids = 0
+        self.log = Log(QuietSink(), level="error", format="json")
+        self.services = Services.make(self.emit, (20000, 29999))
+        self.grid = Grid.create(2, 64)
+        self.cells = CellBook(self.grid)
+        self.workers = FakeWorkers()
+        self.sockets = FakeSockets()
+        listeners = self.sockets.bind(settings.listeners, 1)
+        ground = Ground(self.emit, self.workers, self.grid, self.cells, self.make)
+        self.fleet = Fleet(ground, Frame.of(settings, listeners))
+        self.applied_live = []
+        self.site = Site(
+            emit=self.emit,
+            fleet=self.fleet,
+            sockets=self.sockets,
+            workers=self.workers,
+            settings=settings,
+            listeners=listeners,
+            worker_count=1,
+            most_workers=2,
+            apply_live=lambda old, new: self.applied_live.append((old, new)),
+        )
+
+    def emit(self, event):
+        self.events.append(event)
+        self.log.emit(event)
+        self.fleet.observe(event)
+
+    def make(self, id, made_from, *, reload=None, trial=None):
+        return FakeBackend(self, id, made_from, reload=reload, trial=trial)
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def member(self, name):
+        for pool in self.fleet.pools.values():
+            for member in pool.members:
+                if str(member.backend.id) == name:
+                    return member
+        raise KeyError(name)
+
+    def count(self, name, counter, number=1):
+        """As a worker would."""
+        self.grid.values[self.grid.base(0, self.member(name).cell) + counter] += number
+
+    async def start(self):
+        """First start, to the moment when all are ready."""
+        for made_from in made_of(self.settings):
+            number = self.fleet.next_number(made_from.settings.name)
+            self.fleet.start_pool(made_from.settings, replace(made_from, number=number))
+        self.fleet.publish()
+        for pool in self.fleet.pools.values():
+            for member in pool.members:
+                await member.life.wait_ready()
+        await trio.testing.wait_all_tasks_blocked()
+
+    @asynccontextmanager
+    async def running(self):
+        async with trio.open_nursery() as self.nursery:
+            await self.nursery.start(self.fleet.run)
+            await self.start()
+            yield self
+            self.nursery.cancel_scope.cancel()
+        self.grid.close()
+
+
+class QuietSink:
+    """Where log lines of tests go: nowhere."""
+
+    is_terminal = False
+
+    def describe_losses(self, describe):
+        pass
+
+    def write(self, lines):
+        pass
+
+    def reopen(self):
+        pass
+
+    def close(self, timeout_s):
+        pass

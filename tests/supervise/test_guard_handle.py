@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import trio
-from support.children import PYTHON, ignored_signals, is_running
+from support.children import PYTHON, ignored_signals, is_known, is_running
 from support.trio_test import trio_test
 
 from lbproxy.supervise.guard_handle import Guard
@@ -122,4 +122,4 @@ async def test_an_idle_guard_leaves_at_once():
         await guard.wait_listening()
         pid = guard.pid
         nursery.cancel_scope.cancel()
-    assert not os.path.exists(f"/proc/{pid}")
+    assert not is_known(pid)

@@ -155,3 +155,16 @@ async def test_one_that_never_stays_ready_is_not_proved_for_ever(tmp_path):
         answer.write_text("500 flapping")
         with pytest.raises(NotReady, match=r"did not stay ready for 0.1s: GET / answered 500: 'flapping'"):
             await backend.wait_proved(0.1)
+
+
+@trio_test
+async def test_a_backend_that_is_stopped_like_a_debugger_does_is_unhealthy_until_it_goes_on():
+    async with stage() as here:
+        backend = here.backend(server_pool(health=replace(QUICK, timeout_s=0.1)))
+        await backend.wait_ready()
+        os.kill(backend.backend.pid, signal.SIGSTOP)
+        await wait_state(backend, State.UNHEALTHY)
+        assert here.named(BackendUnhealthy)[0].why == "GET /: no answer within 0.1s"
+        os.kill(backend.backend.pid, signal.SIGCONT)
+        await wait_state(backend, State.READY)
+        assert backend.backend.restarts == 0

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from support.children import PYTHON, generation, is_running, pool, stage
+from support.children import PYTHON, generation, is_known, is_running, open_descriptors, pool, stage
 from support.trio_test import trio_test
 
 from lbproxy.model import BackendId
@@ -109,24 +109,24 @@ async def test_both_streams_are_heard_in_order():
 @trio_test
 async def test_a_spawn_that_fails_says_why_and_leaves_nothing(what, reason):
     async with stage() as here:
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         with pytest.raises(CannotStart, match=reason):
             await Child.spawn(what, here.services.children, here.services.guard)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_descriptors() == before
 
 
 @trio_test
 async def test_no_descriptor_is_left_after_the_burial():
     async with stage() as here:
         await trio.to_thread.run_sync(int)
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         for _ in range(3):
             child = await Child.spawn(order("true"), here.services.children, here.services.guard)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(child.hear, Hearing(ID, OutputRing(), here.events.append))
                 await child.wait_dead()
                 await child.bury()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_descriptors() == before
 
 
 @trio_test
@@ -134,9 +134,9 @@ async def test_the_dead_are_known_as_dead_before_they_are_reaped():
     async with spawned(order("true")) as child:
         await child.wait_dead()
         assert not child.is_alive()
-        assert os.path.exists(f"/proc/{child.pid}")
+        assert is_known(child.pid)
         await child.bury()
-        assert not os.path.exists(f"/proc/{child.pid}")
+        assert not is_known(child.pid)
 
 
 @trio_test

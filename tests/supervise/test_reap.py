@@ -3,7 +3,8 @@ import subprocess
 import sys
 
 import trio
-from support.children import PYTHON
+import trio.testing
+from support.children import PYTHON, is_known
 from support.trio_test import trio_test
 
 from lbproxy.supervise.reap import Children, adopts_orphans
@@ -53,10 +54,10 @@ async def test_a_child_in_the_book_is_not_reaped_until_it_is_forgotten():
     child = await children.spawn([*PYTHON, ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     await children.reap_strangers()
-    assert os.path.exists(f"/proc/{child.pid}")
+    assert is_known(child.pid)
     children.forget(child.pid)
     await children.reap_strangers()
-    assert not os.path.exists(f"/proc/{child.pid}")
+    assert not is_known(child.pid)
     child.returncode = 0
 
 
@@ -67,6 +68,17 @@ async def test_nothing_is_reaped_while_a_spawn_is_under_way():
     with trio.move_on_after(0.05) as limit:
         await children.reap_strangers()
     assert limit.cancelled_caught
+
+
+@trio_test
+async def test_whoever_waits_for_his_child_is_not_robbed_of_it():
+    children = Children()
+    others = subprocess.Popen([*PYTHON, "raise SystemExit(7)"])
+    os.waitid(os.P_PID, others.pid, os.WEXITED | os.WNOWAIT)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(children.reap_strangers)
+        await trio.testing.wait_all_tasks_blocked()
+        assert others.wait() == 7
 
 
 @trio_test

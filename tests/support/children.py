@@ -1,5 +1,6 @@
 """Real children for the tests of supervise: one-file programs, and the services to start them with."""
 
+import os
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -99,6 +100,16 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+def is_known(pid: int) -> bool:
+    """Alive, or a zombie."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def open_descriptors() -> int:
+    """How many this process has."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 def ignored_signals(pid: int) -> int:

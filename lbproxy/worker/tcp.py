@@ -1,0 +1,155 @@
+"""TCP mode: a client connection is a lease and a relay. Claim, connect, relay; what has to wait waits in a task.
+
+On the reactor from the first moment. Knows nothing of what the bytes mean.
+"""
+
+import socket
+from typing import TYPE_CHECKING
+
+from lbproxy.drain import Lease
+from lbproxy.errors import ProxyError
+from lbproxy.link.grid import Counter
+from lbproxy.model import LeaseKind, ListenerView, PoolView
+from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.backends import ConnectFailed, begin_connect, connect, finish_connect
+from lbproxy.worker.reactor import NEVER, WRITE
+from lbproxy.worker.relay import Relay
+
+if TYPE_CHECKING:
+    from lbproxy.worker.lanes import Lanes
+
+
+class TcpClient:
+    """One client of a tcp listener, until its relay is over."""
+
+    __slots__ = ("_backend", "_lease", "_pool", "deadline", "facts", "lanes", "queued_at", "relay", "sock", "view")
+
+    def __init__(self, lanes: "Lanes", sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+        self.lanes = lanes
+        self.sock = sock
+        self.view = view
+        self.facts = facts
+        self.relay: Relay | None = None
+        self.deadline = self.queued_at = NEVER
+        self._lease: Lease | None = None
+        self._backend: socket.socket | None = None
+        self._pool: PoolView | None = None
+
+    is_idle = False  # nobody can tell what an idle TCP session is waiting for
+
+    def begin(self) -> None:
+        """Claim and connect without waiting, if that can be had."""
+        lanes = self.lanes
+        pool = self._pool = lanes.router.pool(self.view.settings.pool or "")
+        lease = None
+        if pool is not None and not lanes.router.waiting(pool.name):
+            lease = lanes.router.claim(pool, LeaseKind.TCP, self._key(pool))
+        if lease is None or pool is None:
+            lanes.spawn(self._begin_in_task)
+            return
+        self._lease = lease
+        try:
+            sock = begin_connect(lease.backend.address)
+        except ConnectFailed as exc:
+            self._refused(str(exc))
+            return
+        if sock is None:
+            self._let_go()
+            lanes.spawn(self._begin_in_task)
+            return
+        self._backend = sock
+        lanes.reactor.register(sock.fileno(), WRITE, self.on_connected)
+        lanes.reactor.arm(self, pool.timeouts.connect_s)
+
+    def on_connected(self, mask: int) -> None:
+        lease, sock = self._lease, self._backend
+        if lease is None or sock is None:
+            return
+        self.lanes.reactor.unregister(sock.fileno())
+        self.lanes.reactor.disarm(self)
+        try:
+            finish_connect(sock, lease.backend.address)
+        except ConnectFailed as exc:
+            self._refused(str(exc))
+            return
+        self._start(lease, sock)
+
+    def on_deadline(self) -> None:
+        if self._pool is not None:
+            self._refused(f"no connection within {self._pool.timeouts.connect_s:g}s")
+
+    async def _begin_in_task(self) -> None:
+        """In the queue, or with a name to look up."""
+        lanes = self.lanes
+        while True:
+            pool = lanes.router.pool(self.view.settings.pool or "")
+            if pool is None:
+                self.close()
+                return
+            try:
+                lease = await lanes.router.wait_claim(pool.name, LeaseKind.TCP, self._key(pool))
+            except ProxyError:
+                lanes.router.count(pool.cell, Counter.FAILED)
+                self.close()
+                return
+            try:
+                connection = await connect(lease.backend, pool.timeouts.connect_s)
+            except ConnectFailed as exc:
+                lanes.context.unreachable(lease.backend, str(exc))
+                lanes.router.release(lease)
+                continue
+            except BaseException:
+                lanes.router.release(lease)
+                raise
+            assert connection.sock is not None
+            self._start(lease, connection.sock)
+            return
+
+    def _start(self, lease: Lease, sock: socket.socket) -> None:
+        self._lease = lease
+        self._backend = None
+        self.relay = Relay(
+            self.lanes.reactor,
+            self.sock,
+            sock,
+            stall_s=self.view.settings.timeouts.body_s,
+            on_end=self._ended,
+        )
+        self.relay.hold(lease)
+        self.relay.start()
+
+    def _ended(self, relay: Relay) -> None:
+        lease, router = self._lease, self.lanes.router
+        assert lease is not None
+        self._lease = None
+        router.count(lease.backend.cell, Counter.REQUESTS)
+        router.release(lease)
+        self.lanes.closed(self)
+
+    def _refused(self, why: str) -> None:
+        """That backend is passed over from now on; the next one, or the queue."""
+        if self._lease is not None:
+            self.lanes.context.unreachable(self._lease.backend, why)
+        self._let_go()
+        self.begin()
+
+    def _let_go(self) -> None:
+        lanes, lease, sock = self.lanes, self._lease, self._backend
+        self._lease = self._backend = None
+        lanes.reactor.disarm(self)
+        if sock is not None:
+            lanes.reactor.unregister(sock.fileno())
+            sock.close()
+        if lease is not None:
+            lanes.router.release(lease)
+
+    def _key(self, pool: PoolView) -> bytes | None:
+        return self.facts.ip if pool.hash_key in (None, "client_ip") and self.facts.ip else None
+
+    def close(self) -> None:
+        self._let_go()
+        self.sock.close()
+        self.lanes.closed(self)
+
+    def abort(self) -> None:
+        self.close()

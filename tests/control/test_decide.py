@@ -1,0 +1,83 @@
+"""What a reload means for one pool, as values."""
+
+import pytest
+import trio
+
+from control.fakes import World, made_of, pool_settings, settings_of
+from lbproxy.address import Address
+from lbproxy.control.decide import decide, is_same_making, target_of
+from lbproxy.model import Generation
+from lbproxy.settings import HealthSettings
+
+ONE, TWO, THREE = (Address("10.0.0.1", port) for port in (1, 2, 3))
+
+
+def decided(before, after, *, config_only):
+    """Slots made, slots replaced, slots kept, the number of the generation."""
+    found = []
+
+    async def main():
+        world = World(settings_of(before))
+        async with world.running():
+            pool = world.fleet.pools["web"]
+            (wanted,) = made_of(settings_of(after))
+            found.append(decide(pool, wanted, lambda: 2, config_only=config_only))
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    ((generation, change),) = found
+    slots = [[one.slot for one in change.make]]
+    slots += [sorted(member.seat.slot for member in group) for group in (change.replace, change.keep)]
+    return (*slots, generation.number)
+
+
+def test_a_plain_reload_replaces_every_backend():
+    assert decided(pool_settings(), pool_settings(), config_only=False) == ([1, 2], [1, 2], [], 2)
+
+
+def test_config_only_keeps_them_when_nothing_of_their_making_changed():
+    after = pool_settings(health=HealthSettings(interval_s=1.0))
+    assert decided(pool_settings(), after, config_only=True) == ([], [], [1, 2], 1)
+
+
+def test_config_only_with_another_size_makes_or_replaces_the_difference():
+    assert decided(pool_settings(size=2), pool_settings(size=3), config_only=True) == ([3], [], [1, 2], 1)
+    assert decided(pool_settings(size=3), pool_settings(size=1), config_only=True) == ([], [2, 3], [1], 1)
+
+
+def test_fixed_targets_keep_their_slots_and_new_ones_take_free_slots():
+    before = pool_settings(command=None, targets=(ONE, TWO))
+    after = pool_settings(command=None, targets=(TWO, THREE))
+    assert decided(before, after, config_only=False) == ([1], [1], [2], 2)
+    assert decided(before, before, config_only=False) == ([], [], [1, 2], 1)
+
+
+def test_a_pool_that_turns_to_fixed_targets_is_replaced_whole():
+    after = pool_settings(command=None, targets=(ONE, TWO))
+    assert decided(pool_settings(), after, config_only=True) == ([1, 2], [1, 2], [], 2)
+    assert decided(after, pool_settings(), config_only=True) == ([1, 2], [1, 2], [], 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"command": ("other",)}},
+        {"settings": {"user": "nobody"}},
+        {"settings": {"bind": "unix"}},
+        {"directory": "/app/releases/2"},
+        {"env": (("A", "1"),)},
+    ],
+)
+def test_what_a_backend_is_made_from_decides(change):
+    def making(settings=None, directory="/app", env=()):
+        return Generation(1, pool_settings(**(settings or {})), directory, env)
+
+    assert is_same_making(making(), making())
+    assert not is_same_making(making(), making(**change))
+
+
+def test_only_fixed_targets_have_an_address_beforehand():
+    from lbproxy.control.reload import Seat
+
+    fixed = Generation(1, pool_settings(command=None, targets=(ONE, TWO)), "/", ())
+    assert target_of(Seat(2, fixed)) == TWO
+    assert target_of(Seat(2, Generation(1, pool_settings(), "/", ()))) is None

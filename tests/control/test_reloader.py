@@ -1,0 +1,134 @@
+"""One reload at a time, one more after a signal, nothing touched by a configuration that is not valid."""
+
+import pytest
+import trio
+import trio.testing
+from support.trio_test import trio_test
+
+from control.fakes import Behaviour, World, pool_settings, settings_of
+from lbproxy.config.problems import ConfigInvalid, Problem
+from lbproxy.control.reloader import ReloadBusy, Reloader, UnknownPool, Wish, resolve_all
+from lbproxy.settings import PoolSettings, ReloadSettings
+from lbproxy.telemetry.events import ConfigRejected, ReloadDone, ReloadFinished, ReloadStarted
+
+# The configuration is read in a thread, so time is real here, and short.
+QUICK = Behaviour(ready_after_s=0.01, stops_in_s=0.0)
+
+
+class Running:
+    """A reloader in its world."""
+
+    def __init__(self, tmp_path, load=None):
+        pool = pool_settings(size=1, directory=str(tmp_path), reload=ReloadSettings(min_ready_s=0.0))
+        self.settings = settings_of(pool)
+        self.world = World(self.settings, lambda seat: QUICK)
+        self.reloader = Reloader(self.world.site, load or (lambda: self.settings))
+        self.finished = 0
+
+    async def wait_finished(self, count):
+        while len(self.world.of(ReloadFinished)) < count:
+            await trio.sleep(0.002)
+        await trio.testing.wait_all_tasks_blocked()
+
+
+def reloading(test):
+    @trio_test
+    async def run(tmp_path):
+        running = Running(tmp_path)
+        async with running.world.running():
+            await running.world.nursery.start(running.reloader.run)
+            await test(running)
+
+    run.__name__ = test.__name__
+    return run
+
+
+async def _busy(running):
+    assert await running.reloader.start(Wish("command")) == "r1"
+    with pytest.raises(ReloadBusy):
+        await running.reloader.start(Wish("command"))
+    await running.wait_finished(1)
+    assert await running.reloader.start(Wish("command")) == "r2"
+    await running.wait_finished(2)
+
+
+def test_a_second_reload_is_busy_until_the_first_is_over(tmp_path):
+    reloading(_busy)(tmp_path)
+
+
+async def _signals(running):
+    await running.reloader.start(Wish("command"))
+    for _ in range(5):
+        running.reloader.signal("USR2")
+    await running.wait_finished(2)
+    assert [event.trigger for event in running.world.of(ReloadStarted)] == ["command", "USR2"]
+    assert running.world.workers.served == ["web.1@3"]
+
+
+def test_signals_during_a_reload_ask_for_exactly_one_more(tmp_path):
+    reloading(_signals)(tmp_path)
+
+
+async def _one_signal(running):
+    running.reloader.signal("HUP")
+    await running.wait_finished(1)
+    assert running.world.of(ReloadDone)[0].result == "ok"
+
+
+def test_a_signal_starts_a_reload(tmp_path):
+    reloading(_one_signal)(tmp_path)
+
+
+async def _unknown(running):
+    with pytest.raises(UnknownPool, match="no pool 'api'"):
+        await running.reloader.start(Wish("command", pools=("api",)))
+    await running.reloader.start(Wish("command", pools=("web",)))
+    await running.wait_finished(1)
+
+
+def test_an_unknown_pool_is_refused_and_the_next_reload_is_free(tmp_path):
+    reloading(_unknown)(tmp_path)
+
+
+@trio_test
+async def test_an_invalid_configuration_touches_nothing_and_is_said():
+    def load():
+        raise ConfigInvalid([Problem("lb.toml", 6, 1, "unknown key 'wokers'", "wokers = 4")])
+
+    world = World(settings_of(pool_settings(size=1)), lambda seat: QUICK)
+    reloader = Reloader(world.site, load)
+    async with world.running():
+        await world.nursery.start(reloader.run)
+        with pytest.raises(ConfigInvalid):
+            await reloader.start(Wish("command"))
+        reloader.signal("USR2")
+        while len(world.of(ConfigRejected)) < 2:
+            await trio.sleep(0.002)
+        assert "unknown key 'wokers'" in world.of(ConfigRejected)[0].problems
+        assert world.of(ReloadStarted) == []
+        assert world.pids == 1
+
+
+@trio_test
+async def test_a_stopped_reloader_takes_no_more_wishes(tmp_path):
+    running = Running(tmp_path)
+    async with running.world.running():
+        with trio.CancelScope() as scope:
+            await running.world.nursery.start(running.reloader.run)
+            scope.cancel()
+        async with trio.open_nursery() as nursery:
+            reloader = Reloader(running.world.site, lambda: running.settings)
+            await nursery.start(reloader.run)
+            nursery.cancel_scope.cancel()
+        with pytest.raises(ReloadBusy):
+            await reloader.start(Wish("command"))
+
+
+def test_every_problem_of_what_backends_are_made_from_is_told_at_once(tmp_path):
+    bad = PoolSettings("web", command=("app",), directory=str(tmp_path / "none"))
+    worse = PoolSettings("api", command=("app",), directory=str(tmp_path), env_file=str(tmp_path / ".env"))
+    with pytest.raises(ConfigInvalid) as caught:
+        resolve_all([bad, worse], settings_of(bad, worse))
+    assert "pool.web.directory" in caught.value.text
+    assert ".env" in caught.value.text
+    assert caught.value.text.endswith("2 errors")
