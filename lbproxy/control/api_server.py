@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -30,22 +31,6 @@ _RECEIVE_BYTES = 65536
 
 # The client has gone, or does not read.
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
-
-REASONS = {
-    200: "OK",
-    202: "Accepted",
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    422: "Unprocessable Content",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    503: "Service Unavailable",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +169,8 @@ def question_of(method: bytes, target: bytes, payload: bytes) -> Question:
 
 
 async def send_answer(stream: trio.abc.Stream, answer: Answer) -> None:
-    head = f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+    head = f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
+    head += "Connection: close\r\nCache-Control: no-store\r\n"
     if answer.lines is None:
         body = json.dumps(answer.values).encode() + b"\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -67,14 +67,14 @@ def _pool(pool: Pool, grid: Grid) -> dict[str, Any]:
 def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
     backend = member.backend
     leases = pool.leases(member)
-    runs = backend.pid is not None and member.started_at is not None
+    started_at = member.started_at if backend.pid is not None else None
     return {
         "id": backend.id.name,
         "generation": backend.id.generation,
         "state": str(backend.state),
         "pid": backend.pid,
         "address": str(backend.address) if backend.address is not None else None,
-        "uptime_s": round(trio.current_time() - member.started_at, 3) if runs and member.started_at else None,
+        "uptime_s": round(trio.current_time() - started_at, 3) if started_at is not None else None,
         "restarts": backend.restarts,
         "in_flight": sum(leases.values()),
         "leases": leases,

@@ -4,6 +4,7 @@ Descriptors travel with the first bytes of their message (SCM_RIGHTS); the messa
 """
 
 import array
+import os
 import socket
 import struct
 from collections import deque
@@ -17,6 +18,7 @@ from lbproxy.link.codec import LinkBroken, decode, encode
 FDS_A_SEND = 200  # the kernel takes 253
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 READ_BYTES = 64 * 1024
+RIGHTS_BYTES = socket.CMSG_SPACE(FDS_A_SEND * array.array("i").itemsize)
 
 
 class Channel:
@@ -70,7 +72,7 @@ class Channel:
                     del self._buffer[: 4 + size]
                     return decode(data, self._incoming)
             try:
-                data, rights, _flags, _ = await self._sock.recvmsg(READ_BYTES, socket.CMSG_SPACE(FDS_A_SEND * 4))
+                data, rights, flags, _ = await self._sock.recvmsg(READ_BYTES, RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC)
             except ConnectionResetError:
                 return None
             for level, kind, payload in rights:
@@ -78,6 +80,8 @@ class Channel:
                     received = array.array("i")
                     received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
                     self._fds.extend(received)
+            if flags & socket.MSG_CTRUNC:  # those of the next message must not be taken for the ones that are missing
+                raise LinkBroken("descriptors were lost: this process has no room for them")
             if not data:
                 return None
             self._buffer += data
@@ -89,4 +93,7 @@ class Channel:
         return [self._fds.popleft() for _ in range(count)]
 
     def close(self) -> None:
+        """With every descriptor that came and that nobody took."""
         self._sock.close()
+        while self._fds:
+            os.close(self._fds.popleft())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
+from math import isfinite
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lbproxy.errors import LbproxyError
@@ -26,12 +27,12 @@ def encode(message: Any) -> bytes:
 def decode(data: bytes, union: Any) -> Any:
     """`union` is the union of the messages that may arrive here. Raises LinkBroken."""
     try:
-        name, *values = json.loads(data)
+        name, *values = json.loads(data, parse_constant=_no_number)
         kind = {choice.__name__: choice for choice in get_args(union)}[name]
         return _reader(kind)(values)
     except LinkBroken:
         raise
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
         raise LinkBroken(f"not a message: {data[:80]!r}") from exc
 
 
@@ -67,7 +68,7 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint
     if hint is float:
-        return lambda value: float(_checked(value, (int, float)))
+        return _finite
     return lambda value: _checked(value, hint)
 
 
@@ -79,6 +80,15 @@ def _dataclass_reader(kind: type) -> Callable[[Any], Any]:
         return kind(*(read(item) for read, item in zip(readers, _checked(value, list), strict=True)))
 
     return read
+
+
+def _no_number(name: str) -> Any:
+    raise LinkBroken(f"{name} is not a number")
+
+
+def _finite(value: Any) -> float:
+    number = float(_checked(value, (int, float)))
+    return number if isfinite(number) else _no_number(repr(number))
 
 
 def _checked(value: Any, kind: Any) -> Any:

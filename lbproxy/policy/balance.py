@@ -23,6 +23,7 @@ def pick(
     load: Callable[[int], int],
     turn: int,
     key: bytes | None,
+    *,
     draw: Callable[[], float],
 ) -> BackendView:
     """Choose among `candidates`, of which there is at least one.

@@ -157,6 +157,8 @@ def verdict(done: e.ReloadDone) -> str:
     counts = f"{done.requests} requests served meanwhile, {done.failed} failed, {_count(done.cut, 'connection')} cut"
     took = f"in {seconds(done.duration_s)}"
     match done.result:
+        case "ok" if done.generation == done.from_generation:
+            return f"applied the configuration of {done.pool}, generation {done.generation} serves on: {counts}"
         case "ok":
             return f"reloaded {done.pool} to generation {done.generation} {took}: {counts}"
         case "rolled_back":

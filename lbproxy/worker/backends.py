@@ -13,7 +13,7 @@ import trio
 
 from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
-from lbproxy.model import BackendId, BackendView
+from lbproxy.model import BackendView
 from lbproxy.wire.head import ResponseHead
 from lbproxy.wire.headers import Framing
 from lbproxy.worker.reactor import READ, Reactor
@@ -33,7 +33,7 @@ class BackendConnection:
     """A connection and what came on it that nobody has read yet. `sock` is None where a test has only a stream."""
 
     __slots__ = (
-        "_idle",
+        "_keeper",
         "_stream",
         "backend",
         "buffer",
@@ -54,7 +54,7 @@ class BackendConnection:
     head: ResponseHead
     template: tuple[bytes, bytes]  # what goes to the client, before and behind the request id
 
-    def __init__(self, backend: BackendId, sock: socket.socket | None, stream: ByteStream | None = None) -> None:
+    def __init__(self, backend: BackendView, sock: socket.socket | None, stream: ByteStream | None = None) -> None:
         self.backend = backend
         self.sock = sock
         self.fd = sock.fileno() if sock is not None else -1
@@ -62,7 +62,7 @@ class BackendConnection:
         self.reused = False
         self.idle_since = 0.0
         self._stream = stream
-        self._idle: BackendConnections | None = None  # who keeps it while it is idle
+        self._keeper: BackendConnections | None = None  # while it is idle
         # The express lane's memory of the last response head: heads of one backend mostly repeat.
         self.raw = b""
         self.seen = False  # more than once
@@ -89,8 +89,8 @@ class BackendConnection:
 
     def on_idle(self, mask: int) -> None:
         """It ended, or something came unasked: either way it is not used again."""
-        if self._idle is not None:
-            self._idle.drop(self)
+        if self._keeper is not None:
+            self._keeper.drop(self)
 
     def close(self) -> None:
         if self._stream is not None:
@@ -104,23 +104,23 @@ class BackendConnections:
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._idle: dict[BackendId, deque[BackendConnection]] = {}
+        self._idle: dict[int, deque[BackendConnection]] = {}  # by the backend's cell: its id is slow to hash
 
-    def take(self, backend: BackendId, keepalive_s: float) -> BackendConnection | None:
+    def take(self, backend: BackendView, keepalive_s: float) -> BackendConnection | None:
         """An idle connection that is still good, or None. It is still registered with the reactor: see `leave`."""
-        idle = self._idle.get(backend)
+        idle = self._idle.get(backend.cell)
         if not idle:
             return None
         connection = idle.pop()
         if self._reactor.now - connection.idle_since < keepalive_s:
-            connection._idle = None
+            connection._keeper = None
             connection.reused = True
             return connection
         idle.append(connection)  # the youngest is too old: so are all
         self.forget(backend)
         return None
 
-    def take_checked(self, backend: BackendId, keepalive_s: float) -> BackendConnection | None:
+    def take_checked(self, backend: BackendView, keepalive_s: float) -> BackendConnection | None:
         """As `take`, for a task: off the reactor, and its end is looked for once more, because nobody is told later."""
         while (connection := self.take(backend, keepalive_s)) is not None:
             self._reactor.unregister(connection.fd)
@@ -131,13 +131,14 @@ class BackendConnections:
 
     def give_back(self, connection: BackendConnection, *, registered: bool = False) -> None:
         """Keep it for the next request. The caller vouches that the last exchange on it is complete."""
-        idle = self._idle.get(connection.backend)
+        cell = connection.backend.cell
+        idle = self._idle.get(cell)
         if idle is None:
-            idle = self._idle[connection.backend] = deque()
+            idle = self._idle[cell] = deque()
         elif len(idle) >= IDLE_PER_BACKEND:
             self.drop(idle[0])
         connection.idle_since = self._reactor.now
-        connection._idle = self
+        connection._keeper = self
         idle.append(connection)
         if registered:
             self._reactor.handle(connection.fd, connection.on_idle)
@@ -146,30 +147,31 @@ class BackendConnections:
 
     def drop(self, connection: BackendConnection) -> None:
         """An idle one is closed."""
-        self._idle[connection.backend].remove(connection)
+        self._idle[connection.backend.cell].remove(connection)
         self._close(connection)
 
-    def forget(self, backend: BackendId) -> None:
+    def forget(self, backend: BackendView) -> None:
         """It has left the table: its idle connections are closed."""
-        for connection in self._idle.pop(backend, ()):
+        for connection in self._idle.pop(backend.cell, ()):
             self._close(connection)
 
     def sweep(self, keepalive_s: dict[str, float]) -> None:
         """Close what has been idle for longer than its pool allows, so that no descriptor waits for a next request."""
         now = trio.current_time()
-        for backend, idle in list(self._idle.items()):
-            limit = keepalive_s.get(backend.pool, 0.0)
-            while idle and now - idle[0].idle_since >= limit:
+        for cell, idle in list(self._idle.items()):
+            while idle and now - idle[0].idle_since >= keepalive_s.get(idle[0].backend.id.pool, 0.0):
                 self._close(idle.popleft())
             if not idle:
-                del self._idle[backend]
+                del self._idle[cell]
 
     def close(self) -> None:
-        for backend in list(self._idle):
-            self.forget(backend)
+        for idle in list(self._idle.values()):
+            for connection in idle:
+                self._close(connection)
+        self._idle.clear()
 
     def _close(self, connection: BackendConnection) -> None:
-        connection._idle = None
+        connection._keeper = None
         self._reactor.unregister(connection.fd)
         connection.close()
 
@@ -177,7 +179,7 @@ class BackendConnections:
 async def connect(backend: BackendView, connect_s: float) -> BackendConnection:
     """A fresh connection. Raises ConnectFailed."""
     with trio.move_on_after(connect_s):
-        return BackendConnection(backend.id, await _open_socket(backend.address))
+        return BackendConnection(backend, await _open_socket(backend.address))
     raise ConnectFailed(f"{backend.address} did not accept a connection within {connect_s:g}s")
 
 

@@ -205,7 +205,7 @@ class Exchange:
         connection: BackendConnection | None = None
         try:
             if not fresh:
-                connection = backends.take_checked(lease.backend.id, pool.timeouts.keepalive_s)
+                connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
             if connection is None:
                 connection = await connect(lease.backend, pool.timeouts.connect_s)
         except ConnectFailed as exc:

@@ -3,7 +3,7 @@
 One record per client connection (express_record.py). Its methods are the reactor's handlers, and they follow each other
 in the order of an exchange:
 
-    on_request    the whole head is there and strict, the body is complete  ->  claim, send to the backend
+    on_client     the whole head is there and strict, the body is complete  ->  claim, send to the backend
     on_reply      the whole response head is there and strict               ->  send to the client
     on_body       the rest of a body of known length, as fast as the client takes it
     on_flush      what the client had not taken at once
@@ -37,37 +37,53 @@ READ_AHEAD_BYTES = 64 * 1024
 class ExpressClient(ReplySide):
     __slots__ = ()
 
-    # Waiting for a request
+    # From the client
 
-    def on_request(self, mask: int) -> None:
+    def on_client(self, mask: int) -> None:
         try:
             data = self._recv(RECV_BYTES)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        if not data:
+        if self._lease is not None:
+            self._client_speaks_early(data)
+        elif not data:
             if self.buffer:
                 self._enter(self.buffer, "client_gone")
             else:
                 self.close()
-            return
-        if self.buffer:
+        elif self.buffer:
+            seen = len(self.buffer)
             data = self.buffer + data
             self.buffer = b""
-        self._consider(data)
+            self._consider(data, seen)
+        elif data == self._bare:
+            self._forward_again()
+        else:
+            self._consider(data, 0)
+
+    def _client_speaks_early(self, data: bytes) -> None:
+        """Its answer is owed: this is the next request, or the client is gone."""
+        if not data:
+            self._client_gone()
+            return
+        self.buffer += data
+        if len(self.buffer) >= READ_AHEAD_BYTES:
+            self.lanes.reactor.unregister(self.fd)
+            self._reading = False
 
     def on_pipelined(self) -> None:
         """The next request is here already: looked at after everybody else had a turn."""
         if self.buffer and self._reading and self._lease is None and not self._out:
             data, self.buffer = self.buffer, b""
-            self._consider(data)
+            self._consider(data, 0)
 
-    def _consider(self, data: bytes) -> None:
-        """Is this a whole, simple request? Then forward it; else wait for the rest, or hand it over."""
-        if data == self._bare:
-            self._forward_again()
-            return
+    def _consider(self, data: bytes, seen: int) -> None:
+        """Is this a whole, simple request? Then forward it; else wait for the rest, or hand it over.
+
+        The first `seen` bytes were looked at before, without a result.
+        """
         lanes, limits, timeouts = self.lanes, self.view.settings.limits, self.view.settings.timeouts
         if lanes.off:
             self._enter(data, "off")
@@ -75,17 +91,18 @@ class ExpressClient(ReplySide):
         end = data.find(b"\r\n\r\n") + 4
         try:
             if end < 8:
-                head_end(data, 0, limits.header_bytes)
+                head_end(data, seen, limits.header_bytes)
                 self._wait_for_rest(data, timeouts.header_s, self._head_too_slow)
                 return
             raw = data if end == len(data) else data[:end]
-            if raw != self.raw:
-                if end > limits.header_bytes:
-                    self._enter(data, "refused")
-                    return
-                head = read_request(raw, lanes.lines, limits.headers)
-            else:
+            again = raw == self.raw
+            if again:
                 head = self.head
+            elif end > limits.header_bytes:
+                self._enter(data, "refused")
+                return
+            else:
+                head = read_request(raw, lanes.lines, limits.headers)
         except Refused:
             self._enter(data, "refused")
             return
@@ -93,24 +110,24 @@ class ExpressClient(ReplySide):
             self._enter(data, "upgrade" if head.websocket else "expect" if head.expects_continue else "chunked")
             return
         length = head.length or 0
-        missing = end + length - len(data)
         if length and (length > EARLY_BODY_BYTES or (limits.body_bytes and length > limits.body_bytes)):
             self._enter(data, "large_body")
             return
+        missing = end + length - len(data)
         if missing > 0:
             self._wait_for_rest(data, timeouts.body_s, self._body_too_slow)
             return
         self.payload = data[end : end + length]
         if missing:
             self.buffer = data[end + length :]
-        if raw is not self.raw and raw == self.raw:
+        if again:
             self._forward_again()
-            return
-        self.raw = raw
-        self._bare = b"" if length else raw
-        self.head = head
-        self._template = None
-        self._forward()
+        else:
+            self.raw = raw
+            self._bare = b"" if length else raw
+            self.head = head
+            self._template = None
+            self._forward()
 
     def _forward_again(self) -> None:
         """The same head as the last one: it is worth a template."""
@@ -142,7 +159,7 @@ class ExpressClient(ReplySide):
             self._enter_again("no_route")
             return
         key = hash_key(pool.hash_key, head, self.facts) if pool.balance == "hash" else None
-        lease = None if router.waiting(pool.name) else router.claim(pool, LeaseKind.REQUEST, key)
+        lease = None if router.waiting(pool.name) else router.claim(pool, LeaseKind.REQUEST, key, lanes.reactor.now)
         if lease is None:
             self._enter_again("queue")
             return
@@ -155,7 +172,7 @@ class ExpressClient(ReplySide):
             data = before + request_id + behind + self.payload
         else:
             data = request_to_backend(head, self.facts, request_id) + self.payload
-        connection = lanes.backends.take(lease.backend.id, pool.timeouts.keepalive_s)
+        connection = lanes.backends.take(lease.backend, pool.timeouts.keepalive_s)
         if connection is None:
             self._connect_and_send(lease, data)
             return
@@ -177,13 +194,12 @@ class ExpressClient(ReplySide):
         if sock is None:
             self._give_up("name")
             return
-        connection = self._connection = BackendConnection(lease.backend.id, sock)
+        connection = self._connection = BackendConnection(lease.backend, sock)
         try:
             sent = sock.send(data)
         except BlockingIOError:
             self.unsent = data
             reactor.register(connection.fd, WRITE, self.on_connected)
-            reactor.handle(self.fd, self.on_client_meanwhile)
             reactor.arm(self, self.timeouts.connect_s)
             self._too_late = self._connect_too_slow
             return
@@ -223,26 +239,8 @@ class ExpressClient(ReplySide):
             self._resume("backpressure")
             return
         self.unsent = b""
-        reactor = self.lanes.reactor
-        reactor.handle(self.fd, self.on_client_meanwhile)
-        reactor.arm(self, self.timeouts.response_s)
+        self.lanes.reactor.arm(self, self.timeouts.response_s)
         self._too_late = self._reply_too_slow
-
-    def on_client_meanwhile(self, mask: int) -> None:
-        """The client speaks while its answer is owed: the next request, or it is gone."""
-        try:
-            data = self._recv(RECV_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._client_gone()
-            return
-        self.buffer += data
-        if len(self.buffer) >= READ_AHEAD_BYTES:
-            self.lanes.reactor.unregister(self.fd)
-            self._reading = False
 
     # Handing over
 

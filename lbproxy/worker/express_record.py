@@ -108,7 +108,7 @@ class ExpressRecord:
         self._reading = False
         self._too_late = self.close
 
-    def on_request(self, mask: int) -> None:
+    def on_client(self, mask: int) -> None:
         raise NotImplementedError
 
     def on_pipelined(self) -> None:
@@ -122,11 +122,9 @@ class ExpressRecord:
     def begin(self) -> None:
         """Wait for a request; `buffer` may hold one already."""
         reactor = self.lanes.reactor
-        if self._reading:
-            reactor.handle(self.fd, self.on_request)
-        else:
+        if not self._reading:
             self._reading = True
-            reactor.register(self.fd, READ, self.on_request)
+            reactor.register(self.fd, READ, self.on_client)
         reactor.arm(self, self.view.settings.timeouts.idle_s)
         self._too_late = self.close
         if self.buffer:
@@ -155,7 +153,10 @@ class ExpressRecord:
 
     def close(self) -> None:
         """The client is done, or was silent for too long."""
-        self.leave()
+        reactor = self.lanes.reactor
+        reactor.forget(self.fd)
+        reactor.disarm(self)
+        self._reading = False
         self.sock.close()
         self.lanes.closed(self)
 
@@ -176,7 +177,7 @@ class ExpressRecord:
             if reusable:
                 lanes.backends.give_back(connection, registered=True)
             else:
-                lanes.reactor.unregister(connection.fd)
+                lanes.reactor.forget(connection.fd)
                 connection.close()
         lanes.router.release(lease)
 

@@ -24,9 +24,6 @@ def split_at_id(head: bytes) -> tuple[bytes, bytes]:
 class ReplySide(ExpressRecord):
     __slots__ = ()
 
-    def on_client_meanwhile(self, mask: int) -> None:
-        raise NotImplementedError
-
     def _resume(self, why: str, data: bytes = b"") -> None:
         raise NotImplementedError
 
@@ -221,10 +218,10 @@ class ReplySide(ExpressRecord):
             reactor.arm(self, self.view.settings.timeouts.body_s)
             return
         reactor.modify(self.fd, READ)
+        reactor.handle(self.fd, self.on_client)
         if self._connection is None:
             self._done()
             return
-        reactor.handle(self.fd, self.on_client_meanwhile)
         reactor.register(self._connection.fd, READ, self.on_body)
         reactor.arm(self, self.timeouts.idle_s)
         self._too_late = self._body_stalled

@@ -7,7 +7,7 @@ comes back. Knows who is where; knows no HTTP.
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -85,6 +85,14 @@ class Lanes:
         self._records.add(record)
         self._acceptor.opened(view)
         record.begin()
+
+    def refresh(self, listeners: Sequence[ListenerView]) -> None:
+        """A new table: what its listeners say holds for the connections that are open, too."""
+        views = {view.key: view for view in listeners}
+        for record in self._records:
+            record.view = views.get(record.view.key, record.view)
+        for client in self._in_tasks:
+            client.listener = views.get(client.listener.key, client.listener)
 
     def closed(self, record: Record) -> None:
         self._records.discard(record)

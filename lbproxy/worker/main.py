@@ -13,7 +13,7 @@ import trio
 from lbproxy.link.channel import Channel
 from lbproxy.link.grid import Grid
 from lbproxy.link.messages import Applied, AskStats, Drained, Publish, Reopen, Stats, Stop, ToWorker, Welcome
-from lbproxy.model import BackendId
+from lbproxy.model import BackendView
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import LogDropped, Notice
 from lbproxy.telemetry.log import Log
@@ -102,17 +102,20 @@ class Worker:
         fds = self._channel.take_fds(len(message.sockets))
         sockets = {key: socket.socket(fileno=fd) for key, fd in zip(message.sockets, fds, strict=True)}
         table = message.table
+        before = self._context.router.table.listeners
         if not self._context.router.apply(table):
             for sock in sockets.values():
                 sock.close()
             return
         self._use_access_log(table.access, table.access_path)
         self._acceptor.apply(table.listeners, sockets)
+        if table.listeners != before:
+            self._lanes.refresh(table.listeners)
         self._channel.post(Applied(table.epoch))
 
-    def _drained(self, backend: BackendId) -> None:
+    def _drained(self, backend: BackendView) -> None:
         self._context.backends.forget(backend)
-        self._channel.post(Drained(str(backend), self._context.router.table.epoch))
+        self._channel.post(Drained(str(backend.id), self._context.router.table.epoch))
 
     def _use_access_log(self, format: str, path: str) -> None:
         if self._access == (format, path):

@@ -12,7 +12,7 @@ import trio
 
 from lbproxy.drain import Lease, Leases
 from lbproxy.errors import ProxyError, Side, Stage
-from lbproxy.link.grid import Counter, Grid
+from lbproxy.link.grid import WIDTH, Counter, Grid
 from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolView, RoutingTable
 from lbproxy.policy.balance import pick
 from lbproxy.policy.goodbye import within
@@ -27,17 +27,18 @@ COUNTER_OF = {kind: Counter[kind.name] for kind in LeaseKind}
 class Router:
     """`on_drained(backend)` is called when a backend that left the table has no lease any more."""
 
-    def __init__(self, grid: Grid, row: int, on_drained: Callable[[BackendId], None]) -> None:
+    def __init__(self, grid: Grid, row: int, on_drained: Callable[[BackendView], None]) -> None:
         self.table = RoutingTable(0, "", (), (), ())
         self.stopping = False
-        self._grid = grid
         self._values = grid.values
-        self._row = row
         self._on_drained = on_drained
         self._pools: dict[str, PoolView] = {}
-        self._leases: dict[BackendId, Leases] = {}
-        self._draining: dict[BackendId, BackendView] = {}
+        # By cell, not by id: hashing a BackendId costs more than everything else that is done with one here.
+        self._leases: dict[int, Leases] = {}
+        self._draining: dict[int, BackendView] = {}
         self._skipped: dict[BackendId, float] = {}
+        self._load = _load_of(grid)
+        self._row_base = grid.base(row, 0)
         self._waiting: dict[str, deque[trio.Event]] = {}
         self._turn = random.randrange(1 << 16)  # workers that start together do not all begin with the first backend
         self.drains_changed = trio.Event()
@@ -48,24 +49,24 @@ class Router:
         """Take a newer table. What has left it begins to drain; what is back in it is taken back."""
         if table.epoch <= self.table.epoch:
             return False
-        before = {view.id: view for pool in self._pools.values() for view in pool.backends}
+        before = {view.cell: view for pool in self._pools.values() for view in pool.backends}
         drains = {pool.name: pool.drain for pool in (*self.table.pools, *table.pools)}
         self.table = table
         self._pools = {pool.name: pool for pool in table.pools}
         self._skipped.clear()
-        present = {view.id: view for pool in table.pools for view in pool.backends}
-        for backend in present:
-            if self._draining.pop(backend, None) is not None:
-                self._leases[backend].take_back()
-            if backend not in self._leases:
-                self._leases[backend] = Leases()
-        for backend, view in before.items():
-            if backend not in present:
-                self._draining[backend] = view
-                if self._leases[backend].empty:
-                    self._is_drained(backend)
+        present = {view.cell for pool in table.pools for view in pool.backends}
+        for cell in present:
+            if self._draining.pop(cell, None) is not None:
+                self._leases[cell].take_back()
+            if cell not in self._leases:
+                self._leases[cell] = Leases()
+        for cell, view in before.items():
+            if cell not in present:
+                self._draining[cell] = view
+                if self._leases[cell].empty:
+                    self._is_drained(view)
                 else:
-                    self._leases[backend].begin(drains[backend.pool], trio.current_time(), random.random())
+                    self._leases[cell].begin(drains[view.id.pool], trio.current_time(), random.random())
         self._rouse_drains()
         for pool in self._waiting:
             self._wake_all(pool)
@@ -92,7 +93,7 @@ class Router:
 
     # Leases
 
-    def claim(self, pool: PoolView, kind: LeaseKind, key: bytes | None) -> Lease | None:
+    def claim(self, pool: PoolView, kind: LeaseKind, key: bytes | None, now: float | None = None) -> Lease | None:
         """A lease on a backend that is in the table and has room; None when there is none.
 
         `pool` must come from the table in force: ask `route` or `pool` after every await.
@@ -106,12 +107,13 @@ class Router:
         if kind in LONG_LIVED:
             candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
         self._turn += 1
-        view = pick(pool.balance, candidates, self._load, self._turn, key, random.random)
-        lease = Lease(view, kind, trio.current_time(), _finishes_by_itself)
-        self._leases[view.id].add(lease)
-        base = self._grid.base(self._row, view.cell)
-        self._values[base] += 1
-        self._values[base + COUNTER_OF[kind]] += 1
+        view = pick(pool.balance, candidates, self._load, self._turn, key, draw=random.random)
+        cell = view.cell
+        lease = Lease(view, kind, trio.current_time() if now is None else now, _finishes_by_itself)
+        self._leases[cell].add(lease)
+        values, base = self._values, self._row_base + cell * WIDTH
+        values[base] += 1
+        values[base + COUNTER_OF[kind]] += 1
         return lease
 
     async def wait_claim(self, pool_name: str, kind: LeaseKind, key: bytes | None) -> Lease:
@@ -148,27 +150,28 @@ class Router:
     def release(self, lease: Lease) -> None:
         """The work is done, or lost. A backend that drains may be done with it."""
         view = lease.backend
-        leases = self._leases[view.id]
+        cell = view.cell
+        leases = self._leases[cell]
         leases.remove(lease)
-        base = self._grid.base(self._row, view.cell)
-        self._values[base] -= 1
-        self._values[base + COUNTER_OF[lease.kind]] -= 1
-        if view.id in self._draining:
+        values, base = self._values, self._row_base + cell * WIDTH
+        values[base] -= 1
+        values[base + COUNTER_OF[lease.kind]] -= 1
+        if cell in self._draining:
             if leases.empty:
-                self._is_drained(view.id)
+                self._is_drained(view)
         elif self._waiting and (queue := self._waiting.get(view.id.pool)):
             queue.popleft().set()
 
     def change_kind(self, lease: Lease, kind: LeaseKind, say_goodbye: Callable[[float], None] | None = None) -> None:
         """What it is has become known; see Leases.change."""
-        base = self._grid.base(self._row, lease.backend.cell)
+        base = self._row_base + lease.backend.cell * WIDTH
         self._values[base + COUNTER_OF[lease.kind]] -= 1
         self._values[base + COUNTER_OF[kind]] += 1
-        self._leases[lease.backend.id].change(lease, kind, say_goodbye)
+        self._leases[lease.backend.cell].change(lease, kind, say_goodbye)
         self._rouse_drains()
 
     def count(self, cell: int, counter: Counter) -> None:
-        self._values[self._grid.base(self._row, cell) + counter] += 1
+        self._values[self._row_base + cell * WIDTH + counter] += 1
 
     def waiting(self, pool: str) -> int:
         """How many are in the pool's queue: who comes now stands behind them."""
@@ -198,25 +201,24 @@ class Router:
 
     def stop(self, grace_s: float) -> None:
         """The worker stops: every backend drains here, nobody longer than `grace_s`."""
-        for backend, leases in self._leases.items():
-            pool = self._pools.get(backend.pool)
-            if pool is not None and not leases.empty:
-                leases.begin(within(pool.drain, grace_s), trio.current_time(), random.random())
+        for pool in self.table.pools:
+            for view in pool.backends:
+                self._leases[view.cell].begin(within(pool.drain, grace_s), trio.current_time(), random.random())
+        for cell, view in self._draining.items():
+            if (owner := self._pools.get(view.id.pool)) is not None:
+                self._leases[cell].begin(within(owner.drain, grace_s), trio.current_time(), random.random())
         self._rouse_drains()
 
     def _rouse_drains(self) -> None:
         self.drains_changed.set()
         self.drains_changed = trio.Event()
 
-    def _is_drained(self, backend: BackendId) -> None:
-        del self._draining[backend]
-        del self._leases[backend]
-        self._on_drained(backend)
+    def _is_drained(self, view: BackendView) -> None:
+        del self._draining[view.cell]
+        del self._leases[view.cell]
+        self._on_drained(view)
 
     # Choosing
-
-    def _load(self, cell: int) -> int:
-        return self._grid.sum(cell, Counter.LEASES)
 
     def _has_room(self, view: BackendView, limit: int) -> bool:
         until = self._skipped.get(view.id)
@@ -236,6 +238,17 @@ class Router:
         queue = self._waiting[pool]
         while queue:
             queue.popleft().set()
+
+
+def _load_of(grid: Grid) -> Callable[[int], int]:
+    """The leases on a cell, over all workers. Asked for each candidate of each request: one worker needs no loop."""
+    values = grid.values
+    if grid.rows == 1:
+        return lambda cell: values[cell * WIDTH]
+    if grid.rows == 2:
+        other = grid.cells * WIDTH
+        return lambda cell: values[cell * WIDTH] + values[other + cell * WIDTH]
+    return lambda cell: grid.sum(cell, Counter.LEASES)
 
 
 def _finishes_by_itself() -> None:

@@ -290,6 +290,7 @@ class World:
         self.settings = settings
         self.behave = behave
         self.events = []
+        self.said = trio.Event()
         self.pids = 0
         self.log = Log(QuietSink(), level="error", format="json")
         self.services = Services.make(self.emit, (20000, 29999))
@@ -315,6 +316,8 @@ class World:
 
     def emit(self, event):
         self.events.append(event)
+        self.said.set()
+        self.said = trio.Event()
         self.log.emit(event)
         self.fleet.observe(event)
 
@@ -323,6 +326,11 @@ class World:
 
     def of(self, kind):
         return [event for event in self.events if isinstance(event, kind)]
+
+    async def wait_for(self, kind, count=1):
+        """Until so many events of this kind have been said."""
+        while len(self.of(kind)) < count:
+            await self.said.wait()
 
     def member(self, name):
         for pool in self.fleet.pools.values():

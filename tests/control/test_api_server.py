@@ -31,8 +31,10 @@ class Server:
 
     async def __aexit__(self, *exc):
         self.nursery.cancel_scope.cancel()
-        await self.nursery_manager.__aexit__(*exc)
-        self.sock.close()
+        try:
+            await self.nursery_manager.__aexit__(*exc)
+        finally:
+            self.sock.close()
 
     async def connect(self):
         return await trio.open_unix_socket(self.path)

@@ -32,5 +32,5 @@ def test_a_file_that_has_gone_is_no_trouble(tmp_path):
 
 
 def test_one_that_cannot_be_written_is_one_line(tmp_path):
-    with pytest.raises(PidFileFailed, match="cannot write the pid file .*No such file"):
+    with pytest.raises(PidFileFailed, match=r"cannot write the pid file .*No such file"):
         PidFile(str(tmp_path / "none" / "lb.pid"))

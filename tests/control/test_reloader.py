@@ -23,11 +23,9 @@ class Running:
         self.settings = settings_of(pool)
         self.world = World(self.settings, lambda seat: QUICK)
         self.reloader = Reloader(self.world.site, load or (lambda: self.settings))
-        self.finished = 0
 
     async def wait_finished(self, count):
-        while len(self.world.of(ReloadFinished)) < count:
-            await trio.sleep(0.002)
+        await self.world.wait_for(ReloadFinished, count)
         await trio.testing.wait_all_tasks_blocked()
 
 
@@ -102,8 +100,7 @@ async def test_an_invalid_configuration_touches_nothing_and_is_said():
         with pytest.raises(ConfigInvalid):
             await reloader.start(Wish("command"))
         reloader.signal("USR2")
-        while len(world.of(ConfigRejected)) < 2:
-            await trio.sleep(0.002)
+        await world.wait_for(ConfigRejected, 2)
         assert "unknown key 'wokers'" in world.of(ConfigRejected)[0].problems
         assert world.of(ReloadStarted) == []
         assert world.pids == 1

@@ -46,12 +46,12 @@ def test_whatever_is_asked_a_candidate_comes_out(
     balance: str, count: int, loads: list[int], turn: int, key: bytes | None, drawn: float
 ) -> None:
     candidates = backends(count)
-    assert pick(balance, candidates, lambda cell: loads[cell - 1], turn, key, lambda: drawn) in candidates
+    assert pick(balance, candidates, lambda cell: loads[cell - 1], turn, key, draw=lambda: drawn) in candidates
 
 
 def test_an_unknown_balance_is_an_error() -> None:
     with pytest.raises(ValueError, match="least_con"):
-        pick("least_con", backends(2), nobody, 0, None, random.random)
+        pick("least_con", backends(2), nobody, 0, None, draw=random.random)
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=8), st.integers(0, 10**6))
@@ -61,7 +61,7 @@ def test_least_conn_takes_one_with_the_fewest_leases(loads: list[int], turn: int
 
 
 def test_least_conn_with_equal_loads_rotates() -> None:
-    picks = [pick("least_conn", backends(4), nobody, turn, None, random.random) for turn in range(40)]
+    picks = [pick("least_conn", backends(4), nobody, turn, None, draw=random.random) for turn in range(40)]
     assert spread(picks) == dict.fromkeys((1, 2, 3, 4), 10)
     assert len({backend.id.slot for backend in picks[:4]}) == 4
 
@@ -163,4 +163,4 @@ def test_hash_is_the_same_in_every_process_and_every_version() -> None:
 
 def test_hash_without_a_key_takes_the_least_loaded() -> None:
     loads = {1: 3, 2: 1, 3: 2}
-    assert pick("hash", backends(3), loads.__getitem__, 0, None, random.random).id.slot == 2
+    assert pick("hash", backends(3), loads.__getitem__, 0, None, draw=random.random).id.slot == 2

@@ -5,7 +5,7 @@
         assert lb.cli("reload").returncode == 0
 
 In the configuration $port, $port2 ... become free ports, $python this interpreter, $dir the directory, $origin, $demo,
-$uvicorn and $node the commands of `support.apps`; all other braces and dollars are lbproxy's own.
+$uvicorn, $node and $brittle the commands of `support.apps`; all other braces and dollars are lbproxy's own.
 """
 
 import contextlib
@@ -248,6 +248,7 @@ _WORDS = {
     "demo": apps.DEMO,
     "uvicorn": apps.UVICORN,
     "node": apps.NODE,
+    "brittle": apps.BRITTLE,
 }
 
 

@@ -1,106 +1,29 @@
-"""The goodbye, seen from both peers, who speak wsproto: whole frames, one Close, nothing after it."""
+"""The goodbye, seen from both peers: the backend first, its last words, one Close for the client, its answer."""
 
-import random
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support.relaying import Peer, Relayed, Rig, rig
+from support.relaying import rig
 from support.trio_test import trio_test
-from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from support.websocket_talk import (
+    DRAIN,
+    FIRST,
+    LAST,
+    LONG,
+    MASKED_CLOSE,
+    OURS,
+    PING,
+    TEXT,
+    Conversation,
+    masked,
+    our_close,
+)
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection, Ping, TextMessage
 
-from lbproxy.address import Address
-from lbproxy.drain import Lease
-from lbproxy.model import BackendId, BackendView, LeaseKind
-from lbproxy.settings import DrainSettings
-from lbproxy.wire.websocket import FrameTracker
 from lbproxy.worker.relay import BULK_BYTES, Why
-from lbproxy.worker.websocket_relay import WebSocketRelay
-
-DRAIN = DrainSettings(websocket_s=0.3, goodbye_s=0.4, close_code=1001, close_reason="off")
-TEXT = b"\x81\x05hello"
-FIRST, LAST = b"\x01\x03one", b"\x80\x03two"
-PING = b"\x89\x01?"
-OURS = b"\x88\x05\x03\xe9off"
-MASK = b"\x01\x02\x03\x04"
-LONG = 30.0
-
-
-class Speaker:
-    """A WebSocket peer after the handshake."""
-
-    def __init__(self, peer: Peer, kind: ConnectionType) -> None:
-        self.peer = peer
-        self.protocol = Connection(kind)
-        self.wire = b""  # as received
-
-    async def say(self, *events: Event) -> None:
-        await self.peer.send(b"".join(self.protocol.send(event) for event in events))
-
-    async def hear(self) -> list[Event]:
-        """What came until somebody's Close, or the end."""
-        heard: list[Event] = []
-        while True:
-            data = await self.peer.sock.recv(1 << 16)
-            if not data:
-                return heard
-            self.wire += data
-            self.protocol.receive_data(data)
-            for event in self.protocol.events():
-                heard.append(event)
-                if isinstance(event, CloseConnection):
-                    return heard
-
-    async def answer(self, close: CloseConnection) -> None:
-        await self.say(close.response())
-
-
-class Conversation:
-    """A started relay, its peers as speakers, and the lease it holds."""
-
-    def __init__(self, made: Rig, drain: DrainSettings, *, tcp: bool = True) -> None:
-        self.link: Relayed[WebSocketRelay] = made.relay(WebSocketRelay, tcp=tcp)
-        self.relay = self.link.relay
-        self.client = Speaker(self.link.client, ConnectionType.CLIENT)
-        self.backend = Speaker(self.link.backend, ConnectionType.SERVER)
-        view = BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 1), cell=0)
-        self.lease = Lease(view, LeaseKind.WEBSOCKET, 0.0, lambda: None)
-        self.lease.drain = drain
-        self.relay.hold(self.lease)
-        self.relay.start()
-
-    def say_goodbye(self, window_s: float) -> None:
-        self.relay.say_goodbye(trio.current_time() + window_s)
-
-    async def pass_raw(self, data: bytes) -> None:
-        """From the backend to the client, to the last byte."""
-        await self.link.backend.send(data)
-        assert await self.link.client.receive(len(data)) == data
-
-    async def pass_raw_up(self, data: bytes) -> None:
-        await self.link.client.send(data)
-        assert await self.link.backend.receive(len(data)) == data
-
-
-def our_close(masked: bytes) -> bool:
-    tracker = FrameTracker()
-    tracker.feed(masked)
-    assert masked[1] & 0x80, "towards a backend frames are masked"
-    return tracker.close_code == 1001 and tracker.close_reason == b"off"
-
-
-def masked(frame: bytes) -> bytes:
-    """A short frame as a client sends it."""
-    return frame[:1] + bytes((frame[1] | 0x80,)) + MASK + bytes(b ^ MASK[i & 3] for i, b in enumerate(frame[2:]))
-
-
-MASKED_CLOSE = masked(OURS)
 
 
 @trio_test
@@ -227,25 +150,25 @@ def test_the_backend_is_told_behind_the_frame_in_hand(cut: int) -> None:
     run()
 
 
-@pytest.mark.parametrize("cut", range(len(FIRST + PING + LAST)))
-def test_the_client_gets_its_close_behind_the_message_in_hand(cut: int) -> None:
+@trio_test
+async def test_the_client_gets_its_close_behind_the_message_in_hand() -> None:
     message = FIRST + PING + LAST
 
-    @trio_test
-    async def run() -> None:
-        async with rig() as made:
-            talk = Conversation(made, replace(DRAIN, goodbye_s=0.12), tcp=False)
-            await talk.pass_raw(TEXT + message[:cut])
-            talk.say_goodbye(LONG)
-            if cut:
-                await trio.sleep(0.35)  # the backend's time is over, the window is not
-                assert talk.lease.closed_at is None
-            await talk.link.backend.send(message[cut:] + TEXT)
-            expected = message[cut:] if cut else message + TEXT
-            assert await talk.link.client.receive(len(expected)) == expected
-            assert await talk.link.client.rest() == OURS
+    async def converse(cut: int) -> None:
+        talk = Conversation(made, replace(DRAIN, goodbye_s=0.12), tcp=False)
+        await talk.pass_raw(TEXT + message[:cut])
+        talk.say_goodbye(LONG)
+        if cut:
+            await trio.sleep(0.35)  # the backend's time is over, the window is not
+            assert talk.lease.closed_at is None
+        await talk.link.backend.send(message[cut:] + TEXT)
+        expected = message[cut:] if cut else message + TEXT
+        assert await talk.link.client.receive(len(expected)) == expected
+        assert await talk.link.client.rest() == OURS
 
-    run()
+    async with rig() as made, trio.open_nursery() as nursery:
+        for cut in range(len(message)):
+            nursery.start_soon(converse, cut)
 
 
 @trio_test
@@ -455,81 +378,3 @@ async def test_a_backend_that_reads_nothing_keeps_nobody_from_leaving() -> None:
         assert await talk.link.client.receive(len(OURS)) == OURS
         await talk.link.ended.wait()
         assert await talk.link.client.rest() == b""
-
-
-class Chatter:
-    """A peer that talks until it hears a Close; then it ends its frame, and answers unless it is rude.
-
-    Its messages are of all sizes, some in fragments with pings between them, written in pieces of any size.
-    """
-
-    def __init__(self, peer: Peer, dice: random.Random, kind: ConnectionType, *, rude: bool) -> None:
-        self.heard: list[Event] = []
-        self.wire = FrameTracker()
-        self._peer = peer
-        self._dice = dice
-        self._kind = kind
-        self._rude = rude
-
-    async def talk(self) -> None:
-        dice, frames, rest = self._dice, self._frames(), b""
-        answer = b"\x88\x00" if self._kind is ConnectionType.SERVER else b"\x88\x80" + MASK
-        try:
-            while self._rude or not self.wire.close_complete:
-                rest += next(frames)
-                size = dice.choice((1, 2, 7, len(rest), len(rest)))
-                await self._peer.send(rest[:size])
-                rest = rest[size:]
-                await trio.sleep(0)
-            await self._peer.send(rest + answer)
-        except OSError:
-            assert self._rude or self.wire.close_complete
-
-    async def listen(self) -> None:
-        protocol = Connection(self._kind)
-        with suppress(ConnectionResetError):  # if it was still talking, behind its Close
-            while data := await self._peer.sock.recv(1 << 16):
-                assert not self.wire.close_complete, "nothing comes behind a Close"
-                self.wire.feed(data)
-                protocol.receive_data(data)
-                self.heard += protocol.events()
-
-    def _frames(self) -> Iterator[bytes]:
-        dice, protocol = self._dice, Connection(self._kind)
-        while True:
-            parts = dice.randint(1, 3)
-            for number in range(1, parts + 1):
-                size = dice.choice((0, 5, 125, 126, 1000, 70_000))
-                yield protocol.send(BytesMessage(dice.randbytes(size), message_finished=number == parts))
-                if dice.random() < 0.3:
-                    yield protocol.send(Ping(dice.randbytes(4)))
-
-
-@settings(max_examples=20)
-@given(st.integers(0, 1 << 32), st.floats(0, 0.03), st.booleans(), st.booleans())
-def test_whatever_is_said_each_side_gets_one_close_at_a_boundary(
-    seed: int, after_s: float, tcp: bool, rude: bool
-) -> None:
-    dice = random.Random(seed)
-
-    @trio_test
-    async def run() -> None:
-        async with rig() as made:
-            talk = Conversation(made, replace(DRAIN, goodbye_s=0.12), tcp=tcp)
-            client = Chatter(talk.link.client, dice, ConnectionType.CLIENT, rude=False)
-            backend = Chatter(talk.link.backend, dice, ConnectionType.SERVER, rude=rude)
-            async with trio.open_nursery() as nursery:
-                for side in (client, backend):
-                    nursery.start_soon(side.talk)
-                    nursery.start_soon(side.listen)
-                await trio.sleep(after_s)
-                talk.say_goodbye(0.15)
-            await talk.link.ended.wait()
-            for side in (client, backend):
-                assert (side.wire.close_code, side.wire.close_reason) == (1001, b"off")
-                assert [type(event) for event in side.heard].count(CloseConnection) == 1
-                assert isinstance(side.heard[-1], CloseConnection)
-            assert talk.relay.closed_by == "proxy"
-            assert talk.relay.why is Why.DONE
-
-    run()

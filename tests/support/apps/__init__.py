@@ -13,3 +13,4 @@ ORIGIN = f"{sys.executable} {ROOT / 'loadtest' / 'origin.py'}"  # very fast, man
 DEMO = f"{sys.executable} {ROOT / 'configs' / 'demo_app.py'}"
 UVICORN = f"{sys.executable} -m uvicorn --app-dir {_HERE} starlette_app:app --log-level warning"
 NODE = f"node {_HERE / 'node_server.js'}"
+BRITTLE = f"{sys.executable} -I -S {_HERE / 'brittle.py'}"  # breaks when it is told to

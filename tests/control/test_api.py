@@ -1,0 +1,174 @@
+"""What the control API answers, route by route."""
+
+import json
+import os
+from contextlib import aclosing
+
+import pytest
+from support.trio_test import trio_test
+
+from control.fakes import Behaviour, World, pool_settings, settings_of
+from lbproxy.config.problems import ConfigInvalid, Problem
+from lbproxy.control.api import Api
+from lbproxy.control.api_server import Declined, Question
+from lbproxy.control.reloader import Reloader
+from lbproxy.settings import ReloadSettings
+from lbproxy.telemetry.events import ReloadFinished
+
+
+class Control:
+    """The API of a world."""
+
+    def __init__(self, tmp_path, load=None, behave=lambda seat: Behaviour(ready_after_s=0.01, stops_in_s=0.0)):
+        pool = pool_settings(size=1, directory=str(tmp_path), reload=ReloadSettings(min_ready_s=0.0))
+        self.world = World(settings_of(pool), behave)
+        self.stopped = []
+        reloader = Reloader(self.world.site, load or (lambda: self.world.settings))
+        self.reloader = reloader
+        self.api = None
+
+    async def start(self):
+        await self.world.nursery.start(self.reloader.run)
+        world = self.world
+        self.api = Api(
+            world.site, world.grid, world.log, world.services.outputs, self.reloader, self.stopped.append, 0.0
+        )
+
+    async def ask(self, method, path, query=None, **values):
+        return await self.api.answer(Question(method, path, query or {}, values))
+
+    async def lines(self, answer):
+        async with aclosing(answer.lines) as lines:
+            found = [json.loads(json.dumps(line)) async for line in lines]
+        if answer.on_end is not None:
+            answer.on_end()
+        return found
+
+
+@trio_test
+async def test_a_reload_is_answered_with_its_events_to_the_end(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        lines = await control.lines(await control.ask("POST", "/v1/reload"))
+        names = [line["event"] for line in lines]
+        assert names[0] == "reload.started"
+        assert names[-2:] == ["reload.done", "reload.finished"]
+        assert {line["reload"] for line in lines} == {"r1"}
+        assert lines[-2]["result"] == "ok"
+        assert lines[-1]["exit_code"] == 0
+        assert control.world.log._subscriptions == []
+
+
+@trio_test
+async def test_a_second_reload_is_busy_with_its_exit_code(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        first = await control.ask("POST", "/v1/reload")
+        with pytest.raises(Declined) as caught:
+            await control.ask("POST", "/v1/reload")
+        assert (caught.value.answer.status, caught.value.answer.values["exit_code"]) == (409, 8)
+        assert (await control.lines(first))[-1]["exit_code"] == 0
+
+
+@trio_test
+async def test_a_reload_goes_on_when_its_client_hangs_up(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        answer = await control.ask("POST", "/v1/reload")
+        await answer.lines.aclose()
+        answer.on_end()
+        await control.world.wait_for(ReloadFinished)
+        assert control.world.of(ReloadFinished)[0].exit_code == 0
+
+
+@trio_test
+async def test_an_invalid_configuration_is_422_with_the_whole_report(tmp_path):
+    def load():
+        raise ConfigInvalid([Problem("lb.toml", 6, 1, "unknown key 'wokers'", "wokers = 4")])
+
+    control = Control(tmp_path, load)
+    async with control.world.running():
+        await control.start()
+        with pytest.raises(Declined) as caught:
+            await control.ask("POST", "/v1/reload")
+        answer = caught.value.answer
+        assert (answer.status, answer.values["exit_code"]) == (422, 78)
+        assert answer.values["error"].endswith("1 error")
+        assert control.world.log._subscriptions == []
+
+
+@trio_test
+async def test_an_unknown_pool_is_404_and_wrong_types_are_400(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        for values, status in (
+            ({"pools": ["api"]}, 404),
+            ({"pools": "web"}, 400),
+            ({"pools": [1]}, 400),
+            ({"config_only": "yes"}, 400),
+        ):
+            with pytest.raises(Declined) as caught:
+                await control.ask("POST", "/v1/reload", **values)
+            assert (caught.value.answer.status, caught.value.answer.values["exit_code"]) == (status, 2)
+
+
+@trio_test
+async def test_stop_answers_at_once_with_the_pid(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        assert (await control.ask("POST", "/v1/stop")).values == {"pid": os.getpid()}
+        await control.ask("POST", "/v1/stop", now=True)
+        assert control.stopped == [False, True]
+
+
+@trio_test
+async def test_ready_is_whether_every_pool_has_somebody_to_serve(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        assert (await control.ask("GET", "/livez")).status == 200
+        assert (await control.ask("GET", "/readyz")).status == 200
+        control.world.member("web.1@1").life.die()
+        assert (await control.ask("GET", "/readyz")).status == 503
+
+
+@trio_test
+async def test_what_is_not_there_yet_is_501_and_what_never_was_is_404(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        for method, path, status in (
+            ("GET", "/v1/events", 501),
+            ("POST", "/v1/rollback", 501),
+            ("GET", "/metrics", 501),
+            ("GET", "/v1/nothing", 404),
+            ("GET", "/v1/reload", 405),
+            ("POST", "/v1/status", 405),
+        ):
+            with pytest.raises(Declined) as caught:
+                await control.ask(method, path)
+            assert caught.value.answer.status == status
+
+
+@trio_test
+async def test_status_is_the_document(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        values = (await control.ask("GET", "/v1/status")).values
+        assert values["pools"]["web"]["ready"] == 1
+
+
+@trio_test
+async def test_logs_come_as_lines(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        control.world.member("web.1@1").life.output.add([b"one", b"two"])
+        lines = await control.lines(await control.ask("GET", "/v1/logs", {"source": "web", "n": "1"}))
+        assert [(line["backend"], line["generation"], line["line"]) for line in lines] == [("web.1", 1, "two")]

@@ -1,0 +1,66 @@
+"""The status document, as CONTRACT.md 3 has it."""
+
+import os
+
+import trio
+from support.trio_test import trio_test
+
+from control.fakes import World, pool_settings, settings_of
+from lbproxy.control import status
+from lbproxy.control.workers import WorkerStatus
+from lbproxy.link.grid import Counter
+
+
+@trio_test(clock="autojump")
+async def test_the_document_says_what_runs():
+    async with World(settings_of(pool_settings(size=2))).running() as world:
+        await trio.sleep(8)
+        world.count("web.1@1", Counter.REQUEST)
+        world.count("web.1@1", Counter.WEBSOCKET, 2)
+        world.count("web.1@1", Counter.REQUESTS, 31)
+        worker = WorkerStatus(1, 4103, "serving", 12, 900, {"upgrade": 2})
+        document = status.document(world.site, world.grid, [worker], trio.current_time() - 12.5)
+        web = document["pools"]["web"]
+        first, second = web.pop("backends")
+        assert first == {
+            "id": "web.1",
+            "generation": 1,
+            "state": "ready",
+            "pid": world.member("web.1@1").backend.pid,
+            "address": str(world.member("web.1@1").backend.address),
+            "uptime_s": 9.0,
+            "restarts": 0,
+            "in_flight": 3,
+            "leases": {"request": 1, "websocket": 2},
+            "requests_total": 31,
+        }
+        assert second["leases"] == {}
+        assert web == {"generation": 1, "size": 2, "ready": 2, "reloading": False, "requests_total": 31}
+        assert document["version"] == 1
+        assert document["name"] == "edge"
+        assert document["pid"] == os.getpid()
+        assert document["uptime_s"] == 12.5
+        assert document["config"]["path"] == "lb.toml"
+        assert document["config"]["loaded_at"].endswith("Z")
+        assert document["workers"] == [
+            {
+                "id": 1,
+                "pid": 4103,
+                "state": "serving",
+                "connections": 12,
+                "express": {"served": 900, "handed_over": {"upgrade": 2}},
+            }
+        ]
+        listener = document["listeners"][0]
+        assert (listener["name"], listener["address"], listener["mode"]) == ("127.0.0.1:80", "127.0.0.1:80", "http")
+        assert document["degraded"] is False
+
+
+@trio_test(clock="autojump")
+async def test_a_dead_backend_makes_it_degraded_and_has_no_pid():
+    async with World(settings_of(pool_settings(size=2))).running() as world:
+        world.member("web.2@1").life.die()
+        document = status.document(world.site, world.grid, [], 0.0)
+        dead = document["pools"]["web"]["backends"][1]
+        assert document["degraded"] is True
+        assert (dead["state"], dead["pid"], dead["uptime_s"]) == ("backoff", None, None)

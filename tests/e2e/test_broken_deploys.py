@@ -1,0 +1,165 @@
+"""Deploys that do not work: the command says why, and the old generation serves on as if nothing had been."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.load import load
+from support.serve import Serving, serving
+from support.web import web
+
+
+def broken(how: str, **texts: str) -> str:
+    return web(f'env = {{ BREAK = "{how}" }}', **texts)
+
+
+def backends(lb: Serving) -> set[tuple[int, int, str]]:
+    return {(backend["pid"], backend["generation"], backend["state"]) for backend in lb.backends()}
+
+
+def test_a_deploy_that_dies_at_import_is_rolled_back_and_its_last_output_shown(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb, load(lb.port) as clients:
+        before = backends(lb)
+        lb.write_config(broken("import"))
+        done = lb.cli("reload")
+        assert done.returncode == 5
+        assert "exit code 1 before it was ready" in done.stdout
+        assert "about to import the database driver" in done.stdout
+        assert "ImportError: this deploy is broken on purpose" in done.stdout
+        assert "generation 1 serves now, 2 of 2 ready" in done.stdout
+        assert "never touched: the backends of web" in done.stdout
+        assert done.stdout.splitlines()[-1].startswith("rolled back web to generation 1 in ")
+        clients.wait_more(20)
+        assert clients.lost == []
+        assert backends(lb) == before
+        lb.write_config(web())
+        assert lb.cli("reload").returncode == 0  # the way out is a deploy that works
+
+
+def test_a_deploy_whose_probe_answers_500_is_rolled_back_and_the_answer_shown(tmp_path: Path) -> None:
+    health = 'path = "/healthz"\nstart_timeout = "1s"'
+    with serving(web(health=health), tmp_path) as lb, load(lb.port) as clients:
+        before = backends(lb)
+        lb.write_config(broken("health", health=health))
+        done = lb.cli("reload")
+        assert done.returncode == 5
+        assert "500" in done.stdout
+        assert "the database is on fire" in done.stdout
+        assert done.stdout.splitlines()[-1].startswith("rolled back web to generation 1 in ")
+        clients.wait_more(20)
+        assert clients.lost == []
+        assert backends(lb) == before
+
+
+def test_a_deploy_that_never_listens_is_rolled_back_when_its_start_takes_too_long(tmp_path: Path) -> None:
+    health = 'path = "/healthz"\nstart_timeout = "500ms"'
+    with serving(web(health=health), tmp_path) as lb, load(lb.port) as clients:
+        before = backends(lb)
+        lb.write_config(broken("silent", health=health))
+        done = lb.cli("reload", "--json")
+        assert done.returncode == 5
+        last = json.loads(done.stdout.splitlines()[-1])
+        assert (last["event"], last["result"]) == ("reload.done", "rolled_back")
+        assert "not ready within 0.5s" in last["why"]
+        assert clients.lost == []
+        assert backends(lb) == before
+
+
+def test_a_command_that_does_not_exist_is_rolled_back_with_its_name(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb:
+        before = backends(lb)
+        lb.write_config(web(command="uvicron app:app"))
+        done = lb.cli("reload")
+        assert done.returncode in (5, 78)
+        assert "uvicron" in done.stdout + done.stderr
+        assert backends(lb) == before
+
+
+def test_a_deploy_that_dies_after_it_was_published_is_rolled_back(tmp_path: Path) -> None:
+    """The first new one is ready, serves and dies while the second is being proved: its requests may be lost, but the
+    old generation comes back to full strength, also the one that had been stopped already.
+    """
+    with serving(web(reload='min_ready = "300ms"'), tmp_path) as lb:
+        lb.write_config(web('env = { LIVES = "1.2" }', size=3, reload='min_ready = "300ms"'))
+        done = lb.cli("reload")
+        assert done.returncode == 5, done.stdout
+        assert "exit code 11 after it was proved" in done.stdout or "exit code 11" in done.stdout
+        assert "generation 1 serves now, 2 of 2 ready" in done.stdout
+        assert {backend["generation"] for backend in lb.backends()} == {1}
+        assert lb.cli("status", "-q").returncode == 0
+        with load(lb.port) as clients:
+            clients.wait_more(20)
+        assert clients.lost == []
+
+
+def test_capacity_is_reduced_when_the_old_one_does_not_come_back(tmp_path: Path) -> None:
+    """Code that is deployed in place cannot be brought back: exit code 6 says so, and the new one serves."""
+    (tmp_path / "app").mkdir()
+    start = tmp_path / "app" / "start"
+    start.write_text("exec $command".replace("$command", "${RUN}"))
+    raise_later = 'env = { LIVES = "1.5" }'
+    good = web(command="sh $dir/app/start $brittle", size=3, reload='min_ready = "300ms"')
+    start.write_text('exec "$@"\n')
+    with serving(good, tmp_path) as lb:
+        lb.write_config(good.replace("size = 3", f"size = 3\n{raise_later}"))
+        start.write_text('[ "$LIVES" ] || exit 3\nexec "$@"\n')
+        done = lb.cli("reload")
+        assert done.returncode == 6, done.stdout
+        assert "capacity is reduced" in done.stdout.splitlines()[-1]
+        assert lb.cli("status", "-q").returncode == 4
+        start.write_text('exec "$@"\n')
+        lb.write_config(good)
+        assert lb.cli("reload").returncode == 0
+        assert lb.cli("status", "-q").returncode == 0
+
+
+def test_the_pools_behind_a_broken_one_are_never_touched(tmp_path: Path) -> None:
+    def two(how: str) -> str:
+        listener = 'address = "127.0.0.1:$port"'
+        more = '[pool.api]\ncommand = "$brittle"\n'
+        return broken(how, more=more).replace(listener, f'{listener}\npool = "web"')
+
+    with serving(two(""), tmp_path) as lb:
+        api = [backend["pid"] for backend in lb.backends("api")]
+        lb.write_config(two("import"))
+        done = lb.cli("reload")
+        assert done.returncode == 5
+        assert "never touched: the backends of web, api, listeners and routes" in done.stdout
+        verdicts = done.stdout.splitlines()[-2:]
+        assert verdicts[0].startswith("rolled back web to generation 1")
+        assert verdicts[1].startswith("reload of api aborted")
+        assert [backend["pid"] for backend in lb.backends("api")] == api
+
+
+def test_a_broken_deploy_leaves_no_process_behind(tmp_path: Path) -> None:
+    health = 'path = "/healthz"\nstart_timeout = "500ms"'
+    with serving(web(health=health), tmp_path) as lb:
+        before = {process.pid for process in lb.processes()}
+        lb.write_config(broken("silent", health=health))
+        assert lb.cli("reload").returncode == 5
+        lb.wait_until(lambda: {process.pid for process in lb.processes()} == before)
+
+
+@pytest.mark.parametrize("how", ["import", "health"])
+def test_uvicorn_with_a_broken_application_is_rolled_back(tmp_path: Path, how: str) -> None:
+    def uvicorn(env: str) -> str:
+        health = 'path = "/healthz"\nstart_timeout = "4s"'
+        return web(env, command="$uvicorn --port {port}", size=1, health=health)
+
+    with serving(uvicorn(""), tmp_path) as lb, load(lb.port, clients=2) as clients:
+        lb.write_config(uvicorn(f'env = {{ BREAK = "{how}" }}'))
+        done = lb.cli("reload")
+        assert done.returncode == 5
+        said = {"import": "ImportError: this deploy is broken on purpose", "health": "the database is on fire"}
+        assert said[how] in done.stdout
+        assert clients.lost == []
+
+
+def test_the_log_and_the_ring_keep_what_the_broken_generation_said(tmp_path: Path) -> None:
+    with serving(web(size=1), tmp_path) as lb:
+        lb.write_config(broken("import", size=1))
+        assert lb.cli("reload").returncode == 5
+        assert "ImportError: this deploy is broken on purpose" in lb.log()
+        kept = lb.cli("logs", "web", "--gen", "2").stdout
+        assert "ImportError: this deploy is broken on purpose" in kept
+        assert "@1 |" not in kept

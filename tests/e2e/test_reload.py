@@ -1,0 +1,303 @@
+"""Reloads of a real lbproxy under real clients: who may ask, what is replaced, and that no request is lost."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.load import ab, load
+from support.serve import Serving, serving
+from support.web import web
+
+ORIGIN = web(command="$origin --port {port}", size=3, workers=2)
+
+
+def generations(lb: Serving, pool: str = "web") -> set[int]:
+    return {backend["generation"] for backend in lb.backends(pool)}
+
+
+def pids(lb: Serving, pool: str = "web") -> set[int]:
+    return {backend["pid"] for backend in lb.backends(pool)}
+
+
+def finished(lb: Serving) -> int:
+    return lb.log().count('"reload.finished"')
+
+
+@pytest.mark.peer("ab")
+def test_ab_loses_no_request_when_reloads_come_in_the_middle(tmp_path: Path) -> None:
+    with serving(ORIGIN, tmp_path) as lb:
+        with ab(lb.port, 6000, 100) as reports:
+            assert lb.cli("reload").returncode == 0
+            assert lb.cli("reload").returncode == 0
+        (report,) = reports
+        assert (report.complete, report.failed, report.others) == (6000, 0, 0), report.output
+        assert generations(lb) == {3}
+
+
+@pytest.mark.peer("ab")
+def test_ab_with_http_1_0_keep_alive_keeps_its_connections_over_reloads(tmp_path: Path) -> None:
+    with serving(ORIGIN, tmp_path) as lb:
+        with ab(lb.port, 20_000, 50, "-k") as reports:
+            assert lb.cli("reload").returncode == 0
+        (report,) = reports
+        assert (report.complete, report.failed, report.others) == (20_000, 0, 0), report.output
+        assert report.keep_alive == 20_000
+
+
+@pytest.mark.peer("wrk")
+def test_wrk_sees_no_error_when_a_reload_comes_in_the_middle(tmp_path: Path) -> None:
+    with serving(ORIGIN, tmp_path) as lb:
+        command = ["wrk", "-t", "1", "-c", "50", "-d", "3", f"http://127.0.0.1:{lb.port}/whoami"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
+            assert lb.cli("reload").returncode == 0
+            output, _ = wrk.communicate(timeout=30)
+        assert "requests in" in output
+        assert "Socket errors" not in output
+        assert "Non-2xx" not in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGHUP])
+def test_a_signal_replaces_every_backend(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(web(), tmp_path) as lb:
+        before = pids(lb)
+        with load(lb.port) as clients:
+            lb.signal(number)
+            lb.wait_log("reload.finished")
+            clients.wait_more(20)
+        assert clients.lost == []
+        assert generations(lb) == {2}
+        assert not before & pids(lb)
+
+
+def test_signals_during_a_reload_give_exactly_one_more(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb:
+        lb.signal(signal.SIGUSR2)
+        lb.wait_log('"reload.started"')
+        for _ in range(5):
+            lb.signal(signal.SIGUSR2)
+            lb.signal(signal.SIGHUP)
+        lb.wait_until(lambda: finished(lb) == 2)
+        assert lb.cli("reload").returncode == 0  # not busy: no third one is waiting
+        assert finished(lb) == 3
+        assert generations(lb) == {4}
+
+
+def test_a_signal_during_a_commands_reload_gives_one_more_after_it(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb:
+        with subprocess.Popen(lb.command("reload"), stdout=subprocess.PIPE, text=True) as first:
+            lb.wait_log('"reload.started"')
+            lb.signal(signal.SIGUSR2)
+            assert "reloaded web to generation 2" in first.communicate(timeout=30)[0].splitlines()[-1]
+        lb.wait_until(lambda: finished(lb) == 2)
+        assert generations(lb) == {3}
+
+
+def test_a_second_reload_is_told_at_once_that_one_is_running(tmp_path: Path) -> None:
+    with serving(web(reload='min_ready = "1s"'), tmp_path) as lb:
+        with subprocess.Popen(lb.command("reload"), stdout=subprocess.PIPE, text=True) as first:
+            lb.wait_log('"reload.started"')
+            second = lb.cli("reload")
+            assert second.returncode == 8
+            assert "another reload is running" in second.stderr
+            assert first.poll() is None
+            first.communicate(timeout=30)
+            assert first.returncode == 0
+        assert generations(lb) == {2}
+
+
+def test_a_reload_goes_on_when_the_one_who_asked_hangs_up(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb:
+        with subprocess.Popen(lb.command("reload"), stdout=subprocess.PIPE) as asking:
+            lb.wait_log('"reload.started"')
+            asking.kill()
+        lb.wait_log("reload.finished")
+        assert generations(lb) == {2}
+        assert lb.cli("reload").returncode == 0
+
+
+def test_ctrl_c_ends_the_command_and_not_the_reload(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb:
+        with subprocess.Popen(lb.command("reload"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asking:
+            assert asking.stdout is not None
+            asking.stdout.readline()
+            asking.send_signal(signal.SIGINT)
+            _, said = asking.communicate(timeout=10)
+            assert asking.returncode == 130
+        assert b"goes on" in said
+        lb.wait_log("reload.finished")
+        assert generations(lb) == {2}
+
+
+def test_the_verdict_is_the_last_line_and_counts_what_was_served(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb, load(lb.port) as clients:
+        done = lb.cli("reload")
+        assert done.returncode == 0
+        line = done.stdout.splitlines()[-1]
+        assert line.startswith("reloaded web to generation 2 in ")
+        assert line.endswith(" requests served meanwhile, 0 failed, 0 connections cut")
+        assert int(line.split(": ")[1].split()[0]) > 10
+        clients.wait_more(1)
+        assert clients.lost == []
+
+
+def test_json_ends_with_the_verdict_of_the_contract(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb:
+        events = [json.loads(line) for line in lb.cli("reload", "--json").stdout.splitlines()]
+        assert {event["event"] for event in events} >= {"reload.started", "backend.ready", "backend.stopped"}
+        last = events[-1]
+        assert last["event"] == "reload.done"
+        for name, value in {"pool": "web", "result": "ok", "generation": 2, "from_generation": 1}.items():
+            assert last[name] == value
+        assert {"duration_s", "requests", "failed", "cut", "websockets_closed"} <= set(last)
+
+
+TWO_POOLS = web(more='[pool.api]\ncommand = "$brittle"\n[[route]]\npath = "/api/"\npool = "api"\n').replace(
+    'address = "127.0.0.1:$port"', 'address = "127.0.0.1:$port"\npool = "web"'
+)
+
+
+def test_only_the_pools_that_were_named_are_replaced(tmp_path: Path) -> None:
+    with serving(TWO_POOLS, tmp_path) as lb:
+        untouched = pids(lb, "web")
+        done = lb.cli("reload", "api")
+        assert done.returncode == 0
+        assert done.stdout.splitlines()[-1].startswith("reloaded api to generation 2")
+        assert pids(lb, "web") == untouched
+        assert lb.cli("reload").stdout.splitlines()[-2].startswith("reloaded web to generation 2")
+        assert lb.get("/api/x").json()["generation"] == "3"
+
+
+def test_an_unknown_pool_is_a_usage_error_that_names_the_known_ones(tmp_path: Path) -> None:
+    with serving(TWO_POOLS, tmp_path) as lb:
+        done = lb.cli("reload", "wbe")
+        assert done.returncode == 2
+        assert "no pool 'wbe'" in done.stderr
+        assert "api" in done.stderr
+        assert finished(lb) == 0
+
+
+def test_config_only_spares_the_backends_when_only_a_probe_interval_changed(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb:
+        before = pids(lb)
+        lb.write_config(web(health='path = "/healthz"\ninterval = "200ms"'))
+        done = lb.cli("reload", "--config-only")
+        assert done.returncode == 0, done.stderr
+        assert pids(lb) == before
+        assert generations(lb) == {1}
+
+
+@pytest.mark.parametrize(
+    "change", ['env = { COLOR = "blue" }', 'env_file = "$dir/more.env"', 'directory = "$dir/elsewhere"']
+)
+def test_config_only_replaces_backends_whose_making_changed(tmp_path: Path, change: str) -> None:
+    (tmp_path / "more.env").write_text("COLOR=blue\n")
+    (tmp_path / "elsewhere").mkdir()
+    with serving(web(), tmp_path) as lb:
+        before = pids(lb)
+        lb.write_config(web(change))
+        assert lb.cli("reload", "--config-only").returncode == 0
+        assert not before & pids(lb)
+        assert generations(lb) == {2}
+        if "COLOR" in change or "env_file" in change:
+            assert lb.get("/env?name=COLOR").body == b"blue"
+
+
+def test_config_only_sees_that_a_symlink_points_elsewhere(tmp_path: Path) -> None:
+    for name in ("release-1", "release-2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "current").symlink_to("release-1")
+    with serving(web('directory = "current"'), tmp_path) as lb:
+        (tmp_path / "next").symlink_to("release-2")
+        (tmp_path / "next").rename(tmp_path / "current")
+        assert lb.cli("reload", "--config-only").returncode == 0
+        assert generations(lb) == {2}
+
+
+def test_config_only_applies_a_new_size_live(tmp_path: Path) -> None:
+    with serving(web(size=1), tmp_path) as lb:
+        before = pids(lb)
+        lb.write_config(web(size=3))
+        assert lb.cli("reload", "--config-only").returncode == 0
+        assert len(pids(lb)) == 3
+        assert before < pids(lb)
+        lb.write_config(web(size=2))
+        with load(lb.port) as clients:
+            assert lb.cli("reload", "--config-only").returncode == 0
+            clients.wait_more(20)
+        assert clients.lost == []
+        assert before < pids(lb)
+        assert len(pids(lb)) == 2
+
+
+def test_no_wait_returns_when_it_has_begun(tmp_path: Path) -> None:
+    with serving(web(reload='min_ready = "1s"'), tmp_path) as lb:
+        assert lb.cli("reload", "--no-wait").returncode == 0
+        assert finished(lb) == 0
+        lb.wait_log("reload.finished")
+        assert generations(lb) == {2}
+
+
+def test_a_timeout_ends_the_command_with_7_and_not_the_reload(tmp_path: Path) -> None:
+    with serving(web(reload='min_ready = "1s"'), tmp_path) as lb:
+        done = lb.cli("reload", "--timeout", "300ms")
+        assert done.returncode == 7
+        assert "goes on" in done.stderr
+        lb.wait_log("reload.finished")
+        assert generations(lb) == {2}
+
+
+def test_a_request_in_hand_is_finished_by_the_old_generation(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb, lb.connect() as slow:
+        slow.sendall(b"GET /slow?s=1.5 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        lb.wait_until(lambda: sum(backend["in_flight"] for backend in lb.backends()) == 1)
+        done = lb.cli("reload")
+        assert done.returncode == 0
+        answer = slow.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b'"generation": "1"' in answer
+        assert " 0 failed, 0 connections cut" in done.stdout
+
+
+def test_a_request_that_outlasts_its_grace_is_cut_and_counted(tmp_path: Path) -> None:
+    with (
+        serving(web(restart='stop_timeout = "200ms"', more='[pool.web.drain]\nrequest = "300ms"\n'), tmp_path) as lb,
+        lb.connect() as slow,
+    ):
+        slow.sendall(b"POST /slow?s=20 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        lb.wait_until(lambda: sum(backend["in_flight"] for backend in lb.backends()) == 1)
+        done = lb.cli("reload", "--json")
+        assert done.returncode == 0
+        assert json.loads(done.stdout.splitlines()[-1])["cut"] == 1
+        assert slow.makefile("rb").readline() == b"HTTP/1.1 504 Gateway Timeout\r\n"
+
+
+def test_surge_of_a_hundred_percent_replaces_all_at_once(tmp_path: Path) -> None:
+    with serving(web(size=3, reload='max_surge = "100%"\nmin_ready = "50ms"'), tmp_path) as lb:
+        with load(lb.port) as clients:
+            assert lb.cli("reload").returncode == 0
+        assert clients.lost == []
+        log = lb.log()
+        assert log.rindex('"backend.starting"') < log.index('"backend.draining"')
+
+
+def test_listeners_and_pools_come_and_go_with_a_reload(tmp_path: Path) -> None:
+    with serving(TWO_POOLS, tmp_path) as lb:
+        second = '\n[[listener]]\nname = "second"\naddress = "127.0.0.1:$port2"\npool = "web"\n'
+        lb.write_config(
+            web(more=second).replace('address = "127.0.0.1:$port"', 'address = "127.0.0.1:$port"\npool = "web"')
+        )
+        assert lb.cli("reload").returncode == 0
+        status = lb.status()
+        assert set(status["pools"]) == {"web"}
+        assert [listener["name"] for listener in status["listeners"]] == ["public", "second"]
+        lb.ports["port"], first = lb.ports["port2"], lb.ports["port"]
+        assert lb.get().status == 200
+        lb.ports["port"] = first
+        lb.write_config(TWO_POOLS)
+        assert lb.cli("reload").returncode == 0
+        assert lb.get("/api/x").json()["pool"] == "api"
+        lb.ports["port"] = lb.ports["port2"]
+        with pytest.raises(ConnectionRefusedError):
+            lb.connect()

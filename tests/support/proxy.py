@@ -1,0 +1,352 @@
+"""The stack of a worker in the test's own process, between backends and clients that the test plays. Real sockets.
+
+    async with proxy(lane, answering(OK)) as lb:
+        client = await lb.client()
+        await client.send(GET)
+        assert (await client.answer()).status == 200
+
+When a test is done with it, nothing may be left: no client, task, lease, deadline, registered or open descriptor.
+"""
+
+import gc
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import pytest
+import trio
+
+from lbproxy.address import Address
+from lbproxy.link.grid import GAUGES, Counter, Grid
+from lbproxy.link.messages import ToControl
+from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
+from lbproxy.settings import (
+    DrainSettings,
+    ListenerLimits,
+    ListenerSettings,
+    ListenerTimeouts,
+    PoolLimits,
+    PoolTimeouts,
+    RouteSettings,
+)
+from lbproxy.telemetry.access import AccessLog, AccessRecord
+from lbproxy.telemetry.events import Event, Notice
+from lbproxy.worker.accept import Acceptor
+from lbproxy.worker.backends import SWEEP_S, BackendConnections
+from lbproxy.worker.context import Context
+from lbproxy.worker.lanes import Lanes
+from lbproxy.worker.reactor import Reactor
+from lbproxy.worker.router import Router
+from support.peer import Ended, Message, Peer, connect
+
+Script = Callable[[Peer], Awaitable[None]]
+
+LANES = ("express", "task")
+lanes = pytest.mark.parametrize("lane", LANES)
+WAIT_S = 5.0  # for what must happen
+POOL_CELL, LISTENER_CELL, FIRST_CELL, CELLS = 0, 1, 2, 16
+
+GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+def get(path: bytes, *fields: bytes, method: bytes = b"GET", minor: int = 1) -> bytes:
+    return b"\r\n".join([b"%b %b HTTP/1.%d" % (method, path, minor), b"Host: a.example", *fields, b"\r\n"])
+
+
+def post(body: bytes, *fields: bytes, path: bytes = b"/") -> bytes:
+    return get(path, b"Content-Length: %d" % len(body), *fields, method=b"POST") + body
+
+
+def post_chunked(*chunks: bytes, trailers: bytes = b"", fields: tuple[bytes, ...] = ()) -> bytes:
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return get(b"/", b"Transfer-Encoding: chunked", *fields, method=b"POST") + framed + b"0\r\n" + trailers + b"\r\n"
+
+
+# What a backend does with each of its connections
+
+
+def answering(*answers: bytes) -> Script:
+    """Each request, with its body, gets the next of these; the last one for ever."""
+
+    async def script(peer: Peer) -> None:
+        for answer in answers:
+            await peer.request()
+            await peer.send(answer)
+        while True:
+            await peer.request()
+            await peer.send(answers[-1])
+
+    return script
+
+
+def answering_once(answer: bytes) -> Script:
+    """Then it closes."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(answer)
+
+    return script
+
+
+async def never_answering(peer: Peer) -> None:
+    await peer.wait_ended()
+
+
+class Backend:
+    """On a port of its own. A connection ends when its script does, or when the script hears that it has ended."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.peers: list[Peer] = []
+        self._sock = trio.socket.from_stdlib_socket(socket.create_server(("127.0.0.1", 0), backlog=512))
+        self.address = Address("127.0.0.1", self._sock.getsockname()[1])
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            with suppress(trio.ClosedResourceError, OSError):
+                while True:
+                    sock, _ = await self._sock.accept()
+                    self.peers.append(Peer(sock))
+                    nursery.start_soon(self._serve, self.peers[-1])
+
+    async def _serve(self, peer: Peer) -> None:
+        with suppress(Ended):
+            await self.script(peer)
+        peer.close()
+
+    def refuse(self) -> None:
+        """From now on nobody listens there."""
+        self._sock.close()
+
+    @property
+    def received(self) -> bytes:
+        """Everything, of all connections in the order in which they were opened."""
+        return b"".join(bytes(peer.received) for peer in self.peers)
+
+    def close(self) -> None:
+        self._sock.close()
+        for peer in self.peers:
+            peer.close()
+
+
+class Records(AccessLog):
+    """An access log that keeps the records themselves."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "off")
+        self.is_on = True
+        self.records: list[AccessRecord] = []
+
+    def add(self, record: AccessRecord) -> None:
+        self.records.append(record)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    limits: ListenerLimits = field(default_factory=ListenerLimits)
+    timeouts: ListenerTimeouts = field(default_factory=ListenerTimeouts)
+    pool_limits: PoolLimits = field(default_factory=PoolLimits)
+    pool_timeouts: PoolTimeouts = field(default_factory=lambda: PoolTimeouts(keepalive_s=30.0))
+    drain: DrainSettings = field(default_factory=DrainSettings)
+    routes: tuple[RouteSettings, ...] = ()
+    pool: str | None = "web"  # what the listener names
+    trusted: tuple[str, ...] = ()
+    balance: str = "least_conn"
+    send_bytes: int = 0  # what our kernel holds for a client that does not read; 0 = as the kernel likes
+
+
+class Proxy:
+    def __init__(self, lane: str, scripts: tuple[Script, ...], setup: Setup) -> None:
+        self.setup = setup
+        self.events: list[Event] = []
+        self.posted: list[ToControl] = []
+        self.drained: list[BackendId] = []
+        self.access = Records()
+        self.backends = [Backend(script) for script in scripts]
+        self.expected_notices = 0  # our own mistakes that a test provokes
+        self.grid = Grid.create(1, CELLS)
+        self.reactor = Reactor(self.events.append)
+        self.router = Router(self.grid, 0, self._drained)
+        idle = BackendConnections(self.reactor)
+        self.context = Context(self.reactor, self.router, idle, self.posted.append, self.events.append, self.access)
+        self.acceptor = Acceptor(self.reactor, self.grid, 0, self.events.append)
+        self.lanes = Lanes(self.context, self.acceptor)
+        self.lanes.off = lane == "task"
+        self.acceptor.open = self.lanes.open
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+        if setup.send_bytes:
+            self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, setup.send_bytes)
+        self._listening.setblocking(False)
+        self.address = Address("127.0.0.1", self._listening.getsockname()[1])
+        self._clients: list[Peer] = []
+        self.publish(*range(len(scripts)))
+
+    def _drained(self, backend: BackendId) -> None:
+        self.context.backends.forget(backend)
+        self.drained.append(backend)
+
+    # The table
+
+    def view(self, index: int) -> BackendView:
+        return BackendView(BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index)
+
+    def publish(self, *indices: int, **changes: object) -> None:
+        """A table with these backends in it. `changes`: of the pool."""
+        setup = self.setup
+        views = tuple(map(self.view, indices))
+        pool = PoolView(
+            *("web", POOL_CELL, views, 1, setup.balance, None),
+            *(setup.pool_timeouts, setup.pool_limits, setup.drain, 2),
+        )
+        settings = ListenerSettings(
+            "public", self.address, "http", setup.pool, setup.trusted, setup.limits, setup.timeouts
+        )
+        listener = ListenerView(1, LISTENER_CELL, settings)
+        epoch = self.router.table.epoch + 1
+        pools = (replace(pool, **changes),)  # type: ignore[arg-type]
+        self.router.apply(RoutingTable(epoch, "edge", (listener,), setup.routes, pools))
+        self.acceptor.apply((listener,), {1: self._listening if epoch == 1 else self._listening.dup()})
+
+    # Clients, and what a test asks
+
+    async def client(self, *, receive_bytes: int = 0) -> Peer:
+        peer = await connect(self.address, receive_bytes=receive_bytes)
+        self._clients.append(peer)
+        return peer
+
+    async def ask(self, data: bytes, method: bytes = b"GET") -> Message:
+        """On a connection of its own, which stays open."""
+        client = await self.client()
+        await client.send(data)
+        return await client.answer(method)
+
+    @property
+    def records(self) -> list[AccessRecord]:
+        return self.access.records
+
+    def count(self, counter: Counter, index: int = 0) -> int:
+        """Of a backend."""
+        return self.grid.sum(FIRST_CELL + index, counter)
+
+    @property
+    def leases(self) -> int:
+        return sum(self.count(Counter.LEASES, index) for index in range(len(self.backends)))
+
+    async def wait_records(self, count: int) -> list[AccessRecord]:
+        await wait_until(lambda: len(self.records) >= count)
+        return self.records
+
+    # The end
+
+    async def settle(self) -> None:
+        """Everybody leaves. Nothing of them is left."""
+        for client in self._clients:
+            client.close()
+        await wait_until(lambda: not self.lanes.connections, self._left)
+        await wait_until(lambda: not self.leases, self._left)
+        assert not self.lanes._in_tasks, self._left()
+        assert self.lanes._nursery is not None
+        await wait_until(lambda: not self.lanes._nursery.child_tasks, self._left)  # type: ignore[union-attr]
+        in_hand = {
+            (cell, counter.name): self.grid.sum(cell, counter)
+            for cell in range(CELLS)
+            for counter in map(Counter, GAUGES)
+            if self.grid.sum(cell, counter)
+        }
+        assert not in_hand, self._left()
+        assert all(leases.empty for leases in self.router._leases.values()), self._left()
+        assert not any(self.router._waiting.values()), self._left()
+        self.context.backends.close()
+        self.acceptor.leave_all()
+        assert not self.reactor._handlers, self._left()
+        alive = [entry for entry in self.reactor._heap if entry[2].queued_at == entry[0]]
+        assert not alive, alive
+        assert len(self.notices) == self.expected_notices, "\n".join(self.notices)
+
+    @property
+    def notices(self) -> list[str]:
+        """Mistakes of ours."""
+        return [event.text for event in self.events if isinstance(event, Notice)]
+
+    def _left(self) -> str:
+        return (
+            f"left: {self.lanes.connections} clients, {len(self.lanes._in_tasks)} in tasks, {self.leases} leases, "
+            f"handlers {self.reactor._handlers}, events {self.events}"
+        )
+
+    async def sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_S)
+            self.context.backends.sweep({"web": self.setup.pool_timeouts.keepalive_s})
+
+    def close(self) -> None:
+        self.context.backends.close()
+        self.acceptor.leave_all()
+        for peer in (*self._clients, *self.backends):
+            peer.close()
+        for record in list(self.lanes._records):
+            record.sock.close()
+        self.reactor.close()
+        self.grid.close()
+
+
+@asynccontextmanager
+async def proxy(lane: str, *scripts: Script, setup: Setup | None = None) -> AsyncIterator[Proxy]:
+    """One backend per script."""
+    with no_descriptor_left():
+        lb = Proxy(lane, scripts, setup or Setup())
+        try:
+            async with trio.open_nursery() as nursery:
+                for backend in lb.backends:
+                    nursery.start_soon(backend.run)
+                for part in (lb.reactor.run, lb.router.run_drains, lb.sweep, lb.lanes.run):
+                    nursery.start_soon(part)
+                await trio.lowlevel.checkpoint()
+                yield lb
+                await lb.settle()
+                nursery.cancel_scope.cancel()
+        except ExceptionGroup as group:
+            if lb.notices:
+                group.add_note("\n".join(lb.notices))
+            raise
+        finally:
+            lb.close()
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    gc.collect(0)
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    left = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in _open() - before}
+    assert not left, left
+
+
+def _open() -> set[str]:
+    fds = set(os.listdir("/proc/self/fd"))
+    return {fd for fd in fds if os.path.lexists(f"/proc/self/fd/{fd}")}  # without that of the listing itself
+
+
+async def wait_until(condition: Callable[[], object], explain: Callable[[], str] | None = None) -> None:
+    """For what nobody tells a test. Looks again whenever everybody else had a turn."""
+    with trio.move_on_after(WAIT_S):
+        while not condition():
+            await trio.sleep(0.001)  # noqa: ASYNC110: nobody tells
+        return
+    pytest.fail(explain() if explain is not None else f"waited for {WAIT_S}s in vain")
+
+
+async def together(*jobs: Callable[[], Awaitable[object]]) -> None:
+    async with trio.open_nursery() as nursery:
+        for job in jobs:
+            nursery.start_soon(partial(_discard, job))
+
+
+async def _discard(job: Callable[[], Awaitable[object]]) -> None:
+    await job()
