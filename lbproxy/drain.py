@@ -13,6 +13,7 @@ from lbproxy.model import BackendView, LeaseKind
 from lbproxy.policy.goodbye import cut_at, schedule
 from lbproxy.settings import DrainSettings
 
+ECHO_SLACK_S = 0.5
 STALLED_S = 5.0  # a transfer that moved nothing for so long counts as a request
 _AT_ONCE = float("-inf")
 _NEVER = float("inf")
@@ -189,7 +190,9 @@ class Leases:
         if lease.ends is not None and lease.ends < end:
             end = lease.ends
         if kind is _WEBSOCKET:
-            return cut_at(end, self._goodbye_s, lease.closed_at)
+            # The relay ends by itself when a client does not answer our Close: that is a goodbye, not a cut.
+            waits_s = self._goodbye_s if lease.closed_at is None else self._goodbye_s + ECHO_SLACK_S
+            return cut_at(end, waits_s, lease.closed_at)
         if kind is _TRANSFER:
             return min(end, max(self._ends.get(_REQUEST, _NEVER), lease.moved_at + STALLED_S))
         return end

@@ -28,6 +28,7 @@ class Exchange:
     right: Callable[[bytes], bool]  # is this the body that is due?
     lasts_s: float = 0.0  # how long the backend takes by itself
     pause_s: float = 0.0
+    rest: Callable[[bytes], "Exchange | None"] = lambda body: None  # of a stream that was ended early, in good order
 
 
 class Truncated(Exception):
@@ -122,25 +123,31 @@ async def connect(port: int) -> Client | None:
         return None
 
 
-async def outcome_of(client: Client, exchange: Exchange, *, late_s: float) -> tuple[Outcome, str]:
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    outcome: Outcome
+    detail: str = ""
+    rest: Exchange | None = None
+
+
+async def outcome_of(client: Client, exchange: Exchange, *, late_s: float) -> Verdict:
     """Run it; what became of it, and the detail that a reader needs. `late_s`: how late an answer may be."""
-    detail = ""
     with trio.move_on_after(exchange.lasts_s + late_s):
         try:
             status, body = await client.exchange(exchange)
         except* Reset as group:
-            detail, outcome = str(group.exceptions[0]), Outcome.RESET
+            verdict = Verdict(Outcome.RESET, str(group.exceptions[0]))
         except* Truncated as group:
-            detail, outcome = str(group.exceptions[0]), Outcome.TRUNCATED
+            verdict = Verdict(Outcome.TRUNCATED, str(group.exceptions[0]))
         else:
-            outcome, detail = _judge(status, body, exchange)
-        return outcome, detail
-    return Outcome.LATE, f"no whole answer after {exchange.lasts_s + late_s:.1f} s"
+            verdict = _judge(status, body, exchange)
+        return verdict
+    return Verdict(Outcome.LATE, f"no whole answer after {exchange.lasts_s + late_s:.1f} s")
 
 
-def _judge(status: int, body: bytes, exchange: Exchange) -> tuple[Outcome, str]:
+def _judge(status: int, body: bytes, exchange: Exchange) -> Verdict:
     if status >= 500:
-        return Outcome.SERVER_ERROR, f"{status} {body[:200]!r}"
+        return Verdict(Outcome.SERVER_ERROR, f"{status} {body[:200]!r}")
     if status == 200 and exchange.right(body):
-        return Outcome.OK, ""
-    return Outcome.WRONG, f"{status} {len(body)} bytes {body[:200]!r}"
+        return Verdict(Outcome.OK, "", exchange.rest(body))
+    return Verdict(Outcome.WRONG, f"{status} {len(body)} bytes {body[:200]!r}")

@@ -2,7 +2,7 @@
 
     /  /2k  /64k  /100m  /bytes?n=N      bodies of known length
     /chunked?n=20&bytes=1000             n chunks at once
-    /sse?n=5&every=0.1                   n events, then a proper end
+    /sse?n=5&every=0.1                   events up to id n, then a proper end; goes on behind Last-Event-ID
     /slow?s=1                            an answer after s seconds
     /sum                                 POST, both framings: "LENGTH CRC32\\n" of the body
     /whoami  /healthz                    slot@generation and pid
@@ -178,7 +178,9 @@ class Connection:
         elif path == b"/slow":
             self.step(self.slow(float(values.get("s", 1))))
         elif path == b"/sse":
-            self.step(self.events(int(values.get("n", 5)), float(values.get("every", 0.1))))
+            _, _, last = rest.lower().partition(b"\r\nlast-event-id:")
+            first = int(last.split(b"\r\n")[0] or 0) + 1
+            self.step(self.events(range(first, int(values.get("n", 5)) + 1), float(values.get("every", 0.1))))
         elif path == b"/chunked":
             part = chunk(b"c" * int(values.get("bytes", 1000)))
             self.send(head(None) + part * int(values.get("n", 20)) + CHUNK_END)
@@ -190,9 +192,9 @@ class Connection:
         yield seconds
         self.send(answer(b"slept\n"))
 
-    def events(self, count: int, every_s: float) -> Iterator[float]:
+    def events(self, numbers: range, every_s: float) -> Iterator[float]:
         self.send(head(None, b"text/event-stream"))
-        for number in range(1, count + 1):
+        for number in numbers:
             self.send(chunk(b"id: %d\ndata: %b\n\n" % (number, WHO.encode())))
             yield every_s
         self.send(CHUNK_END)
@@ -216,7 +218,8 @@ class Connection:
             if self.outbox:
                 self.outbox = self.outbox[self.sock.send(self.outbox) :]
             while self.blocks_left and not self.outbox:
-                self.blocks_left -= os.sendfile(self.sock.fileno(), self.origin.blocks, 0, min(self.blocks_left, BLOCK))
+                at = -self.blocks_left % BLOCK  # every copy of a body is the same, however it was cut on its way
+                self.blocks_left -= os.sendfile(self.sock.fileno(), self.origin.blocks, at, BLOCK - at)
         except BlockingIOError:
             pass
         except OSError:

@@ -9,6 +9,7 @@ python loadtest/storm.py --reloads 20 --kills 20 --clients 8
 import contextlib
 import os
 import random
+import re
 import signal
 import zlib
 from argparse import Namespace
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 import trio
 
 import rig
-from classify import Client, Exchange, Outcome, connect, outcome_of
+from classify import Client, Exchange, Outcome, Verdict, connect, outcome_of
 
 # What may happen to the exchanges that a killed process had in hand.
 BY_A_KILL = {Outcome.RESET, Outcome.TRUNCATED, Outcome.SERVER_ERROR}
@@ -65,9 +66,25 @@ def slow() -> Exchange:
     return get(f"/slow?s={seconds}", b"slept\n".__eq__, lasts_s=seconds)
 
 
-def sse() -> Exchange:
-    """Shorter than the grace of a stream, so that it ends by itself."""
-    return get("/sse?n=10&every=0.1", lambda body: body.count(b"\n\n") == 10, lasts_s=1.0)
+EVENTS = 10
+
+
+def sse(last: int = 0) -> Exchange:
+    """Shorter than the grace of a stream. A drain may still end it behind a whole event, to spread the goodbyes: then
+    it is taken up behind the `last` event that came, as EventSource does. Every id comes once and in order."""
+
+    def ids(body: bytes) -> list[int]:
+        return [int(number) for number in re.findall(rb"id: (\d+)\ndata: .*\n\n", body)]
+
+    def right(body: bytes) -> bool:
+        return body.count(b"\n\n") == len(ids(body)) and ids(body) == [*range(last + 1, last + 1 + len(ids(body)))]
+
+    def rest(body: bytes) -> Exchange | None:
+        come = last + len(ids(body))
+        return sse(come) if come < EVENTS else None
+
+    head = f"GET /sse?n={EVENTS}&every=0.1 HTTP/1.1\r\nHost: storm\r\nLast-Event-ID: {last}\r\n\r\n"
+    return Exchange([head.encode()], right, lasts_s=1.0, rest=rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,30 +115,36 @@ class Storm:
     stop: trio.Event = field(default_factory=trio.Event)
     outcomes: dict[str, Counter[Outcome]] = field(default_factory=lambda: {kind.name: Counter() for kind in KINDS})
     bad: list[tuple[float, str, Outcome, str]] = field(default_factory=list)  # when it ended, kind, outcome, detail
+    resumed: int = 0  # streams that were told goodbye, and taken up again
 
     async def client(self, kind: Kind) -> None:
         """Requests of one kind, one after the other, until the storm is over."""
         client: Client | None = None
-        while not self.stop.is_set():
+        exchange: Exchange | None = None
+        while exchange is not None or not self.stop.is_set():
             if client is None:
                 client = await connect(self.port)
             if client is None:
-                self._note(kind, Outcome.REFUSED, "")
+                self._note(kind, Verdict(Outcome.REFUSED))
                 await trio.sleep(0.1)
                 continue
-            outcome, detail = await outcome_of(client, kind.make(), late_s=self.late_s)
-            self._note(kind, outcome, detail)
-            if kind.fresh or outcome not in (Outcome.OK, Outcome.SERVER_ERROR):
+            verdict = await outcome_of(client, exchange or kind.make(), late_s=self.late_s)
+            exchange = verdict.rest
+            if exchange is not None:
+                self.resumed += 1
+            else:
+                self._note(kind, verdict)
+            if kind.fresh or verdict.outcome not in (Outcome.OK, Outcome.SERVER_ERROR):
                 await trio.aclose_forcefully(client.stream)
                 client = None
             await trio.sleep(random.uniform(0, 2 * kind.rest_s))
         if client is not None:
             await trio.aclose_forcefully(client.stream)
 
-    def _note(self, kind: Kind, outcome: Outcome, detail: str) -> None:
-        self.outcomes[kind.name][outcome] += 1
-        if outcome is not Outcome.OK:
-            self.bad.append((trio.current_time(), kind.name, outcome, detail))
+    def _note(self, kind: Kind, verdict: Verdict) -> None:
+        self.outcomes[kind.name][verdict.outcome] += 1
+        if verdict.outcome is not Outcome.OK:
+            self.bad.append((trio.current_time(), kind.name, verdict.outcome, verdict.detail))
 
 
 async def reloads(lb: rig.Serving, count: int, report: rig.Report, *, results: tuple[str, ...] = ("ok",)) -> None:
@@ -174,6 +197,7 @@ async def phase(
 def tell(storm: Storm, report: rig.Report) -> None:
     for name, counter in storm.outcomes.items():
         report.line(name, ", ".join(f"{outcome} {count}" for outcome, count in counter.most_common()) or "nothing")
+    report.line("streams resumed", storm.resumed)
 
 
 async def main() -> None:

@@ -1,6 +1,7 @@
 """`lbproxy serve`: from a file, or from a listener and a command."""
 
 import os
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,10 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
         raise click.UsageError(
             "without a file it is: lbproxy serve -n 4 -l :8080 -- COMMAND, and {port} in the command"
         )
+    # A reload that somebody asks for while we start (the imports below take their time) comes too early, but must not
+    # kill us.
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     from lbproxy.config.load import from_command, load
     from lbproxy.config.problems import ConfigInvalid
     from lbproxy.errors import LbproxyError

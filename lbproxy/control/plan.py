@@ -203,10 +203,10 @@ class Conductor:
 
 
 def _serves_now(pool: Pool) -> str:
-    generations = sorted({member.seat.generation.number for member in pool.members if member.published})
-    name = "generation" if len(generations) == 1 else "generations"
-    which = " and ".join(map(str, generations)) or "nothing"
-    return f"{pool.name}: {name} {which} serves now, {pool.ready} of {pool.settings.size} ready"
+    numbers = sorted({member.seat.generation.number for member in pool.members if member.published})
+    which = " and ".join(map(str, numbers))
+    who = f"generation {which} serves now" if len(numbers) == 1 else f"generations {which} serve now"
+    return f"{pool.name}: {who if numbers else 'nothing serves now'}, {pool.ready} of {pool.settings.size} ready"
 
 
 class _Rolling:

@@ -14,7 +14,7 @@ from lbproxy.errors import LbproxyError
 from lbproxy.model import Generation
 from lbproxy.settings import PoolSettings, Settings
 from lbproxy.supervise.generation import resolve_generation
-from lbproxy.telemetry.events import ConfigRejected
+from lbproxy.telemetry.events import ConfigRejected, Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class Reloader:
             self._again = trigger
         except ConfigInvalid:
             return  # it is in the log
+        except Exception as exc:  # nobody waits for an answer, and control goes on
+            self._site.emit(Notice(f"the reload could not begin: {exc!r}"))
 
     async def start(self, wish: Wish) -> str:
         """Begin a reload and return its id. Raises ReloadBusy, UnknownPool or ConfigInvalid: nothing is touched."""

@@ -3,11 +3,13 @@
 Knows nothing of tables and workers; hands out descriptors by listener key and worker.
 """
 
+import contextlib
+import errno
 import os
 import socket
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
@@ -16,6 +18,7 @@ from lbproxy.model import ListenerView
 from lbproxy.settings import ListenerSettings
 
 BACKLOG = 4096
+FIRST_UNPRIVILEGED = 1024
 
 
 class BindFailed(LbproxyError):
@@ -29,10 +32,31 @@ class _Bound:
     address: Address
     key: int
     cell: int
-    sockets: list[socket.socket] = field(default_factory=list)
+    sockets: list[socket.socket]
+    inode: int = 0  # of the path, so that we remove only what we made
+    listening: int = 0  # how many of them; the others only hold their place
 
     def fd_of(self, row: int) -> int:
-        return self.sockets[0 if self.address.path is not None else row].fileno()
+        if self.address.path is not None:
+            row = 0
+        self.listen(row + 1)
+        return self.sockets[row].fileno()
+
+    def grow(self, count: int) -> None:
+        """So that each of `count` workers can have one. Nobody is queued on a new one before `listen`."""
+        while self.address.path is None and len(self.sockets) < count:
+            self.sockets.append(_tcp_socket(self.address, share=True))
+
+    def listen(self, count: int) -> None:
+        while self.listening < min(count, len(self.sockets)):
+            self.sockets[self.listening].listen(BACKLOG)
+            self.listening += 1
+
+    def shrink(self, count: int) -> None:
+        for sock in self.sockets[count:]:
+            sock.close()
+        del self.sockets[count:]
+        self.listening = min(self.listening, len(self.sockets))
 
 
 class Sockets:
@@ -40,7 +64,6 @@ class Sockets:
         self._cells = cells
         self._bound: dict[Address, _Bound] = {}
         self._next_key = 1
-        self._workers = 0
 
     def bind(self, listeners: Sequence[ListenerSettings], workers: int) -> tuple[ListenerView, ...]:
         """Make what is missing, for `workers` workers; what is listened on already stays as it is.
@@ -48,31 +71,29 @@ class Sockets:
         Sockets no longer wanted stay open too, until `release_others`: their clients have not been served yet.
         Raises BindFailed and undoes what this call made.
         """
-        made: list[_Bound] = []
-        grown: list[socket.socket] = []
+        before = {address: len(bound.sockets) for address, bound in self._bound.items()}
+        address = None
         try:
-            made.extend(self._bind(listener.address) for listener in listeners if listener.address not in self._bound)
-            for bound in self._bound.values():
-                while bound.address.path is None and len(bound.sockets) < workers:
-                    grown.append(_tcp_socket(bound.address, share=True))
-                    bound.sockets.append(grown[-1])
-        except OSError as exc:
-            for bound in self._bound.values():
-                bound.sockets = [sock for sock in bound.sockets if sock not in grown]
-            for sock in grown:
-                sock.close()
-            for bound in made:
-                self._close(bound)
-            address = exc.args[2] if len(exc.args) > 2 else ""
-            raise BindFailed(f"cannot listen on {address}: {_reason(exc)}") from exc
-        self._workers = max(self._workers, workers)
+            for address in dict.fromkeys(listener.address for listener in listeners):
+                bound = self._bound.get(address) or self._bind(address)
+                bound.grow(workers)
+                if address not in before:
+                    bound.listen(workers)
+                # What an address gets in addition listens when its worker is there: see `for_worker`.
+        except (OSError, RuntimeError) as exc:
+            for bound in list(self._bound.values()):
+                if bound.address not in before:
+                    self._close(bound)
+                else:
+                    bound.shrink(before[bound.address])
+            raise BindFailed(f"cannot listen on {address}: {_reason(exc, address)}") from exc
         return tuple(
             ListenerView(self._bound[listener.address].key, self._bound[listener.address].cell, listener)
             for listener in listeners
         )
 
     def for_worker(self, row: int, listeners: Iterable[ListenerView]) -> list[int]:
-        """The descriptors of worker `row` (0-based) in the order of `listeners`."""
+        """The descriptors of worker `row` (0-based) in the order of `listeners`. Clients may be queued there now."""
         return [self._bound[listener.settings.address].fd_of(row) for listener in listeners]
 
     def release_others(self, keep: Iterable[ListenerView], workers: int) -> None:
@@ -82,21 +103,22 @@ class Sockets:
             if bound.key not in kept:
                 self._close(bound)
             elif bound.address.path is None:
-                for sock in bound.sockets[workers:]:
-                    sock.close()
-                del bound.sockets[workers:]
+                bound.shrink(workers)
 
     def close(self) -> None:
         for bound in list(self._bound.values()):
             self._close(bound)
 
     def _bind(self, address: Address) -> _Bound:
+        first = _unix_socket(address.path) if address.path is not None else _tcp_socket(address, share=False)
         try:
-            first = _unix_socket(address.path) if address.path is not None else _tcp_socket(address, share=False)
-        except OSError as exc:
-            exc.args = (exc.errno, exc.strerror, str(address))
+            cell = self._cells.take()
+        except BaseException:
+            first.close()
             raise
-        bound = _Bound(address, self._next_key, self._cells.take(), [first])
+        bound = _Bound(address, self._next_key, cell, [first], listening=1)
+        if address.path is not None:
+            bound.inode = os.stat(address.path).st_ino
         self._next_key += 1
         self._bound[address] = bound
         return bound
@@ -104,17 +126,16 @@ class Sockets:
     def _close(self, bound: _Bound) -> None:
         del self._bound[bound.address]
         self._cells.give_back(bound.cell)
-        for sock in bound.sockets:
-            sock.close()
-        if bound.address.path is not None:
-            try:
-                os.unlink(bound.address.path)
-            except OSError:
-                return  # somebody else's cleaning up is as good as ours
+        bound.shrink(0)
+        path = bound.address.path
+        if path is not None:
+            with contextlib.suppress(OSError):  # somebody else's cleaning up is as good as ours
+                if os.stat(path).st_ino == bound.inode:
+                    os.unlink(path)
 
 
 def _tcp_socket(address: Address, *, share: bool) -> socket.socket:
-    """A listening socket. With `share` it joins sockets of ours that hold the port already.
+    """A socket on the port. With `share` it joins sockets of ours that hold it already, and does not listen yet.
 
     The first one is bound without SO_REUSEPORT, so a port that another program holds is found in use although that
     program may share it; only then the option is set, which lets our own others join.
@@ -131,7 +152,8 @@ def _tcp_socket(address: Address, *, share: bool) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((address.host or ("::" if both else "0.0.0.0"), address.port))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.listen(BACKLOG)
+        if not share:
+            sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise
@@ -142,14 +164,18 @@ def _unix_socket(path: str) -> socket.socket:
     """A stale socket file (nobody answers) is replaced; anything else in its place is left alone."""
     if os.path.lexists(path):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(17, "a file that is not a socket is in the way")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            raise FileExistsError(errno.EEXIST, "a file that is not a socket is in the way")
+        # Non-blocking: a live one whose queue is full would keep us waiting.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
             try:
                 asking.connect(path)
             except (ConnectionRefusedError, FileNotFoundError):
-                os.unlink(path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+            except BlockingIOError:
+                raise OSError(errno.EADDRINUSE, "address already in use") from None
             else:
-                raise OSError(98, "address already in use")
+                raise OSError(errno.EADDRINUSE, "address already in use")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.bind(path)
@@ -160,7 +186,8 @@ def _unix_socket(path: str) -> socket.socket:
     return sock
 
 
-def _reason(exc: OSError) -> str:
-    if isinstance(exc, PermissionError):
+def _reason(exc: Exception, address: Address | None) -> str:
+    if isinstance(exc, PermissionError) and address is not None and 0 < address.port < FIRST_UNPRIVILEGED:
         return "permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)"
-    return (exc.strerror or str(exc)).lower()
+    text = exc.strerror if isinstance(exc, OSError) else None
+    return (text or str(exc)).lower()

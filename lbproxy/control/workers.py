@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -32,11 +32,15 @@ from lbproxy.link.messages import (
 )
 from lbproxy.model import BackendId, RoutingTable
 from lbproxy.settings import LogSettings
-from lbproxy.telemetry.events import Event, WorkerExited, WorkerHung, WorkerStarted
+from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerHung, WorkerStarted
 
+# -P: a trio.py in the operator's directory is not the trio meant here. The descriptor of the link is added to it.
+COMMAND = (sys.executable, "-P", "-m", "lbproxy.worker")
 HUNG_AFTER_S = 5.0  # without acknowledging a table, or answering a question
-HEARTBEAT_S = 5.0
+START_S = 20.0  # the same for one that has just been started: it loads its modules first
+HEARTBEAT_S = 1.0
 RESPAWN_PAUSE_S = 0.5  # only after a worker that died within its first second
+LAST_WORDS_S = 1.0  # between the end of its link and the end of its process
 STOP_SLACK_S = 1.0
 STATS_WAIT_S = 1.0
 REMEMBERED_DRAINS = 4096
@@ -78,12 +82,14 @@ class Workers:
         *,
         log: LogSettings,
         on_unreachable: Callable[[BackendId, str], None],
+        command: Sequence[str] = COMMAND,
     ) -> None:
         self._emit = emit
         self._grid = grid
         self._sockets = sockets
         self._log = log
         self._on_unreachable = on_unreachable
+        self._command = command
         self._live: dict[int, _Worker] = {}
         self._wanted = 0
         self._table: RoutingTable | None = None
@@ -117,26 +123,29 @@ class Workers:
 
     def stop_surplus(self, grace_s: float) -> None:
         """Those beyond the wanted count finish what they have. Call it when no new client can reach them."""
-        for worker in self._live.values():
+        for worker in self._serving():
             if worker.id > self._wanted:
-                worker.state = "stopping"
-                worker.channel.post(Stop(grace_s))
+                self._stop_one(worker, grace_s)
 
     def publish(self, table: RoutingTable) -> None:
+        """One that stops hears no tables any more: it takes no new client."""
         self._table = table
-        for worker in self._live.values():
+        for worker in self._serving():
             self._send_table(worker)
         self._notify()
 
     async def wait_applied(self, epoch: int) -> None:
-        """Every live worker has applied a table of at least `epoch`, or begins with such a one.
+        """Every worker that takes clients has applied a table of at least `epoch`, or begins with such a one.
 
         A hung worker is killed, so this ends.
         """
-        await self._wait(lambda: all(max(worker.applied, worker.born) >= epoch for worker in self._live.values()))
+        await self._wait(lambda: all(max(worker.applied, worker.born) >= epoch for worker in self._serving()))
 
     async def wait_drained(self, backend: BackendId, epoch: int) -> None:
-        """Every live worker said, after a table of at least `epoch`, that it holds no lease on `backend`."""
+        """Every live worker said, after a table of at least `epoch`, that it holds no lease on `backend`.
+
+        One that stops does not speak any more: it is waited for until it is gone.
+        """
         name = str(backend)
         await self._wait(
             lambda: all(max(worker.drained.get(name, 0), worker.born) >= epoch for worker in self._live.values())
@@ -145,9 +154,10 @@ class Workers:
     async def stop(self, grace_s: float) -> None:
         """No new work; what is in hand has `grace_s`. Returns when all processes are gone."""
         self._stopping = True
-        for worker in self._live.values():
-            worker.state = "stopping"
-            worker.channel.post(Stop(grace_s))
+        # Only the workers hold them now: who waits is accepted before they close, who comes later is refused.
+        self._sockets.close()
+        for worker in self._serving():
+            self._stop_one(worker, grace_s)
         self._notify()
         with trio.move_on_after(grace_s + STOP_SLACK_S):
             await self._wait(lambda: not self._live)
@@ -168,10 +178,10 @@ class Workers:
         """What each worker says of itself now; one that does not answer in time is reported as it was last."""
         self._ask += 1
         ask = self._ask
-        for worker in self._live.values():
+        for worker in self._serving():
             worker.channel.post(AskStats(ask))
         with trio.move_on_after(STATS_WAIT_S):
-            await self._wait(lambda: all(worker.stats.ask >= ask for worker in self._live.values() if worker.applied))
+            await self._wait(lambda: all(worker.stats.ask >= ask for worker in self._serving() if worker.applied))
         return [
             WorkerStatus(
                 worker.id,
@@ -190,7 +200,10 @@ class Workers:
         try:
             while not self._stopping and worker_id <= self._wanted:
                 started = trio.current_time()
-                await self._run_one(worker_id)
+                try:
+                    await self._run_one(worker_id)
+                except OSError as exc:  # out of processes, descriptors or memory: the next try may do better
+                    self._emit(Notice(f"worker {worker_id} cannot be started: {exc.strerror or exc}"))
                 if trio.current_time() - started < 1.0 and not self._stopping:
                     await trio.sleep(RESPAWN_PAUSE_S)
         finally:
@@ -201,8 +214,7 @@ class Workers:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             process = await trio.lowlevel.open_process(
-                # -P: a trio.py in the operator's directory is not the trio meant here
-                [sys.executable, "-P", "-m", "lbproxy.worker", str(theirs.fileno())],
+                [*self._command, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -218,7 +230,11 @@ class Workers:
         row = worker_id - 1
         welcome = Welcome(worker_id, self._grid.rows, self._grid.cells, self._log.level, self._log.format)
         worker.channel.post(welcome, [self._grid.fd])
-        self._send_table(worker)
+        if self._stopping or worker_id > self._wanted:
+            worker.state = "stopping"  # nobody could tell it while it was being started
+            process.kill()
+        else:
+            self._send_table(worker)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(worker.channel.run_writer)
@@ -250,14 +266,18 @@ class Workers:
             while (message := await worker.channel.receive()) is not None:
                 self._take(worker, message)
                 self._notify()
-        except LinkBroken:
-            pass
+            with trio.move_on_after(LAST_WORDS_S):
+                await worker.process.wait()  # it ends, most likely: how, it says itself
+        except LinkBroken as exc:
+            self._emit(Notice(f"worker {worker.id} talks nonsense: {exc}"))
         if worker.state != "stopping":
             worker.process.kill()  # without a link it is lost to us, whatever it thinks
 
     def _take(self, worker: _Worker, message: ToControl) -> None:
         match message:
             case Applied(epoch):
+                if self._table is None or epoch > self._table.epoch:
+                    raise LinkBroken(f"it applied table {epoch}, which it was never sent")
                 worker.applied = max(worker.applied, epoch)
                 if worker.state == "starting":
                     worker.state = "serving"
@@ -266,7 +286,11 @@ class Workers:
                 while len(worker.drained) > REMEMBERED_DRAINS:
                     del worker.drained[next(iter(worker.drained))]
             case Unreachable(backend, why):
-                self._on_unreachable(BackendId.parse(backend), why)
+                try:
+                    id = BackendId.parse(backend)
+                except ValueError as exc:
+                    raise LinkBroken(f"{backend!r} is no backend") from exc
+                self._on_unreachable(id, why)
             case Stats():
                 worker.stats = message
 
@@ -275,19 +299,27 @@ class Workers:
         while True:
             await self._wait(lambda: self._is_behind(worker))
             epoch, asked = self._table.epoch if self._table is not None else 0, worker.asked
-            with trio.move_on_after(HUNG_AFTER_S) as patience:
-                await self._wait_caught_up(worker, epoch, asked)
-            if patience.cancelled_caught and worker.state != "stopping":
-                self._emit(WorkerHung(worker.id, worker.process.pid, epoch))
-                worker.process.kill()
-                return
+            patience_s = HUNG_AFTER_S if worker.applied else START_S
+            # In two halves: were it control that stood still, the answer waits to be read when the first is over.
+            if await self._catches_up(worker, epoch, asked, patience_s / 2):
+                continue
+            if await self._catches_up(worker, epoch, asked, patience_s / 2):
+                continue
+            self._emit(WorkerHung(worker.id, worker.process.pid, epoch))
+            worker.process.kill()
+            return
+
+    async def _catches_up(self, worker: _Worker, epoch: int, asked: int, within_s: float) -> bool:
+        with trio.move_on_after(within_s):
+            await self._wait(
+                lambda: worker.state == "stopping" or (worker.applied >= epoch and worker.stats.ask >= asked)
+            )
+            return True
+        return False
 
     def _is_behind(self, worker: _Worker) -> bool:
         late = self._table is not None and worker.applied < self._table.epoch
         return worker.state != "stopping" and (late or worker.stats.ask < worker.asked)
-
-    async def _wait_caught_up(self, worker: _Worker, epoch: int, asked: int) -> None:
-        await self._wait(lambda: worker.applied >= epoch and worker.stats.ask >= asked)
 
     async def _heartbeat(self) -> None:
         """Between tables: a worker that is alive answers a question."""
@@ -299,6 +331,14 @@ class Workers:
                     worker.asked = self._ask
                     worker.channel.post(AskStats(self._ask))
             self._notify()
+
+    def _serving(self) -> list[_Worker]:
+        """Those that were not told to stop."""
+        return [worker for worker in self._live.values() if worker.state != "stopping"]
+
+    def _stop_one(self, worker: _Worker, grace_s: float) -> None:
+        worker.state = "stopping"
+        worker.channel.post(Stop(grace_s))
 
     # Waiting
 
@@ -313,5 +353,8 @@ class Workers:
 
 def _how(returncode: int | None) -> str:
     if returncode is not None and returncode < 0:
-        return f"signal {signal.Signals(-returncode).name}"
+        try:
+            return f"signal {signal.Signals(-returncode).name}"
+        except ValueError:  # a real-time signal has no name
+            return f"signal {-returncode}"
     return f"exit code {returncode}"

@@ -66,6 +66,12 @@ class Body:
         self.rest = data[left:]
         return data[:left]
 
+    def skip(self, count: int) -> None:
+        """So much of a body of known length went by another way."""
+        assert self.remaining is not None
+        self.remaining -= count
+        self.done = self.remaining == 0
+
     def eof(self) -> None:
         """The sender's side has ended. Raises Refused when the body is not complete."""
         if not self.done:

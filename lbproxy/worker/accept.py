@@ -14,6 +14,7 @@ from lbproxy.model import ListenerView
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.reactor import NEVER, READ, Reactor
+from lbproxy.worker.relay import notice_dead_peer
 
 ACCEPT_BATCH = 32  # accepted in a row before others get their turn
 PAUSE_S = 0.05  # out of descriptors, or at the limit: nobody tells us when another process has freed one
@@ -36,6 +37,7 @@ class Listening:
 
     def update(self, view: ListenerView) -> None:
         self.view = view
+        notice_dead_peer(self._sock, view.settings.timeouts.idle_s)
         self._networks = [ip_network(network) for network in view.settings.trusted_proxies]
         self._peers: dict[str, ClientFacts] = {}
 

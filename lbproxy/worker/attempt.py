@@ -41,7 +41,7 @@ class StaleConnection(LbproxyError):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A backend that is held, and a connection to it. `sent`: the whole request was put into the connection."""
+    """A backend that is held, and a connection to it. `sent`: head and what was in hand of the body were put there."""
 
     lease: Lease
     connection: BackendConnection
@@ -52,14 +52,15 @@ class Begun:
 class Attempt:
     __slots__ = (
         "_backend_takes",
+        "_begun",
         "_connection",
         "_cut",
         "_deadline",
         "_events",
         "_exchange",
+        "_is_sent",
         "_lease",
         "_released",
-        "_sent",
         "_timeouts",
         "_told",
         "_trouble",
@@ -72,7 +73,8 @@ class Attempt:
         self._lease = begun.lease
         self._connection = begun.connection
         self._timeouts = begun.timeouts
-        self._sent = begun.sent
+        self._begun = begun.sent
+        self._is_sent = False
         self._backend_takes = True  # False once writing to it failed: it may still have answered
         self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
         self._trouble: LbproxyError | None = None
@@ -138,20 +140,21 @@ class Attempt:
     # The client's side: the request on its way
 
     async def _client_side(self) -> None:
-        if self._sent:
+        if self._begun:
             await self._flush_backend()
         else:
-            await self._send_request()
+            await self._to_backend(
+                request_to_backend(self._exchange.head, self._exchange.client.facts, self._exchange.request_id)
+                + self._framed(bytes(self._exchange.early))
+            )
+        await self._send_rest()
         self._start_clock()
         await self._exchange.client.watch()
 
-    async def _send_request(self) -> None:
+    async def _send_rest(self) -> None:
+        """What of the body was not in hand when the backend was claimed."""
         exchange, body = self._exchange, self._exchange.body
         assert body is not None
-        await self._to_backend(
-            request_to_backend(exchange.head, exchange.client.facts, exchange.request_id)
-            + self._framed(bytes(exchange.early))
-        )
         if exchange.head.expects_continue:
             self._start_clock()  # the answer may come before the body does
         while not body.done:
@@ -161,7 +164,7 @@ class Attempt:
             await self._to_backend(self._framed(payload))
         if exchange.head.chunked:
             await self._to_backend(last_chunk(body.trailers))
-        self._sent = True
+        self._is_sent = True
 
     async def _more_payload(self) -> bytes:
         exchange = self._exchange
@@ -238,7 +241,7 @@ class Attempt:
             exchange.context.router.change_kind(self._lease, LeaseKind.STREAM, self._say_goodbye)
         start = response_to_client(head, exchange.head, exchange.request_id, framing, exchange.keep)
         await self._relay_body(start, body, framing)
-        self._release(reusable=self._sent and body.done and head.keep_alive and not body.rest and not body.until_eof)
+        self._release(reusable=self._is_sent and body.done and head.keep_alive and not body.rest and not body.until_eof)
         await self._flush_client()
 
     async def _relay_body(self, start: bytes, body: Body, framing: Framing) -> None:

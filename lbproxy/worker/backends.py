@@ -20,6 +20,7 @@ from lbproxy.worker.reactor import READ, Reactor
 from lbproxy.worker.stream import ByteStream, SocketStream
 
 SWEEP_S = 0.25
+CROWDED_S = 0.01
 RECV_BYTES = 16 * 1024  # fits most messages; a larger buffer is allocated only where a body fills it
 IDLE_PER_BACKEND = 256
 IN_PROGRESS = frozenset((0, errno.EINPROGRESS))
@@ -27,6 +28,10 @@ IN_PROGRESS = frozenset((0, errno.EINPROGRESS))
 
 class ConnectFailed(LbproxyError):
     """Nobody listens there, or not in time. Nothing was sent."""
+
+
+class Crowded(ConnectFailed):
+    """A unix socket whose queue is full for the moment: somebody does listen."""
 
 
 class BackendConnection:
@@ -186,7 +191,7 @@ async def connect(backend: BackendView, connect_s: float) -> BackendConnection:
 def begin_connect(address: Address) -> socket.socket | None:
     """A non-blocking socket that is connected or about to be; None where that needs a task (a name to look up).
 
-    Raises ConnectFailed.
+    Raises ConnectFailed, or Crowded, which may pass.
     """
     if address.path is None and not _is_numeric(address.host):
         return None
@@ -202,21 +207,33 @@ def begin_connect(address: Address) -> socket.socket | None:
         code = sock.connect_ex((address.host or "127.0.0.1", address.port))
     if code not in IN_PROGRESS:
         sock.close()
+        if code == errno.EAGAIN:
+            raise Crowded(f"{address}: its queue is full")
         raise ConnectFailed(f"{address}: {errno.errorcode.get(code, code)}")
     return sock
 
 
-def finish_connect(sock: socket.socket, address: Address) -> None:
-    """Call it when the socket has become writable. Raises ConnectFailed; the socket stays the caller's."""
+def finish_connect(sock: socket.socket, address: Address) -> bool:
+    """Ask when the socket is writable; False: not yet. Raises ConnectFailed; the socket stays the caller's."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if not code and address.path is None and sock.getsockname() == sock.getpeername():
-        code = errno.ECONNREFUSED  # connected to itself: nobody listens there
+    if not code and address.path is None:
+        try:
+            if sock.getsockname() == sock.getpeername():
+                code = errno.ECONNREFUSED  # connected to itself: nobody listens there
+        except OSError:
+            return False
     if code:
         raise ConnectFailed(f"{address}: {errno.errorcode.get(code, code)}")
+    return True
 
 
 async def _open_socket(address: Address) -> socket.socket:
-    sock = begin_connect(address)
+    while True:
+        try:
+            sock = begin_connect(address)
+            break
+        except Crowded:
+            await trio.sleep(CROWDED_S)  # nobody tells when there is room in the queue of a unix socket
     if sock is None:
         try:
             stream = await trio.open_tcp_stream(address.host, address.port)
@@ -227,7 +244,7 @@ async def _open_socket(address: Address) -> socket.socket:
         return sock
     try:
         await trio.lowlevel.wait_writable(sock)
-        finish_connect(sock, address)
+        finish_connect(sock, address)  # Trio does not wake anybody for nothing
     except BaseException:
         trio.lowlevel.notify_closing(sock)
         sock.close()

@@ -27,7 +27,7 @@ async def converse(context: Context, client: Client, begun: Exchange | None = No
             if exchange is None:
                 return False
             if not await exchange.run():
-                if exchange.linger or client.buffer:
+                if client.away is None and (exchange.linger or client.buffer):
                     await client.linger(upload=exchange.linger)
                 return False
             if not stay:

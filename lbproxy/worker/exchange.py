@@ -84,8 +84,9 @@ class Exchange:
         """The second entry: the express lane has sent the request, wholly or partly."""
         self.request_id = record.request_id
         self.body = request_body(self.head, 0)
-        self.early += self.body.feed(record.payload)
-        self.request_bytes = len(self.early)
+        self.early += record.payload
+        self.request_bytes = (self.head.length or 0) - record.upload_left
+        self.body.skip(self.request_bytes)
         self._started = record.began
         self._at = self.context.reactor.wall(record.began)
         self._begun = replace(begun, sent=True)
@@ -98,7 +99,7 @@ class Exchange:
             except ProxyError as exc:
                 await self._fail(exc.status, exc.token, exc.reason)
             except Refused as exc:
-                self.keep = False
+                self.keep = self.keep and exc.status >= 500  # a backend's nonsense is not the client's fault
                 await self._fail(exc.status, exc.token, exc.reason)
         except (ClientGone, StreamBroken, StreamStalled):
             self.keep = False
@@ -124,16 +125,14 @@ class Exchange:
             self.body = request_body(self.head, self.client.listener.settings.limits.body_bytes)
             if not self.head.expects_continue:
                 await self._read_early_body()
-        attempts_left = self._pool().retry_attempts
-        fresh = False
+        attempts = 0
         while True:
             try:
-                return await self._attempt(fresh=fresh)
+                return await self._attempt(fresh=attempts > 0)
             except StaleConnection as exc:
-                attempts_left -= 1
-                if not self.may_replay or attempts_left <= 0:
+                attempts += 1
+                if not self.may_replay or attempts >= self._pool().retry_attempts:
                     raise ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", str(exc)) from exc
-                fresh = True
 
     def _pool(self) -> PoolView:
         """The pool in the table in force: it may change whenever this task has waited."""

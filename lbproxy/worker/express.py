@@ -5,7 +5,7 @@ in the order of an exchange:
 
     on_client     the whole head is there and strict, the body is complete  ->  claim, send to the backend
     on_reply      the whole response head is there and strict               ->  send to the client
-    on_body       the rest of a body of known length, as fast as the client takes it
+    on_body       the rest of a body of known length, as fast as the client takes it (express_body.py)
     on_flush      what the client had not taken at once
 
 At the first sign of anything else the exchange goes to the task lane: `_enter` when nothing has been claimed (the
@@ -24,7 +24,8 @@ from lbproxy.model import LeaseKind
 from lbproxy.policy.retry import may_replay
 from lbproxy.wire.head import Refused, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
-from lbproxy.worker.backends import BackendConnection, ConnectFailed, begin_connect, finish_connect, is_silent
+from lbproxy.worker.backends import BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect, is_silent
+from lbproxy.worker.express_body import BODY_BYTES
 from lbproxy.worker.express_reply import MARK, ReplySide, split_at_id
 from lbproxy.worker.hash_key import hash_key
 from lbproxy.worker.reactor import READ, WRITE
@@ -41,13 +42,16 @@ class ExpressClient(ReplySide):
 
     def on_client(self, mask: int) -> None:
         try:
-            data = self._recv(RECV_BYTES)
+            data = self._recv(BODY_BYTES if self.upload_left else RECV_BYTES)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if self._lease is not None:
-            self._client_speaks_early(data)
+            if self.upload_left and data:
+                self._upload(data)
+            else:
+                self._client_speaks_early(data)
         elif not data:
             if self.buffer:
                 self._enter(self.buffer, "client_gone")
@@ -90,7 +94,7 @@ class ExpressClient(ReplySide):
             return
         end = data.find(b"\r\n\r\n") + 4
         try:
-            if end < 8:
+            if end < 5:  # no end yet, or nothing before it
                 head_end(data, seen, limits.header_bytes)
                 self._wait_for_rest(data, timeouts.header_s, self._head_too_slow)
                 return
@@ -110,16 +114,17 @@ class ExpressClient(ReplySide):
             self._enter(data, "upgrade" if head.websocket else "expect" if head.expects_continue else "chunked")
             return
         length = head.length or 0
-        if length and (length > EARLY_BODY_BYTES or (limits.body_bytes and length > limits.body_bytes)):
-            self._enter(data, "large_body")
+        if length and limits.body_bytes and length > limits.body_bytes:
+            self._enter(data, "refused")
             return
         missing = end + length - len(data)
-        if missing > 0:
+        if missing > 0 and len(data) - end < EARLY_BODY_BYTES:
             self._wait_for_rest(data, timeouts.body_s, self._body_too_slow)
             return
         self.payload = data[end : end + length]
-        if missing:
-            self.buffer = data[end + length :]
+        self.upload_left = max(missing, 0)
+        if missing < 0:
+            self.buffer = data[missing:]
         if again:
             self._forward_again()
         else:
@@ -188,6 +193,9 @@ class ExpressClient(ReplySide):
         reactor = self.lanes.reactor
         try:
             sock = begin_connect(lease.backend.address)
+        except Crowded:
+            self._give_up("crowded")
+            return
         except ConnectFailed as exc:
             self._refused(lease, str(exc))
             return
@@ -214,7 +222,8 @@ class ExpressClient(ReplySide):
         if connection is None or connection.sock is None or lease is None:
             return
         try:
-            finish_connect(connection.sock, lease.backend.address)
+            if not finish_connect(connection.sock, lease.backend.address):
+                return
         except ConnectFailed as exc:
             self._refused(lease, str(exc))
             return
@@ -239,8 +248,18 @@ class ExpressClient(ReplySide):
             self._resume("backpressure")
             return
         self.unsent = b""
+        if self.upload_left:
+            self._begin_upload()
+        else:
+            self._wait_for_reply()
+
+    def _wait_for_reply(self) -> None:
         self.lanes.reactor.arm(self, self.timeouts.response_s)
         self._too_late = self._reply_too_slow
+
+    def _resume_upload(self) -> None:
+        """The backend takes no more of it: what it may have answered is for the task lane to read."""
+        self._resume("upload_broken")
 
     # Handing over
 

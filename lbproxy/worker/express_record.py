@@ -1,7 +1,8 @@
 """What the express lane knows of one client connection, and every way an exchange on it can end.
 
-One record per connection, used again for every exchange. The way there is express.py, the way back express_reply.py;
-all three are one class, split where a reader would pause. Knows deadlines and counting; decides nothing.
+One record per connection, used again for every exchange. The way there is express.py, the way back express_reply.py,
+long bodies express_body.py; all are one class, split where a reader would pause. Knows deadlines and counting; decides
+nothing.
 """
 
 import socket
@@ -17,6 +18,7 @@ from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.reactor import NEVER, READ
+from lbproxy.worker.splice import Pipe
 
 if TYPE_CHECKING:
     from lbproxy.worker.lanes import Lanes
@@ -33,6 +35,7 @@ class ExpressRecord:
         "_from_head",
         "_lease",
         "_out",
+        "_pipe",
         "_reading",
         "_recv",
         "_reply_bytes",
@@ -55,6 +58,7 @@ class ExpressRecord:
         "sock",
         "timeouts",
         "unsent",
+        "upload_left",
         "view",
     )
 
@@ -74,6 +78,7 @@ class ExpressRecord:
     request_id: bytes
     began: float
     unsent: bytes  # what the backend has not taken yet
+    upload_left: int  # still to come from the client
     _template: tuple[bytes, bytes] | None  # what goes to the backend, before and behind the request id
     timeouts: PoolTimeouts
     _lease: Lease | None
@@ -85,6 +90,7 @@ class ExpressRecord:
     _reply_bytes: int
     _body_left: int  # still to come from the backend
     _out: bytes  # what the client has not taken yet
+    _pipe: Pipe | None  # for the rest of a large body
     _close_after: bool
     _reading: bool  # the client's descriptor is registered
     _recv: Callable[[int], bytes]
@@ -104,7 +110,8 @@ class ExpressRecord:
         self._template = None
         self._lease = None
         self._connection = None
-        self._status = 0
+        self._pipe = None
+        self._status = self.upload_left = 0
         self._reading = False
         self._too_late = self.close
 
@@ -171,6 +178,9 @@ class ExpressRecord:
         if lease is None:
             return
         self._connection = self._lease = None
+        if self._pipe is not None:
+            self._pipe.give_back()
+            self._pipe = None
         self._served_by = lease.backend.id
         lanes.router.count(lease.backend.cell, Counter.REQUESTS)
         if connection is not None:
@@ -201,7 +211,9 @@ class ExpressRecord:
     def _client_gone(self) -> None:
         """It has left while an answer was owed, or does not take it: the backend's work is abandoned."""
         self._let_backend_go(reusable=False)
-        self._status = self._status or CLIENT_CLOSED
+        if not self._status:
+            self._status = CLIENT_CLOSED
+            self._reply_bytes = 0
         self._record("client_gone")
         self.close()
 
@@ -225,7 +237,7 @@ class ExpressRecord:
                 head.host,
                 head.target,
                 self._status,
-                len(self.payload),
+                (head.length or 0) - self.upload_left,
                 self._reply_bytes,
                 reactor.now - self.began,
                 backend.name,

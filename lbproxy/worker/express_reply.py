@@ -4,14 +4,11 @@ Nothing here retries or writes an error page. What is not plain goes to the task
 response has gone to the client; after that it is cut.
 """
 
-from lbproxy.model import LeaseKind
 from lbproxy.wire.body import chunk, last_chunk, response_body
 from lbproxy.wire.head import Refused, ResponseHead, read_response, response_head_end
 from lbproxy.wire.headers import Framing, response_to_client
-from lbproxy.worker.express_record import ExpressRecord
-from lbproxy.worker.reactor import READ, WRITE
+from lbproxy.worker.express_body import BODY_BYTES, BodySide
 
-BODY_BYTES = 64 * 1024
 MARK = b"\0"  # stands for the request id while a template is made: no head can contain it
 
 
@@ -21,7 +18,7 @@ def split_at_id(head: bytes) -> tuple[bytes, bytes]:
     return before, behind
 
 
-class ReplySide(ExpressRecord):
+class ReplySide(BodySide):
     __slots__ = ()
 
     def _resume(self, why: str, data: bytes = b"") -> None:
@@ -45,6 +42,9 @@ class ReplySide(ExpressRecord):
             connection.buffer.clear()
         end = data.find(b"\r\n\r\n") + 4
         raw = data[:end]
+        if self.upload_left or self.unsent:
+            self._resume("early_answer", data)  # the client is still sending
+            return
         if raw == connection.raw:
             head = connection.head
             connection.seen = True
@@ -71,7 +71,11 @@ class ReplySide(ExpressRecord):
             elif have > length:
                 self._answer(head, Framing.LENGTH, data[end : end + length], clean=False)
             else:
-                self._begin_body(head, data[end:], length - have)
+                self._status = status
+                self._from_head = head
+                self._reply_bytes = have
+                connection.recv_bytes = BODY_BYTES
+                self._begin_body(self._head_for_client(head, Framing.LENGTH) + data[end:], length - have)
         elif head.chunked and request.minor:
             self._answer_chunked(head, data, end)
         else:
@@ -115,116 +119,3 @@ class ReplySide(ExpressRecord):
             connection.shape = shape
             connection.template = split_at_id(response_to_client(head, request, MARK, framing, keep))
         return response_to_client(head, request, self.request_id, framing, keep)
-
-    def _send_last(self, data: bytes) -> None:
-        try:
-            sent = self._send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._client_gone()
-            return
-        if sent == len(data):
-            self._done()
-        else:
-            self._out = data[sent:]
-            self._wait_for_client()
-
-    # A body that is longer than what came with its head
-
-    def _begin_body(self, head: ResponseHead, part: bytes, left: int) -> None:
-        connection, lease, reactor = self._connection, self._lease, self.lanes.reactor
-        assert connection is not None
-        assert lease is not None
-        out = self._head_for_client(head, Framing.LENGTH)
-        connection.recv_bytes = BODY_BYTES
-        self._status = head.status
-        self._from_head = head
-        self._body_left = left
-        self._reply_bytes = len(part)
-        self.lanes.router.change_kind(lease, LeaseKind.TRANSFER)
-        reactor.handle(connection.fd, self.on_body)
-        reactor.arm(self, self.timeouts.idle_s)
-        self._too_late = self._body_stalled
-        self._pass_on(out + part)
-
-    def on_body(self, mask: int) -> None:
-        connection, lease = self._connection, self._lease
-        if connection is None or lease is None:
-            return
-        try:
-            data = connection.recv(BODY_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._cut_short("http_response_incomplete")
-            return
-        left = self._body_left - len(data)
-        if left < 0:
-            data = data[:left]  # what comes behind the body reaches nobody
-        self._body_left = left
-        self._reply_bytes += len(data)
-        if left <= 0:
-            self._let_backend_go(reusable=left == 0 and self._from_head.keep_alive)
-            self._send_last(data)
-            return
-        reactor = self.lanes.reactor
-        lease.moved_at = reactor.now
-        reactor.arm(self, self.timeouts.idle_s)
-        self._pass_on(data)
-
-    def _pass_on(self, data: bytes) -> None:
-        """A part of a body: what the client does not take at once stops the reading of the backend."""
-        try:
-            sent = self._send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._client_gone()
-            return
-        if sent < len(data):
-            assert self._connection is not None
-            self._out = data[sent:]
-            self.lanes.reactor.unregister(self._connection.fd)
-            self._wait_for_client()
-
-    def _wait_for_client(self) -> None:
-        """It is not read meanwhile: whether it is still there shows when it is written to."""
-        reactor = self.lanes.reactor
-        if self._reading:
-            reactor.modify(self.fd, WRITE)
-            reactor.handle(self.fd, self.on_flush)
-        else:
-            self._reading = True
-            reactor.register(self.fd, WRITE, self.on_flush)
-        reactor.arm(self, self.view.settings.timeouts.body_s)
-        self._too_late = self._client_gone
-
-    def on_flush(self, mask: int) -> None:
-        if not self._out:
-            return
-        try:
-            sent = self._send(self._out)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._client_gone()
-            return
-        reactor = self.lanes.reactor
-        self._out = self._out[sent:]
-        if self._out:
-            reactor.arm(self, self.view.settings.timeouts.body_s)
-            return
-        reactor.modify(self.fd, READ)
-        reactor.handle(self.fd, self.on_client)
-        if self._connection is None:
-            self._done()
-            return
-        reactor.register(self._connection.fd, READ, self.on_body)
-        reactor.arm(self, self.timeouts.idle_s)
-        self._too_late = self._body_stalled
-
-    def _body_stalled(self) -> None:
-        self._cut_short("connection_read_timeout")

@@ -71,7 +71,9 @@ class Reactor:
         self._handlers[fd] = handler
 
     def handle(self, fd: int, handler: Handler) -> None:
-        """Another handler for a registered descriptor: costs no system call."""
+        """Another handler for a registered descriptor: costs no system call. Raises KeyError if it is none."""
+        if fd not in self._handlers:
+            raise KeyError(fd)
         self._handlers[fd] = handler
 
     def modify(self, fd: int, events: int) -> None:

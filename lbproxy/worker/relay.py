@@ -211,7 +211,7 @@ class Relay:
     makes no progress for `stall_s` ends it.
     """
 
-    __slots__ = ("_on_end", "_trouble", "backend", "client", "reactor", "stall_s", "why")
+    __slots__ = ("_lease", "_on_end", "_trouble", "backend", "client", "reactor", "stall_s", "why")
 
     passes_resets = True  # a reset arrives as a reset, so that nobody takes a part for the whole
 
@@ -232,14 +232,19 @@ class Relay:
         client.other, backend.other = backend, client
         client.deliver, backend.deliver = backend.put, client.put
         self._on_end: Callable[[Any], None] = on_end
+        self._lease: Lease | None = None
         self._trouble: Why | None = None
 
     def hold(self, lease: Lease) -> None:
         """From now on this is how the lease is cut. Releasing it is the owner's, in `on_end`."""
+        self._lease = lease
         lease.cut = self.cut
 
     def start(self, *, head: bytes = b"", from_client: bytes = b"", from_backend: bytes = b"") -> None:
         """Begin, with what is in hand: `head` of our own for the client, then what had come from either side."""
+        if self._lease is not None and self._lease.overdue:
+            self.cut()  # its grace ended before there was a relay to be cut
+            return
         if head:
             self.client.put(head)
         for end, data in ((self.client, from_client), (self.backend, from_backend)):
@@ -286,13 +291,19 @@ class Relay:
 
 
 def notice_dead_peer(sock: socket.socket, idle_s: float) -> None:
-    """A peer that vanished without a word is noticed within `idle_s` of silence, or of taking nothing.
+    """A peer that vanished without a word is noticed within about `idle_s` of silence.
 
-    Accepted sockets inherit this from the listening one, where it costs nothing per connection.
+    Accepted sockets inherit this from the listening one, where it costs nothing per connection. (Not TCP_USER_TIMEOUT:
+    that would also end a peer that is alive and just does not read for so long.)
     """
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(idle_s / 2)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, round(idle_s / 8)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1000, round(idle_s * 1000)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _seconds(idle_s / 2))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _seconds(idle_s / 8))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+
+
+def _seconds(seconds: float) -> int:
+    """As the kernel takes it: whole, 1 to 32767."""
+    return min(max(1, round(seconds)), 32767)

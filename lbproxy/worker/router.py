@@ -39,8 +39,9 @@ class Router:
         self._skipped: dict[BackendId, float] = {}
         self._load = _load_of(grid)
         self._row_base = grid.base(row, 0)
-        self._waiting: dict[str, deque[trio.Event]] = {}
-        self._turn = random.randrange(1 << 16)  # workers that start together do not all begin with the first backend
+        self._waiting: dict[str, deque[_Waiter]] = {}
+        self._turns: dict[str, int] = {}  # of each pool: were they shared, two pools could take turns with each other
+        self._first_turn = random.randrange(1 << 16)  # workers that start together do not all begin with the same one
         self.drains_changed = trio.Event()
 
     # The table
@@ -69,7 +70,7 @@ class Router:
                     self._leases[cell].begin(drains[view.id.pool], trio.current_time(), random.random())
         self._rouse_drains()
         for pool in self._waiting:
-            self._wake_all(pool)
+            self._serve_queue(pool)
         return True
 
     def pool(self, name: str) -> PoolView | None:
@@ -106,8 +107,8 @@ class Router:
             return None
         if kind in LONG_LIVED:
             candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
-        self._turn += 1
-        view = pick(pool.balance, candidates, self._load, self._turn, key, draw=random.random)
+        turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
+        view = pick(pool.balance, candidates, self._load, turn, key, draw=random.random)
         cell = view.cell
         lease = Lease(view, kind, trio.current_time() if now is None else now, _finishes_by_itself)
         self._leases[cell].add(lease)
@@ -127,25 +128,41 @@ class Router:
         if len(queue) >= pool.limits.queue_size:
             raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "connection_limit_reached", "the queue is full")
         deadline = trio.current_time() + pool.limits.queue_timeout_s
-        while True:
-            turn = trio.Event()
-            queue.append(turn)
-            try:
-                with trio.move_on_at(min(deadline, self._recheck_at(pool))):
-                    await turn.wait()
-            except trio.Cancelled:
-                if turn.is_set() and queue:
-                    queue.popleft().set()  # called, but not there any more: the next one
-                raise
-            finally:
-                if not turn.is_set():
-                    queue.remove(turn)
-            pool = self._pools.get(pool_name)
-            lease = self.claim(pool, kind, key) if pool is not None else None
-            if lease is not None:
-                return lease
-            if trio.current_time() >= deadline or pool is None:
-                raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "no backend is ready")
+        waiter = _Waiter(kind, key)
+        queue.append(waiter)
+        try:
+            while waiter.lease is None:
+                pool = self._pools.get(pool_name)
+                if pool is None or trio.current_time() >= deadline:
+                    raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "no backend is ready")
+                # Who stands far behind need not look often: somebody before him does.
+                recheck_at = self._recheck_at(pool, RECHECK_S * (queue.index(waiter) + 1))
+                with trio.move_on_at(min(deadline, recheck_at)):
+                    await waiter.called.wait()
+                if waiter.lease is None:
+                    waiter.called = trio.Event()
+                    self._serve_queue(pool_name)
+        except BaseException:
+            if waiter.lease is not None:
+                self.release(waiter.lease)  # called, but not there any more: the next one
+            else:
+                queue.remove(waiter)
+            raise
+        return waiter.lease
+
+    def _serve_queue(self, pool_name: str) -> None:
+        """Leases for those who wait, in their order, as far as there is room: nobody can come between."""
+        queue, pool = self._waiting[pool_name], self._pools.get(pool_name)
+        if pool is None:
+            for waiter in queue:
+                waiter.called.set()
+            return
+        while queue and (lease := self.claim(pool, queue[0].kind, queue[0].key)) is not None:
+            waiter = queue.popleft()
+            waiter.lease = lease
+            waiter.called.set()
+        if queue:
+            queue[0].called.set()  # he looks for himself when it is time
 
     def release(self, lease: Lease) -> None:
         """The work is done, or lost. A backend that drains may be done with it."""
@@ -159,16 +176,18 @@ class Router:
         if cell in self._draining:
             if leases.empty:
                 self._is_drained(view)
-        elif self._waiting and (queue := self._waiting.get(view.id.pool)):
-            queue.popleft().set()
+        elif self._waiting and self._waiting.get(view.id.pool):
+            self._serve_queue(view.id.pool)
 
     def change_kind(self, lease: Lease, kind: LeaseKind, say_goodbye: Callable[[float], None] | None = None) -> None:
         """What it is has become known; see Leases.change."""
         base = self._row_base + lease.backend.cell * WIDTH
         self._values[base + COUNTER_OF[lease.kind]] -= 1
         self._values[base + COUNTER_OF[kind]] += 1
-        self._leases[lease.backend.cell].change(lease, kind, say_goodbye)
-        self._rouse_drains()
+        leases = self._leases[lease.backend.cell]
+        leases.change(lease, kind, say_goodbye)
+        if leases.draining:
+            self._rouse_drains()
 
     def count(self, cell: int, counter: Counter) -> None:
         self._values[self._row_base + cell * WIDTH + counter] += 1
@@ -228,16 +247,23 @@ class Router:
             del self._skipped[view.id]
         return not limit or self._load(view.cell) < limit
 
-    def _recheck_at(self, pool: PoolView) -> float:
+    def _recheck_at(self, pool: PoolView, recheck_s: float) -> float:
         """When somebody waiting should look again although nobody calls him."""
         if pool.limits.connections and pool.backends:
-            return trio.current_time() + RECHECK_S
+            return trio.current_time() + recheck_s
         return min((self._skipped[view.id] for view in pool.backends if view.id in self._skipped), default=float("inf"))
 
-    def _wake_all(self, pool: str) -> None:
-        queue = self._waiting[pool]
-        while queue:
-            queue.popleft().set()
+
+class _Waiter:
+    """One who waits for a lease. It is given to him: what he was called for nobody else can have taken."""
+
+    __slots__ = ("called", "key", "kind", "lease")
+
+    def __init__(self, kind: LeaseKind, key: bytes | None) -> None:
+        self.kind = kind
+        self.key = key
+        self.lease: Lease | None = None
+        self.called = trio.Event()
 
 
 def _load_of(grid: Grid) -> Callable[[int], int]:

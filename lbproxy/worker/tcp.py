@@ -11,7 +11,7 @@ from lbproxy.errors import ProxyError
 from lbproxy.link.grid import Counter
 from lbproxy.model import LeaseKind, ListenerView, PoolView
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.worker.backends import ConnectFailed, begin_connect, connect, finish_connect
+from lbproxy.worker.backends import ConnectFailed, Crowded, begin_connect, connect, finish_connect
 from lbproxy.worker.reactor import NEVER, WRITE
 from lbproxy.worker.relay import Relay
 
@@ -50,6 +50,8 @@ class TcpClient:
         self._lease = lease
         try:
             sock = begin_connect(lease.backend.address)
+        except Crowded:
+            sock = None
         except ConnectFailed as exc:
             self._refused(str(exc))
             return
@@ -65,13 +67,14 @@ class TcpClient:
         lease, sock = self._lease, self._backend
         if lease is None or sock is None:
             return
-        self.lanes.reactor.unregister(sock.fileno())
-        self.lanes.reactor.disarm(self)
         try:
-            finish_connect(sock, lease.backend.address)
+            if not finish_connect(sock, lease.backend.address):
+                return
         except ConnectFailed as exc:
             self._refused(str(exc))
             return
+        self.lanes.reactor.unregister(sock.fileno())
+        self.lanes.reactor.disarm(self)
         self._start(lease, sock)
 
     def on_deadline(self) -> None:
@@ -152,4 +155,7 @@ class TcpClient:
         self.lanes.closed(self)
 
     def abort(self) -> None:
-        self.close()
+        if self.relay is not None:
+            self.relay.abort()
+        else:
+            self.close()

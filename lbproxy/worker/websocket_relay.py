@@ -13,7 +13,6 @@ from typing import Self
 
 import trio
 
-from lbproxy.drain import Lease
 from lbproxy.policy.goodbye import Manner, manner
 from lbproxy.settings import DrainSettings
 from lbproxy.wire.websocket import FrameTracker, Stop, close_frame
@@ -41,7 +40,6 @@ class WebSocketRelay(Relay):
 
     __slots__ = (
         "_drain",
-        "_lease",
         "_phase",
         "_since",
         "_window_ends",
@@ -73,15 +71,10 @@ class WebSocketRelay(Relay):
         self.dropped = 0  # bytes of frames that nobody was left to hear
         self.deadline = NEVER
         self.queued_at = NEVER
-        self._lease: Lease | None = None
         self._drain = DrainSettings()
         self._phase = Phase.OPEN
         self._since = 0.0  # clock reading: when the phase began
         self._window_ends = 0.0
-
-    def hold(self, lease: Lease) -> None:
-        super().hold(lease)
-        self._lease = lease
 
     @property
     def close_code(self) -> int | None:

@@ -160,6 +160,7 @@ class FakeBackend(Member):
     def __init__(self, world, id, made_from, *, reload=None, trial=None):
         super().__init__(id, made_from, world.services, reload=reload, trial=trial)
         self.world = world
+        self.killed = trio.Event()
 
     @property
     def behaviour(self):
@@ -171,8 +172,13 @@ class FakeBackend(Member):
             nursery.start_soon(self.live)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
-        await trio.sleep(self.behaviour.stops_in_s)
+        with trio.move_on_after(self.behaviour.stops_in_s):
+            await self.killed.wait()
         self._ended.set()
+
+    def kill(self):
+        super().kill()
+        self.killed.set()
 
     async def live(self):
         self.world.pids += 1

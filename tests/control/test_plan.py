@@ -10,7 +10,7 @@ from control.fakes import Behaviour, World, made_of, pool_settings, settings_of
 from lbproxy.address import Address
 from lbproxy.control.plan import Conductor, Plan
 from lbproxy.link.grid import Counter
-from lbproxy.settings import HealthSettings
+from lbproxy.settings import HealthSettings, ReloadSettings
 from lbproxy.telemetry.events import (
     BackendStarting,
     ReloadDone,
@@ -240,6 +240,16 @@ async def test_a_mistake_of_ours_ends_the_reload_and_not_control():
         assert "more than 64 backends" in world.of(ReloadDone)[0].why
         assert world.workers.served == ["web.1@1", "web.2@1"]
         assert not world.fleet.pools["web"].reloading
+
+
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_what_a_mistake_leaves_behind_is_stopped():
+    settings = settings_of(pool_settings(reload=ReloadSettings(max_surge=2)))
+    async with World(settings).running() as world:
+        del world.cells._free[1:]
+        assert await carry_out(world, settings) == 6
+        await trio.sleep(5)
+        assert [str(member.backend.id) for member in world.fleet.pools["web"].members] == ["web.1@1", "web.2@1"]
 
 
 @trio_test(clock="autojump", timeout_s=1000)

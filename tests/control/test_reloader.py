@@ -9,7 +9,7 @@ from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.config.problems import ConfigInvalid, Problem
 from lbproxy.control.reloader import ReloadBusy, Reloader, UnknownPool, Wish, resolve_all
 from lbproxy.settings import PoolSettings, ReloadSettings
-from lbproxy.telemetry.events import ConfigRejected, ReloadDone, ReloadFinished, ReloadStarted
+from lbproxy.telemetry.events import ConfigRejected, Notice, ReloadDone, ReloadFinished, ReloadStarted
 
 # The configuration is read in a thread, so time is real here, and short.
 QUICK = Behaviour(ready_after_s=0.01, stops_in_s=0.0)
@@ -104,6 +104,20 @@ async def test_an_invalid_configuration_touches_nothing_and_is_said():
         assert "unknown key 'wokers'" in world.of(ConfigRejected)[0].problems
         assert world.of(ReloadStarted) == []
         assert world.pids == 1
+
+
+@trio_test
+async def test_a_signal_whose_configuration_cannot_even_be_read_ends_nothing():
+    def load():
+        raise RuntimeError("a mistake")
+
+    world = World(settings_of(pool_settings(size=1)), lambda seat: QUICK)
+    reloader = Reloader(world.site, load)
+    async with world.running():
+        await world.nursery.start(reloader.run)
+        reloader.signal("USR2")
+        await world.wait_for(Notice)
+        assert "a mistake" in world.of(Notice)[0].text
 
 
 @trio_test

@@ -246,6 +246,7 @@ class Proxy:
 
     async def settle(self) -> None:
         """Everybody leaves. Nothing of them is left."""
+        await wait_until(lambda: self.grid.sum(LISTENER_CELL, Counter.ACCEPTED) == len(self._clients))
         for client in self._clients:
             client.close()
         await wait_until(lambda: not self.lanes.connections, self._left)
@@ -337,7 +338,7 @@ async def wait_until(condition: Callable[[], object], explain: Callable[[], str]
     """For what nobody tells a test. Looks again whenever everybody else had a turn."""
     with trio.move_on_after(WAIT_S):
         while not condition():
-            await trio.sleep(0.001)  # noqa: ASYNC110: nobody tells
+            await trio.sleep(0.001)
         return
     pytest.fail(explain() if explain is not None else f"waited for {WAIT_S}s in vain")
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Generic, TypeVar
 
 import trio
+import trio.testing
 
 from lbproxy.telemetry.events import Event
 from lbproxy.worker.reactor import Reactor

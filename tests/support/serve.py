@@ -5,7 +5,7 @@
         assert lb.cli("reload").returncode == 0
 
 In the configuration $port, $port2 ... become free ports, $python this interpreter, $dir the directory, $origin, $demo,
-$uvicorn, $node and $brittle the commands of `support.apps`; all other braces and dollars are lbproxy's own.
+$uvicorn, $node, $brittle and $longlived the commands of `support.apps`; all other braces and dollars are lbproxy's own.
 """
 
 import contextlib
@@ -55,6 +55,8 @@ class Serving:
         self.config = config
         self.control = control
         self.ports = ports
+        self.arguments = ["-c", str(config), "--control", control, "serve"]
+        self.output: str | None = None
         self.mark = uuid.uuid4().hex
         self.process: subprocess.Popen[bytes] | None = None
         self._lines: list[str] = []
@@ -103,6 +105,12 @@ class Serving:
                 worker["state"] == "serving" for worker in status["workers"]
             )
         return False
+
+    def find_control(self) -> str:
+        """Where it listens for commands, as it says itself; empty as long as it has not."""
+        started = [line for line in self.log().splitlines() if '"serve.started"' in line]
+        self.control = json.loads(started[-1])["control"] if started else ""
+        return self.control
 
     # -- what one can ask of it
 
@@ -157,15 +165,22 @@ class Serving:
     # -- its life
 
     def start(self, environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            self.command("serve"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=self.config.parent,
-            env={**os.environ, **environment, MARK: self.mark},
-            start_new_session=True,
-        )
+        """Also again, when it has ended."""
+        if self.process is not None:
+            self.process.wait(LONGEST_WAIT_S)
+            self._end_reading()
+        with contextlib.ExitStack() as opened:
+            self.process = subprocess.Popen(
+                [*LBPROXY, *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if self.output is None else opened.enter_context(open(self.output, "wb")),
+                stderr=subprocess.STDOUT,
+                cwd=self.config.parent,
+                env={**os.environ, **environment, MARK: self.mark},
+                start_new_session=True,
+            )
+        if self.output is not None:
+            return
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -191,10 +206,19 @@ class Serving:
         """Every living process that descends from this `serve`, orphans and grandchildren too."""
         return [process for process in psutil.process_iter() if _marked(process, self.mark)]
 
+    def pids_of(self, part: str) -> set[int]:
+        """Of those that have `part` in their command line."""
+        found = set()
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if part in " ".join(process.cmdline()):
+                    found.add(process.pid)
+        return found
+
     def wait_nothing_left(self, timeout_s: float = 8.0) -> None:
         """Until no process, socket or pid file of it is left."""
         _, alive = psutil.wait_procs(self.processes(), timeout_s)
-        left = [" ".join(process.cmdline()) for process in alive if process.is_running()]
+        left = {process.pid: process.name() for process in alive if process.is_running()}
         assert not left, f"left behind: {left}; the log:\n{self.log()}"
 
     def kill_all(self) -> None:
@@ -206,6 +230,9 @@ class Serving:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
             self.process.wait()
+        self._end_reading()
+
+    def _end_reading(self) -> None:
         if self._reader is not None and self.process is not None and self.process.stdout is not None:
             self._reader.join(timeout=5)
             self.process.stdout.close()
@@ -213,18 +240,30 @@ class Serving:
 
 @contextlib.contextmanager
 def serving(
-    config: str, directory: Path, *, environment: dict[str, str] | None = None, wait: bool = True
+    config: str,
+    directory: Path,
+    *,
+    environment: dict[str, str] | None = None,
+    wait: bool = True,
+    arguments: Callable[[Serving], list[str]] | None = None,
+    output: str | None = None,
 ) -> Iterator[Serving]:
     """Run `lbproxy serve`. With `wait`, all backends are ready when the block begins.
 
-    Behind a block that went well it is stopped (unless the test did that) and must leave nothing.
+    `arguments` are what to say instead of `-c FILE --control PATH serve`; where it listens for commands is then read
+    from its log. `output` is a file for what it writes: then there is no log to look at. Behind a block that went well it is stopped (unless the test did that) and must leave nothing.
     """
     directory.mkdir(parents=True, exist_ok=True)
     short = tempfile.mkdtemp(prefix="lb-")  # the path of a unix socket has at most 107 bytes
     lb = Serving(directory / "lb.toml", f"{short}/control", {"port": free_port()})
     try:
         lb.write_config(config)
+        lb.output = output
+        if arguments is not None:
+            lb.arguments, lb.control = arguments(lb), ""
         lb.start(environment or {})
+        if arguments is not None:
+            lb.wait_until(lambda: lb.exited() or lb.find_control())
         if wait:
             lb.wait_ready()
         yield lb
@@ -249,6 +288,7 @@ _WORDS = {
     "uvicorn": apps.UVICORN,
     "node": apps.NODE,
     "brittle": apps.BRITTLE,
+    "longlived": apps.LONGLIVED,
 }
 
 

@@ -1,4 +1,4 @@
-"""The configuration that most end-to-end tests begin with: a listener, and a pool "web" of a small and quick application.
+"""The configuration that most end-to-end tests begin with: a listener, and a pool "web" of a quick application.
 
 Tables that a test adds go into `more`; keys of [proxy] and [pool.web] into `proxy` and `pool`.
 """

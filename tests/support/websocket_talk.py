@@ -1,7 +1,6 @@
 """Two WebSocket peers, after the handshake, with a relay between them that can be told goodbye."""
 
 import trio
-from support.relaying import Peer, Relayed, Rig
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Event
 
@@ -11,6 +10,7 @@ from lbproxy.model import BackendId, BackendView, LeaseKind
 from lbproxy.settings import DrainSettings
 from lbproxy.wire.websocket import FrameTracker
 from lbproxy.worker.websocket_relay import WebSocketRelay
+from support.relaying import Peer, Relayed, Rig
 
 DRAIN = DrainSettings(websocket_s=0.3, goodbye_s=0.4, close_code=1001, close_reason="off")
 TEXT = b"\x81\x05hello"

@@ -1,4 +1,4 @@
-"""Whatever both sides say, in pieces of any size, and whenever the goodbye falls: whole frames, one Close, nothing after."""
+"""Whatever both sides say, whenever the goodbye falls: whole frames, one Close for each side, nothing after it."""
 
 import random
 from collections.abc import Iterator

@@ -14,3 +14,4 @@ DEMO = f"{sys.executable} {ROOT / 'configs' / 'demo_app.py'}"
 UVICORN = f"{sys.executable} -m uvicorn --app-dir {_HERE} starlette_app:app --log-level warning"
 NODE = f"node {_HERE / 'node_server.js'}"
 BRITTLE = f"{sys.executable} -I -S {_HERE / 'brittle.py'}"  # breaks when it is told to
+LONGLIVED = f"{sys.executable} {_HERE / 'longlived.py'}"  # WebSockets, event streams, slow transfers

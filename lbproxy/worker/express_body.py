@@ -1,0 +1,270 @@
+"""Long bodies of known length in the express lane: each as fast as the other side takes it, in bounded memory.
+
+At most one read waits for the client, and one for the backend; while it waits, its source is not read. A large rest of
+a response moves through a pipe in the kernel (splice.py).
+"""
+
+from lbproxy.model import LeaseKind
+from lbproxy.wire.head import Refused
+from lbproxy.worker.express_record import ExpressRecord
+from lbproxy.worker.reactor import READ, WRITE
+from lbproxy.worker.splice import PIPE_BYTES, Pipe
+
+BODY_BYTES = 64 * 1024
+SPLICE_FROM_BYTES = 256 * 1024
+SPLICES_A_TURN = 4
+
+
+class BodySide(ExpressRecord):
+    __slots__ = ()
+
+    def on_client(self, mask: int) -> None:
+        raise NotImplementedError
+
+    def on_reply(self, mask: int) -> None:
+        raise NotImplementedError
+
+    def _wait_for_reply(self) -> None:
+        raise NotImplementedError
+
+    # The response
+
+    def _send_last(self, data: bytes) -> None:
+        """The rest of the answer: the backend has nothing more to do with it."""
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._client_gone()
+            return
+        if sent == len(data):
+            self._done()
+        else:
+            self._out = data[sent:]
+            self._wait_for_client()
+
+    def _begin_body(self, start: bytes, left: int) -> None:
+        """`start`: the head and what came with it; `left` bytes are still to come."""
+        connection, lease, reactor = self._connection, self._lease, self.lanes.reactor
+        assert connection is not None
+        assert lease is not None
+        self._body_left = left
+        self.lanes.router.change_kind(lease, LeaseKind.TRANSFER)
+        if left >= SPLICE_FROM_BYTES:
+            self._pipe = Pipe.take()
+        reactor.handle(connection.fd, self.on_body)
+        reactor.arm(self, self.timeouts.idle_s)
+        self._too_late = self._body_stalled
+        self._pass_on(start)
+
+    def on_body(self, mask: int) -> None:
+        connection, lease = self._connection, self._lease
+        if connection is None or lease is None:
+            return
+        if self._pipe is not None:
+            self._splice(self._pipe)
+            return
+        try:
+            data = connection.recv(BODY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._cut_short("http_response_incomplete")
+            return
+        left = self._body_left - len(data)
+        if left < 0:
+            data = data[:left]  # what comes behind the body reaches nobody
+        self._body_left = left
+        self._reply_bytes += len(data)
+        if left <= 0:
+            self._let_backend_go(reusable=left == 0 and self._from_head.keep_alive)
+            self._send_last(data)
+            return
+        lease.moved_at = self.lanes.reactor.now
+        self.lanes.reactor.arm(self, self.timeouts.idle_s)
+        self._pass_on(data)
+
+    def _splice(self, pipe: Pipe) -> None:
+        connection, lease = self._connection, self._lease
+        assert connection is not None
+        assert lease is not None
+        for _ in range(SPLICES_A_TURN):
+            try:
+                count = pipe.fill(connection.fd, min(self._body_left, PIPE_BYTES))
+            except BlockingIOError:
+                break
+            except OSError:
+                count = 0
+            if not count:
+                self._cut_short("http_response_incomplete")
+                return
+            self._body_left -= count
+            self._reply_bytes += count
+            if not self._drain_pipe(pipe):
+                return
+            if not self._body_left:
+                self._body_is_through()
+                return
+        lease.moved_at = self.lanes.reactor.now
+        self.lanes.reactor.arm(self, self.timeouts.idle_s)
+
+    def _drain_pipe(self, pipe: Pipe) -> bool:
+        """True if the client took all of it; else it is waited for, or gone."""
+        while pipe.held:
+            try:
+                pipe.drain(self.fd)
+            except BlockingIOError:
+                break
+            except OSError:
+                self._client_gone()
+                return False
+        if not pipe.held:
+            return True
+        if self._too_late != self._client_gone:
+            assert self._connection is not None
+            self.lanes.reactor.unregister(self._connection.fd)
+            self._wait_for_client()
+        return False
+
+    def _body_is_through(self) -> None:
+        """Through the pipe, to the last byte."""
+        self._let_backend_go(reusable=self._from_head.keep_alive)
+        self._done()
+
+    def _pass_on(self, data: bytes) -> None:
+        """A part of a body: what the client does not take at once stops the reading of the backend."""
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._client_gone()
+            return
+        if sent < len(data):
+            assert self._connection is not None
+            self._out = data[sent:]
+            self.lanes.reactor.unregister(self._connection.fd)
+            self._wait_for_client()
+
+    def _wait_for_client(self) -> None:
+        """It is not read meanwhile: whether it is still there shows when it is written to."""
+        reactor = self.lanes.reactor
+        if self._reading:
+            reactor.modify(self.fd, WRITE)
+            reactor.handle(self.fd, self.on_flush)
+        else:
+            self._reading = True
+            reactor.register(self.fd, WRITE, self.on_flush)
+        reactor.arm(self, self.view.settings.timeouts.body_s)
+        self._too_late = self._client_gone
+
+    def on_flush(self, mask: int) -> None:
+        reactor, pipe = self.lanes.reactor, self._pipe
+        if self._out:
+            try:
+                sent = self._send(self._out)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._client_gone()
+                return
+            self._out = self._out[sent:]
+        reactor.arm(self, self.view.settings.timeouts.body_s)
+        if self._out or (pipe is not None and not self._drain_pipe(pipe)):
+            return
+        reactor.modify(self.fd, READ)
+        reactor.handle(self.fd, self.on_client)
+        if self._connection is None:
+            self._done()
+            return
+        reactor.register(self._connection.fd, READ, self.on_body)
+        if self._body_left:
+            reactor.arm(self, self.timeouts.idle_s)
+            self._too_late = self._body_stalled
+        else:
+            self._body_is_through()
+
+    def _body_stalled(self) -> None:
+        self._cut_short("connection_read_timeout")
+
+    # The request
+
+    def _begin_upload(self) -> None:
+        lease, reactor = self._lease, self.lanes.reactor
+        assert lease is not None
+        self.lanes.router.change_kind(lease, LeaseKind.TRANSFER)
+        self.payload = b""  # on its way: this request is not sent twice
+        reactor.arm(self, self.view.settings.timeouts.body_s)
+        self._too_late = self._upload_stalled
+
+    def _upload(self, data: bytes) -> None:
+        """A part of the body: what the backend does not take at once stops the reading of the client."""
+        connection, lease, reactor = self._connection, self._lease, self.lanes.reactor
+        assert connection is not None
+        assert lease is not None
+        left = self.upload_left - len(data)
+        if left < 0:
+            self.buffer = data[left:]
+            data = data[:left]
+            left = 0
+        self.upload_left = left
+        lease.moved_at = reactor.now
+        try:
+            sent = connection.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._resume_upload()  # it takes no more, and may have answered
+            return
+        if sent < len(data):
+            self.unsent = data[sent:]
+            reactor.unregister(self.fd)
+            self._reading = False
+            reactor.modify(connection.fd, READ | WRITE)
+            reactor.handle(connection.fd, self.on_backend_takes)
+            reactor.arm(self, self.timeouts.idle_s)
+            self._too_late = self._resume_upload
+        elif left:
+            reactor.arm(self, self.view.settings.timeouts.body_s)
+        else:
+            self._wait_for_reply()
+
+    def on_backend_takes(self, mask: int) -> None:
+        connection, reactor = self._connection, self.lanes.reactor
+        if connection is None:
+            return
+        if not mask & WRITE:
+            self.on_reply(mask)
+            return
+        try:
+            sent = connection.send(self.unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._resume_upload()
+            return
+        self.unsent = self.unsent[sent:]
+        if self.unsent:
+            reactor.arm(self, self.timeouts.idle_s)
+            return
+        reactor.modify(connection.fd, READ)
+        reactor.handle(connection.fd, self.on_reply)
+        self._reading = True
+        reactor.register(self.fd, READ, self.on_client)
+        if self.upload_left:
+            reactor.arm(self, self.view.settings.timeouts.body_s)
+            self._too_late = self._upload_stalled
+        else:
+            self._wait_for_reply()
+
+    def _upload_stalled(self) -> None:
+        self._let_backend_go(reusable=False)
+        refused = Refused(408, "http_request_error", "the request body stalled")
+        self.leave()
+        self.lanes.enter(self, b"", "slow_body", refused)
+
+    def _resume_upload(self) -> None:
+        raise NotImplementedError

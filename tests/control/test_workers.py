@@ -1,0 +1,385 @@
+"""Worker processes as control sees them: told, believed, watched, replaced. Real processes, real time."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+from support.hiring import REQUEST, answer, house, is_alive, pretender, send, until
+from support.trio_test import trio_test
+
+from lbproxy.address import Address
+from lbproxy.control.workers import HUNG_AFTER_S, RESPAWN_PAUSE_S
+from lbproxy.link.grid import Counter
+from lbproxy.model import BackendId, BackendView
+from lbproxy.settings import DrainSettings
+from lbproxy.telemetry.events import Notice, WorkerExited, WorkerHung, WorkerStarted
+
+DEAF = ("await trio.sleep_forever()",)  # says nothing, ever
+TALKS = ("await link.receive()", "await link.receive()")  # the welcome and a table; then what a test adds
+
+
+@trio_test
+async def test_workers_serve_what_the_table_says() -> None:
+    async with house() as made:
+        one = await made.origin(b"one")
+        two = await made.origin(b"two", slot=2)
+        await made.serve(one.view, two.view, workers=2)
+        stream = await made.connect()
+        assert {await made.ask(stream) for _ in range(4)} == {b"one", b"two"}
+        statuses = await made.workers.stats()
+        assert [status.id for status in statuses] == [1, 2]
+        assert all(status.state == "serving" and is_alive(status.pid) for status in statuses)
+        assert sum(status.connections for status in statuses) == 1
+        await until(lambda: made.total(made.listeners[0].cell, Counter.CONNECTIONS) == 1)
+        assert made.total(one.view.cell, Counter.REQUESTS) + made.total(two.view.cell, Counter.REQUESTS) == 4
+
+
+@trio_test
+async def test_a_table_is_applied_when_every_worker_says_so() -> None:
+    async with house() as made:
+        one, two = await made.origin(b"one"), await made.origin(b"two", slot=2)
+        await made.serve(one.view, workers=2)
+        streams = [await made.connect() for _ in range(8)]
+        assert {await made.ask(stream) for stream in streams} == {b"one"}
+        await made.workers.wait_applied(made.publish(two.view))
+        assert {await made.ask(stream) for stream in streams} == {b"two"}
+
+
+@trio_test
+async def test_a_backend_is_drained_when_its_last_answer_is_out() -> None:
+    async with house() as made:
+        one, two = await made.origin(b"one"), await made.origin(b"two", slot=2)
+        await made.serve(one.view, workers=2)
+        one.hold()
+        stream = await made.connect()
+        await stream.send_all(REQUEST)
+        await until(lambda: one.asked == 1)
+        epoch = made.publish(two.view)
+        await made.workers.wait_applied(epoch)
+        with trio.move_on_after(0.1) as patience:
+            await made.workers.wait_drained(one.view.id, epoch)
+        assert patience.cancelled_caught
+        one.free.set()
+        assert await answer(stream) == b"one"
+        await made.workers.wait_drained(one.view.id, epoch)
+
+
+@trio_test
+async def test_an_earlier_drain_does_not_count_for_a_later_one() -> None:
+    async with house() as made:
+        one = await made.origin()
+        await made.serve(one.view)
+        first = made.publish()
+        await made.workers.wait_drained(one.view.id, first)
+        made.publish(one.view)
+        one.hold()
+        stream = await made.connect()
+        await stream.send_all(REQUEST)
+        await until(lambda: one.asked == 1)
+        second = made.publish()
+        await made.workers.wait_applied(second)
+        with trio.move_on_after(0.1) as patience:
+            await made.workers.wait_drained(one.view.id, second)
+        assert patience.cancelled_caught
+        one.free.set()
+        await made.workers.wait_drained(one.view.id, second)
+
+
+@trio_test
+async def test_a_lease_that_outlasts_its_grace_is_cut_and_counted() -> None:
+    async with house() as made:
+        made.drain = DrainSettings(request_s=0.2)
+        one = await made.origin()
+        await made.serve(one.view)
+        one.hold()
+        stream = await made.connect()
+        await stream.send_all(REQUEST)
+        await until(lambda: one.asked == 1)
+        await made.workers.wait_drained(one.view.id, made.publish())
+        assert made.total(one.view.cell, Counter.CUT) == 1
+        assert made.total(one.view.cell, Counter.LEASES) == 0
+
+
+@trio_test
+async def test_connections_queued_at_a_kill_are_answered_by_the_successor() -> None:
+    async with house() as made:
+        one = await made.origin()
+        await made.serve(one.view)
+        held = await made.connect()
+        assert await made.ask(held) == b"one"
+        (pid,) = await made.wait_serving(1)
+        send(pid, signal.SIGSTOP)
+        streams = [await made.connect() for _ in range(40)]
+        for stream in streams:
+            await stream.send_all(REQUEST)
+        send(pid, signal.SIGKILL)
+        assert [await answer(stream) for stream in streams] == [b"one"] * 40
+        assert await made.ask(held) == b""  # what was on it is lost
+        (exited,) = made.saw(WorkerExited)
+        assert isinstance(exited, WorkerExited)
+        assert (exited.worker, exited.pid, exited.how) == (1, pid, "signal SIGKILL")
+
+
+@trio_test
+async def test_counts_go_on_where_a_dead_worker_left_them() -> None:
+    async with house() as made:
+        one = await made.origin()
+        await made.serve(one.view)
+        assert await made.ask() == b"one"
+        one.hold()
+        stream = await made.connect()
+        await stream.send_all(REQUEST)
+        await until(lambda: made.total(one.view.cell, Counter.LEASES) == 1)
+        pids = await made.wait_serving(1)
+        send(pids[0], signal.SIGKILL)
+        await made.wait_serving(1, without=pids)
+        assert made.total(one.view.cell, Counter.LEASES) == 0
+        assert made.total(made.listeners[0].cell, Counter.CONNECTIONS) == 0
+        one.free.set()
+        assert await made.ask() == b"one"
+        assert made.total(one.view.cell, Counter.REQUESTS) == 2
+        assert made.total(made.listeners[0].cell, Counter.ACCEPTED) == 3
+
+
+@trio_test
+async def test_a_worker_that_dies_holds_up_neither_a_table_nor_a_drain() -> None:
+    async with house() as made:
+        one = await made.origin()
+        await made.serve(one.view, workers=2)
+        pids = await made.wait_serving(2)
+        send(pids[0], signal.SIGSTOP)
+        epoch = made.publish()
+        send(pids[0], signal.SIGKILL)
+        await made.workers.wait_applied(epoch)
+        await made.workers.wait_drained(one.view.id, epoch)
+        assert not made.saw(WorkerHung)
+
+
+@pytest.mark.parametrize("publish", [True, False], ids=["with a table to apply", "with nothing to do"])
+@trio_test
+async def test_a_hung_worker_is_killed_and_replaced(publish: bool) -> None:
+    async with house() as made:
+        one = await made.origin()
+        await made.serve(one.view)
+        pids = await made.wait_serving(1)
+        send(pids[0], signal.SIGSTOP)
+        began = trio.current_time()
+        epoch = made.publish(one.view) if publish else made.epoch
+        stream = await made.connect()
+        assert await made.ask(stream) == b"one"
+        assert HUNG_AFTER_S - 1 < trio.current_time() - began < HUNG_AFTER_S + 3
+        assert len(made.saw(WorkerHung)) == 1
+        await made.workers.wait_applied(epoch)
+
+
+@trio_test
+async def test_a_worker_is_told_of_a_backend_that_refuses_connections() -> None:
+    async with house() as made:
+        one = await made.origin()
+        gone = BackendView(BackendId("web", 2, 1), Address("127.0.0.1", 9), made.book.take())
+        await made.serve(one.view, gone)
+        assert {await made.ask() for _ in range(4)} == {b"one"}
+        assert {id for id, why in made.refused} == {gone.id}
+
+
+# Coming and going
+
+
+@trio_test
+async def test_more_workers_share_the_clients_of_the_first() -> None:
+    async with house() as made:
+        one = await made.origin()
+        await made.serve(one.view)
+        made.bind(2)
+        for _ in range(4):
+            assert await made.ask() == b"one"  # nobody waits for the second one
+        made.publish(one.view)
+        made.workers.resize(2)
+        await made.wait_serving(2)
+        streams = [await made.connect() for _ in range(32)]
+        assert {await made.ask(stream) for stream in streams} == {b"one"}
+        assert min(status.connections for status in await made.workers.stats()) > 0
+
+
+@trio_test
+async def test_a_surplus_worker_finishes_what_it_has_and_holds_up_no_table() -> None:
+    async with house() as made:
+        one, two = await made.origin(b"one"), await made.origin(b"two", slot=2)
+        await made.serve(one.view, workers=2)
+        one.hold()
+        streams = [await made.connect() for _ in range(16)]
+        for stream in streams:
+            await stream.send_all(REQUEST)
+        await until(lambda: one.asked == 16)
+        made.workers.resize(1)
+        made.workers.stop_surplus(10)
+        epoch = made.publish(two.view)
+        made.sockets.release_others(made.listeners, 1)
+        await made.workers.wait_applied(epoch)
+        with trio.move_on_after(0.1) as patience:
+            await made.workers.wait_drained(one.view.id, epoch)
+        assert patience.cancelled_caught
+        one.free.set()
+        assert [await answer(stream) for stream in streams] == [b"one"] * 16
+        await made.workers.wait_drained(one.view.id, epoch)
+        assert [status.id for status in await made.workers.stats()] == [1]
+        assert not made.saw(WorkerExited)
+        made.bind(2)
+        made.workers.resize(2)
+        await made.wait_serving(2)
+
+
+@trio_test
+async def test_a_stop_lets_work_finish_within_its_grace() -> None:
+    async with house() as made:
+        one = await made.origin()
+        await made.serve(one.view)
+        pids = await made.wait_serving(1)
+        idle, busy = await made.connect(), await made.connect()
+        assert await made.ask(idle) == b"one"
+        one.hold()
+        await busy.send_all(REQUEST)
+        await until(lambda: one.asked == 2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.workers.stop, 10.0)
+            assert await idle.receive_some() == b""
+            with pytest.raises(OSError):
+                await made.connect()
+            one.free.set()
+            assert await answer(busy) == b"one"
+        assert not is_alive(pids[0])
+        assert not made.saw(WorkerExited)
+        assert await made.workers.stats() == []
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["busy", "hung"])
+@trio_test
+async def test_a_stop_is_over_when_its_grace_is(stopped: bool) -> None:
+    async with house() as made:
+        one = await made.origin()
+        await made.serve(one.view, workers=2)
+        pids = await made.wait_serving(2)
+        one.hold()
+        stream = await made.connect()
+        await stream.send_all(REQUEST)
+        await until(lambda: one.asked == 1)
+        if stopped:
+            send(pids[0], signal.SIGSTOP)
+        with trio.fail_after(3):
+            await made.workers.stop(0.3)
+        assert not any(map(is_alive, pids))
+        assert not made.saw(WorkerHung)
+
+
+@trio_test
+async def test_a_worker_that_is_just_being_started_is_stopped_too() -> None:
+    async with house(pretender(*DEAF)) as made:
+        made.publish()
+        made.workers.resize(3)
+        await trio.lowlevel.checkpoint()
+        with trio.fail_after(5):
+            await made.workers.stop(0.0)
+            await made.workers.run()  # returns at once: there is nothing left
+        for event in made.saw(WorkerStarted):
+            assert isinstance(event, WorkerStarted)
+            await until(lambda pid=event.pid: not is_alive(pid))
+
+
+@trio_test
+async def test_a_worker_ends_with_its_link() -> None:
+    async with house() as made:
+        await made.serve()
+        pids = await made.wait_serving(1)
+        child = os.pidfd_open(pids[0])
+        made.workers.kill()
+        await trio.lowlevel.wait_readable(child)
+        os.close(child)
+
+
+@trio_test
+async def test_access_logs_are_opened_anew(tmp_path: Path) -> None:
+    async with house() as made:
+        made.access_path = str(tmp_path / "access.log")
+        one = await made.origin()
+        await made.serve(one.view)
+        await made.ask()
+        (tmp_path / "access.log").rename(tmp_path / "old.log")
+        made.workers.reopen()
+        await until((tmp_path / "access.log").exists)
+        await made.ask()
+        await until(lambda: (tmp_path / "access.log").stat().st_size > 0)
+
+
+# Workers that have lost their minds
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "link.post(Applied(9))",
+        "link.post(Stop(1.0))",
+        "link.post(Unreachable('nobody', ''))",
+        "link.post(Unreachable('web.one@two', ''))",
+        "await link._sock.send(b'GET / HTTP/1.1' * 99)",
+    ],
+)
+@trio_test
+async def test_a_worker_that_talks_nonsense_is_replaced(nonsense: str) -> None:
+    async with house(pretender(*TALKS, nonsense, *DEAF)) as made:
+        made.publish()
+        made.workers.resize(1)
+        exits = await made.wait_saw(WorkerExited)
+        assert isinstance(exits[0], WorkerExited)
+        assert exits[0].how == "signal SIGKILL"
+        assert any("worker 1 talks nonsense" in notice.text for notice in made.saw(Notice))  # type: ignore[attr-defined]
+        await made.wait_saw(WorkerStarted, 2)
+
+
+@trio_test
+async def test_a_worker_that_dies_at_once_is_started_again_but_not_in_a_hurry() -> None:
+    async with house(("/bin/false",)) as made:
+        made.workers.resize(1)
+        await trio.sleep(3.5 * RESPAWN_PAUSE_S)
+        assert 2 <= len(made.saw(WorkerStarted)) <= 4
+
+
+@trio_test
+async def test_a_worker_that_cannot_be_started_is_said_so_and_tried_again() -> None:
+    async with house(("/no/such/python",)) as made:
+        made.workers.resize(1)
+        notices = await made.wait_saw(Notice, 2)
+        assert isinstance(notices[0], Notice)
+        assert notices[0].text == "worker 1 cannot be started: No such file or directory"
+        assert await made.workers.stats() == []
+
+
+@pytest.mark.parametrize(
+    ("life", "how"),
+    [("import os; os.kill(os.getpid(), 40)", "signal 40"), ("import os; os._exit(3)", "exit code 3")],
+)
+@trio_test
+async def test_an_exit_is_told_as_what_it_was(life: str, how: str) -> None:
+    async with house(pretender(life)) as made:
+        made.workers.resize(1)
+        (exited,) = await made.wait_saw(WorkerExited)
+        assert isinstance(exited, WorkerExited)
+        assert exited.how == how
+
+
+@trio_test
+async def test_a_worker_that_lets_go_of_its_link_is_lost() -> None:
+    async with house(pretender("link.close()", *DEAF)) as made:
+        made.workers.resize(1)
+        await made.wait_saw(WorkerStarted, 2)
+
+
+@trio_test
+async def test_one_that_does_not_answer_is_reported_as_it_was_last() -> None:
+    async with house(pretender(*TALKS, "link.post(Applied(1))", "link.post(Stats(1, 7, 8, {}))", *DEAF)) as made:
+        made.publish()
+        made.workers.resize(1)
+        await until(lambda: any(worker.applied for worker in made.workers._live.values()))
+        (status,) = await made.workers.stats()
+        assert (status.state, status.connections, status.served) == ("serving", 7, 8)

@@ -1,0 +1,112 @@
+"""What backends write: whatever it is, it is kept, shown, and disturbs nobody."""
+
+import json
+import subprocess
+from pathlib import Path
+from urllib.parse import quote
+
+from support.load import load
+from support.serve import Serving, serving
+from support.web import web
+
+
+def say(lb: Serving, text: str, times: int = 1) -> None:
+    assert lb.get(f"/say?text={quote(text)}&times={times}").body == b"said"
+
+
+def lines_of(lb: Serving, *arguments: str) -> list[str]:
+    done = lb.cli("logs", *arguments)
+    assert done.returncode == 0, done.stderr
+    return [line.partition(" | ")[2] for line in done.stdout.splitlines()]
+
+
+def test_the_last_lines_are_shown_with_the_slot_and_generation(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb:
+        for _ in range(4):
+            say(lb, "to both of you")
+        text = lb.cli("logs").stdout
+        assert " web.1@1 | to both of you" in text
+        assert " web.2@1 | to both of you" in text
+        assert "web.2@1" not in lb.cli("logs", "web.1").stdout
+        say(lb, "line %", 50)
+        assert lines_of(lb, "web", "-n", "3")[-3:] == ["line 47", "line 48", "line 49"]
+        assert lines_of(lb, "-n", "0") == []
+        unknown = lb.cli("logs", "wbe")
+        assert unknown.returncode == 2
+        assert "no pool or backend 'wbe'" in unknown.stderr
+
+
+def test_a_generation_can_be_asked_for(tmp_path: Path) -> None:
+    with serving(web(size=1), tmp_path) as lb:
+        say(lb, "from the first")
+        lb.cli("reload")
+        say(lb, "from the second")
+        assert lines_of(lb, "--gen", "1") == ["slot 1, generation 1 listens", "from the first"]
+        assert lines_of(lb, "web.1", "--gen", "2") == ["slot 1, generation 2 listens", "from the second"]
+        (last,) = [json.loads(line) for line in lb.cli("logs", "-n", "1", "--json").stdout.splitlines()]
+        assert (last["backend"], last["generation"], last["line"]) == ("web.1", 2, "from the second")
+
+
+def test_following_shows_new_lines_also_of_generations_to_come(tmp_path: Path) -> None:
+    with serving(web(size=1), tmp_path) as lb:
+        with subprocess.Popen(lb.command("logs", "-f"), stdout=subprocess.PIPE, text=True) as following:
+            assert following.stdout is not None
+            assert "generation 1 listens" in following.stdout.readline()
+            say(lb, "hello")
+            assert following.stdout.readline().endswith("| hello\n")
+            lb.cli("reload")
+            assert "generation 2 listens" in following.stdout.readline()
+            following.terminate()
+        with subprocess.Popen(lb.command("logs", "-f"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:
+            assert following.stdout is not None
+            following.stdout.readline()
+            assert lb.stop() == 0  # a follower does not hold it up
+            following.communicate(timeout=10)
+
+
+def test_binary_rubbish_is_shown_without_touching_the_terminal(tmp_path: Path) -> None:
+    command = "sh -c 'printf \"\\\\033[2J\\\\377\\\\000\\\\001 rubbish\\\\n\"; exec $brittle'"
+    with serving(web(size=1, command=command.replace('"', '\\"')), tmp_path) as lb:
+        shown = lb.cli("logs").stdout
+        assert "rubbish" in shown
+        assert "\x1b" not in shown
+        assert "\x00" not in shown
+        assert [line for line in lb.log().splitlines() if "rubbish" in line]
+        assert "\x1b" not in lb.log()
+
+
+def test_a_flood_disturbs_neither_requests_nor_control(tmp_path: Path) -> None:
+    flood = "sh -c 'yes all work and no play & exec $brittle'"
+    with serving(web(size=1, command=flood), tmp_path) as lb, load(lb.port, clients=2) as clients:
+        clients.wait_more(100)
+        assert lb.cli("status", "-q").returncode == 0
+        assert len(lines_of(lb, "-n", "5000")) <= 1000
+        assert lb.cli("reload").returncode == 0
+        assert clients.lost == []
+        logged = lb.log().count('"line":"all work and no play"')
+        assert 0 < logged < 20_000, "a part of it is logged, the rest is counted"
+        assert lb.stop() == 0
+
+
+def test_a_line_without_an_end_is_shown_in_pieces_and_stalls_nobody(tmp_path: Path) -> None:
+    endless = "sh -c 'head -c 300000 /dev/zero | tr \\\"\\\\0\\\" x; exec $brittle'"
+    with serving(web(size=1, command=endless), tmp_path) as lb:
+        assert lb.get("/whoami").status == 200
+        pieces = [line for line in lines_of(lb) if line.startswith("xxx")]
+        assert max(map(len, pieces)) <= 8192
+        assert sum(line.count("x") for line in pieces) >= 290_000
+
+
+def test_last_words_without_a_line_end_are_kept(tmp_path: Path) -> None:
+    restart = 'give_up = { crashes = 1, within = "60s" }'
+    with serving(web(size=1, command="sh -c 'printf last-words; exit 3'", restart=restart), tmp_path, wait=False) as lb:
+        lb.wait_log("backend.failed")
+        assert "last-words" in lines_of(lb)
+
+
+def test_a_grandchild_that_keeps_the_output_open_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with serving(web(size=1, command="sh -c 'sleep 1000 & exec $brittle'"), tmp_path) as lb:
+        assert lb.get().status == 200
+        assert lb.cli("reload").returncode == 0
+        assert lb.stop() == 0
+        lb.wait_nothing_left(2)

@@ -1,0 +1,117 @@
+"""`lbproxy status` and the document behind it (CONTRACT.md 3)."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.serve import Serving, serving
+from support.web import web
+
+
+@pytest.fixture(scope="module")
+def lb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(web(proxy='name = "edge-1"', workers=2), tmp_path_factory.mktemp("status")) as lb:
+        for _ in range(4):
+            lb.get("/whoami")
+        yield lb
+
+
+def test_the_document_has_the_shape_of_the_contract(lb: Serving) -> None:
+    done = lb.cli("status", "--json")
+    assert done.returncode == 0
+    answer = json.loads(done.stdout)
+    assert (answer["version"], answer["name"], answer["pid"]) == (1, "edge-1", lb.pid)
+    assert answer["uptime_s"] > 0
+    assert answer["config"]["path"] == str(lb.config)
+    assert answer["config"]["loaded_at"].endswith("Z")
+    assert [worker["id"] for worker in answer["workers"]] == [1, 2]
+    for worker in answer["workers"]:
+        assert worker["state"] == "serving"
+        assert {"pid", "connections", "express"} <= set(worker)
+        assert set(worker["express"]) == {"served", "handed_over"}
+    (listener,) = answer["listeners"]
+    expected = {"name": "public", "address": f"127.0.0.1:{lb.port}", "mode": "http", "pool": "web"}
+    assert {key: listener[key] for key in expected} == expected
+    pool = answer["pools"]["web"]
+    assert {key: pool[key] for key in ("generation", "size", "ready", "reloading")} == {
+        "generation": 1,
+        "size": 2,
+        "ready": 2,
+        "reloading": False,
+    }
+    assert pool["requests_total"] == sum(one["requests_total"] for one in pool["backends"]) >= 4
+    for number, backend in enumerate(pool["backends"], 1):
+        assert (backend["id"], backend["generation"], backend["state"]) == (f"web.{number}", 1, "ready")
+        assert os.path.exists(f"/proc/{backend['pid']}")
+        assert backend["address"].startswith("127.0.0.1:")
+        assert backend["uptime_s"] > 0
+        assert backend["restarts"] == backend["in_flight"] == 0
+        assert isinstance(backend["leases"], dict)
+
+
+def test_the_table_shows_every_backend(lb: Serving) -> None:
+    text = lb.cli("status").stdout
+    assert "pool web  generation 1  2/2 ready" in text
+    assert "web.1@1  ready" in text
+    assert "web.2@1  ready" in text
+
+
+def test_one_pool_can_be_asked_for_and_an_unknown_one_is_refused(lb: Serving) -> None:
+    assert lb.cli("status", "web").returncode == 0
+    unknown = lb.cli("status", "wbe")
+    assert unknown.returncode == 2
+    assert "no pool 'wbe'" in unknown.stderr
+
+
+def test_quiet_says_nothing_but_the_code(lb: Serving) -> None:
+    done = lb.cli("status", "-q")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_options_are_taken_before_and_after_the_command(lb: Serving) -> None:
+    for arguments in (["--control", lb.control, "status", "-q"], ["status", "-q", "--control", lb.control]):
+        assert os.spawnv(os.P_WAIT, lb.command()[0], [*lb.command()[:3], *arguments]) == 0
+
+
+def test_status_answers_within_150_ms(lb: Serving) -> None:
+    took_s = []
+    for _ in range(5):
+        begun = time.monotonic()
+        assert lb.cli("status", "-q").returncode == 0
+        took_s.append(time.monotonic() - begun)
+    assert min(took_s) < 0.15, took_s
+
+
+def test_in_flight_and_leases_are_shown_while_they_last(lb: Serving) -> None:
+    with lb.connect() as client:
+        client.sendall(b"GET /slow?s=5 HTTP/1.1\r\nHost: a\r\n\r\n")
+        lb.wait_until(lambda: sum(one["in_flight"] for one in lb.backends()) == 1)
+        assert [one["leases"].get("request", 0) for one in lb.backends() if one["in_flight"]] == [1]
+        assert sum(worker["connections"] for worker in lb.status()["workers"]) == 1
+    lb.wait_until(lambda: sum(one["in_flight"] for one in lb.backends()) == 0)
+
+
+def test_the_control_socket_answers_nonsense_politely(lb: Serving) -> None:
+    assert lb.api("GET", "/v1/nothing").status == 404
+    assert lb.api("GET", "/v1/reload").status == 405
+    assert lb.api("POST", "/v1/reload", {"pools": "web"}).status == 400
+    assert lb.api("GET", "/metrics").status == 501
+    assert lb.api("GET", "/livez").status == 200
+    assert lb.api("GET", "/readyz").status == 200
+    assert lb.status()["pools"]["web"]["generation"] == 1
+
+
+def test_a_pool_with_a_dead_backend_is_degraded(tmp_path: Path) -> None:
+    restart = 'backoff = { first = "30s", max = "30s" }'
+    with serving(web(restart=restart), tmp_path) as lb:
+        os.kill(lb.backends()[0]["pid"], signal.SIGKILL)
+        lb.wait_until(lambda: lb.backends()[0]["state"] == "backoff")
+        done = lb.cli("status")
+        assert done.returncode == 4
+        assert "1/2 ready" in done.stdout
+        assert "degraded" in done.stdout
+        assert lb.backends()[0]["pid"] is None

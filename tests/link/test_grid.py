@@ -1,0 +1,118 @@
+"""Counts in shared memory: one writer per row, sums over all, and a history that outlives the worker."""
+
+import mmap
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lbproxy.link.grid import GAUGES, ITEM_BYTES, WIDTH, CellBook, Counter, Grid
+from lbproxy.model import LeaseKind
+
+ROWS, CELLS = 3, 5
+
+
+@pytest.fixture
+def grid() -> Iterator[Grid]:
+    grid = Grid.create(ROWS, CELLS)
+    yield grid
+    grid.close()
+
+
+def test_every_counter_has_a_place_of_its_own(grid: Grid) -> None:
+    places = [
+        grid.base(row, cell) + counter for row in range(ROWS) for cell in range(CELLS) for counter in range(WIDTH)
+    ]
+    assert sorted(places) == list(range(len(grid.values)))
+
+
+def test_a_new_grid_counts_nothing(grid: Grid) -> None:
+    assert not any(grid.values)
+
+
+def test_the_sum_is_over_all_workers_and_one_cell(grid: Grid) -> None:
+    for row in range(ROWS):
+        for cell in range(CELLS):
+            grid.values[grid.base(row, cell) + Counter.LEASES] = 10**row * (cell + 1)
+    assert grid.sum(2, Counter.LEASES) == 333
+    assert grid.sum(2, Counter.REQUEST) == 0
+
+
+def test_another_process_reads_what_a_worker_counts(grid: Grid) -> None:
+    other = Grid(os.dup(grid.fd), ROWS, CELLS)
+    other.values[other.base(1, 4) + Counter.REQUESTS] += 7
+    assert grid.sum(4, Counter.REQUESTS) == 7
+    other.close()
+
+
+def test_a_child_does_not_inherit_it(grid: Grid) -> None:
+    assert not os.get_inheritable(grid.fd)
+
+
+def test_totals_survive_their_worker_and_gauges_do_not(grid: Grid) -> None:
+    for row in range(ROWS):
+        for cell in range(CELLS):
+            for counter in Counter:
+                grid.values[grid.base(row, cell) + counter] = 1
+    grid.clear_gauges(1)
+    for cell in range(CELLS):
+        for counter in Counter:
+            assert grid.sum(cell, counter) == (ROWS - 1 if counter in GAUGES else ROWS)
+
+
+def test_a_cleared_cell_leaves_its_neighbours_alone(grid: Grid) -> None:
+    for index in range(len(grid.values)):
+        grid.values[index] = 1
+    grid.clear_cell(2)
+    for cell in range(CELLS):
+        assert {grid.sum(cell, counter) for counter in Counter} == {0 if cell == 2 else ROWS}
+
+
+def test_the_kinds_of_lease_stand_in_the_order_of_their_counters() -> None:
+    assert [Counter[kind.name] for kind in LeaseKind] == list(range(Counter.REQUEST, Counter.TCP + 1))
+
+
+def test_a_gauge_may_go_below_zero_for_a_moment(grid: Grid) -> None:
+    grid.values[grid.base(0, 0) + Counter.LEASES] -= 1
+    grid.values[grid.base(1, 0) + Counter.LEASES] += 1
+    assert grid.sum(0, Counter.LEASES) == 0
+
+
+def test_a_closed_grid_lets_go_of_its_descriptor() -> None:
+    grid = Grid.create(1, 1)
+    grid.close()
+    with pytest.raises(OSError):
+        os.fstat(grid.fd)
+
+
+def test_a_grid_that_is_smaller_than_announced_is_refused() -> None:
+    fd = os.memfd_create("small")
+    os.ftruncate(fd, WIDTH * ITEM_BYTES)
+    with pytest.raises((ValueError, mmap.error)):
+        Grid(fd, 2, mmap.PAGESIZE)
+    os.close(fd)
+
+
+def test_cells_are_taken_once(grid: Grid) -> None:
+    book = CellBook(grid)
+    assert {book.take() for _ in range(CELLS)} == set(range(CELLS))
+    with pytest.raises(RuntimeError, match="more than 5"):
+        book.take()
+
+
+def test_a_cell_begins_with_nothing_whatever_it_counted_before(grid: Grid) -> None:
+    book = CellBook(grid)
+    cell = book.take()
+    for counter in Counter:
+        grid.values[grid.base(2, cell) + counter] = 9
+    book.give_back(cell)
+    while (again := book.take()) != cell:
+        pass
+    assert {grid.sum(again, counter) for counter in Counter} == {0}
+
+
+def test_a_cell_that_was_given_back_rests_as_long_as_possible(grid: Grid) -> None:
+    book = CellBook(grid)
+    first = book.take()
+    book.give_back(first)
+    assert [book.take() for _ in range(CELLS)][-1] == first
