@@ -15,14 +15,14 @@ from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
 from lbproxy.model import BackendView
 from lbproxy.wire.head import ResponseHead
-from lbproxy.wire.headers import Framing
 from lbproxy.worker.reactor import READ, Reactor
+from lbproxy.worker.repeats import RepeatedReply
 from lbproxy.worker.stream import ByteStream, SocketStream
 
 SWEEP_S = 0.25
 CROWDED_S = 0.01
 RECV_BYTES = 16 * 1024  # fits most messages; a larger buffer is allocated only where a body fills it
-IDLE_PER_BACKEND = 256
+IDLE_PER_BACKEND = 4096  # the time limit is what bounds them: as many as worked within it
 IN_PROGRESS = frozenset((0, errno.EINPROGRESS))
 
 
@@ -48,16 +48,13 @@ class BackendConnection:
         "raw",
         "recv",
         "recv_bytes",
+        "reply",
         "reused",
-        "seen",
         "send",
-        "shape",
         "sock",
-        "template",
     )
 
     head: ResponseHead
-    template: tuple[bytes, bytes]  # what goes to the client, before and behind the request id
 
     def __init__(self, backend: BackendView, sock: socket.socket | None, stream: ByteStream | None = None) -> None:
         self.backend = backend
@@ -68,21 +65,13 @@ class BackendConnection:
         self.idle_since = 0.0
         self._stream = stream
         self._keeper: BackendConnections | None = None  # while it is idle
-        # The express lane's memory of the last response head: heads of one backend mostly repeat.
-        self.raw = b""
-        self.seen = False  # more than once
-        self.shape: tuple[Framing, bool, int] | None = None  # what `template` was made for
+        # The express lane's memory: heads of one backend mostly repeat.
+        self.raw = b""  # the last one, as it came
+        self.reply: RepeatedReply | None = None  # once it has repeated
         self.recv_bytes = RECV_BYTES
         if sock is not None:
             self.recv = sock.recv
             self.send = sock.send
-
-    def remember(self, raw: bytes, head: ResponseHead) -> None:
-        """A head that was not the same as the last one."""
-        self.raw = raw
-        self.head = head
-        self.seen = False
-        self.shape = None
 
     @property
     def stream(self) -> ByteStream:
@@ -148,7 +137,7 @@ class BackendConnections:
         if registered:
             self._reactor.handle(connection.fd, connection.on_idle)
         elif connection.sock is not None:
-            self._reactor.register(connection.fd, READ, connection.on_idle)
+            self._reactor.register_backend(connection.fd, READ, connection.on_idle)
 
     def drop(self, connection: BackendConnection) -> None:
         """An idle one is closed."""

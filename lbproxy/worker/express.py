@@ -26,7 +26,7 @@ from lbproxy.wire.head import Refused, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
 from lbproxy.worker.backends import BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect, is_silent
 from lbproxy.worker.express_body import BODY_BYTES
-from lbproxy.worker.express_reply import MARK, ReplySide, split_at_id
+from lbproxy.worker.express_reply import ReplySide
 from lbproxy.worker.hash_key import hash_key
 from lbproxy.worker.reactor import READ, WRITE
 
@@ -131,13 +131,17 @@ class ExpressClient(ReplySide):
             self.raw = raw
             self._bare = b"" if length else raw
             self.head = head
-            self._template = None
+            self._repeated = None
             self._forward()
 
     def _forward_again(self) -> None:
-        """The same head as the last one: it is worth a template."""
-        if self._template is None:
-            self._template = split_at_id(request_to_backend(self.head, self.facts, MARK))
+        """The same head as the last one: from now on it is remembered with what is made of it."""
+        if self._repeated is None:
+            known = self._repeated = self.lanes.repeats.request(self.raw, self.head, self.facts)
+            self.head = known.head
+            self.raw = known.raw
+            if self._bare:
+                self._bare = known.raw
         self._forward()
 
     def _wait_for_rest(self, data: bytes, timeout_s: float, too_late: Callable[[], None]) -> None:
@@ -172,9 +176,9 @@ class ExpressClient(ReplySide):
         lease.cut = self._be_cut
         self.timeouts = pool.timeouts
         self.request_id = request_id = request_id_of(head, self.facts)
-        if self._template is not None:
-            before, behind = self._template
-            data = before + request_id + behind + self.payload
+        repeated = self._repeated
+        if repeated is not None:
+            data = repeated.before + request_id + repeated.behind + self.payload
         else:
             data = request_to_backend(head, self.facts, request_id) + self.payload
         connection = lanes.backends.take(lease.backend, pool.timeouts.keepalive_s)
@@ -207,14 +211,14 @@ class ExpressClient(ReplySide):
             sent = sock.send(data)
         except BlockingIOError:
             self.unsent = data
-            reactor.register(connection.fd, WRITE, self.on_connected)
+            reactor.register_backend(connection.fd, WRITE, self.on_connected)
             reactor.arm(self, self.timeouts.connect_s)
             self._too_late = self._connect_too_slow
             return
         except OSError as exc:
             self._refused(lease, str(exc))
             return
-        reactor.register(connection.fd, READ, self.on_reply)
+        reactor.register_backend(connection.fd, READ, self.on_reply)
         self._sent(data, sent)
 
     def on_connected(self, mask: int) -> None:

@@ -180,7 +180,7 @@ class BodySide(ExpressRecord):
         if self._connection is None:
             self._done()
             return
-        reactor.register(self._connection.fd, READ, self.on_body)
+        reactor.register_backend(self._connection.fd, READ, self.on_body)
         if self._body_left:
             reactor.arm(self, self.timeouts.idle_s)
             self._too_late = self._body_stalled

@@ -18,6 +18,7 @@ from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.reactor import NEVER, READ
+from lbproxy.worker.repeats import RepeatedRequest
 from lbproxy.worker.splice import Pipe
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ class ExpressRecord:
         "_pipe",
         "_reading",
         "_recv",
+        "_repeated",
         "_reply_bytes",
         "_send",
         "_served_by",
         "_status",
-        "_template",
         "_too_late",
         "began",
         "buffer",
@@ -79,7 +80,7 @@ class ExpressRecord:
     began: float
     unsent: bytes  # what the backend has not taken yet
     upload_left: int  # still to come from the client
-    _template: tuple[bytes, bytes] | None  # what goes to the backend, before and behind the request id
+    _repeated: RepeatedRequest | None  # the head and what is made of it, if it is the same as the last one
     timeouts: PoolTimeouts
     _lease: Lease | None
     _connection: BackendConnection | None
@@ -107,7 +108,7 @@ class ExpressRecord:
         self.facts = facts
         self.deadline = self.queued_at = NEVER
         self.buffer = self.raw = self._bare = self.payload = self.unsent = self._out = b""
-        self._template = None
+        self._repeated = None
         self._lease = None
         self._connection = None
         self._pipe = None

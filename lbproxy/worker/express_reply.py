@@ -5,17 +5,9 @@ response has gone to the client; after that it is cut.
 """
 
 from lbproxy.wire.body import chunk, last_chunk, response_body
-from lbproxy.wire.head import Refused, ResponseHead, read_response, response_head_end
+from lbproxy.wire.head import RESPONSE_HEAD_BYTES, Refused, ResponseHead, read_response, response_head_end
 from lbproxy.wire.headers import Framing, response_to_client
 from lbproxy.worker.express_body import BODY_BYTES, BodySide
-
-MARK = b"\0"  # stands for the request id while a template is made: no head can contain it
-
-
-def split_at_id(head: bytes) -> tuple[bytes, bytes]:
-    """What stands before and behind the request id, in a head made with MARK for it."""
-    before, _, behind = head.partition(MARK)
-    return before, behind
 
 
 class ReplySide(BodySide):
@@ -47,29 +39,36 @@ class ReplySide(BodySide):
             return
         if raw == connection.raw:
             head = connection.head
-            connection.seen = True
+            if connection.reply is None:
+                reply = connection.reply = self.lanes.repeats.reply(raw, head)
+                connection.raw, connection.head = reply.raw, reply.head
         else:
             try:
                 if end < 4:
                     response_head_end(data, 0)
                     connection.buffer += data
                     return
+                if end > RESPONSE_HEAD_BYTES:
+                    self._resume("bad_response", data)
+                    return
                 head = read_response(raw, self.lanes.lines)
             except Refused:
                 self._resume("bad_response", data)
                 return
-            connection.remember(raw, head)
+            connection.raw = raw
+            connection.head = head
+            connection.reply = None
         status, length, request = head.status, head.length, self.head
         if status < 200 or head.event_stream:
             self._resume("stream" if head.event_stream else "interim", data)
         elif request.method == b"HEAD" or status == 204 or status == 304:
-            self._answer(head, Framing.NONE, b"", clean=end == len(data))
+            self._answer(head, Framing.NONE, b"", 0, clean=end == len(data))
         elif length is not None:
             have = len(data) - end
             if have == length:
-                self._answer(head, Framing.LENGTH, data[end:], clean=True)
+                self._answer(head, Framing.LENGTH, data[end:], have, clean=True)
             elif have > length:
-                self._answer(head, Framing.LENGTH, data[end : end + length], clean=False)
+                self._answer(head, Framing.LENGTH, data[end : end + length], length, clean=False)
             else:
                 self._status = status
                 self._from_head = head
@@ -93,29 +92,23 @@ class ReplySide(BodySide):
             return
         trailers = body.trailers if self.head.wants_trailers else ()
         framed = chunk(payload) + last_chunk(trailers)
-        self._answer(head, Framing.CHUNKED, framed, clean=not body.rest)
-        self._reply_bytes = len(payload)
+        self._answer(head, Framing.CHUNKED, framed, len(payload), clean=not body.rest)
 
-    def _answer(self, head: ResponseHead, framing: Framing, body: bytes, *, clean: bool) -> None:
-        """The whole answer is in hand: let go of the backend, then send."""
+    def _answer(self, head: ResponseHead, framing: Framing, body: bytes, size: int, *, clean: bool) -> None:
+        """The whole answer is in hand, framed; `size` is that of its payload. Let go of the backend, then send."""
         out = self._head_for_client(head, framing)
         self._status = head.status
-        self._reply_bytes = len(body)
+        self._reply_bytes = size
         self._let_backend_go(reusable=clean and head.keep_alive)
         self._send_last(out + body if body else out)
 
     def _head_for_client(self, head: ResponseHead, framing: Framing) -> bytes:
-        """Made once for a backend connection, as long as its heads and the shape of ours repeat."""
         request = self.head
         keep = request.keep_alive and not self.lanes.stopping
         self._close_after = not keep
-        connection = self._connection
-        assert connection is not None
-        shape = (framing, keep, request.minor)
-        if connection.shape == shape:
-            before, behind = connection.template
+        assert self._connection is not None
+        reply = self._connection.reply
+        if reply is not None:
+            before, behind = reply.for_client(request, framing, keep)
             return before + self.request_id + behind
-        if connection.seen:  # not the first time: it is worth a template
-            connection.shape = shape
-            connection.template = split_at_id(response_to_client(head, request, MARK, framing, keep))
         return response_to_client(head, request, self.request_id, framing, keep)

@@ -27,6 +27,7 @@ from lbproxy.worker.conversation import converse, linger, refuse
 from lbproxy.worker.exchange import Exchange
 from lbproxy.worker.express import ExpressClient
 from lbproxy.worker.express_record import ExpressRecord
+from lbproxy.worker.repeats import Repeats
 from lbproxy.worker.stream import SocketStream, StreamBroken
 from lbproxy.worker.tcp import TcpClient
 
@@ -45,6 +46,7 @@ class Lanes:
         self.router = context.router
         self.backends = context.backends
         self.lines = context.lines
+        self.repeats = Repeats()
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
         self.served = 0

@@ -27,6 +27,7 @@ from lbproxy.worker.router import Router
 
 FLUSH_S = 0.1  # the longest an access line waits
 CLOSE_LOG_S = 0.5
+GC_THRESHOLDS = (20_000, 20, 20)  # thousands of connections in hand are no garbage: look at them seldom
 
 
 def main(fd: int) -> int:
@@ -47,6 +48,7 @@ async def _run(channel: Channel) -> int:
     worker = Worker(channel, welcome, Grid(grid_fd, welcome.grid_rows, welcome.grid_cells))
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     await worker.run()
     return 0
 

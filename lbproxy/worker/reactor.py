@@ -28,9 +28,9 @@ WRITE = select.EPOLLOUT
 ERROR = select.EPOLLERR
 HANGUP = select.EPOLLHUP
 
-BATCH_EVENTS = 128  # handled before Trio's tasks get their turn
+BATCH_EVENTS = 64  # handled before Trio's tasks get their turn
 FULL_ENOUGH = 8  # a batch of at least this many makes it worth asking again at once
-ROUNDS = 4
+ROUNDS = 8
 TICK_S = 0.1  # how late a deadline may be noticed
 NEVER = float("inf")
 
@@ -57,7 +57,13 @@ class Reactor:
     def __init__(self, emit: Callable[[Event], None]) -> None:
         self._emit = emit
         self._epoll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
+        # Backends' descriptors have an epoll of their own, nested in the other one, so that answers can be asked for
+        # first: under load they would else wait behind every client that is ready, while each of those takes one more
+        # backend connection.
+        self._answers = select.epoll()
+        self._epoll.register(self._answers.fileno(), select.EPOLLIN)
+        self._backends: set[int] = set()
+        self._handlers: dict[int, Handler] = {self._answers.fileno(): self._on_answers}
         self._heap: list[tuple[float, int, Timed]] = []
         self._order = itertools.count()
         self._dead = 0  # entries in the heap whose item was disarmed
@@ -70,6 +76,12 @@ class Reactor:
         self._epoll.register(fd, events)
         self._handlers[fd] = handler
 
+    def register_backend(self, fd: int, events: int, handler: Handler) -> None:
+        """As register, for a connection whose readiness goes first."""
+        self._answers.register(fd, events)
+        self._backends.add(fd)
+        self._handlers[fd] = handler
+
     def handle(self, fd: int, handler: Handler) -> None:
         """Another handler for a registered descriptor: costs no system call. Raises KeyError if it is none."""
         if fd not in self._handlers:
@@ -77,10 +89,15 @@ class Reactor:
         self._handlers[fd] = handler
 
     def modify(self, fd: int, events: int) -> None:
-        self._epoll.modify(fd, events)
+        (self._answers if fd in self._backends else self._epoll).modify(fd, events)
 
     def unregister(self, fd: int) -> None:
-        if self._handlers.pop(fd, None) is not None:
+        if self._handlers.pop(fd, None) is None:
+            return
+        if fd in self._backends:
+            self._backends.remove(fd)
+            self._answers.unregister(fd)
+        else:
             self._epoll.unregister(fd)
 
     def defer(self, callback: Callable[[], None]) -> None:
@@ -94,6 +111,7 @@ class Reactor:
     def forget(self, fd: int) -> None:
         """As unregister, for a descriptor that is closed now: epoll drops it by itself, which saves a system call."""
         self._handlers.pop(fd, None)
+        self._backends.discard(fd)
 
     # Deadlines
 
@@ -156,8 +174,15 @@ class Reactor:
                 self.longest_batch_s = max(self.longest_batch_s, self.now - started)
 
     def _run_batch(self) -> int:
-        handlers = self._handlers
+        """How many were ready."""
         ready = self._epoll.poll(0, BATCH_EVENTS)
+        count = len(ready)
+        if count >= FULL_ENOUGH:
+            count += self._handle(self._answers.poll(0, BATCH_EVENTS))
+        return count + self._handle(ready)
+
+    def _handle(self, ready: list[tuple[int, int]]) -> int:
+        handlers = self._handlers
         for fd, mask in ready:
             handler = handlers.get(fd)
             if handler is None:
@@ -167,6 +192,9 @@ class Reactor:
             except Exception:
                 self._broken(handler)
         return len(ready)
+
+    def _on_answers(self, mask: int) -> None:
+        self._handle(self._answers.poll(0, BATCH_EVENTS))
 
     async def _tick(self) -> None:
         while True:
@@ -194,4 +222,5 @@ class Reactor:
                 self._emit(Notice(f"and could not be closed: {traceback.format_exc(limit=-2).strip()}"))
 
     def close(self) -> None:
+        self._answers.close()
         self._epoll.close()

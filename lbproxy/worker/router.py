@@ -161,8 +161,6 @@ class Router:
             waiter = queue.popleft()
             waiter.lease = lease
             waiter.called.set()
-        if queue:
-            queue[0].called.set()  # he looks for himself when it is time
 
     def release(self, lease: Lease) -> None:
         """The work is done, or lost. A backend that drains may be done with it."""
@@ -285,10 +283,10 @@ LONG_LIVED = frozenset((LeaseKind.WEBSOCKET, LeaseKind.TCP))
 
 
 def host_name(host: bytes) -> str:
-    """A Host field without its port, in lower case."""
+    """A Host field without its port and the dot of the root, in lower case."""
     if host.startswith(b"["):
         return host.partition(b"]")[0].decode("latin-1").lower() + "]"
-    return host.partition(b":")[0].decode("latin-1").lower()
+    return host.partition(b":")[0].removesuffix(b".").decode("latin-1").lower()
 
 
 def _is_under(path: str, prefix: str) -> bool:

@@ -4,7 +4,6 @@ import contextlib
 import re
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.apps.scripted import Peer, Scripted, scripted
@@ -18,7 +17,7 @@ CONFIG = """
 workers = 1
 [[listener]]
 address = "127.0.0.1:$port"
-timeouts = { header = "200ms" }
+timeouts = { header = "200ms", idle = "100ms" }
 [pool.web]
 targets = ["127.0.0.1:BACKEND"]
 [pool.web.health]
@@ -79,11 +78,10 @@ def test_refused_requests_get_their_status_and_reach_nobody(running: tuple[Servi
         # A head that could still go on is waited for: 408 then, where HTTP.md has 400.
         if status != refusal.status and not (status == 408 and b"\r\n\r\n" not in refusal.raw):
             wrong.append((str(refusal), refusal.raw, answer[:40]))
-        if answer.count(b"HTTP/1.1 ") != 1:
+        if len(re.findall(rb"^HTTP/1\.1 ", answer, re.MULTILINE)) != 1:
             wrong.append((str(refusal), "answers", answer))
     assert not wrong
     assert seen(backend) == before
-    assert lb.status()["workers"][0]["pid"] == lb.status()["workers"][0]["pid"]
 
 
 def test_refused_requests_behind_a_good_one_reach_nobody_either(running: tuple[Serving, Scripted]) -> None:
@@ -93,7 +91,7 @@ def test_refused_requests_behind_a_good_one_reach_nobody_either(running: tuple[S
         # What is tolerated in front of the first request is not in front of the second one, and the other way round.
         before = seen(backend)
         answer = whole_answer(lb, GOOD + refusal.raw)
-        statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", answer)]
+        statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
         if statuses not in ([200, refusal.status], [200, 408]):
             wrong.append((str(refusal), refusal.raw, statuses))
         reached = seen(backend)[len(before) :]
@@ -105,12 +103,9 @@ def test_refused_requests_behind_a_good_one_reach_nobody_either(running: tuple[S
 def test_accepted_requests_are_answered(running: tuple[Serving, Scripted]) -> None:
     lb, _ = running
     for raw in ACCEPTED_REQUESTS:
-        needs_body = re.search(rb"(?i)content-length: *([1-9]|0007)|chunked", raw)
-        if needs_body:
+        if re.search(rb"(?i)content-length: *([1-9]|0007)|chunked", raw):
             continue  # they are forwarded when their body comes, and this backend reads none
-        answer = whole_answer(
-            lb, raw.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") if raw[:2] != b"\r\n" else raw
-        )
+        answer = whole_answer(lb, raw)
         assert answer.startswith(b"HTTP/1.1 200 "), (raw, answer)
 
 

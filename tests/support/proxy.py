@@ -34,6 +34,7 @@ from lbproxy.settings import (
 )
 from lbproxy.telemetry.access import AccessLog, AccessRecord
 from lbproxy.telemetry.events import Event, Notice
+from lbproxy.worker import splice
 from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.backends import SWEEP_S, BackendConnections
 from lbproxy.worker.context import Context
@@ -172,6 +173,7 @@ class Proxy:
         self.expected_notices = 0  # our own mistakes that a test provokes
         self.grid = Grid.create(1, CELLS)
         self.reactor = Reactor(self.events.append)
+        self._its_own = set(self.reactor._handlers)
         self.router = Router(self.grid, 0, self._drained)
         idle = BackendConnections(self.reactor)
         self.context = Context(self.reactor, self.router, idle, self.posted.append, self.events.append, self.access)
@@ -265,7 +267,7 @@ class Proxy:
         assert not any(self.router._waiting.values()), self._left()
         self.context.backends.close()
         self.acceptor.leave_all()
-        assert not self.reactor._handlers, self._left()
+        assert set(self.reactor._handlers) == self._its_own, self._left()
         alive = [entry for entry in self.reactor._heap if entry[2].queued_at == entry[0]]
         assert not alive, alive
         assert len(self.notices) == self.expected_notices, "\n".join(self.notices)
@@ -295,6 +297,11 @@ class Proxy:
             record.sock.close()
         self.reactor.close()
         self.grid.close()
+        while splice._kept:
+            pipe = splice._kept.pop()
+            assert not pipe.held
+            pipe.held = 1
+            pipe.give_back()  # closed: who has something in it is not kept
 
 
 @asynccontextmanager

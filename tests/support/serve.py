@@ -22,7 +22,7 @@ import tempfile
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -57,6 +57,7 @@ class Serving:
         self.ports = ports
         self.arguments = ["-c", str(config), "--control", control, "serve"]
         self.output: str | None = None
+        self.prefix: Sequence[str] = ()
         self.mark = uuid.uuid4().hex
         self.process: subprocess.Popen[bytes] | None = None
         self._lines: list[str] = []
@@ -171,7 +172,7 @@ class Serving:
             self._end_reading()
         with contextlib.ExitStack() as opened:
             self.process = subprocess.Popen(
-                [*LBPROXY, *self.arguments],
+                [*self.prefix, *LBPROXY, *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if self.output is None else opened.enter_context(open(self.output, "wb")),
                 stderr=subprocess.STDOUT,
@@ -247,18 +248,22 @@ def serving(
     wait: bool = True,
     arguments: Callable[[Serving], list[str]] | None = None,
     output: str | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Serving]:
     """Run `lbproxy serve`. With `wait`, all backends are ready when the block begins.
 
     `arguments` are what to say instead of `-c FILE --control PATH serve`; where it listens for commands is then read
-    from its log. `output` is a file for what it writes: then there is no log to look at. Behind a block that went well it is stopped (unless the test did that) and must leave nothing.
+    from its log. `output` is a file for what it writes: then there is no log to look at. `prefix` is a
+    command that runs it, such as `unshare`.
+
+    Behind a block that went well it is stopped (unless the test did that) and must leave nothing.
     """
     directory.mkdir(parents=True, exist_ok=True)
     short = tempfile.mkdtemp(prefix="lb-")  # the path of a unix socket has at most 107 bytes
     lb = Serving(directory / "lb.toml", f"{short}/control", {"port": free_port()})
     try:
         lb.write_config(config)
-        lb.output = output
+        lb.output, lb.prefix = output, prefix
         if arguments is not None:
             lb.arguments, lb.control = arguments(lb), ""
         lb.start(environment or {})

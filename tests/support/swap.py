@@ -11,7 +11,7 @@
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ class Door:
 
     def __init__(self, *, upgrades: bool) -> None:
         self.behind = b""  # sent in one packet with each 101
+        self.refuses = False  # upgrades are left to the test, as every other request
+        self.answers: Callable[[bytes], bytes] | None = None  # head -> response: the test does not want to play
         self.over = threading.Event()
         self.made: Scripted | None = None
         self._upgrades = upgrades
@@ -35,9 +37,12 @@ class Door:
         self._websockets: queue.Queue[WebSocketEnd] = queue.Queue()
 
     def behave(self, peer: Peer) -> None:
+        if self.answers is not None:
+            while True:
+                peer.send(self.answers(peer.read_head()))
         if self._upgrades:
             head = peer.read_head()
-            if b"\r\nupgrade: websocket\r\n" in head.lower():
+            if b"\r\nupgrade: websocket\r\n" in head.lower() and not self.refuses:
                 early = bytes(peer.received[len(head) :])
                 self._websockets.put(serve_upgrade(peer.sock, head, early, self.behind))
                 self.over.wait()
@@ -52,8 +57,14 @@ class Door:
         assert self.made is not None
         return self.made.port
 
+    @property
+    def received(self) -> list[bytes]:
+        """What came on each connection that said something."""
+        assert self.made is not None
+        return self.made.received
+
     def peer(self) -> Peer:
-        """The next connection that said something else."""
+        """The next connection that said something else; the head of a request is in `received`."""
         return self._peers.get(timeout=PATIENCE_S)
 
     def websocket(self) -> WebSocketEnd:

@@ -100,6 +100,7 @@ class WebSocketEnd:
         self._connection = Connection(kind, trailing_data=early)
         self._kind = kind
         self._part: list[str | bytes] = []
+        self._taken = 0  # messages that message() has returned
 
     # -- saying
 
@@ -135,10 +136,10 @@ class WebSocketEnd:
 
     def message(self) -> str | bytes:
         """The next whole message."""
-        count = len(self.heard.messages)
-        while len(self.heard.messages) == count:
+        while len(self.heard.messages) == self._taken:
             assert self.step(), f"the connection ended: {self.heard}"
-        return self.heard.messages[count]
+        self._taken += 1
+        return self.heard.messages[self._taken - 1]
 
     def step(self, *, answer: bool = True) -> bool:
         """One read, and what follows from it. False at the end."""

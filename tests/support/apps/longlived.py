@@ -199,6 +199,7 @@ class Handler(BaseHTTPRequestHandler):
         code = int(query.get("code", closes[0][0]))
         end.send_frame(CLOSE, b"" if code == 1005 else close_payload(code))
         say(f"websocket {name} got Close {closes[0][0]} {closes[0][1]}")
+        end.sock.shutdown(socket.SHUT_WR)
         end.follow(answer=False)
         if end.heard.behind_close:
             say(f"websocket {name} got {end.heard.behind_close!r} behind the Close")

@@ -1,0 +1,161 @@
+"""Every target by its name, and the inputs to begin with."""
+
+import json
+from collections.abc import Callable
+
+from support.http_corpus import ACCEPTED_REQUESTS, ACCEPTED_RESPONSES, REFUSED_REQUESTS, REFUSED_RESPONSES
+
+from fuzz.bodies import chunked_request, chunked_response, known_length
+from fuzz.frames import events, websocket
+from fuzz.heads import request_head, response_head
+from fuzz.pump import PARSERS, pump
+from fuzz.values import control_api, link
+from lbproxy.address import Address
+from lbproxy.link.codec import encode
+from lbproxy.link.messages import Applied, AskStats, Drained, Publish, Reopen, Stats, Stop, Unreachable, Welcome
+from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
+from lbproxy.settings import DrainSettings, ListenerSettings, PoolLimits, PoolTimeouts, RouteSettings
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "request_head": request_head,
+    "response_head": response_head,
+    "chunked_request": chunked_request,
+    "chunked_response": chunked_response,
+    "known_length": known_length,
+    "websocket": websocket,
+    "events": events,
+    "link": link,
+    "control_api": control_api,
+    "pump": pump,
+}
+
+_UNCUT, _CUT = b"\x00", b"\x03\x05\x02\x09"
+_CHUNKS = [
+    b"5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1\r\n",
+    b'3;a="b";c\r\nabc\r\nA\r\n0123456789\r\n0\r\nX-Sum: 7\r\nCookie: a\r\n\r\nrest',
+    b"0001\r\na\r\n00\r\n\r\n",
+    b"5\r\nhel",
+    b"5 \r\nhello\r\n0\r\n\r\n",
+    b"0\r\nContent-Length: x\r\nTransfer-Encoding: y\r\nA : b\r\n\r\n",
+    b"ffffffffffffffff\r\na",
+    b"-1\r\na\r\n",
+    b"3\nabc\n0\n\n",
+    b"1\r\na\r\n" * 20,
+]
+_FRAMES = [
+    b"\x81\x05hello",
+    b"\x01\x02he\x89\x01p\x00\x01l\x80\x02lo\x88\x05\x03\xe8bye",
+    b"\x82\x85abcdhello\x88\x82wxyz\x74\x91",
+    b"\x82\x7e\x00\x80" + bytes(128),
+    b"\x82\x7f\x00\x00\x00\x00\x00\x00\x00\x03abc\x8a\x00",
+    b"\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x03abc",
+    b"\x88\x00\x81\x00",
+    b"\x08\x00\x83\x00\x89\x7e",
+    b"\xc1\x02zz\x41\x01a\x80\x00",
+]
+_EVENTS = [
+    b"data: a\n\nid: 1\ndata: b\n\n",
+    b"data: a\r\n\r\ndata: b\r\n\r",
+    b"data: a\r\rdata: b\r\n\n",
+    b"\xef\xbb\xbfdata: a\n\r\n",
+    b": comment\n\nretry: 3\n",
+]
+_TABLE = RoutingTable(
+    epoch=3,
+    name="edge-1",
+    listeners=(ListenerView(1, 2, ListenerSettings("public", Address("127.0.0.1", 8080))),),
+    routes=(RouteSettings("web", "a.example", "/b/"),),
+    pools=(
+        PoolView(
+            name="web",
+            cell=0,
+            backends=(BackendView(BackendId("web", 1, 7), Address("127.0.0.1", 20000), 4),),
+            newest=7,
+            balance="hash",
+            hash_key="header:A",
+            timeouts=PoolTimeouts(),
+            limits=PoolLimits(),
+            drain=DrainSettings(),
+            retry_attempts=2,
+        ),
+    ),
+)
+_MESSAGES = [
+    encode(Publish(_TABLE, (1,))),
+    *map(
+        encode,
+        [
+            Applied(7),
+            Drained("web.3@7", 9),
+            Unreachable("web.1@1", "why"),
+            Stats(1, 2, 3, {"upgrade": 4}),
+            Welcome(1, 2, 3, "info", "json"),
+            Stop(2.5),
+            Reopen(),
+            AskStats(3),
+        ],
+    ),
+    b'["Stop",NaN]',
+    b'["Stop",1e999]',
+    b'["Applied",true]',
+    b'["Applied",' + b"9" * 40 + b"]",
+    b"[" * 300,
+    b'["Publish",[1,"a",[],[],[],"off","-"],[1]]',
+    b'["Stats",1,2,3,{"a":"b"}]',
+    b'[["Stop"],1]',
+]
+
+
+def _asked(method: str, target: str, values: object = None) -> bytes:
+    body = b"" if values is None else json.dumps(values).encode()
+    return f"{method} {target} HTTP/1.1\r\nHost: lbproxy\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+_QUESTIONS = [
+    _asked("GET", "/v1/status"),
+    _asked("GET", "/v1/logs?source=web.3&n=100&gen=7&follow=1"),
+    _asked("POST", "/v1/reload", {"pools": ["web"], "config_only": True}),
+    _asked("POST", "/v1/reload", {"pools": "web", "config_only": 1}),
+    _asked("POST", "/v1/stop", {"now": False}),
+    _asked("POST", "//[/", [1]),
+    b"POST /v1/stop HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+]
+
+
+def seeds(name: str) -> list[bytes]:
+    """Each in one piece, and cut."""
+    if name in ("link",):
+        return _MESSAGES
+    if name == "pump":
+        return [bytes((number, 40, 15)) + raw[:120] for number in range(len(PARSERS)) for raw in _PUMPED]
+    return [cut + raw for raw in _RAW[name] for cut in (_UNCUT, _CUT)]
+
+
+_PUMPED = [
+    *ACCEPTED_REQUESTS[:6],
+    *ACCEPTED_RESPONSES[:3],
+    *_CHUNKS[:3],
+    *_FRAMES[:3],
+    *_EVENTS[:2],
+    *_MESSAGES[:4],
+    b"GET / HTTP/1.1\r\nA: " + b" " * 60 + b"b\r\nHost: a\r\nContent-Length: 3, 3, 3, 3, 3, 3\r\n\r\n",
+]
+_RAW: dict[str, list[bytes]] = {
+    "request_head": [*ACCEPTED_REQUESTS, *(case.raw for case in REFUSED_REQUESTS)],
+    "response_head": [*ACCEPTED_RESPONSES, *(case.raw for case in REFUSED_RESPONSES)],
+    "chunked_request": _CHUNKS,
+    "chunked_response": _CHUNKS,
+    "known_length": [bytes(range(100)), b"a" * 150, b"short"],
+    "websocket": _FRAMES,
+    "events": _EVENTS,
+    "control_api": _QUESTIONS,
+}
+
+# What a fuzzer would take long to find by itself.
+WORDS = [
+    "\\x0d\\x0a", "\\x0d\\x0a\\x0d\\x0a", "HTTP/1.1", "HTTP/1.0", "Host:", "Content-Length:", "Transfer-Encoding:",
+    "chunked", "Connection:", "close", "keep-alive", "Upgrade", "websocket", "Expect:", "100-continue", "TE:",
+    "trailers", "X-Forwarded-For:", "X_Forwarded_For:", "Via:", "http://", "Content-Type: text/event-stream",
+    "data: ", "\\x88\\x02\\x03\\xe8", "\\x81\\x7e", "\\x82\\xff", "[\\\"Applied\\\",", "[\\\"Stats\\\",", "null", "1e9",
+    "{\\\"pools\\\":", "/v1/reload",
+]  # fmt: skip
