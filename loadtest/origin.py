@@ -4,6 +4,9 @@
     /chunked?n=20&bytes=1000             n chunks at once
     /sse?n=5&every=0.1                   events up to id n, then a proper end; goes on behind Last-Event-ID
     /slow?s=1                            an answer after s seconds
+    /drip?n=30&every=0.1                 n blocks of 1,000 bytes, one at a time
+    /ws?push=0.005                       WebSocket: echoes messages, and says something so often (origin_sessions.py)
+    /raw                                 everything behind the head comes back as it is, until the client has ended
     /sum                                 POST, both framings: "LENGTH CRC32\\n" of the body
     /whoami  /healthz                    slot@generation and pid
 
@@ -24,14 +27,20 @@ from time import monotonic
 from typing import Self
 from urllib.parse import parse_qsl
 
+from origin_sessions import RawEcho, Session, WebSocket
+
 BLOCK = 1 << 20
 SIZES = {b"/2k": 2048, b"/64k": 65536, b"/100m": 100 << 20}
 WHO = "{LBPROXY_SLOT}@{LBPROXY_GENERATION}".format_map({"LBPROXY_SLOT": "-", "LBPROXY_GENERATION": "-", **os.environ})
 CHUNK_END = b"0\r\n\r\n"
+DRIP = b"d" * 1000
+WEBSOCKET_KEY = b"\r\nsec-websocket-key: "
 
 
-def head(length: int | None, kind: bytes = b"text/plain") -> bytes:
-    framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+def head(length: int | None, kind: bytes = b"text/plain", framing: bytes = b"Transfer-Encoding: chunked") -> bytes:
+    """`framing`: where the length is not known."""
+    if length is not None:
+        framing = b"Content-Length: %d" % length
     return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%b\r\n\r\n" % (kind, framing)
 
 
@@ -114,12 +123,13 @@ class Connection:
         self.blocks_left = 0  # of a large body, behind `outbox`
         self.answering = False  # an answer goes on later
         self.body: Body | None = None
+        self.session: Session | None = None
         self.writing = False
         self.last = False  # the client wants the connection closed after this answer
 
     @property
     def busy(self) -> bool:
-        return bool(self.outbox or self.blocks_left or self.answering or self.body)
+        return bool(self.outbox or self.blocks_left or self.answering or self.body or self.session)
 
     @property
     def idle(self) -> bool:
@@ -134,7 +144,9 @@ class Connection:
             return
         except OSError:
             data = b""
-        if not data:
+        if not data and self.session is not None:
+            self.session.eof()
+        elif not data:
             self.close()
             return
         self.inbox += data
@@ -142,6 +154,12 @@ class Connection:
 
     def requests(self) -> None:
         """Answer what is in the inbox."""
+        if self.session is not None:
+            data, self.inbox = self.inbox, b""  # feed() sends, and may come back here
+            self.inbox = self.session.feed(data) + self.inbox
+            if self.session.over and not self.outbox:
+                self.close()
+            return
         while self.sock.fileno() >= 0 and not (self.outbox or self.blocks_left or self.answering):
             if self.body is None:
                 raw, end, rest = self.inbox.partition(b"\r\n\r\n")
@@ -177,6 +195,14 @@ class Connection:
             self.send(head(size, b"application/octet-stream"))
         elif path == b"/slow":
             self.step(self.slow(float(values.get("s", 1))))
+        elif path == b"/drip":
+            self.step(self.drip(int(values.get("n", 30)), float(values.get("every", 0.1))))
+        elif path == b"/ws":
+            self.websocket(raw, float(values.get("push", 0)))
+        elif path == b"/raw":
+            self.send(head(None, b"application/octet-stream", b"Connection: close"))
+            self.session = RawEcho(self.send)
+            self.requests()
         elif path == b"/sse":
             _, _, last = rest.lower().partition(b"\r\nlast-event-id:")
             first = int(last.split(b"\r\n")[0] or 0) + 1
@@ -191,6 +217,19 @@ class Connection:
     def slow(self, seconds: float) -> Iterator[float]:
         yield seconds
         self.send(answer(b"slept\n"))
+
+    def drip(self, count: int, every_s: float) -> Iterator[float]:
+        self.send(head(count * len(DRIP), b"application/octet-stream"))
+        for _ in range(count):
+            self.send(DRIP)
+            yield every_s
+
+    def websocket(self, raw: bytes, every_s: float) -> None:
+        at = raw.lower().index(WEBSOCKET_KEY) + len(WEBSOCKET_KEY)
+        self.session = session = WebSocket(self.send, raw[at:].partition(b"\r\n")[0].strip())
+        if every_s:
+            self.step(session.pushes(every_s))
+        self.requests()
 
     def events(self, numbers: range, every_s: float) -> Iterator[float]:
         self.send(head(None, b"text/event-stream"))

@@ -13,7 +13,7 @@ import click
 from lbproxy.cli.client import FAILED, ConnectionBroke, ControlClient, Stream, TimedOut
 from lbproxy.cli.options import Fail, Options, on_terminal, with_options
 from lbproxy.config.units import positive_duration
-from lbproxy.telemetry.events import Event, ReloadDone, ReloadFinished
+from lbproxy.telemetry.events import BackendExited, BackendNotReady, Event, ReloadDone, ReloadFinished
 from lbproxy.telemetry.text import event_from_json, printable, text_lines, verdict
 
 STILL_GOING_ON = 7
@@ -72,6 +72,7 @@ class Following:
         self._options = options
         self._shows = shows
         self._done: list[tuple[dict[str, Any], ReloadDone]] = []
+        self._said: dict[str, tuple[str, ...]] = {}  # the last lines of each backend that broke
 
     def follow(self, stream: Stream, *, no_wait: bool) -> int:
         self._shows.start()
@@ -96,6 +97,10 @@ class Following:
                 case ReloadDone():
                     # Kept: the verdicts are the last lines of all.
                     self._done.append((values, event))
+                case BackendExited(output=output) | BackendNotReady(output=output):
+                    # Kept too: of a broken deploy each attempt tells the same, and so does the verdict.
+                    self._said[event.backend] = output or self._said.get(event.backend, ())
+                    event = replace(event, output=())
             self._shows.show(values, event)
             if no_wait:
                 return None
@@ -108,7 +113,7 @@ class Following:
                 print(json.dumps(last))
             return event.exit_code
         for _, done in self._done:
-            for line in explanation(done):
+            for line in [*explanation(done), *(last_words(done, self._said) if event.exit_code else [])]:
                 print(line)
         if event.exit_code and event.text:
             if not self._done:
@@ -149,7 +154,21 @@ def explanation(done: ReloadDone) -> list[str]:
     """Why a pool was not reloaded, and what its process said last."""
     if done.result in ("ok", "unchanged") or not (done.why or done.output):
         return []
-    return [printable(f"{done.pool}: {done.why or done.result}"), *(f"    | {printable(line)}" for line in done.output)]
+    return [printable(f"{done.pool}: {done.why or done.result}"), *_indented(done.output)]
+
+
+def last_words(done: ReloadDone, said: dict[str, tuple[str, ...]]) -> list[str]:
+    """What those wrote that broke beside the one that the verdict tells of: old ones that did not come back."""
+    lines = []
+    for backend, output in said.items():
+        pool, _, generation = backend.rpartition("@")
+        if output and pool.rpartition(".")[0] == done.pool and generation != str(done.generation):
+            lines += [printable(f"{backend} wrote last:"), *_indented(output)]
+    return lines
+
+
+def _indented(output: tuple[str, ...]) -> list[str]:
+    return [f"    | {printable(line)}" for line in output]
 
 
 def printable_lines(text: str) -> str:

@@ -34,17 +34,11 @@ from lbproxy.telemetry.sink import Sink
 _STANDARD_ERROR = 2
 _LOG_FLUSH_S = 2.0
 _GUARD_START_S = 5.0
+_ECHO_S = 0.2  # `timeout` signals the process, then its group: the same signal again so soon is no second one
 _SPARE_WORKERS = 8  # rows of the grid, so that a reload can raise the number of workers
 _LEAST_CELLS = 4096
-_SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-)
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +62,8 @@ def serve(settings: Settings, load: Callable[[], Settings]) -> int:
         signal.signal(number, signal.SIG_IGN)
     generations = resolve_all(list(settings.pools), settings)
     with contextlib.ExitStack() as owned:
+        # From here on there are files to take away: a TERM waits until `_watch_signals` takes it.
+        owned.callback(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS))
         control_socket = ControlSocket(settings.proxy.control)
         owned.callback(control_socket.close)
         if settings.proxy.pid_file is not None:
@@ -121,6 +117,7 @@ class Control:
             self._site, parts.grid, parts.log, self._services.outputs, self._reloader, self._stop, trio.current_time()
         )
         self._why = ""
+        self._stop_signals: dict[int, float] = {}  # when each counted last
         self._stopping = trio.Event()
         self._at_once = trio.Event()
 
@@ -172,6 +169,7 @@ class Control:
 
     async def _watch_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # before anything is spawned: children inherit the mask
             task_status.started()
             async for number in signals:
                 self._take_signal(signal.Signals(number))
@@ -179,7 +177,10 @@ class Control:
     def _take_signal(self, number: signal.Signals) -> None:
         match number:
             case signal.SIGTERM | signal.SIGINT:
-                self._stop_because(number.name, now=False)
+                now = trio.current_time()
+                if now - self._stop_signals.get(number, float("-inf")) >= _ECHO_S:
+                    self._stop_signals[number] = now
+                    self._stop_because(number.name, now=False)
             case signal.SIGUSR2 | signal.SIGHUP:
                 self._reloader.signal(number.name.removeprefix("SIG"))
             case signal.SIGUSR1:

@@ -19,6 +19,7 @@ from lbproxy.supervise.member import Member as Life
 from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendExited, BackendTakenBack, Event
 
 LAST_WORDS_S = 1.0  # how long a dead backend's exit code and output are waited for
+LAST_LINE_S = 0.05  # between the last byte of a backend's work and TERM: its code may still be behind that byte
 
 
 class WorkersLike(Protocol):
@@ -288,6 +289,8 @@ class PoolHandle:
                 await workers.wait_drained(member.backend.id, member.left_epoch)
         began, cut_before = self._since.pop(id(member), (trio.current_time(), self._cut(member)))
         self._say(BackendDrained, member, after_s=trio.current_time() - began, cut=self._cut(member) - cut_before)
+        if drained:
+            await trio.sleep(LAST_LINE_S)
 
     async def stop(self, member: Member) -> None:
         await member.life.stop()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from lbproxy.supervise.session import family
 
-_LISTEN = "0A"
+_LISTEN = b"0A"
 # How /proc/net/tcp{,6} writes the addresses on which a connect to 127.0.0.1 arrives; the exact ones win.
-_EXACT = ("0100007F", "0000000000000000FFFF00000100007F")
-_ANY = ("00000000", "0" * 32)
+_EXACT = (b"0100007F", b"0000000000000000FFFF00000100007F")
+_ANY = (b"00000000", b"0" * 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,16 @@ def trouble_with(port: int, session: int) -> Trouble | None:
 
 def listening(port: int) -> set[str]:
     """The inodes of the sockets that a connect to 127.0.0.1:`port` can reach."""
-    by_address: dict[str, set[str]] = {}
+    by_address: dict[bytes, set[str]] = {}
+    wanted = b":%04X " % port
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                words = line.split()
-                address, _, hex_port = words[1].partition(":")
-                if words[3] == _LISTEN and int(hex_port, 16) == port:
-                    by_address.setdefault(address, set()).add(words[9])
+        # Line by line: on a busy proxy most of it are tens of thousands of connections.
+        with contextlib.suppress(OSError), open(table, "rb") as lines:
+            for line in lines:
+                if wanted in line:
+                    words = line.split()
+                    if words[3] == _LISTEN and words[1].endswith(wanted[:-1]):
+                        by_address.setdefault(words[1][:-5], set()).add(words[9].decode())
     exact = set().union(*(by_address.get(address, set()) for address in _EXACT))
     return exact or set().union(*(by_address.get(address, set()) for address in _ANY))
 

@@ -4,6 +4,7 @@ Knows nothing of processes. One place is for one process: a successor gets anoth
 """
 
 import contextlib
+import fcntl
 import itertools
 import os
 import shutil
@@ -19,6 +20,8 @@ from lbproxy.supervise.ports import NoFreePort, Ports
 HOST = "127.0.0.1"
 BACKLOG = 2048
 FD = 3  # where an inherited socket is, as systemd has it
+PREFIX = "lbproxy-"  # of the directory with the unix sockets of one control
+LOCK = "owner"  # file in it that its control keeps locked: who gets the lock knows that control is gone
 
 
 @dataclass(slots=True)
@@ -45,6 +48,7 @@ class Places:
 
     ports: Ports
     _base: Path | None = None
+    _lock: int = -1
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def take(self, bind: str, name: str, account: Account | None) -> Place:
@@ -67,12 +71,14 @@ class Places:
     def close(self) -> None:
         if self._base is not None:
             shutil.rmtree(self._base, ignore_errors=True)
+            os.close(self._lock)
             self._base = None
 
     def _take_path(self, name: str, account: Account | None) -> Place:
         if self._base is None:
-            self._base = Path(tempfile.mkdtemp(prefix="lbproxy-", dir=_parent()))
-            self._base.chmod(0o711)  # a backend's user may pass through, nobody may look round
+            parent = _parent() or tempfile.gettempdir()
+            remove_stale(parent)
+            self._base, self._lock = _new_base(parent)
         room = self._base / str(next(self._numbers))
         room.mkdir(mode=0o700)
         if account is not None and account.uid != os.geteuid():
@@ -97,6 +103,37 @@ class Places:
                 self.ports.give_back(port)
                 continue
             return Place(Address(HOST, port), values, env, port=port, listener=listener)
+
+
+def remove_stale(parent: str) -> None:
+    """Directories that a killed control has left."""
+    for name in os.listdir(parent):
+        path = os.path.join(parent, name)
+        if not name.startswith(PREFIX) or os.path.islink(path):
+            continue
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_uid != os.geteuid():
+                continue
+            lock = os.open(os.path.join(path, LOCK), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _new_base(parent: str) -> tuple[Path, int]:
+    """The directory, and the descriptor that holds its lock."""
+    base = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    try:
+        base.chmod(0o711)  # a backend's user may pass through, nobody may look round
+        lock = os.open(base / f"{LOCK}.new", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.rename(base / f"{LOCK}.new", base / LOCK)  # who sees it finds it locked
+    except BaseException:
+        shutil.rmtree(base, ignore_errors=True)
+        raise
+    return base, lock
 
 
 def _parent() -> str | None:

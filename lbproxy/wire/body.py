@@ -172,7 +172,7 @@ class _Chunked(Body):
         """`section`: everything behind the last chunk's line. Its first `searched` bytes were looked at before."""
         end = -2 if section.startswith(b"\r\n") else section.find(b"\r\n\r\n", max(0, searched - 3))
         if end == -1:
-            if len(section) > self._max_trailer_bytes:
+            if len(section) > self._max_trailer_bytes + 3:  # up to three bytes of the end may be here
                 raise self._too_many_trailers()
             if IMPOSSIBLE(section, max(0, searched - 1)):
                 raise self._refused("a control byte in a trailer, or a line that ends in a bare CR or LF")

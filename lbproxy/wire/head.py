@@ -42,6 +42,7 @@ RESPONSE_HEAD_BYTES = 64 * 1024
 RESPONSE_FIELDS = 256
 
 # As plain ints: Kind.HOST in the loops below would cost an attribute look-up per line.
+UNKNOWN: Entry = (-1, b"", b"", b"")
 _RESPELT = Kind.RESPELT.value
 _NOTED = Kind.NOTED.value
 _ASIDE = Kind.ASIDE.value
@@ -144,7 +145,7 @@ def read_request(raw: bytes, lines: Lines, max_fields: int) -> RequestHead:
     first = parts.pop(0)
     method, target, authority, minor = lines.starts.get(first) or lines.keep_start(first, read_request_line(first))
 
-    known = lines.requests
+    known = lines.requests.get
     passed: list[bytes] = []
     fields: dict[bytes, list[bytes]] = {}
     rare: list[Entry] = []
@@ -152,9 +153,8 @@ def read_request(raw: bytes, lines: Lines, max_fields: int) -> RequestHead:
     length: bytes | None = None
     keep_alive = minor == 1
     for line in parts:
-        try:
-            entry = known[line]
-        except KeyError:
+        entry = known(line, UNKNOWN)
+        if entry is UNKNOWN:
             entry = lines.learn_request(line)
         if entry is None:
             passed.append(line)
@@ -162,9 +162,9 @@ def read_request(raw: bytes, lines: Lines, max_fields: int) -> RequestHead:
         kind, name, value, spelt = entry
         if kind == _NOTED:
             passed.append(spelt)
-            fields.setdefault(name, []).append(value)
+            fields[name] = [*fields[name], value] if name in fields else [value]
         elif kind == _ASIDE:
-            fields.setdefault(name, []).append(value)
+            fields[name] = [*fields[name], value] if name in fields else [value]
         elif kind == _HOST:
             if host is not None:
                 raise bad_request("two Host lines")
@@ -228,7 +228,7 @@ def read_response(raw: bytes, lines: Lines) -> ResponseHead:
     first = parts.pop(0)
     status, reason, minor = lines.statuses.get(first) or lines.keep_status(first, read_status_line(first))
 
-    known = lines.responses
+    known = lines.responses.get
     passed: list[bytes] = []
     fields: dict[bytes, list[bytes]] = {}
     rare: list[Entry] = []
@@ -236,9 +236,8 @@ def read_response(raw: bytes, lines: Lines) -> ResponseHead:
     encoded = event_stream = False
     keep_alive = minor == 1
     for line in parts:
-        try:
-            entry = known[line]
-        except KeyError:
+        entry = known(line, UNKNOWN)
+        if entry is UNKNOWN:
             entry = lines.learn_response(line)
         if entry is None:
             passed.append(line)
@@ -252,9 +251,9 @@ def read_response(raw: bytes, lines: Lines) -> ResponseHead:
             keep_alive = True
         elif kind == _NOTED:
             passed.append(spelt)
-            fields.setdefault(name, []).append(value)
+            fields[name] = [*fields[name], value] if name in fields else [value]
         elif kind == _ASIDE:
-            fields.setdefault(name, []).append(value)
+            fields[name] = [*fields[name], value] if name in fields else [value]
         elif kind == _RESPELT:
             passed.append(spelt)
         elif kind == _ENCODED:

@@ -61,7 +61,7 @@ TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 # Values may hold HTAB, SP, visible ASCII and bytes >= 0x80 (obs-text). Blanks around them are stripped in Python: one
 # linear match here, nothing to backtrack into.
 _field = re.compile(rb"(" + TOKEN + rb"):([\t -~\x80-\xff]*)").fullmatch
-_not_in_value = re.compile(rb"[^\t -~\x80-\xff]").search
+_IN_VALUE: Final = bytes(byte for byte in range(256) if byte == 9 or 32 <= byte < 127 or byte >= 128)
 is_token = re.compile(TOKEN).fullmatch
 _host = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|[-._~!$&'()*+;=%0-9A-Za-z]+)(?::([0-9]{1,5}))?").fullmatch
 _length = re.compile(rb"[0-9]{1,19}").fullmatch
@@ -182,6 +182,7 @@ class Lines:
     """
 
     __slots__ = (
+        "_last_start",
         "_max_bytes",
         "_max_lines",
         "_plain_in_requests",
@@ -199,47 +200,64 @@ class Lines:
         self.responses: dict[bytes, Entry | None] = {}
         self.starts: dict[bytes, Start] = {}
         self.statuses: dict[bytes, Status] = {}
-        # Names, as spelt, that were found to mean nothing: of their next line only the value is looked at.
-        self._plain_in_requests: set[bytes] = set()
-        self._plain_in_responses: set[bytes] = set()
+        # Names, as spelt, that were found to mean nothing, with their last line: of the next one only the value is
+        # looked at.
+        self._plain_in_requests: dict[bytes, bytes] = {}
+        self._plain_in_responses: dict[bytes, bytes] = {}
+        self._last_start = b""
 
     def learn_request(self, line: bytes) -> Entry | None:
-        """What a field line of a request means; remembered. Raises Refused."""
-        name, _, value = line.partition(b": ")
-        if name in self._plain_in_requests and _is_plain(value):
-            entry = None
-        else:
-            try:
-                entry = _request_entry(line)
-            except ValueError as problem:
-                raise bad_request(str(problem)) from None
-            if entry is None:
-                self._keep_plain(self._plain_in_requests, name)
+        """What a field line of a request means; remembered if it is likely to come again. Raises Refused."""
+        if self._is_plain(self._plain_in_requests, self.requests, line):
+            return None
+        try:
+            entry = _request_entry(line)
+        except ValueError as problem:
+            raise bad_request(str(problem)) from None
+        if entry is None:
+            self._keep_plain(self._plain_in_requests, line)
         self._keep(self.requests, line, entry)
         return entry
 
     def learn_response(self, line: bytes) -> Entry | None:
-        name, _, value = line.partition(b": ")
-        if name in self._plain_in_responses and _is_plain(value):
-            entry = None
-        else:
-            try:
-                entry = _response_entry(line)
-            except ValueError as problem:
-                raise bad_response(str(problem)) from None
-            if entry is None and name.lower() not in _RESPONSE_KINDS:  # Content-Type means something in some lines
-                self._keep_plain(self._plain_in_responses, name)
+        if self._is_plain(self._plain_in_responses, self.responses, line):
+            return None
+        try:
+            entry = _response_entry(line)
+        except ValueError as problem:
+            raise bad_response(str(problem)) from None
+        if entry is None and line.partition(b":")[0].lower() not in _RESPONSE_KINDS:  # Content-Type may mean something
+            self._keep_plain(self._plain_in_responses, line)
         self._keep(self.responses, line, entry)
         return entry
 
     def keep_start(self, line: bytes, start: Start) -> Start:
-        """Remember what a request line was read as."""
-        self._keep(self.starts, line, start)
+        """Remember what a request line was read as, if it comes twice in a row: many never come again."""
+        if line == self._last_start:
+            self._keep(self.starts, line, start)
+        elif len(line) <= self._max_bytes:
+            self._last_start = line
         return start
 
     def keep_status(self, line: bytes, status: Status) -> Status:
         self._keep(self.statuses, line, status)
         return status
+
+    def _is_plain(self, names: dict[bytes, bytes], memory: dict[bytes, Entry | None], line: bytes) -> bool:
+        """A name that is known to mean nothing, and a value that is canonical as it stands.
+
+        Such a line is remembered only when it comes twice in a row. Trace ids and cookies mostly do not: remembering
+        them would cost more than looking at them, and push out what does repeat.
+        """
+        name, _, value = line.partition(b": ")
+        last = names.get(name)
+        if last is None or not value or value.translate(None, _IN_VALUE) or value[0] <= 32 or value[-1] <= 32:
+            return False
+        if line == last:
+            self._keep(memory, line, None)
+        elif len(line) <= self._max_bytes:
+            names[name] = line
+        return True
 
     def _keep(self, memory: dict[bytes, Known], line: bytes, known: Known) -> None:
         if len(line) <= self._max_bytes:
@@ -247,16 +265,12 @@ class Lines:
                 memory.clear()
             memory[line] = known
 
-    def _keep_plain(self, names: set[bytes], name: bytes) -> None:
-        if len(name) <= self._max_bytes:
+    def _keep_plain(self, names: dict[bytes, bytes], line: bytes) -> None:
+        name, colon, value = line.partition(b": ")
+        if colon and value and len(name) <= self._max_bytes:  # "A:" has no ": ", and `name` would be all of it
             if len(names) >= self._max_lines:
                 names.clear()
-            names.add(name)
-
-
-def _is_plain(value: bytes) -> bool:
-    """A value that is canonical as it stands: no control byte, no blank at either end, not empty."""
-    return bool(value) and not _not_in_value(value) and value[0] not in b" \t" and value[-1] not in b" \t"
+            names[name] = b""
 
 
 def _request_entry(line: bytes) -> Entry | None:

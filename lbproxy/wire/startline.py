@@ -14,8 +14,22 @@ _authority = re.compile(rb"[^/?#:@]+:[0-9]+|\[[^/?#@]+\]:[0-9]+").fullmatch
 _status_line = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?").fullmatch
 
 
+_USUAL_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+_IN_TARGET = bytes(byte for byte in range(33, 127) if byte != ord("#"))
+
+
 def read_request_line(line: bytes) -> Start:
     """Method, target to forward, host if the target names one, minor version. Raises Refused (400, 501, 505)."""
+    # Hot: nearly every line is of this form, and many are seen only once.
+    method, _, rest = line.partition(b" ")
+    if method in _USUAL_METHODS and rest[:1] == b"/" and rest[-9:] == b" HTTP/1.1":
+        target = rest[:-9]
+        if not target.translate(None, _IN_TARGET):
+            return method, target, None, 1
+    return _read_unusual(line)
+
+
+def _read_unusual(line: bytes) -> Start:
     match = _request_line(line)
     if match is None:
         raise bad_request("the request line is not METHOD target HTTP/1.1")

@@ -17,6 +17,7 @@ from lbproxy.worker.reactor import NEVER, READ, Reactor
 from lbproxy.worker.relay import notice_dead_peer
 
 ACCEPT_BATCH = 32  # accepted in a row before others get their turn
+QUEUE_MOST = 100_000  # more than a listening socket can have waiting
 PAUSE_S = 0.05  # out of descriptors, or at the limit: nobody tells us when another process has freed one
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 REMEMBERED_PEERS = 4096
@@ -52,7 +53,7 @@ class Listening:
     def leave(self) -> None:
         """Whoever has connected is still served."""
         if not self._paused:
-            self._accept(self.view.settings.limits.connections)
+            self._accept(QUEUE_MOST)
         reactor = self._acceptor.reactor
         reactor.unregister(self._sock.fileno())
         reactor.disarm(self)
@@ -85,8 +86,8 @@ class Listening:
         self._acceptor.reactor.unregister(self._sock.fileno())
         self._acceptor.reactor.arm(self, PAUSE_S)
 
-    def _facts(self, peer: tuple[str, int] | str) -> ClientFacts:
-        if isinstance(peer, str):
+    def _facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:
+        if not isinstance(peer, tuple):  # unix: a path, or bytes for a name without one
             return ClientFacts(b"", False, b"http")
         host = peer[0]
         facts = self._peers.get(host)

@@ -304,7 +304,7 @@ class Attempt:
         """Interim responses are passed on as they come; the final head is returned."""
         exchange = self._exchange
         with self._deadline:
-            for _ in range(MAX_INTERIM + 1):
+            for passed_on in range(MAX_INTERIM + 1):
                 head = await self._read_head()
                 if head.status >= 200:
                     return head
@@ -313,7 +313,7 @@ class Attempt:
                         await self._flush_client()
                         return head
                     raise Refused(502, "http_upgrade_failed", "the backend changed the protocol unasked")
-                if exchange.head.minor:
+                if exchange.head.minor and passed_on < MAX_INTERIM:
                     self._put_interim(head)
             raise Refused(502, "http_protocol_error", f"more than {MAX_INTERIM} interim responses")
         reason = f"no response head within {self._timeouts.response_s:g}s"

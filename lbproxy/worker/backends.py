@@ -233,7 +233,8 @@ async def _open_socket(address: Address) -> socket.socket:
         return sock
     try:
         await trio.lowlevel.wait_writable(sock)
-        finish_connect(sock, address)  # Trio does not wake anybody for nothing
+        while not finish_connect(sock, address):  # it is gone again, and the next look says why
+            await trio.lowlevel.wait_writable(sock)
     except BaseException:
         trio.lowlevel.notify_closing(sock)
         sock.close()
@@ -253,7 +254,14 @@ def is_silent(sock: socket.socket) -> bool:
 
 
 def _is_numeric(host: str) -> bool:
-    return host == "" or ":" in host or host.replace(".", "").isdigit()
+    """Else the kernel's resolver would be asked, and everybody would wait for it."""
+    if host == "":
+        return True
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except OSError:
+        return False
+    return True
 
 
 def _reason(exc: OSError) -> str:

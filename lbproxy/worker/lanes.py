@@ -20,7 +20,7 @@ from lbproxy.wire.head import Refused
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.attempt import Begun
-from lbproxy.worker.backends import BackendConnection
+from lbproxy.worker.backends import BackendConnection, is_silent
 from lbproxy.worker.client import Client
 from lbproxy.worker.context import Context
 from lbproxy.worker.conversation import converse, linger, refuse
@@ -74,7 +74,7 @@ class Lanes:
         self.router.stop(grace_s)
         self.context.stopping.set()
         for record in list(self._records):
-            if record.is_idle:
+            if record.is_idle and is_silent(record.sock):  # what has been asked is answered
                 record.close()
         for client in self._in_tasks:
             if client.idle_scope is not None:

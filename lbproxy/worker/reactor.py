@@ -11,6 +11,7 @@ fire as late as twice its time.)
 """
 
 import itertools
+import os
 import select
 import time
 import traceback
@@ -68,6 +69,10 @@ class Reactor:
         self._order = itertools.count()
         self._dead = 0  # entries in the heap whose item was disarmed
         self._deferred: deque[Callable[[], None]] = deque()
+        # Who defers from a task would else wait for the next event. Edge-triggered: nobody has to read it.
+        self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._waker, select.EPOLLIN | select.EPOLLET)
+        self._parked = False  # `run` waits
         self.now = 0.0  # the clock, read once per batch
         self._wall_offset = 0.0
         self.longest_batch_s = 0.0
@@ -103,6 +108,9 @@ class Reactor:
     def defer(self, callback: Callable[[], None]) -> None:
         """Call it after the present batch: for work that would else keep everybody waiting, or call itself."""
         self._deferred.append(callback)
+        if self._parked:
+            self._parked = False
+            os.eventfd_write(self._waker, 1)
 
     def wall(self, at: float) -> float:
         """The time of day (seconds of the epoch) of a clock reading."""
@@ -163,7 +171,9 @@ class Reactor:
                 if self._deferred:
                     await trio.lowlevel.checkpoint()
                 else:
+                    self._parked = True
                     await trio.lowlevel.wait_readable(fd)
+                    self._parked = False
                 self.now = started = trio.current_time()
                 for _ in range(ROUNDS):
                     if self._run_batch() < FULL_ENOUGH:
@@ -224,3 +234,4 @@ class Reactor:
     def close(self) -> None:
         self._answers.close()
         self._epoll.close()
+        os.close(self._waker)

@@ -162,7 +162,12 @@ class End:
 
     def pass_end(self) -> None:
         """The other side has ended: say so, after its last bytes."""
-        if self.other.ended and not self.outbox and not self._shut:
+        if self.other.ended:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Half-close: nothing more is put here. Not while bytes wait."""
+        if not self.outbox and not self._shut:
             self._shut = True
             with contextlib.suppress(OSError):  # reset meanwhile: reading it will tell
                 self.sock.shutdown(socket.SHUT_WR)

@@ -66,6 +66,9 @@ class SocketStream:
         return len(self._outbox)
 
     async def receive(self) -> bytes:
+        if self._eager >= EAGER_READS:
+            self._eager = 0
+            await trio.lowlevel.checkpoint()  # before the read: what was read must not be lost to a cancellation
         while True:
             try:
                 data = self.sock.recv(READ_BYTES)
@@ -76,9 +79,6 @@ class SocketStream:
             except OSError as exc:
                 raise StreamBroken(exc.strerror or str(exc)) from exc
             self._eager += 1
-            if self._eager >= EAGER_READS:
-                self._eager = 0
-                await trio.lowlevel.checkpoint()
             return data
 
     def put(self, data: bytes) -> None:

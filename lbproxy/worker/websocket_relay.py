@@ -203,6 +203,8 @@ class WebSocketRelay(Relay):
         if self.backend.outbox:
             self.backend.abandon()  # else the client would not be read until the backend takes it
         self.client.put(frame)
+        if self.client.deliver == self._hear_client:
+            self.backend.hang_up()  # its part is over: it need not learn so in the moment in which it is stopped
         self.settle()
 
     def _leave_alone(self) -> None:

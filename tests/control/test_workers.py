@@ -6,18 +6,16 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from support.hiring import REQUEST, answer, house, is_alive, pretender, send, until
 from support.trio_test import trio_test
 
 from lbproxy.address import Address
-from lbproxy.control.workers import HUNG_AFTER_S, RESPAWN_PAUSE_S
+from lbproxy.control.workers import HUNG_AFTER_S
 from lbproxy.link.grid import Counter
 from lbproxy.model import BackendId, BackendView
 from lbproxy.settings import DrainSettings
-from lbproxy.telemetry.events import Notice, WorkerExited, WorkerHung, WorkerStarted
-
-DEAF = ("await trio.sleep_forever()",)  # says nothing, ever
-TALKS = ("await link.receive()", "await link.receive()")  # the welcome and a table; then what a test adds
+from lbproxy.telemetry.events import WorkerExited, WorkerHung, WorkerStarted
 
 
 @trio_test
@@ -254,6 +252,25 @@ async def test_a_stop_lets_work_finish_within_its_grace() -> None:
         assert await made.workers.stats() == []
 
 
+@trio_test
+async def test_who_has_asked_before_a_stop_is_answered() -> None:
+    async with house() as made:
+        one = await made.origin()
+        await made.serve(one.view)
+        pids = await made.wait_serving(1)
+        kept = await made.connect()
+        assert await made.ask(kept) == b"one"
+        send(pids[0], signal.SIGSTOP)
+        streams = [kept, *[await made.connect() for _ in range(10)]]
+        for stream in streams:
+            await stream.send_all(REQUEST)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.workers.stop, 10.0)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            send(pids[0], signal.SIGCONT)
+            assert [await answer(stream) for stream in streams] == [b"one"] * 11
+
+
 @pytest.mark.parametrize("stopped", [False, True], ids=["busy", "hung"])
 @trio_test
 async def test_a_stop_is_over_when_its_grace_is(stopped: bool) -> None:
@@ -275,7 +292,7 @@ async def test_a_stop_is_over_when_its_grace_is(stopped: bool) -> None:
 
 @trio_test
 async def test_a_worker_that_is_just_being_started_is_stopped_too() -> None:
-    async with house(pretender(*DEAF)) as made:
+    async with house(pretender("await trio.sleep_forever()")) as made:
         made.publish()
         made.workers.resize(3)
         await trio.lowlevel.checkpoint()
@@ -310,76 +327,3 @@ async def test_access_logs_are_opened_anew(tmp_path: Path) -> None:
         await until((tmp_path / "access.log").exists)
         await made.ask()
         await until(lambda: (tmp_path / "access.log").stat().st_size > 0)
-
-
-# Workers that have lost their minds
-
-
-@pytest.mark.parametrize(
-    "nonsense",
-    [
-        "link.post(Applied(9))",
-        "link.post(Stop(1.0))",
-        "link.post(Unreachable('nobody', ''))",
-        "link.post(Unreachable('web.one@two', ''))",
-        "await link._sock.send(b'GET / HTTP/1.1' * 99)",
-    ],
-)
-@trio_test
-async def test_a_worker_that_talks_nonsense_is_replaced(nonsense: str) -> None:
-    async with house(pretender(*TALKS, nonsense, *DEAF)) as made:
-        made.publish()
-        made.workers.resize(1)
-        exits = await made.wait_saw(WorkerExited)
-        assert isinstance(exits[0], WorkerExited)
-        assert exits[0].how == "signal SIGKILL"
-        assert any("worker 1 talks nonsense" in notice.text for notice in made.saw(Notice))  # type: ignore[attr-defined]
-        await made.wait_saw(WorkerStarted, 2)
-
-
-@trio_test
-async def test_a_worker_that_dies_at_once_is_started_again_but_not_in_a_hurry() -> None:
-    async with house(("/bin/false",)) as made:
-        made.workers.resize(1)
-        await trio.sleep(3.5 * RESPAWN_PAUSE_S)
-        assert 2 <= len(made.saw(WorkerStarted)) <= 4
-
-
-@trio_test
-async def test_a_worker_that_cannot_be_started_is_said_so_and_tried_again() -> None:
-    async with house(("/no/such/python",)) as made:
-        made.workers.resize(1)
-        notices = await made.wait_saw(Notice, 2)
-        assert isinstance(notices[0], Notice)
-        assert notices[0].text == "worker 1 cannot be started: No such file or directory"
-        assert await made.workers.stats() == []
-
-
-@pytest.mark.parametrize(
-    ("life", "how"),
-    [("import os; os.kill(os.getpid(), 40)", "signal 40"), ("import os; os._exit(3)", "exit code 3")],
-)
-@trio_test
-async def test_an_exit_is_told_as_what_it_was(life: str, how: str) -> None:
-    async with house(pretender(life)) as made:
-        made.workers.resize(1)
-        (exited,) = await made.wait_saw(WorkerExited)
-        assert isinstance(exited, WorkerExited)
-        assert exited.how == how
-
-
-@trio_test
-async def test_a_worker_that_lets_go_of_its_link_is_lost() -> None:
-    async with house(pretender("link.close()", *DEAF)) as made:
-        made.workers.resize(1)
-        await made.wait_saw(WorkerStarted, 2)
-
-
-@trio_test
-async def test_one_that_does_not_answer_is_reported_as_it_was_last() -> None:
-    async with house(pretender(*TALKS, "link.post(Applied(1))", "link.post(Stats(1, 7, 8, {}))", *DEAF)) as made:
-        made.publish()
-        made.workers.resize(1)
-        await until(lambda: any(worker.applied for worker in made.workers._live.values()))
-        (status,) = await made.workers.stats()
-        assert (status.state, status.connections, status.served) == ("serving", 7, 8)

@@ -81,7 +81,8 @@ def test_running_out_of_descriptors_pauses_accepting_and_recovers(tmp_path: Path
     with serving(web(size=1), tmp_path) as lb:
         (worker,) = (one["pid"] for one in lb.status()["workers"])
         in_use = psutil.Process(worker).num_fds()
-        resource.prlimit(worker, resource.RLIMIT_NOFILE, (in_use + 10, in_use + 10))
+        _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (in_use + 10, hard))
         many = [lb.connect() for _ in range(30)]
         lb.wait_log('"accept.paused"')
         assert "open files" in lb.log()
@@ -92,6 +93,21 @@ def test_running_out_of_descriptors_pauses_accepting_and_recovers(tmp_path: Path
         lb.wait_log('"accept.resumed"')
         assert lb.get("/whoami").status == 200
         assert worker == lb.status()["workers"][0]["pid"]
+
+
+def test_control_without_descriptors_turns_the_reload_back_and_serves_on(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb, load(lb.port, clients=2) as clients:
+        before = lb.backends()
+        _, hard = resource.prlimit(lb.pid, resource.RLIMIT_NOFILE)
+        in_use = psutil.Process(lb.pid).num_fds()
+        resource.prlimit(lb.pid, resource.RLIMIT_NOFILE, (in_use + 3, hard))
+        done = lb.cli("reload")
+        assert done.returncode == 5
+        assert "Too many open files" in done.stdout
+        resource.prlimit(lb.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        assert [one["pid"] for one in lb.backends()] == [one["pid"] for one in before]
+        assert lb.cli("reload").returncode == 0
+        assert clients.lost == []
 
 
 def test_clients_that_reset_at_every_point_leave_nothing_behind(tmp_path: Path) -> None:

@@ -129,6 +129,12 @@ def test_a_killed_guard_is_replaced_and_nobody_notices(tmp_path: Path) -> None:
         assert {backend["pid"] for backend in lb.backends()} == before
 
 
+def kill_control(lb: Serving) -> None:
+    assert lb.process is not None
+    os.kill(lb.pid, signal.SIGKILL)
+    assert lb.process.wait() == -signal.SIGKILL
+
+
 APP_AND_WAIT = """sh -c '$brittle & wait'"""
 
 
@@ -137,37 +143,43 @@ def test_nothing_is_left_when_control_is_killed(tmp_path: Path, command: str) ->
     with serving(web(command=command), tmp_path) as lb, load(lb.port) as clients:
         clients.wait_more(10)
         assert len(lb.processes()) >= 5
-        os.kill(lb.pid, signal.SIGKILL)
+        kill_control(lb)
         lb.wait_nothing_left(GONE_WITHIN_S)
-        assert lb.process is not None
-        assert lb.process.wait() == -signal.SIGKILL
 
 
 def test_a_new_guard_knows_the_backends_that_were_there_before_it(tmp_path: Path) -> None:
     with serving(web(command=APP_AND_WAIT), tmp_path) as lb:
         kill_guard(lb)
         assert lb.get().status == 200
-        os.kill(lb.pid, signal.SIGKILL)
+        kill_control(lb)
         lb.wait_nothing_left(GONE_WITHIN_S)
 
 
 def test_backends_that_ignore_term_are_gone_too_when_control_is_killed(tmp_path: Path) -> None:
     with serving(web('env = { BREAK = "term" }', restart='stop_timeout = "500ms"'), tmp_path) as lb:
-        os.kill(lb.pid, signal.SIGKILL)
+        kill_control(lb)
         lb.wait_nothing_left(GONE_WITHIN_S)
 
 
 def test_a_new_serve_takes_over_the_port_after_a_kill(tmp_path: Path) -> None:
     with serving(web(), tmp_path) as lb:
-        os.kill(lb.pid, signal.SIGKILL)
-        assert lb.process is not None
-        lb.process.wait()
+        kill_control(lb)
         lb.wait_nothing_left(GONE_WITHIN_S)
         assert os.path.exists(lb.control)  # stale: nobody answers
         assert lb.cli("status").returncode == 3
         lb.start({})
         lb.wait_ready()
         assert lb.get().status == 200
+
+
+def test_who_starts_it_again_at_once_serves_again_at_once(tmp_path: Path) -> None:
+    """As systemd would: the workers and backends of the one that was killed may not be gone yet."""
+    with serving(web(proxy='pid_file = "lb.pid"'), tmp_path) as lb:
+        kill_control(lb)
+        lb.start({})
+        lb.wait_ready(REPLACED_WITHIN_S)
+        assert lb.get().status == 200
+        lb.wait_until(lambda: len(lb.pids_of("brittle.py")) == 2)
 
 
 def test_a_backend_that_keeps_dying_is_given_up_and_the_others_serve_on(tmp_path: Path) -> None:
@@ -186,6 +198,27 @@ def test_a_backend_that_keeps_dying_is_given_up_and_the_others_serve_on(tmp_path
         assert len(clients.lost) <= 12
         assert lb.cli("reload").returncode == 0
         assert lb.cli("status", "-q").returncode == 0
+
+
+def test_a_crashed_backend_comes_back_as_what_it_was(tmp_path: Path) -> None:
+    """From its own generation: what has changed on the disk since waits for a reload."""
+    for name, color in (("release-1", "red"), ("release-2", "blue")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.sh").write_text(f"export COLOR={color}\nexec $@\n")
+    (tmp_path / "current").symlink_to("release-1")
+    (tmp_path / "my.env").write_text("SIZE=small\n")
+    config = web('directory = "current"\nenv_file = "my.env"', size=1, command="sh run.sh $brittle")
+    with serving(config, tmp_path) as lb:
+        (tmp_path / "next").symlink_to("release-2")
+        (tmp_path / "next").rename(tmp_path / "current")
+        (tmp_path / "my.env").write_text("SIZE=large\n")
+        lb.write_config(config + "# changed\n")
+        os.kill(lb.backends()[0]["pid"], signal.SIGKILL)
+        lb.wait_until(lambda: lb.backends()[0]["restarts"] == 1)
+        lb.wait_ready()
+        assert (lb.get("/env?name=COLOR").body, lb.get("/env?name=SIZE").body) == (b"red", b"small")
+        assert lb.cli("reload").returncode == 0
+        assert (lb.get("/env?name=COLOR").body, lb.get("/env?name=SIZE").body) == (b"blue", b"large")
 
 
 def test_no_zombies_are_left_whatever_dies(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """Reloads of a real lbproxy under real clients: who may ask, what is replaced, and that no request is lost."""
 
+import contextlib
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -271,6 +275,40 @@ def test_a_request_that_outlasts_its_grace_is_cut_and_counted(tmp_path: Path) ->
         assert done.returncode == 0
         assert json.loads(done.stdout.splitlines()[-1])["cut"] == 1
         assert slow.makefile("rb").readline() == b"HTTP/1.1 504 Gateway Timeout\r\n"
+
+
+def test_an_upload_and_an_event_stream_in_hand_are_finished_by_the_old_generation(tmp_path: Path) -> None:
+    origin = web(command="$origin --port {port}", size=1)
+    with serving(origin, tmp_path) as lb, lb.connect() as upload, lb.connect() as stream:
+        upload.sendall(
+            b"POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\nConnection: close\r\n\r\n" + b"x" * 100_000
+        )
+        stream.sendall(b"GET /sse?n=10&every=0.15 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        lb.wait_until(lambda: lb.backends()[0]["in_flight"] == 2)
+        with subprocess.Popen(lb.command("reload"), stdout=subprocess.PIPE, text=True) as asking:
+            lb.wait_log("backend.draining")
+            upload.sendall(b"x" * 100_000)
+            assert b"200000 " in upload.makefile("rb").read()
+            events = stream.makefile("rb").read()
+            assert events.count(b"data: 1@1") == 10
+            assert events.endswith(b"0\r\n\r\n")
+            assert " 0 failed, 0 connections cut" in asking.communicate(timeout=20)[0]
+
+
+def test_on_a_terminal_there_is_one_live_block_and_the_verdict_behind_it(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb:
+        terminal, inside = pty.openpty()
+        with subprocess.Popen(lb.command("reload"), stdout=inside, stderr=inside) as asking:
+            os.close(inside)
+            shown = b""
+            with contextlib.suppress(OSError):  # the other end is closed
+                while data := os.read(terminal, 65536):
+                    shown += data
+            os.close(terminal)
+            assert asking.wait(20) == 0
+        assert b"\x1b[" in shown
+        last = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).rstrip().rpartition(b"\n")[2]
+        assert last.startswith(b"reloaded web to generation 2 in ")
 
 
 def test_surge_of_a_hundred_percent_replaces_all_at_once(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def received(sock: socket.socket, count: int) -> bytes:
-    """`count` responses whose bodies are one line without an end."""
+    """Until the heads of `count` responses have come."""
     data = b""
-    while len(re.findall(rb"\r\n\r\n.", data)) < count:
+    while len(re.findall(rb"HTTP/1.1 \d\d\d ", data)) < count:
         more = sock.recv(65536)
         assert more, f"the connection ended behind {data!r}"
         data += more

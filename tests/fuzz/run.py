@@ -67,6 +67,13 @@ def figures(said: str) -> str:
     return f"{tried[-1] if tried else '?'} inputs, {reached[-1] if reached else '?'} edges"
 
 
+def complaint(said: str) -> str:
+    """Why it stopped, and where the input is."""
+    _, found, behind = said.partition("=== Uncaught Python exception: ===")
+    why = behind.partition("\n==")[0] if found else said[-2000:]
+    return "\n".join([why.strip(), *(line for line in said.splitlines() if "Test unit written" in line)])
+
+
 def main() -> int:
     if sys.argv[1:2] == ["--target"]:
         fuzz(sys.argv[2], sys.argv[3:])
@@ -91,7 +98,7 @@ def main() -> int:
             print(f"{name:<18} {'ok' if code == 0 else 'BROKEN'}   {figures(said)}", flush=True)
             if code:
                 broken += 1
-                print(said[-2500:])
+                print(complaint(said))
     return 1 if broken else 0
 
 

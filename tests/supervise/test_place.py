@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lbproxy.supervise.account import account_of
-from lbproxy.supervise.place import Places
+from lbproxy.supervise.place import LOCK, PREFIX, Places, remove_stale
 from lbproxy.supervise.ports import NoFreePort, Ports
 
 
@@ -82,3 +82,17 @@ def test_an_inherited_socket_listens_already_until_we_close_our_copy(places):
     place.close_listener()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(where)
+
+
+def test_what_a_killed_control_has_left_is_removed_and_nothing_else(places, tmp_path):
+    base = Path(places.take("unix", "web.3", None).address.path).parent.parent
+    stale = tmp_path / f"{PREFIX}stale"
+    other = tmp_path / f"{PREFIX}that-is-not-ours"
+    for directory in (stale / "1", other):
+        directory.mkdir(parents=True)
+    (stale / LOCK).touch()
+    (tmp_path / f"{PREFIX}link").symlink_to(base)
+    remove_stale(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{PREFIX}link", other.name]
+    remove_stale(str(base.parent))
+    assert base.exists(), "its control lives"

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
 
-PAUSE_S = 0.003  # of each client between two requests: the machine has other things to do
+PAUSE_S = 0.01  # of each client between two requests: the machine has other things to do
 LONGEST_WAIT_S = 30.0
 
 

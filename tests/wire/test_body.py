@@ -1,5 +1,6 @@
 """Bodies: where they end, at every cut, and with h11 as the oracle."""
 
+import contextlib
 import tracemalloc
 
 import h11
@@ -146,6 +147,17 @@ def test_trailers_over_the_limit_are_refused(feed):
     body = request_body(CHUNKED, 0)
     with pytest.raises(Refused):
         feed(body, b"0\r\n" + b"A: b\r\n" * 3000)
+
+
+@pytest.mark.parametrize("size", [99, 100, 101])
+def test_the_limit_of_trailers_is_the_same_at_every_cut(size):
+    text = b"0\r\nA: " + b"b" * (size - 3) + b"\r\n\r\n"
+    for cut in range(len(text)):
+        body = request_body(CHUNKED, 0, 100)
+        with pytest.raises(Refused) if size > 100 else contextlib.nullcontext():
+            body.feed(text[:cut])
+            body.feed(text[cut:])
+        assert body.done == (size <= 100)
 
 
 def test_a_body_over_the_limit_is_refused_at_once_or_when_it_passes():

@@ -106,6 +106,12 @@ def test_a_name_that_is_known_to_be_plain_changes_no_verdict(name, value):
         assert verdict(warm, learn) == verdict(Lines(), learn)
 
 
+def test_an_empty_value_makes_no_name_of_its_line():
+    for learn in (Lines().learn_request, Lines().learn_response):
+        assert learn(b"A:") is None
+        assert learn(b"A:: x") == (Kind.RESPELT, b"a", b": x", b"A: : x")
+
+
 def test_a_content_type_is_looked_at_again_each_time():
     lines = Lines()
     assert lines.learn_response(b"Content-Type: text/html") is None
@@ -124,9 +130,10 @@ def test_names_that_only_look_like_ours_are_known():
 def test_the_memory_is_bounded_in_lines_and_keeps_no_long_line():
     lines = Lines(max_lines=10, max_line_bytes=40)
     for number in range(1000):
-        lines.learn_request(b"X: %d" % number)
-        lines.learn_response(b"X: %d" % number)
-        lines.keep_start(b"GET /%d HTTP/1.1" % number, (b"GET", b"/", None, 1))
+        for _ in range(2):  # what comes twice in a row is remembered
+            lines.learn_request(b"X: %d" % number)
+            lines.learn_response(b"X: %d" % number)
+            lines.keep_start(b"GET /%d HTTP/1.1" % number, (b"GET", b"/", None, 1))
         lines.keep_status(b"HTTP/1.1 200 %d" % number, (200, b"", 1))
         for memory in (lines.requests, lines.responses, lines.starts, lines.statuses):
             assert 1 <= len(memory) <= 10
@@ -169,3 +176,16 @@ def test_what_is_remembered_reads_the_same_again(name, value):
     spelt = line if entry is None else entry[3]
     again = lines.learn_request(spelt)  # a canonical line is its own canonical spelling
     assert again is None or again[3] == spelt
+
+
+def test_lines_of_a_name_without_meaning_are_remembered_only_when_they_come_twice_in_a_row():
+    lines = Lines()
+    for number in range(100):
+        assert lines.learn_request(b"X-Trace-Id: %d" % number) is None
+        lines.keep_start(b"GET /%d HTTP/1.1" % number, (b"GET", b"/", None, 1))
+    assert set(lines.requests) == {b"X-Trace-Id: 0"}  # the first of its name met the grammar
+    assert not lines.starts
+    lines.learn_request(b"X-Trace-Id: 99")
+    lines.keep_start(b"GET /99 HTTP/1.1", (b"GET", b"/", None, 1))
+    assert b"X-Trace-Id: 99" in lines.requests
+    assert set(lines.starts) == {b"GET /99 HTTP/1.1"}

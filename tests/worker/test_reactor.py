@@ -210,6 +210,17 @@ async def test_what_is_deferred_runs_soon_and_may_defer_itself_without_starving_
         assert len(made.events) == 1
 
 
+@trio_test
+async def test_what_a_task_defers_runs_although_nothing_else_happens() -> None:
+    async with running() as made:
+        for _ in range(3):
+            ran = trio.Event()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            made.reactor.defer(ran.set)
+            with trio.fail_after(5):
+                await ran.wait()
+
+
 # Deadlines
 
 

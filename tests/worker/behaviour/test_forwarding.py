@@ -51,7 +51,7 @@ async def forwarded(lane: str, data: bytes, *, step: int = 0, twice: bool = Fals
 
 
 @pytest.mark.parametrize("row", range(len(ROWS)), ids=[repr(row[:40]) for row in ROWS])
-@trio_test
+@trio_test(timeout_s=8)
 async def test_both_lanes_forward_the_same_bytes(row: int) -> None:
     data = ROWS[row]
     seen = {await forwarded(lane, data) for lane in LANES}
@@ -105,13 +105,13 @@ WITH_HOST = FRAMED + b"X-Forwarded-Host: a.example\r\nVia: 1.1 lbproxy\r\n"
     ],
     ids=["get", "post", "chunked", "untrusted", "old", "absolute"],
 )  # fmt: skip
-@trio_test
+@trio_test(timeout_s=8)
 async def test_what_the_backend_gets_is_this(lane: str, data: bytes, expected: bytes) -> None:
     assert await forwarded(lane, data) == expected
 
 
 @lanes
-@trio_test
+@trio_test(timeout_s=8)
 async def test_a_trusted_peer_is_believed(lane: str) -> None:
     fields = (b"X-Forwarded-For: 1.2.3.4", b"X-Forwarded-Proto: https", b"X-Request-ID: theirs", b"X-Real-IP: 1.2.3.4")
     expected = (
@@ -123,7 +123,7 @@ async def test_a_trusted_peer_is_believed(lane: str) -> None:
 
 
 @lanes
-@trio_test
+@trio_test(timeout_s=8)
 async def test_every_request_has_an_id_of_its_own_and_the_client_is_told(lane: str) -> None:
     async with proxy(lane, answering(OK)) as lb:
         client = await lb.client()
@@ -138,7 +138,7 @@ async def test_every_request_has_an_id_of_its_own_and_the_client_is_told(lane: s
 
 
 @lanes
-@trio_test
+@trio_test(timeout_s=8)
 async def test_a_length_that_nobody_can_send_is_forwarded_as_it_is(lane: str) -> None:
     async with proxy(lane, answering(OK)) as lb:
         client = await lb.client()
@@ -149,7 +149,7 @@ async def test_a_length_that_nobody_can_send_is_forwarded_as_it_is(lane: str) ->
 
 
 @lanes
-@trio_test
+@trio_test(timeout_s=8)
 async def test_a_body_is_never_replayed_with_the_next_head(lane: str) -> None:
     """The same head again, in a packet of its own: its body is the one that comes, not the one that came."""
     async with proxy(lane, answering(OK)) as lb:
@@ -161,7 +161,7 @@ async def test_a_body_is_never_replayed_with_the_next_head(lane: str) -> None:
             await client.dribble(body, 3)
             assert (await client.answer()).status == 200
         await client.send(head)
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await trio.testing.wait_all_tasks_blocked(0.03)
         received = lb.backends[0].received
         assert received.count(b"old body") == received.count(b"new body") == received.count(b"3rd body") == 1
         assert len(received.split(b"\r\n\r\n")) == 4
@@ -169,7 +169,7 @@ async def test_a_body_is_never_replayed_with_the_next_head(lane: str) -> None:
 
 
 @lanes
-@trio_test
+@trio_test(timeout_s=8)
 async def test_heads_that_differ_by_a_line_are_told_apart(lane: str) -> None:
     async with proxy(lane, answering(OK)) as lb:
         client = await lb.client()

@@ -161,7 +161,7 @@ async def test_too_much_is_refused(lane: str) -> None:
 
 
 @lanes
-@trio_test
+@trio_test(timeout_s=8)
 async def test_a_head_at_the_limit_passes(lane: str) -> None:
     async with proxy(lane, answering(OK)) as lb:
         head = get(b"/", b"A: ")
@@ -172,7 +172,7 @@ async def test_a_head_at_the_limit_passes(lane: str) -> None:
 
 
 @lanes
-@trio_test
+@trio_test(timeout_s=8)
 async def test_a_bad_chunk_behind_a_long_body_takes_the_request_back_from_the_backend(lane: str) -> None:
     async with proxy(lane, answering(OK)) as lb:
         client = await lb.client()
@@ -188,7 +188,7 @@ async def test_a_bad_chunk_behind_a_long_body_takes_the_request_back_from_the_ba
 
 
 @lanes
-@trio_test
+@trio_test(timeout_s=8)
 async def test_the_answer_outlives_what_the_client_is_still_sending(lane: str) -> None:
     """A close with bytes unread would reset the connection, and could swallow the answer on its way."""
     async with proxy(lane, answering(OK)) as lb:
@@ -202,7 +202,7 @@ async def test_the_answer_outlives_what_the_client_is_still_sending(lane: str) -
 
 
 @lanes
-@trio_test
+@trio_test(timeout_s=8)
 async def test_who_goes_on_sending_after_a_refusal_is_let_go(lane: str) -> None:
     async with proxy(lane, answering(OK)) as lb:
         client = await lb.client()
@@ -212,7 +212,7 @@ async def test_who_goes_on_sending_after_a_refusal_is_let_go(lane: str) -> None:
 
 
 @lanes
-@trio_test
+@trio_test(timeout_s=8)
 async def test_connect_is_not_supported_and_nothing_of_it_leaves(lane: str) -> None:
     async with proxy(lane, answering(OK)) as lb:
         answer = await lb.ask(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n")

@@ -1,0 +1,105 @@
+"""A headless Chromium with one page, driven over the DevTools protocol.
+
+    with browsing() as page:
+        page.go("http://127.0.0.1:8080/page")
+        assert page.run("1 + 1") == 2             # a promise is awaited
+"""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+PATIENCE_S = 20.0
+# Those that keep it from calling home matter: the network is closed, and it would try for ever.
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+    "about:blank",
+)
+
+
+class Page:
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        while True:
+            answer = json.loads(self._socket.recv(timeout=PATIENCE_S))
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def go(self, url: str) -> None:
+        """Until the page is there."""
+        self.call("Page.enable")
+        result = self.call("Page.navigate", url=url)
+        assert not result.get("errorText"), result
+        ready = "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))"
+        self.run(f"{ready}.then(() => location.href)")
+
+    def run(self, script: str) -> Any:
+        """The value of an expression."""
+        answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Until an expression is true."""
+        look = f"done => {{ const look = () => {condition} ? done() : setTimeout(look, 5); look() }}"
+        self.run(f"new Promise({look})")
+
+
+@contextmanager
+def browsing() -> Iterator[Page]:
+    profile = tempfile.mkdtemp(prefix="lb-chromium-")
+    command = ["chromium", *FLAGS, f"--user-data-dir={profile}"]
+    try:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as chromium:
+            try:
+                with connect(_page_url(chromium), max_size=None, proxy=None) as socket:
+                    yield Page(socket)
+            finally:
+                os.killpg(chromium.pid, signal.SIGKILL)
+    finally:
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+def _page_url(chromium: "subprocess.Popen[str]") -> str:
+    """Where the first page listens: Chromium says where the browser does."""
+    assert chromium.stderr is not None
+    said = ""
+    for line in chromium.stderr:
+        said += line
+        if "DevTools listening on " in line:
+            break
+    else:
+        raise AssertionError(f"Chromium did not start: {said}")
+    url = line.split()[-1]
+    with connect(url, proxy=None) as socket:
+        browser = Page(socket)
+        targets = browser.call("Target.getTargets")["targetInfos"]
+    page = next(target["targetId"] for target in targets if target["type"] == "page")
+    return url.partition("/devtools/")[0] + f"/devtools/page/{page}"

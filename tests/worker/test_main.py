@@ -1,0 +1,221 @@
+"""A worker's end of the link: what it is told it does and says so; without a link it ends. Real processes."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from support.routing import ONE, Bench, routing
+from support.trio_test import trio_test
+
+from lbproxy.address import Address
+from lbproxy.control.workers import COMMAND
+from lbproxy.link.channel import Channel
+from lbproxy.link.grid import Counter
+from lbproxy.link.messages import (
+    Applied,
+    AskStats,
+    Drained,
+    Publish,
+    Reopen,
+    Stats,
+    Stop,
+    ToControl,
+    Unreachable,
+    Welcome,
+)
+from lbproxy.model import ListenerView, RoutingTable
+from lbproxy.settings import ListenerSettings, ListenerTimeouts
+
+
+class Hired:
+    """A worker process, as its control sees it."""
+
+    def __init__(self, bench: Bench, channel: Channel, process: trio.Process) -> None:
+        self.bench = bench
+        self.channel = channel
+        self.process = process
+        self.server = socket.create_server(("127.0.0.1", 0), backlog=50)
+        self.server.setblocking(False)
+        address = Address(*self.server.getsockname())
+        self.view = ListenerView(7, 9, ListenerSettings("public", address, pool="web", timeouts=ListenerTimeouts()))
+        self.epoch = 0
+
+    def table(self, *pools: Any) -> RoutingTable:
+        self.epoch += 1
+        return RoutingTable(self.epoch, "edge", (self.view,), (), tuple(pools))
+
+    def publish(self, table: RoutingTable) -> None:
+        self.channel.post(Publish(table, (self.view.key,)), [self.server.fileno()])
+
+    async def hear(self) -> Any:
+        with trio.fail_after(10):
+            return await self.channel.receive()
+
+    async def ask(self) -> Stats:
+        self.channel.post(AskStats(1))
+        stats = await self.hear()
+        assert isinstance(stats, Stats)
+        return stats
+
+    async def get(self) -> bytes:
+        """Of a fresh connection."""
+        stream = await trio.open_tcp_stream(*self.server.getsockname())
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b"".join([chunk async for chunk in stream])
+        await stream.aclose()
+        return answer
+
+
+@asynccontextmanager
+async def hired(*, welcome: bool = True) -> AsyncIterator[Hired]:
+    ours, theirs = socket.socketpair()
+    with theirs, routing() as bench:
+        process = await trio.lowlevel.open_process(
+            [*COMMAND, str(theirs.fileno())], pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL
+        )
+        theirs.close()
+        made = Hired(bench, Channel(ours, ToControl), process)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(made.channel.run_writer)
+                if welcome:
+                    made.channel.post(Welcome(1, bench.grid.rows, bench.grid.cells, "error", "json"), [bench.grid.fd])
+                yield made
+                nursery.cancel_scope.cancel()
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+            made.channel.close()
+            made.server.close()
+
+
+@trio_test
+async def test_a_table_is_applied_and_said_so() -> None:
+    async with hired() as worker:
+        worker.publish(worker.table(worker.bench.pool()))
+        assert await worker.hear() == Applied(1)
+        assert await worker.ask() == Stats(1, 0, 0, {})
+
+
+@trio_test
+async def test_an_older_table_changes_nothing_and_leaks_nothing() -> None:
+    async with hired() as worker:
+        old, new = worker.table(worker.bench.pool()), worker.table(worker.bench.pool())
+        worker.publish(new)
+        assert await worker.hear() == Applied(2)
+        before = os.listdir(f"/proc/{worker.process.pid}/fd")
+        for _ in range(3):
+            worker.publish(old)
+            worker.publish(new)
+        await worker.ask()
+        assert os.listdir(f"/proc/{worker.process.pid}/fd") == before
+
+
+@trio_test
+async def test_a_backend_that_left_is_drained() -> None:
+    async with hired() as worker:
+        worker.publish(worker.table(worker.bench.pool(ONE)))
+        worker.publish(worker.table(worker.bench.pool()))
+        assert await worker.hear() == Applied(1)
+        assert {str(await worker.hear()), str(await worker.hear())} == {str(Drained("web.1@1", 2)), str(Applied(2))}
+
+
+@trio_test
+async def test_clients_are_served_from_the_sockets_that_came_with_the_table() -> None:
+    async with hired() as worker:
+        worker.publish(worker.table())
+        assert await worker.hear() == Applied(1)
+        assert (await worker.get()).startswith(b"HTTP/1.1 404 ")
+        assert worker.bench.grid.sum(worker.view.cell, Counter.ACCEPTED) == 1
+
+
+@trio_test
+async def test_a_backend_that_refuses_is_told_of() -> None:
+    async with hired() as worker:
+        gone = replace(ONE, address=Address("127.0.0.1", 9))
+        pool = worker.bench.pool(gone)
+        worker.publish(worker.table(replace(pool, limits=replace(pool.limits, queue_timeout_s=0.1))))
+        assert await worker.hear() == Applied(1)
+        assert (await worker.get()).startswith(b"HTTP/1.1 503 ")
+        said = await worker.hear()
+        assert isinstance(said, Unreachable)
+        assert said.backend == "web.1@1"
+        assert "refused" in said.why.lower()
+
+
+@trio_test
+async def test_without_a_link_it_ends() -> None:
+    async with hired() as worker:
+        worker.publish(worker.table())
+        await worker.hear()
+        worker.channel.close()
+        with trio.fail_after(5):
+            assert await worker.process.wait() == 0
+
+
+@trio_test
+async def test_it_stops_when_it_is_told_to_and_has_nothing_in_hand() -> None:
+    async with hired() as worker:
+        worker.publish(worker.table())
+        await worker.hear()
+        client = await trio.open_tcp_stream(*worker.server.getsockname())
+        worker.channel.post(Stop(30.0))
+        with trio.fail_after(5):
+            assert await worker.process.wait() == 0
+            assert await client.receive_some() == b""
+        await client.aclose()
+
+
+@trio_test
+async def test_whoever_is_not_control_is_not_listened_to() -> None:
+    async with hired(welcome=False) as worker:
+        worker.channel.post(Stop(1.0))
+        with trio.fail_after(5):
+            assert await worker.process.wait() == 1
+
+
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM],
+    ids=lambda number: number.name,
+)
+@trio_test
+async def test_signals_are_for_control_alone(number: signal.Signals) -> None:
+    """Ctrl-C, `pkill -USR2 -f lbproxy`, and a service manager that sends TERM to every process of ours."""
+    async with hired() as worker:
+        worker.publish(worker.table())
+        await worker.hear()
+        worker.process.send_signal(number)
+        assert await worker.ask() == Stats(1, 0, 0, {})
+
+
+@trio_test
+async def test_an_access_log_that_cannot_be_opened_costs_nobody_an_answer(tmp_path: Path) -> None:
+    async with hired() as worker:
+        worker.publish(replace(worker.table(), access="json", access_path=str(tmp_path / "none" / "access.log")))
+        assert await worker.hear() == Applied(1)
+        assert (await worker.get()).startswith(b"HTTP/1.1 404 ")
+        worker.channel.post(Reopen())
+        assert (await worker.get()).startswith(b"HTTP/1.1 404 ")
+
+
+@trio_test
+async def test_the_access_log_moves_with_the_table(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    async with hired() as worker:
+        for path in (first, second):
+            worker.publish(replace(worker.table(), access="json", access_path=str(path)))
+            await worker.hear()
+            await worker.get()
+        worker.channel.post(Stop(1.0))
+        await worker.process.wait()
+    assert first.read_text().count("\n") == second.read_text().count("\n") == 1
