@@ -46,21 +46,22 @@ class Client:
         self.stream = stream
         self._inbox = b""
 
-    async def exchange(self, exchange: Exchange) -> tuple[int, bytes]:
-        """Status and body. Raises Reset or Truncated."""
+    async def exchange(self, exchange: Exchange, on_sent: Callable[[], None]) -> tuple[int, bytes]:
+        """Status and body. Raises Reset or Truncated. `on_sent`: after each piece of the request."""
         async with trio.open_nursery() as sending:
-            sending.start_soon(self._send, exchange)
+            sending.start_soon(self._send, exchange, on_sent)
             status, headers = await self._head()
             body = b"".join([part async for part in self._body(headers)])
             sending.cancel_scope.cancel()
         return status, body
 
-    async def _send(self, exchange: Exchange) -> None:
+    async def _send(self, exchange: Exchange, on_sent: Callable[[], None]) -> None:
         try:
             for number, piece in enumerate(exchange.request):
                 if number:
                     await trio.sleep(exchange.pause_s)
                 await self.stream.send_all(piece)
+                on_sent()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the reader knows better what has happened
 
@@ -131,10 +132,19 @@ class Verdict:
 
 
 async def outcome_of(client: Client, exchange: Exchange, *, late_s: float) -> Verdict:
-    """Run it; what became of it, and the detail that a reader needs. `late_s`: how late an answer may be."""
-    with trio.move_on_after(exchange.lasts_s + late_s):
+    """Run it; what became of it, and the detail that a reader needs.
+
+    `late_s`: how late an answer may be, counted from the last piece of the request that went out: a client that is too
+    busy to send in time is not lbproxy's fault.
+    """
+    limit_s = exchange.lasts_s + late_s
+    with trio.move_on_after(limit_s) as limit:
+
+        def on_sent() -> None:
+            limit.deadline = trio.current_time() + limit_s
+
         try:
-            status, body = await client.exchange(exchange)
+            status, body = await client.exchange(exchange, on_sent)
         except* Reset as group:
             verdict = Verdict(Outcome.RESET, str(group.exceptions[0]))
         except* Truncated as group:
@@ -142,7 +152,7 @@ async def outcome_of(client: Client, exchange: Exchange, *, late_s: float) -> Ve
         else:
             verdict = _judge(status, body, exchange)
         return verdict
-    return Verdict(Outcome.LATE, f"no whole answer after {exchange.lasts_s + late_s:.1f} s")
+    return Verdict(Outcome.LATE, f"no whole answer after {limit_s:.1f} s")
 
 
 def _judge(status: int, body: bytes, exchange: Exchange) -> Verdict:

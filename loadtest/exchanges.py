@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from classify import Exchange
 
-EVENTS, EVERY_S = 40, 0.1
+EVENTS, EVERY_S = (5, 100), 0.1
 LONG_BLOCKS, LONG_PAUSE_S = 30, 0.1
 LONG_S = LONG_BLOCKS * LONG_PAUSE_S
 
@@ -51,9 +51,10 @@ def slow() -> Exchange:
     return get(f"/slow?s={seconds}", b"slept\n".__eq__, lasts_s=seconds)
 
 
-def sse(last: int = 0) -> Exchange:
+def sse(last: int = 0, until: int = 0) -> Exchange:
     """A drain ends it behind a whole event: then it is taken up behind the `last` event that came, as EventSource does.
     Every id comes once and in order."""
+    until = until or random.randint(*EVENTS)
 
     def ids(body: bytes) -> list[int]:
         return [int(number) for number in re.findall(rb"id: (\d+)\ndata: .*\n\n", body)]
@@ -63,10 +64,10 @@ def sse(last: int = 0) -> Exchange:
 
     def rest(body: bytes) -> Exchange | None:
         come = last + len(ids(body))
-        return sse(come) if come < EVENTS else None
+        return sse(come, until) if come < until else None
 
-    head = f"GET /sse?n={EVENTS}&every={EVERY_S} HTTP/1.1\r\nHost: storm\r\nLast-Event-ID: {last}\r\n\r\n"
-    return Exchange([head.encode()], right, lasts_s=EVENTS * EVERY_S, rest=rest)
+    head = f"GET /sse?n={until}&every={EVERY_S} HTTP/1.1\r\nHost: storm\r\nLast-Event-ID: {last}\r\n\r\n"
+    return Exchange([head.encode()], right, lasts_s=until * EVERY_S, rest=rest)
 
 
 def long_download() -> Exchange:

@@ -69,9 +69,10 @@ def arguments(what: str, **defaults: Any) -> argparse.Namespace:
 
 
 @contextmanager
-def proxied(options: argparse.Namespace) -> Iterator[Serving]:
-    workers = options.workers if str(options.workers).isdigit() else '"auto"'
-    text = CONFIG.format(workers=workers, backends=options.backends, surge=options.surge)
+def proxied(options: argparse.Namespace, config: str = CONFIG) -> Iterator[Serving]:
+    """`config`: with {workers}, {backends} and {surge}."""
+    workers, surge = (value if str(value).isdigit() else f'"{value}"' for value in (options.workers, options.surge))
+    text = config.format(workers=workers, backends=options.backends, surge=surge)
     folder = Path(tempfile.mkdtemp(prefix="lbproxy-load-"))
     try:
         with serving(text, folder) as lb:

@@ -11,6 +11,7 @@ import zlib
 from dataclasses import dataclass
 
 import trio
+
 from classify import Outcome, Reset, Truncated, Verdict
 from frames import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Frame, accept_of, frame, pushed, whole_frames
 
@@ -35,8 +36,9 @@ class End:
 class WebSocket:
     """The client's side of one connection."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, late_s: float) -> None:
         self.stream = stream
+        self.late_s = late_s  # how long the other side may be silent when something is due
         self.messages = 0
         self.last: bytes | None = None  # what the origin says when it is told to close: how much it had said
         self.code: int | None = None
@@ -45,7 +47,7 @@ class WebSocket:
         self._mask = os.urandom(4)
 
     async def open(self, target: str) -> Verdict | None:
-        """None: it is open. Raises Reset, Truncated and Wrong."""
+        """None: it is open. Raises Reset, Truncated, Wrong and trio.TooSlowError, as all of these."""
         key = base64.b64encode(os.urandom(16))
         fields = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
         await self._send(f"GET {target} HTTP/1.1\r\nHost: storm\r\n".encode() + fields + key + b"\r\n\r\n")
@@ -72,7 +74,7 @@ class WebSocket:
         await self._send(frame(CONTINUATION, b"", mask) + frame(FIN | CONTINUATION, payload[half:], mask))
 
     async def hear(self) -> None:
-        """Take the next frames, and look at each. Raises Reset, Truncated and Wrong."""
+        """Take the next frames, and look at each."""
         frames, self._inbox = whole_frames(self._inbox)
         if not frames:
             if not await self._more():
@@ -111,11 +113,10 @@ class WebSocket:
             pass
         if self._inbox:
             raise Wrong(f"behind the Close: {self._inbox[:40]!r}")
-        # A goodbye that begins with us may leave an echo unsaid; the origin tells how many it did say.
-        if self.last is not None and self.last != b"last %d" % self.messages:
-            raise Wrong(f"{self.messages} messages came, and the origin's last words are {self.last!r}")
         if self.last is None:
-            raise Wrong("the origin's last words did not come")
+            raise Truncated("before the origin's last words")
+        if self.last != b"last %d" % self.messages:
+            raise Wrong(f"{self.messages} messages came, and the origin's last words are {self.last!r}")
         return End(self.code, self.messages)
 
     async def _send(self, data: bytes) -> None:
@@ -126,7 +127,8 @@ class WebSocket:
 
     async def _more(self) -> bool:
         try:
-            data = await self.stream.receive_some(RECEIVE_BYTES)
+            with trio.fail_after(self.late_s):
+                data = await self.stream.receive_some(RECEIVE_BYTES)
         except trio.BrokenResourceError:
             data = b""
         self._inbox += data
@@ -174,22 +176,21 @@ async def websocket(port: int, *, push: bool, stop: trio.Event, late_s: float) -
     except OSError:
         return Verdict(Outcome.REFUSED), None
     async with stream:
-        socket = WebSocket(stream)
+        socket = WebSocket(stream, late_s)
         try:
-            with trio.fail_after(late_s):
-                refused = await socket.open(f"/ws?push={PUSH_EVERY_S}" if push else "/ws")
+            refused = await socket.open(f"/ws?push={PUSH_EVERY_S}" if push else "/ws")
             if refused is not None:
                 return refused, None
             end = await (listening if push else talking)(socket, stop)
         except trio.TooSlowError:
-            return Verdict(Outcome.LATE, f"no handshake within {late_s:g} s"), None
+            return Verdict(Outcome.LATE, f"nothing for {late_s:g} s, after {socket.messages} messages"), None
         except Reset as exc:
             return Verdict(Outcome.RESET, f"{exc}, after {socket.messages} messages"), None
         except Truncated as exc:
             return Verdict(Outcome.TRUNCATED, f"{exc}, after {socket.messages} messages"), None
         except Wrong as exc:
             return Verdict(Outcome.WRONG, str(exc)), None
-    if end.code != (NORMAL if stop.is_set() else GOING_AWAY) and end.code != GOING_AWAY:
+    if end.code != GOING_AWAY and not (end.code == NORMAL and stop.is_set()):
         return Verdict(Outcome.WRONG, f"closed with {end.code}"), None
     return Verdict(Outcome.OK), end
 
@@ -226,7 +227,9 @@ async def tcp_session(port: int, *, lasts_s: float, late_s: float) -> Verdict:
                     while data := await stream.receive_some(RECEIVE_BYTES):
                         inbox += data
                         if not begun:
-                            _, found, inbox = inbox.partition(b"\r\n\r\n") if b"\r\n\r\n" in inbox else (b"", b"", inbox)
+                            _, found, inbox = (
+                                inbox.partition(b"\r\n\r\n") if b"\r\n\r\n" in inbox else (b"", b"", inbox)
+                            )
                             begun = bool(found)
                         if begun:
                             got, crc_got, inbox = got + len(inbox), zlib.crc32(inbox, crc_got), b""

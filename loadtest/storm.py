@@ -1,131 +1,103 @@
 """Everything at once through lbproxy, every outcome classified.
 
-Phase 1: reloads. Nothing may be lost. Phase 2: kill -9 of backends and workers, with reloads in between. What was on
-the victim may be lost within a second of its death; nothing else, and nothing later.
+Phase 1: reloads. Nothing may be lost: every WebSocket that was on a drained backend sees whole frames, the backend's
+last words and exactly one 1001, nobody is closed twice by one reload, long transfers and TCP sessions end as they
+should. Phase 2: kill -9 of backends and workers, with reloads in between. What was on the victim may be lost within a
+second of its death; nothing else, and nothing later.
 
-python loadtest/storm.py --reloads 20 --kills 20 --clients 8
+python loadtest/storm.py --reloads 20 --kills 20 --clients 8 --websockets 200
 """
 
-import contextlib
-import os
 import random
-import re
-import signal
-import zlib
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
 
 import rig
 from classify import Client, Exchange, Outcome, Verdict, connect, outcome_of
+from exchanges import KINDS, Kind
+from sessions import GOING_AWAY, End, tcp_session, websocket
+from trouble import Kills, Reloads
+
+CONFIG = """
+[proxy]
+workers = {workers}
+
+[[listener]]
+address = "127.0.0.1:$port"
+
+[[listener]]
+name = "tcp"
+address = "127.0.0.1:$port2"
+mode = "tcp"
+pool = "web"
+
+[pool.web]
+command = "$origin --port {{port}}"
+size = {backends}
+
+[pool.web.health]
+path = "/healthz"
+
+[pool.web.reload]
+max_surge = {surge}
+min_ready = "200ms"
+
+[pool.web.drain]     # slow answers end within the grace of a request, long transfers do not, but they keep moving
+request = "2s"
+transfer = "60s"
+stream = "2s"
+websocket = "1s"
+goodbye = "3s"
+tcp = "10s"
+
+[log]
+access = "off"
+"""
 
 # What may happen to the exchanges that a killed process had in hand.
 BY_A_KILL = {Outcome.RESET, Outcome.TRUNCATED, Outcome.SERVER_ERROR}
 AFTER_A_KILL_S = 1.0
 MOST_SHOWN = 20
-
-
-def get(target: str, right: Callable[[bytes], bool], *, lasts_s: float = 0.0) -> Exchange:
-    return Exchange([f"GET {target} HTTP/1.1\r\nHost: storm\r\n\r\n".encode()], right, lasts_s)
-
-
-def small() -> Exchange:
-    return get("/", b"Hello world\n".__eq__)
-
-
-def medium() -> Exchange:
-    return get("/64k", lambda body: len(body) == 65536)
-
-
-def chunked() -> Exchange:
-    return get("/chunked?n=30&bytes=700", (b"c" * 21_000).__eq__)
-
-
-def post() -> Exchange:
-    body = random.randbytes(random.randrange(1, 50_000))
-    head = b"POST /sum HTTP/1.1\r\nHost: storm\r\nContent-Length: %d\r\n\r\n" % len(body)
-    return Exchange([head + body], _sum_of(body))
-
-
-def chunked_upload() -> Exchange:
-    parts = [random.randbytes(random.randrange(1, 9_000)) for _ in range(10)]
-    pieces = [b"POST /sum HTTP/1.1\r\nHost: storm\r\nTransfer-Encoding: chunked\r\n\r\n"]
-    pieces += [b"%x\r\n%b\r\n" % (len(part), part) for part in parts]
-    return Exchange([*pieces, b"0\r\n\r\n"], _sum_of(b"".join(parts)), lasts_s=0.5, pause_s=0.05)
-
-
-def _sum_of(body: bytes) -> Callable[[bytes], bool]:
-    return (b"%d %08x\n" % (len(body), zlib.crc32(body))).__eq__
-
-
-def slow() -> Exchange:
-    seconds = random.choice((0.2, 0.5, 1.0, 2.0))
-    return get(f"/slow?s={seconds}", b"slept\n".__eq__, lasts_s=seconds)
-
-
-EVENTS = 10
-
-
-def sse(last: int = 0) -> Exchange:
-    """Shorter than the grace of a stream. A drain may still end it behind a whole event, to spread the goodbyes: then
-    it is taken up behind the `last` event that came, as EventSource does. Every id comes once and in order."""
-
-    def ids(body: bytes) -> list[int]:
-        return [int(number) for number in re.findall(rb"id: (\d+)\ndata: .*\n\n", body)]
-
-    def right(body: bytes) -> bool:
-        return body.count(b"\n\n") == len(ids(body)) and ids(body) == [*range(last + 1, last + 1 + len(ids(body)))]
-
-    def rest(body: bytes) -> Exchange | None:
-        come = last + len(ids(body))
-        return sse(come) if come < EVENTS else None
-
-    head = f"GET /sse?n={EVENTS}&every=0.1 HTTP/1.1\r\nHost: storm\r\nLast-Event-ID: {last}\r\n\r\n"
-    return Exchange([head.encode()], right, lasts_s=1.0, rest=rest)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    name: str
-    make: Callable[[], Exchange]
-    fresh: bool = False  # a connection for each request
-    rest_s: float = 0.02
-
-
-KINDS = (
-    Kind("keep-alive GET", small),
-    Kind("fresh GET", small, fresh=True),
-    Kind("64 KiB GET", medium),
-    Kind("chunked GET", chunked, fresh=True),
-    Kind("POST", post),
-    Kind("fresh POST", post, fresh=True),
-    Kind("chunked upload", chunked_upload),
-    Kind("slow answer", slow),
-    Kind("SSE", sse, fresh=True),
-)
+PUSHED, ECHOED, TCP = "WebSocket, pushed to", "WebSocket, echo", "TCP session"
 
 
 @dataclass(slots=True)
 class Storm:
-    port: int
+    """All clients, and their books."""
+
+    ports: dict[str, int]
     late_s: float
+    reload_number: Callable[[], int]
     stop: trio.Event = field(default_factory=trio.Event)
-    outcomes: dict[str, Counter[Outcome]] = field(default_factory=lambda: {kind.name: Counter() for kind in KINDS})
+    outcomes: dict[str, Counter[Outcome]] = field(default_factory=dict)
     bad: list[tuple[float, str, Outcome, str]] = field(default_factory=list)  # when it ended, kind, outcome, detail
     resumed: int = 0  # streams that were told goodbye, and taken up again
+    messages: int = 0
+    going_away: Counter[tuple[str, int]] = field(default_factory=Counter)  # 1001s by client and reload
 
-    async def client(self, kind: Kind) -> None:
+    def start(self, nursery: trio.Nursery, *, clients: int, websockets: int) -> None:
+        for kind in KINDS:
+            for _ in range(clients):
+                nursery.start_soon(self._exchanges, kind)
+        for number in range(clients):
+            nursery.start_soon(self._again, f"{TCP} {number}", TCP, self._tcp_session)
+        for number in range(websockets):
+            name = ECHOED if number % 2 else PUSHED
+            nursery.start_soon(self._again, f"{name} {number}", name, self._websocket)
+
+    async def _exchanges(self, kind: Kind) -> None:
         """Requests of one kind, one after the other, until the storm is over."""
         client: Client | None = None
         exchange: Exchange | None = None
         while exchange is not None or not self.stop.is_set():
             if client is None:
-                client = await connect(self.port)
+                client = await connect(self.ports["port"])
             if client is None:
-                self._note(kind, Verdict(Outcome.REFUSED))
+                self._note(kind.name, Verdict(Outcome.REFUSED))
                 await trio.sleep(0.1)
                 continue
             verdict = await outcome_of(client, exchange or kind.make(), late_s=self.late_s)
@@ -133,7 +105,7 @@ class Storm:
             if exchange is not None:
                 self.resumed += 1
             else:
-                self._note(kind, verdict)
+                self._note(kind.name, verdict)
             if kind.fresh or verdict.outcome not in (Outcome.OK, Outcome.SERVER_ERROR):
                 await trio.aclose_forcefully(client.stream)
                 client = None
@@ -141,87 +113,100 @@ class Storm:
         if client is not None:
             await trio.aclose_forcefully(client.stream)
 
-    def _note(self, kind: Kind, verdict: Verdict) -> None:
-        self.outcomes[kind.name][verdict.outcome] += 1
+    async def _again(self, name: str, kind: str, play: Callable[[str, str], Awaitable[Verdict]]) -> None:
+        """Sessions of one client, one after the other: whoever is told goodbye comes back at once."""
+        await trio.sleep(random.random())  # not all at once in the beginning
+        while not self.stop.is_set():
+            verdict = await play(name, kind)
+            self._note(kind, verdict)
+            if verdict.outcome is not Outcome.OK:
+                await trio.sleep(0.1)
+
+    async def _tcp_session(self, name: str, kind: str) -> Verdict:
+        return await tcp_session(self.ports["port2"], lasts_s=random.uniform(0.2, 3), late_s=self.late_s)
+
+    async def _websocket(self, name: str, kind: str) -> Verdict:
+        verdict, end = await websocket(self.ports["port"], push=kind == PUSHED, stop=self.stop, late_s=self.late_s)
+        if end is not None:
+            self._closed(name, end)
+        return verdict
+
+    def _closed(self, name: str, end: End) -> None:
+        self.messages += end.messages
+        if end.code == GOING_AWAY:
+            self.going_away[name, self.reload_number()] += 1
+
+    def _note(self, kind: str, verdict: Verdict) -> None:
+        self.outcomes.setdefault(kind, Counter())[verdict.outcome] += 1
         if verdict.outcome is not Outcome.OK:
-            self.bad.append((trio.current_time(), kind.name, verdict.outcome, verdict.detail))
+            self.bad.append((trio.current_time(), kind, verdict.outcome, verdict.detail))
+
+    def tell(self, report: rig.Report) -> None:
+        for name in sorted(self.outcomes):
+            told = ", ".join(f"{outcome} {count}" for outcome, count in self.outcomes[name].most_common())
+            report.line(name, told)
+        report.line("streams resumed", self.resumed)
+        report.line("WebSocket messages", f"{self.messages}, and {self.going_away.total()} times 1001")
+
+    def twice(self) -> list[str]:
+        """Who was closed more than once by one reload."""
+        return [f"{name} in reload {number}" for (name, number), count in self.going_away.items() if count > 1]
 
 
-async def reloads(lb: rig.Serving, count: int, report: rig.Report, *, results: tuple[str, ...] = ("ok",)) -> None:
-    took = []
-    for number in range(1, count + 1):
-        done = await rig.reload(lb)
-        took.append(done.took_s)
-        kept = done.verdict.get("result") in results and (results != ("ok",) or done.ok)
-        report.promise(kept, f"reload {number}: {done.exit_code}: {done.text[-600:]}")
-        await trio.sleep(0.2)
-    if took:
-        report.line("reloads", f"{count}, {min(took):.1f} to {max(took):.1f} s each")
-
-
-async def kills(lb: rig.Serving, count: int) -> list[float]:
-    """kill -9 of a backend or a worker, one every two seconds or so. Returns when."""
-    when = []
-    for number in range(count):
-        status = await trio.to_thread.run_sync(lb.status)
-        backends = [one["pid"] for one in status["pools"]["web"]["backends"] if one["state"] == "ready"]
-        workers = [one["pid"] for one in status["workers"]]
-        victims = workers if number % 2 else backends
-        if victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(random.choice(victims), signal.SIGKILL)
-                when.append(trio.current_time())
-        await trio.sleep(random.uniform(1.5, 2.5))
-    return when
-
-
-async def phase(
-    lb: rig.Serving, options: Namespace, report: rig.Report, *, kill: int, reload: int
-) -> tuple[Storm, list[float]]:
-    storm, killed = Storm(lb.port, options.late), []
+async def phase(lb: rig.Serving, options: Namespace, reloads: Reloads, count: int, kills: Kills | None) -> Storm:
+    """`count` reloads, with or without kills in between, under the whole load."""
+    storm = Storm(lb.ports, options.late, lambda: reloads.number)
     async with trio.open_nursery() as clients:
-        for kind in KINDS:
-            for _ in range(options.clients):
-                clients.start_soon(storm.client, kind)
-        await trio.sleep(1)
+        storm.start(clients, clients=options.clients, websockets=options.websockets)
+        await trio.sleep(2)
         async with trio.open_nursery() as trouble:
-            # A backend that dies while it is new makes its reload roll back: that is what a reload is for.
-            allowed = ("ok", "rolled_back") if kill else ("ok",)
-            trouble.start_soon(lambda: reloads(lb, reload, report, results=allowed))
-            killed = await kills(lb, kill)
+            trouble.start_soon(reloads.run, count)
+            if kills is not None:
+                await kills.run(options.kills)
         await trio.sleep(1)
         storm.stop.set()
-    return storm, killed
+    return storm
 
 
-def tell(storm: Storm, report: rig.Report) -> None:
-    for name, counter in storm.outcomes.items():
-        report.line(name, ", ".join(f"{outcome} {count}" for outcome, count in counter.most_common()) or "nothing")
-    report.line("streams resumed", storm.resumed)
+async def under_reloads(lb: rig.Serving, options: Namespace, report: rig.Report) -> None:
+    reloads = Reloads(lb, report)
+    storm = await phase(lb, options, reloads, options.reloads, None)
+    reloads.tell()
+    storm.tell(report)
+    for _, name, outcome, detail in storm.bad[:MOST_SHOWN]:
+        report.promise(False, f"phase 1: {name}: {outcome} {detail}")
+    for name in storm.twice()[:MOST_SHOWN]:
+        report.promise(False, f"phase 1: closed twice: {name}")
+    heard = storm.going_away.total()
+    report.promise(heard == reloads.closed, f"phase 1: {heard} times 1001 heard, and {reloads.closed} said")
+
+
+async def under_kills(lb: rig.Serving, options: Namespace, report: rig.Report) -> None:
+    # A backend that dies while it is new makes its reload roll back: that is what a reload is for.
+    reloads, kills = Reloads(lb, report, results=("ok", "rolled_back")), Kills(lb)
+    storm = await phase(lb, options, reloads, options.kills // 4, kills)
+    report.line("kills", len(kills.when))
+    reloads.tell()
+    storm.tell(report)
+    unexplained = [
+        (name, outcome, f"{detail}, {kills.since(ended):.2f} s after a kill")
+        for ended, name, outcome, detail in storm.bad
+        if outcome not in BY_A_KILL or kills.since(ended) > AFTER_A_KILL_S
+    ]
+    report.line("lost, explained by a kill", len(storm.bad) - len(unexplained))
+    for name, outcome, detail in unexplained[:MOST_SHOWN]:
+        report.promise(False, f"phase 2: {name}: {outcome} {detail}")
+    lb.wait_ready(40)
 
 
 async def main() -> None:
-    options = rig.arguments(__doc__, reloads=20, kills=20, clients=8, late=5.0)
+    options = rig.arguments(__doc__, reloads=20, kills=20, clients=8, websockets=200, late=5.0, surge="100%")
     report = rig.Report("storm")
-    with rig.proxied(options) as lb:
+    with rig.proxied(options, CONFIG) as lb:
         if options.reloads:
-            storm, _ = await phase(lb, options, report, kill=0, reload=options.reloads)
-            tell(storm, report)
-            for _, name, outcome, detail in storm.bad[:MOST_SHOWN]:
-                report.promise(False, f"phase 1: {name}: {outcome} {detail}")
+            await under_reloads(lb, options, report)
         if options.kills:
-            storm, killed = await phase(lb, options, report, kill=options.kills, reload=options.kills // 4)
-            report.line("kills", len(killed))
-            tell(storm, report)
-            unexplained = [
-                (name, outcome, detail)
-                for ended, name, outcome, detail in storm.bad
-                if outcome not in BY_A_KILL or not any(0 <= ended - at <= AFTER_A_KILL_S for at in killed)
-            ]
-            report.line("lost, explained by a kill", len(storm.bad) - len(unexplained))
-            for name, outcome, detail in unexplained[:MOST_SHOWN]:
-                report.promise(False, f"phase 2: {name}: {outcome} {detail}")
-            lb.wait_ready(10)
+            await under_kills(lb, options, report)
     report.end()
 
 

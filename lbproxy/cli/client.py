@@ -6,6 +6,7 @@ Knows the transport and how it fails, as exit codes and words. Knows nothing of 
 import http.client
 import json
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,15 +27,17 @@ class ConnectionBroke(Exception):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__("lbproxy", timeout=timeout_s)
+    def __init__(self, path: str) -> None:
+        super().__init__("lbproxy")
         self._path = path
 
     def connect(self) -> None:
         sock = socket.socket(socket.AF_UNIX)
         try:
-            sock.settimeout(self.timeout)
+            # Python's timeout makes a full queue an error at once; the kernel's waits for a place in it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(ANSWER_TIMEOUT_S), 0))
             sock.connect(self._path)
+            sock.settimeout(ANSWER_TIMEOUT_S)
         except BaseException:
             sock.close()
             raise
@@ -60,11 +63,13 @@ class ControlClient:
     def _ask(
         self, method: str, target: str, values: dict[str, Any] | None
     ) -> tuple[http.client.HTTPResponse, socket.socket]:
-        connection = _UnixConnection(self.path, ANSWER_TIMEOUT_S)
+        connection = _UnixConnection(self.path)
         try:
             connection.connect()
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise Fail(NOT_RUNNING, f"lbproxy: not running: nobody answers at {self.path}") from None
+        except BlockingIOError:
+            raise self._broke(TimeoutError()) from None
         except OSError as exc:
             raise Fail(FAILED, f"lbproxy: cannot use the control socket {self.path}: {_reason(exc)}") from None
         sock: socket.socket = connection.sock  # http.client forgets it with the head of an answer that closes

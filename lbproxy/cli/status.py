@@ -37,7 +37,14 @@ def status(options: Options, pool: str | None, as_json: bool, watch: bool) -> in
         print(json.dumps(answer))
     elif not options.quiet:
         print("\n".join(_lines(answer, options)))
-    return DEGRADED if any(is_degraded(one) for one in answer["pools"].values()) else 0
+    return DEGRADED if workers_missing(answer) or any(is_degraded(one) for one in answer["pools"].values()) else 0
+
+
+def workers_missing(answer: dict[str, Any]) -> int:
+    """How many of the workers that there should be serve nobody."""
+    serving = sum(worker["state"] == "serving" for worker in answer["workers"])
+    missing: int = max(0, answer.get("workers_wanted", 0) - serving)
+    return missing
 
 
 def is_degraded(pool: dict[str, Any]) -> bool:
@@ -56,6 +63,8 @@ def _lines(answer: dict[str, Any], options: Options) -> list[str]:
         f"worker {worker['id']}  pid {worker['pid']}  {worker['state']}  {worker['connections']} connections"
         for worker in answer["workers"]
     ]
+    if missing := workers_missing(answer):
+        lines.append(options.colored(f"degraded: {missing} of {answer['workers_wanted']} workers do not serve", "red"))
     for name, pool in answer["pools"].items():
         lines += ["", *_pool_lines(name, pool, options)]
     return lines
@@ -88,11 +97,14 @@ def _row(backend: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _in_flight(backend: dict[str, Any]) -> str:
-    """`3`, and which kinds when they are not all requests."""
+    """`3`, and which kinds when they are not all requests; for a draining backend, how long that may still take."""
     kinds = {kind: number for kind, number in (backend.get("leases") or {}).items() if number}
-    if set(kinds) <= {"request"}:
-        return str(backend["in_flight"])
-    return f"{backend['in_flight']} ({', '.join(f'{number} {kind}' for kind, number in kinds.items())})"
+    text = str(backend["in_flight"])
+    if not set(kinds) <= {"request"}:
+        text += f" ({', '.join(f'{number} {kind}' for kind, number in kinds.items())})"
+    if kinds and backend.get("drain_left_s") is not None:
+        text += f", {up(backend['drain_left_s'])} at most"
+    return text
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

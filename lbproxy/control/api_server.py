@@ -1,7 +1,8 @@
 """HTTP/1.1 on the control socket: connections, limits and answers. What is answered is api.py's business.
 
-A connection carries one request and one answer. Everything is bounded: connections, head, body, time. Whoever is not
-root or our own user is refused, although the socket's mode keeps them out already.
+A connection carries one request and one answer. Everything is bounded: connections, head, body, time. When there is no
+room, the one who has been silent longest goes: `status` and `stop` must get through. Whoever is not root or our own
+user is refused, although the socket's mode keeps them out already.
 """
 
 import json
@@ -71,10 +72,14 @@ class ApiServer:
         self._answer = answer
         self._emit = emit
         self._room = trio.CapacityLimiter(MAX_CONNECTIONS)
+        self._silent: dict[object, trio.CancelScope] = {}  # those that have not asked yet, the oldest first
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             while True:
+                await trio.lowlevel.wait_readable(self._sock.fileno())
+                if not self._room.available_tokens and self._silent:
+                    next(iter(self._silent.values())).cancel()
                 # Who finds no room waits in the socket's own queue.
                 await self._room.acquire_on_behalf_of(token := object())
                 try:
@@ -91,7 +96,7 @@ class ApiServer:
     async def _serve(self, connection: trio.socket.SocketType, token: object) -> None:
         try:
             with connection:
-                await self._converse(connection)
+                await self._converse(connection, token)
         except* _GONE:
             pass
         except* Exception as group:  # a mistake of ours, which must not end control
@@ -99,15 +104,19 @@ class ApiServer:
         finally:
             self._room.release_on_behalf_of(token)
 
-    async def _converse(self, connection: trio.socket.SocketType) -> None:
+    async def _converse(self, connection: trio.socket.SocketType, token: object) -> None:
         stream = trio.SocketStream(connection)
         try:
             _, uid = peer(connection)
             if uid not in (0, os.geteuid()):
                 raise Declined(403, f"user {uid} may not control this lbproxy")
-            with trio.fail_after(REQUEST_TIMEOUT_S):
-                question = await read_question(stream)
-            if question is None:
+            with trio.fail_after(REQUEST_TIMEOUT_S), trio.CancelScope() as scope:
+                self._silent[token] = scope
+                try:
+                    question = await read_question(stream)
+                finally:
+                    del self._silent[token]
+            if scope.cancelled_caught or question is None:
                 return
             answer = await self._ask(question)
         except Declined as exc:

@@ -98,6 +98,7 @@ class Control:
             parts.sockets,
             log=replace(settings.log, format=parts.log.format),
             on_unreachable=self._on_unreachable,
+            mark=self._services.guard.new_mark(),
         )
         ground = Ground(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
         self._fleet = Fleet(ground, Frame.of(settings, parts.listeners))

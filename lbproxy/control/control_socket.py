@@ -13,7 +13,7 @@ from typing import Protocol
 
 from lbproxy.errors import LbproxyError
 
-BACKLOG = 64
+BACKLOG = 1024
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 

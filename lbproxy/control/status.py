@@ -9,6 +9,8 @@ from lbproxy.control.plan import Site
 from lbproxy.control.pool import Member, Pool
 from lbproxy.control.workers import WorkerStatus
 from lbproxy.link.grid import Counter, Grid
+from lbproxy.model import LeaseKind, State
+from lbproxy.policy.goodbye import longest_s
 from lbproxy.telemetry.text import iso_time
 
 
@@ -21,8 +23,9 @@ def document(site: Site, grid: Grid, workers: list[WorkerStatus], started: float
         "pid": os.getpid(),
         "uptime_s": round(trio.current_time() - started, 3),
         "config": {"path": settings.path, "loaded_at": iso_time(site.loaded_at)},
-        "degraded": any(pool.is_degraded for pool in site.fleet.pools.values()),
+        "degraded": any(pool.is_degraded for pool in site.fleet.pools.values()) or not _all_serve(site, workers),
         "workers": [_worker(worker) for worker in workers],
+        "workers_wanted": site.worker_count,
         "listeners": [
             {
                 "name": view.settings.name,
@@ -35,6 +38,10 @@ def document(site: Site, grid: Grid, workers: list[WorkerStatus], started: float
         ],
         "pools": {name: _pool(pool, grid) for name, pool in site.fleet.pools.items()},
     }
+
+
+def _all_serve(site: Site, workers: list[WorkerStatus]) -> bool:
+    return sum(worker.state == "serving" for worker in workers) >= site.worker_count
 
 
 def is_ready(site: Site) -> bool:
@@ -68,7 +75,7 @@ def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
     backend = member.backend
     leases = pool.leases(member)
     started_at = member.started_at if backend.pid is not None else None
-    return {
+    document: dict[str, Any] = {
         "id": backend.id.name,
         "generation": backend.id.generation,
         "state": str(backend.state),
@@ -80,3 +87,8 @@ def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
         "leases": leases,
         "requests_total": grid.sum(member.cell, Counter.REQUESTS),
     }
+    if backend.state is State.DRAINING:
+        kinds = [LeaseKind(kind) for kind, number in leases.items() if number]
+        left_s = longest_s(pool.settings.drain, kinds) - (trio.current_time() - backend.since)
+        document["drain_left_s"] = round(max(left_s, 0.0), 3)  # at most; sooner when its clients are done
+    return document

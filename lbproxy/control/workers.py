@@ -5,6 +5,7 @@ reason, the task starts the next one in the same row of the grid, with the same 
 served on.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from lbproxy.link.messages import (
 )
 from lbproxy.model import BackendId, RoutingTable
 from lbproxy.settings import LogSettings
+from lbproxy.supervise.session import MARK
 from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerHung, WorkerStarted
 
 # -P: a trio.py in the operator's directory is not the trio meant here. The descriptor of the link is added to it.
@@ -39,7 +41,8 @@ COMMAND = (sys.executable, "-P", "-m", "lbproxy.worker")
 HUNG_AFTER_S = 5.0  # without acknowledging a table, or answering a question
 START_S = 20.0  # the same for one that has just been started: it loads its modules first
 HEARTBEAT_S = 1.0
-RESPAWN_PAUSE_S = 0.5  # only after a worker that died within its first second
+RESPAWN_PAUSE_S = 0.5  # after a worker that died within its first second or never served; then twice as long, up to:
+RESPAWN_PAUSE_MAX_S = 2.0
 LAST_WORDS_S = 1.0  # between the end of its link and the end of its process
 STOP_SLACK_S = 1.0
 STATS_WAIT_S = 1.0
@@ -83,6 +86,7 @@ class Workers:
         log: LogSettings,
         on_unreachable: Callable[[BackendId, str], None],
         command: Sequence[str] = COMMAND,
+        mark: str = "",
     ) -> None:
         self._emit = emit
         self._grid = grid
@@ -90,6 +94,7 @@ class Workers:
         self._log = log
         self._on_unreachable = on_unreachable
         self._command = command
+        self._env = {**os.environ, MARK: mark}  # a hung one would not notice that control is gone: the guard ends it
         self._live: dict[int, _Worker] = {}
         self._wanted = 0
         self._table: RoutingTable | None = None
@@ -197,26 +202,33 @@ class Workers:
     # One worker's life
 
     async def _keep(self, worker_id: int) -> None:
+        pause_s = RESPAWN_PAUSE_S
         try:
             while not self._stopping and worker_id <= self._wanted:
                 started = trio.current_time()
+                served = False
                 try:
-                    await self._run_one(worker_id)
+                    served = await self._run_one(worker_id)
                 except OSError as exc:  # out of processes, descriptors or memory: the next try may do better
                     self._emit(Notice(f"worker {worker_id} cannot be started: {exc.strerror or exc}"))
-                if trio.current_time() - started < 1.0 and not self._stopping:
-                    await trio.sleep(RESPAWN_PAUSE_S)
+                if served and trio.current_time() - started >= 1.0:
+                    pause_s = RESPAWN_PAUSE_S
+                elif not self._stopping:
+                    await trio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, RESPAWN_PAUSE_MAX_S)
         finally:
             self._rows.discard(worker_id)
             self._notify()
 
-    async def _run_one(self, worker_id: int) -> None:
+    async def _run_one(self, worker_id: int) -> bool:
+        """One process, from start to end. Returns whether it has ever served."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             process = await trio.lowlevel.open_process(
                 [*self._command, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                env=self._env,
                 start_new_session=True,
             )
         except BaseException:
@@ -252,6 +264,7 @@ class Workers:
             self._notify()
         if not self._stopping and worker.state != "stopping":
             self._emit(WorkerExited(worker_id, process.pid, _how(process.returncode)))
+        return bool(worker.applied)
 
     def _send_table(self, worker: _Worker) -> None:
         if self._table is not None:

@@ -3,9 +3,11 @@
 Plain functions over clock readings. Knows neither frames nor leases.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from enum import IntEnum
 
+from lbproxy.model import LeaseKind
 from lbproxy.settings import DrainSettings
 
 
@@ -38,6 +40,18 @@ def cut_at(window_ends: float, goodbye_s: float, closed_at: float | None = None)
     """When the connection is cut whatever it does. `closed_at`: when our Close went to the client, who may answer."""
     end = window_ends + goodbye_s
     return end if closed_at is None else max(end, closed_at + goodbye_s)
+
+
+def longest_s(drain: DrainSettings, kinds: Iterable[LeaseKind]) -> float:
+    """How long, from its start, a drain may take that leases of these kinds wait in; 0 without any."""
+    graces_s = {
+        LeaseKind.REQUEST: drain.request_s,
+        LeaseKind.TRANSFER: max(drain.transfer_s, drain.request_s),
+        LeaseKind.STREAM: drain.stream_s,
+        LeaseKind.WEBSOCKET: drain.websocket_s + drain.goodbye_s,
+        LeaseKind.TCP: drain.tcp_s,
+    }
+    return max((graces_s[kind] for kind in kinds), default=0.0)
 
 
 def within(drain: DrainSettings, grace_s: float) -> DrainSettings:

@@ -1,6 +1,8 @@
 """The guard: a process that ends all backends when control is gone, even by kill -9.
 
-Reads "+123" and "-123" from standard input, a line for each process group (and session) to remember or to forget.
+Reads "+123" and "-123" from standard input, a line for each process group (and session) to remember or to forget, and
+"=abc", control's mark: who carries it is to be ended too, be it a daemon, a hung worker, or a backend that control had
+no time to tell of.
 At end of file: TERM to all, KILL to what is left after 2 seconds, exit. Knows nothing else; imports almost nothing.
 (A parent-death signal is no answer: it follows the thread that spawned, setuid clears it, it misses grandchildren.)
 """
@@ -11,47 +13,56 @@ import select
 import signal
 import time
 
-from lbproxy.supervise.session import members
+from lbproxy.supervise.session import marked, members
 
 GRACE_S = 2.0
+EXEC_S = 0.05  # a child of control carries its mark when it has executed its program
 
 
 def main() -> None:
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)
     groups: set[int] = set()
+    mark = ""
     with open(0, "rb", buffering=0, closefd=False) as orders:
         rest = b""
         while data := orders.read(65536):
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                group = int(line[1:])
-                (groups.add if line.startswith(b"+") else groups.discard)(group)
-    if groups:
-        end(groups)
+                match line[:1]:
+                    case b"+":
+                        groups.add(int(line[1:]))
+                    case b"-":
+                        groups.discard(int(line[1:]))
+                    case b"=":
+                        mark = line[1:].decode() + "."
+    end(groups, mark)
 
 
-def end(groups: set[int]) -> None:
-    send(groups, signal.SIGTERM)
-    wait_gone(members(groups), GRACE_S)
+def end(groups: set[int], mark: str) -> None:
+    wait_gone(send(groups, mark, signal.SIGTERM), GRACE_S)
+    select.select([], [], [], EXEC_S)
     # Once more while somebody is left: what is born between the look and the KILL is found by the next look.
     for _ in range(50):
-        left = members(groups)
+        left = send(groups, mark, signal.SIGKILL)
         if not left:
             return
-        send(groups, signal.SIGKILL)
         wait_gone(left, 0.2)
 
 
-def send(groups: set[int], number: int) -> None:
+def send(groups: set[int], mark: str, number: int) -> list[int]:
+    """Returns the pids of all that were there."""
     for group in groups:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
             os.killpg(group, signal.SIGCONT)  # a stopped process would not see TERM
-    for pid in members(groups):
+    found = {*members(groups), *marked(mark)} - {os.getpid()}
+    for pid in found:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getpgid(pid) not in groups:  # twice TERM means "now" to many
                 os.kill(pid, number)
+                os.kill(pid, signal.SIGCONT)
+    return sorted(found)
 
 
 def wait_gone(pids: list[int], limit_s: float) -> None:

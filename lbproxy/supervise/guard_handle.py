@@ -3,7 +3,9 @@
 Knows neither backends nor what the guard does at the end of file (guard.py).
 """
 
+import itertools
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,11 +29,17 @@ class Guard:
         self._children = children
         self._emit = emit
         self._groups: set[int] = set()
+        self._mark = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
         self._pipe: int | None = None
         self._unsent = bytearray()
         self._more = trio.Event()
         self._listening = trio.Event()
         self.pid: int | None = None
+
+    def new_mark(self) -> str:
+        """For the environment of one process (session.MARK): the guard ends what carries it, told of or not."""
+        return f"{self._mark}.{next(self._numbers)}"
 
     def add(self, pgid: int) -> None:
         """Never blocks."""
@@ -102,7 +110,7 @@ class Guard:
         os.set_blocking(pipe, False)
         self._pipe, self.pid = pipe, pid
         self._unsent.clear()
-        self._tell(b"".join(b"+%d\n" % group for group in self._groups))
+        self._tell(b"=%s\n" % self._mark.encode() + b"".join(b"+%d\n" % group for group in self._groups))
         self._listening.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush)

@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import subprocess
+from functools import partial
 from typing import Any
 
 import trio
@@ -19,7 +20,7 @@ from lbproxy.supervise.guard_handle import Guard
 from lbproxy.supervise.hearing import Hearing
 from lbproxy.supervise.output import LineSplitter
 from lbproxy.supervise.reap import Children
-from lbproxy.supervise.session import signal_name, signal_others, signal_session
+from lbproxy.supervise.session import MARK, signal_name, signal_others, signal_session
 
 PIPE_BYTES = 256 * 1024
 READ_BYTES = 64 * 1024
@@ -30,10 +31,13 @@ BURIAL_S = 10.0
 class Child:
     """Owned by the one task that spawned it, which calls `wait_dead` and `bury`."""
 
-    def __init__(self, popen: "subprocess.Popen[bytes]", pidfd: int, output: int, owners: tuple[Children, Guard]):
+    def __init__(
+        self, popen: "subprocess.Popen[bytes]", pidfd: int, output: int, mark: str, owners: tuple[Children, Guard]
+    ) -> None:
         self._popen = popen
         self._pidfd = pidfd
         self._output = trio.lowlevel.FdStream(output)
+        self._mark = mark
         self._children, self._guard = owners
         self._heard = trio.Event()
         self._heard.set()
@@ -48,6 +52,7 @@ class Child:
             raise CannotStart(f"cannot start: {exc.strerror}") from None
         with contextlib.suppress(OSError):  # over the user's share of pipe memory: the usual size will do
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        mark = guard.new_mark()
         account = order.account
         who: dict[str, Any] = {}
         if account is not None:
@@ -59,7 +64,7 @@ class Child:
                 stdout=write_end,
                 stderr=write_end,
                 cwd=order.directory,
-                env=order.env,
+                env={**order.env, MARK: mark},
                 start_new_session=True,
                 pass_fds=() if order.fd is None else (order.fd,),
                 **who,
@@ -79,7 +84,7 @@ class Child:
             children.forget(popen.pid)
             os.close(read_end)
             raise CannotStart(f"cannot watch the new process: {_reason(exc)}") from None
-        return cls(popen, pidfd, read_end, (children, guard))
+        return cls(popen, pidfd, read_end, mark, (children, guard))
 
     def is_alive(self) -> bool:
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -110,19 +115,21 @@ class Child:
             self._heard.set()
 
     async def wait_rest_gone(self, patience_s: float) -> None:
-        """After the leader's death: until the rest of its session has left by itself, at most `patience_s`."""
+        """After the leader's death: until the rest of it has left by itself, at most `patience_s`. Those whom a signal
+        to the process group does not reach are told now."""
         if patience_s > 0:
+            others = partial(signal_others, self.pid, signal.SIGTERM, self._mark, in_group=False)
             with trio.move_on_after(patience_s):
-                await _wait_gone(await trio.to_thread.run_sync(signal_others, self.pid, 0))
+                await _wait_gone(await trio.to_thread.run_sync(others))
 
     async def bury(self) -> int:
-        """KILL to what is left of the session, the leader too if it lives; its output is read to the end; it is
+        """KILL to what is left of it, the leader too if it lives; its output is read to the end; it is
         reaped. Returns its return code (as Popen's). Not to be cancelled, but it ends within ten seconds."""
         with trio.move_on_after(BURIAL_S, shield=True):
             self.signal(signal.SIGKILL)
             await self.wait_dead()
             # Once more while somebody is left: what was born between the look and the KILL is found by the next look.
-            while left := await trio.to_thread.run_sync(signal_others, self.pid, signal.SIGKILL):
+            while left := await trio.to_thread.run_sync(signal_others, self.pid, signal.SIGKILL, self._mark):
                 await _wait_gone(left)
             with trio.move_on_after(LAST_WORDS_S):
                 await self._heard.wait()

@@ -1,12 +1,29 @@
-"""Who belongs to a session of processes, read from /proc. A backend and all that it starts is one session.
+"""Who belongs to a backend, read from /proc: its session of processes, and whoever carries its mark.
 
-The guard imports this: nothing but the standard library, and little of it.
+A backend and all that it starts is one session; what leaves the session (setsid, daemons) still has the environment it
+was born with, and in it a mark that is different for each process we start. (Who wants to outlive its backend has to
+clear the mark: `env -u LBPROXY_RUN`.) The guard imports this: nothing but the standard library, and little of it.
 """
 
 import contextlib
 import os
 import signal
 from collections.abc import Collection
+
+MARK = "LBPROXY_RUN"  # the variable; its value is the control's and the process's, with a dot between
+
+
+def marked(mark: str) -> list[int]:
+    """The live processes whose mark is `mark`, or begins with it if it ends with a dot; an empty one is nobody's."""
+    wanted = f"{MARK}={mark}".encode() + (b"" if mark.endswith(".") else b"\0")
+    found = []
+    for name in os.listdir("/proc") if mark else []:
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+                environ = file.read()
+                if environ.startswith(wanted) or b"\0" + wanted in environ:
+                    found.append(int(name))
+    return found
 
 
 def members(sessions: Collection[int]) -> list[int]:
@@ -45,12 +62,14 @@ def signal_session(session: int, number: int) -> None:
         os.killpg(session, number)
 
 
-def signal_others(session: int, number: int) -> list[int]:
-    """To the members of the session that are left. Returns their pids."""
-    left = [pid for pid in members((session,)) if pid != session]
+def signal_others(session: int, number: int, mark: str = "", *, in_group: bool = True) -> list[int]:
+    """To the members of the session that are left, and to those with the mark; without `in_group` only to those that
+    are not in the session's own process group. Returns the pids of all."""
+    left = sorted({*members((session,)), *marked(mark)} - {session})
     for pid in left:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
+            if in_group or os.getpgid(pid) != session:
+                os.kill(pid, number)
     return left
 
 

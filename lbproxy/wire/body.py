@@ -140,17 +140,20 @@ class _Chunked(Body):
                 if line is None:
                     self._keep_size_line(data[at : at + _SIZE_LINE_BYTES])
                     break
-                self._begin_chunk(int(line[1], 16))
+                size = int(line[1], 16)
+                self._total += size
+                if self._max_bytes and self._total > self._max_bytes:
+                    raise bad_request(f"the body is over {self._max_bytes} bytes", 413)
                 at = line.end()
                 searched = 0
-                behind = at + self._left
-                if (
-                    self._left and data[behind : behind + 2] == b"\r\n"
-                ):  # all of it is here: the usual case, and quicker
+                behind = at + size
+                if size and data[behind : behind + 2] == b"\r\n":  # all of it is here: the usual case, and quicker
                     pieces.append(data[at:behind])
                     at = behind + 2
-                    self._left = 0
-                    self._owes_crlf = False
+                else:
+                    self._left = size
+                    self._owes_crlf = size > 0
+                    self._in_trailers = size == 0
         if self._in_trailers and at < end:
             self._read_trailers(data[at:], searched)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -159,14 +162,6 @@ class _Chunked(Body):
         if not _size_begun(begun):
             raise self._refused("a chunk size that is not plain hexadecimal, or an extension that is too much")
         self._kept = begun
-
-    def _begin_chunk(self, size: int) -> None:
-        self._total += size
-        if self._max_bytes and self._total > self._max_bytes:
-            raise bad_request(f"the body is over {self._max_bytes} bytes", 413)
-        self._left = size
-        self._owes_crlf = size > 0
-        self._in_trailers = size == 0
 
     def _read_trailers(self, section: bytes, searched: int) -> None:
         """`section`: everything behind the last chunk's line. Its first `searched` bytes were looked at before."""

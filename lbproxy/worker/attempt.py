@@ -47,6 +47,7 @@ class Begun:
     connection: BackendConnection
     timeouts: PoolTimeouts
     sent: bool = False
+    respond_by: float | None = None  # clock reading; None: the backend's time begins when the request is sent
 
 
 class Attempt:
@@ -61,6 +62,7 @@ class Attempt:
         "_is_sent",
         "_lease",
         "_released",
+        "_respond_by",
         "_timeouts",
         "_told",
         "_trouble",
@@ -74,6 +76,7 @@ class Attempt:
         self._connection = begun.connection
         self._timeouts = begun.timeouts
         self._begun = begun.sent
+        self._respond_by = begun.respond_by
         self._is_sent = False
         self._backend_takes = True  # False once writing to it failed: it may still have answered
         self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
@@ -168,10 +171,9 @@ class Attempt:
 
     async def _more_payload(self) -> bytes:
         exchange = self._exchange
-        body_s = exchange.client.listener.settings.timeouts.body_s
         if not exchange.client.buffer:
             alive = False
-            with trio.move_on_after(body_s) as patience:
+            with trio.move_on_after(exchange.client.body_wait_s()) as patience:
                 alive = await exchange.client.more()
             if patience.cancelled_caught:
                 raise ProxyError(Side.CLIENT, Stage.SEND, 408, "http_request_error", "the request body stalled")
@@ -206,7 +208,8 @@ class Attempt:
 
     def _start_clock(self) -> None:
         if self._deadline.deadline == float("inf"):
-            self._deadline.deadline = trio.current_time() + self._timeouts.response_s
+            by = self._respond_by
+            self._deadline.deadline = trio.current_time() + self._timeouts.response_s if by is None else by
 
     def _stop_clock(self) -> None:
         self._deadline.deadline = float("inf")

@@ -29,13 +29,14 @@ class ClientGone(LbproxyError):
 
 
 class Client:
-    __slots__ = ("away", "buffer", "facts", "idle_scope", "listener", "stream")
+    __slots__ = ("away", "buffer", "facts", "has_stalled", "idle_scope", "listener", "stream")
 
     def __init__(self, stream: ByteStream, listener: ListenerView, facts: ClientFacts) -> None:
         self.stream = stream
         self.listener = listener
         self.facts = facts
         self.buffer = bytearray()
+        self.has_stalled = False  # in a body: the express lane has waited for it as long as it may take
         self.away: Upgrade | None = None  # it has become a relay's, which waits to be started
         self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
 
@@ -66,6 +67,11 @@ class Client:
             return False
         self.buffer += data
         return bool(data)
+
+    def body_wait_s(self) -> float:
+        """How long it may be silent in a body, from now."""
+        has_stalled, self.has_stalled = self.has_stalled, False
+        return 0.0 if has_stalled else self.listener.settings.timeouts.body_s
 
     async def watch(self) -> None:
         """Until the client is gone (raises ClientGone). What it sends meanwhile is kept, up to the limit."""

@@ -150,11 +150,11 @@ class Exchange:
         if body.done:
             return
         self.take_payload()
-        with trio.move_on_after(client.listener.settings.timeouts.body_s) as patience:
+        with trio.move_on_after(client.body_wait_s()) as patience:
             while not body.done and len(self.early) < EARLY_BODY_BYTES:
                 if not await client.more():
                     raise ClientGone("the client went away in the middle of its body")
-                patience.deadline = trio.current_time() + client.listener.settings.timeouts.body_s
+                patience.deadline = trio.current_time() + client.body_wait_s()
                 self.take_payload()
         if patience.cancelled_caught:
             raise ProxyError(Side.CLIENT, Stage.CLAIM, 408, "http_request_error", "the request body stalled")

@@ -24,6 +24,7 @@ from lbproxy.model import LeaseKind
 from lbproxy.policy.retry import may_replay
 from lbproxy.wire.head import Refused, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
+from lbproxy.worker.attempt import Begun
 from lbproxy.worker.backends import BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect, is_silent
 from lbproxy.worker.express_body import BODY_BYTES
 from lbproxy.worker.express_reply import ReplySide
@@ -155,7 +156,7 @@ class ExpressClient(ReplySide):
         self._enter(self.buffer, "slow_head", Refused(408, "http_request_error", "the request head was too slow"))
 
     def _body_too_slow(self) -> None:
-        self._enter(self.buffer, "slow_body", Refused(408, "http_request_error", "the request body stalled"))
+        self._enter(self.buffer, "slow_body")
 
     # To the backend
 
@@ -261,10 +262,6 @@ class ExpressClient(ReplySide):
         self.lanes.reactor.arm(self, self.timeouts.response_s)
         self._too_late = self._reply_too_slow
 
-    def _resume_upload(self) -> None:
-        """The backend takes no more of it: what it may have answered is for the task lane to read."""
-        self._resume("upload_broken")
-
     # Handing over
 
     def _enter(self, data: bytes, why: str, refused: Refused | None = None) -> None:
@@ -308,7 +305,12 @@ class ExpressClient(ReplySide):
 
     def _resume(self, why: str, data: bytes = b"") -> None:
         """To the task lane, with the request wholly or partly sent. `data`: what has come of the response."""
+        respond_by: float | None = None  # the time of an answer is not begun anew
+        if why == "slow_reply":
+            respond_by = self.lanes.reactor.now
+        elif self._too_late == self._reply_too_slow:
+            respond_by = self.deadline
         lease, connection = self.release()
         connection.buffer += data
         self.leave()
-        self.lanes.resume(self, lease, connection, why)
+        self.lanes.resume(self, Begun(lease, connection, self.timeouts, respond_by=respond_by), why)

@@ -5,7 +5,6 @@ a response moves through a pipe in the kernel (splice.py).
 """
 
 from lbproxy.model import LeaseKind
-from lbproxy.wire.head import Refused
 from lbproxy.worker.express_record import ExpressRecord
 from lbproxy.worker.reactor import READ, WRITE
 from lbproxy.worker.splice import PIPE_BYTES, Pipe
@@ -25,6 +24,9 @@ class BodySide(ExpressRecord):
         raise NotImplementedError
 
     def _wait_for_reply(self) -> None:
+        raise NotImplementedError
+
+    def _resume(self, why: str, data: bytes = b"") -> None:
         raise NotImplementedError
 
     # The response
@@ -81,9 +83,15 @@ class BodySide(ExpressRecord):
         self._reply_bytes += len(data)
         if left <= 0:
             self._let_backend_go(reusable=left == 0 and self._from_head.keep_alive)
-            self._send_last(data)
+            if self._out:
+                self._out += data
+            else:
+                self._send_last(data)
             return
         lease.moved_at = self.lanes.reactor.now
+        if self._out:
+            self._out += data
+            return
         self.lanes.reactor.arm(self, self.timeouts.idle_s)
         self._pass_on(data)
 
@@ -135,7 +143,10 @@ class BodySide(ExpressRecord):
         self._done()
 
     def _pass_on(self, data: bytes) -> None:
-        """A part of a body: what the client does not take at once stops the reading of the backend."""
+        """A part of a body: what the client does not take at once stops the reading of the backend.
+
+        A short rest is read all the same: a slow client holds a connection, not a backend.
+        """
         try:
             sent = self._send(data)
         except BlockingIOError:
@@ -146,7 +157,8 @@ class BodySide(ExpressRecord):
         if sent < len(data):
             assert self._connection is not None
             self._out = data[sent:]
-            self.lanes.reactor.unregister(self._connection.fd)
+            if self._body_left + len(self._out) > BODY_BYTES:
+                self.lanes.reactor.unregister(self._connection.fd)
             self._wait_for_client()
 
     def _wait_for_client(self) -> None:
@@ -180,6 +192,7 @@ class BodySide(ExpressRecord):
         if self._connection is None:
             self._done()
             return
+        reactor.unregister(self._connection.fd)  # it may still be there
         reactor.register_backend(self._connection.fd, READ, self.on_body)
         if self._body_left:
             reactor.arm(self, self.timeouts.idle_s)
@@ -261,10 +274,8 @@ class BodySide(ExpressRecord):
             self._wait_for_reply()
 
     def _upload_stalled(self) -> None:
-        self._let_backend_go(reusable=False)
-        refused = Refused(408, "http_request_error", "the request body stalled")
-        self.leave()
-        self.lanes.enter(self, b"", "slow_body", refused)
+        self._resume("slow_body")
 
     def _resume_upload(self) -> None:
-        raise NotImplementedError
+        """The backend takes no more of it: what it may have answered is for the task lane to read."""
+        self._resume("upload_broken")

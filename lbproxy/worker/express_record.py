@@ -156,6 +156,7 @@ class ExpressRecord:
         assert lease is not None
         assert connection is not None
         self._lease = self._connection = None
+        lease.cut = _held_by_nobody
         self.lanes.reactor.unregister(connection.fd)
         return lease, connection
 
@@ -251,3 +252,7 @@ class ExpressRecord:
                 head.minor,
             )
         )
+
+
+def _held_by_nobody() -> None:
+    """How a lease is cut on its way to the task lane, which looks whether it is overdue before it begins."""

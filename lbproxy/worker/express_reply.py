@@ -13,9 +13,6 @@ from lbproxy.worker.express_body import BODY_BYTES, BodySide
 class ReplySide(BodySide):
     __slots__ = ()
 
-    def _resume(self, why: str, data: bytes = b"") -> None:
-        raise NotImplementedError
-
     def on_reply(self, mask: int) -> None:
         connection = self._connection
         if connection is None:

@@ -9,18 +9,16 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 import trio
 
-from lbproxy.drain import Lease
 from lbproxy.model import ListenerView
 from lbproxy.wire.head import Refused
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.attempt import Begun
-from lbproxy.worker.backends import BackendConnection, is_silent
+from lbproxy.worker.backends import is_silent
 from lbproxy.worker.client import Client
 from lbproxy.worker.context import Context
 from lbproxy.worker.conversation import converse, linger, refuse
@@ -109,23 +107,23 @@ class Lanes:
         self._count(why)
         client = self._client(record)
         client.buffer += data
+        client.has_stalled = why == "slow_body"
         if refused is None:
             self._spawn(record, client, partial(converse, self.context, client, stay=self.off))
         else:
             self._spawn(record, client, partial(refuse, self.context, client, refused))
 
-    def resume(self, record: ExpressRecord, lease: Lease, connection: BackendConnection, why: str) -> None:
+    def resume(self, record: ExpressRecord, begun: Begun, why: str) -> None:
         """With the request wholly or partly sent."""
         self._count(why)
         client = self._client(record)
         client.buffer += record.buffer
+        client.has_stalled = why == "slow_body"
         record.buffer = b""
         with suppress(StreamBroken):  # what the backend said before it broke off decides
-            connection.stream.put(record.unsent)
-        # The time of a reply that is too slow is over, not begun anew.
-        timeouts = replace(record.timeouts, response_s=0.0) if why == "slow_reply" else record.timeouts
+            begun.connection.stream.put(record.unsent)
         exchange = Exchange(self.context, client, record.head)
-        exchange.continue_with(record, Begun(lease, connection, timeouts))
+        exchange.continue_with(record, begun)
         self._spawn(record, client, partial(converse, self.context, client, exchange, stay=self.off))
 
     def linger(self, record: ExpressRecord) -> None:

@@ -32,8 +32,8 @@ GC_THRESHOLDS = (20_000, 20, 20)  # thousands of connections in hand are no garb
 
 def main(fd: int) -> int:
     """Run until the link ends or control says stop. `fd` is the link."""
-    # A stray `pkill -USR2 -f lbproxy` reaches workers too, and so does the TERM of a service manager that stops us: it is
-    # for control to say how a worker ends.
+    # A stray `pkill -USR2 -f lbproxy` reaches workers too, and so does the TERM of a service manager that stops us:
+    # it is for control to say how a worker ends.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -16,6 +16,7 @@ from lbproxy.errors import LbproxyError
 
 READ_BYTES = 64 * 1024
 EAGER_READS = 16  # reads that did not wait, before others get their turn
+TURN_S = 0.005  # ... or so much time: a read of tiny chunks costs as much as a hundred others
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -54,32 +55,39 @@ class ByteStream(Protocol):
 class SocketStream:
     """A ByteStream over a connected, non-blocking socket."""
 
-    __slots__ = ("_eager", "_outbox", "sock")
+    __slots__ = ("_eager", "_outbox", "_turn_ends", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._outbox = bytearray()
         self._eager = 0
+        self._turn_ends = trio.current_time() + TURN_S
 
     @property
     def pending(self) -> int:
         return len(self._outbox)
 
     async def receive(self) -> bytes:
-        if self._eager >= EAGER_READS:
-            self._eager = 0
-            await trio.lowlevel.checkpoint()  # before the read: what was read must not be lost to a cancellation
+        if self._eager >= EAGER_READS or trio.current_time() >= self._turn_ends:
+            try:
+                await trio.lowlevel.checkpoint()  # before the read: what was read must not be lost to a cancellation
+            finally:
+                self._begin_turn()
         while True:
             try:
                 data = self.sock.recv(READ_BYTES)
             except BlockingIOError:
-                self._eager = 0
                 await self._wait(trio.lowlevel.wait_readable)
+                self._begin_turn()
                 continue
             except OSError as exc:
                 raise StreamBroken(exc.strerror or str(exc)) from exc
             self._eager += 1
             return data
+
+    def _begin_turn(self) -> None:
+        self._eager = 0
+        self._turn_ends = trio.current_time() + TURN_S
 
     def put(self, data: bytes) -> None:
         if not self._outbox:

@@ -87,6 +87,20 @@ def test_the_table_shows_what_runs(control: FakeControl, capsys: pytest.CaptureF
     ]
 
 
+def test_a_draining_backend_shows_what_is_left_and_how_long_that_may_take(
+    control: FakeControl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = control.answers["GET /v1/status"]
+    assert isinstance(answer, dict)
+    for backend in answer["pools"]["web"]["backends"]:
+        backend |= {"state": "draining", "drain_left_s": 7.25}
+    assert run(["status", "--control", control.path, "web"]) == 0
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    assert "draining" in rows[0]
+    assert "  3 (1 request, 2 websocket), 7.2s at most  31" in rows[0]
+    assert "at most" not in rows[1], "nothing is left"
+
+
 def test_fewer_ready_than_wanted_is_degraded(control: FakeControl, capsys: pytest.CaptureFixture[str]) -> None:
     degrade(control)
     assert run(["status", "--control", control.path]) == 4

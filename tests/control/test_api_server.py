@@ -218,22 +218,38 @@ async def test_a_slow_request_is_given_up(tmp_path, monkeypatch):
 
 
 @trio_test
-async def test_more_clients_than_there_is_room_for_wait_their_turn(tmp_path, monkeypatch):
+async def test_whoever_asks_finds_room_although_silent_ones_fill_it(tmp_path, monkeypatch):
     monkeypatch.setattr(api_server, "MAX_CONNECTIONS", 2)
     async with Server(path_of(tmp_path), echo) as server:
-        idle = [await server.connect() for _ in range(2)]
-        answers = []
+        idle = [await server.connect() for _ in range(5)]
+        with trio.fail_after(1.0):
+            assert (await server.ask(get("/")))[0] == 200
+            assert await idle[0].receive_some() == b"", "the one that was silent longest had to go"
+        for stream in idle:
+            await stream.aclose()
+
+
+@trio_test
+async def test_who_has_asked_keeps_his_place_and_others_wait_their_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(api_server, "MAX_CONNECTIONS", 2)
+    answers, go_on = [], trio.Event()
+
+    async def slowly(question):
+        await go_on.wait()
+        return Answer({})
+
+    async with Server(path_of(tmp_path), slowly) as server:
 
         async def ask():
             answers.append((await server.ask(get("/")))[0])
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask)
+            for _ in range(3):
+                nursery.start_soon(ask)
             await trio.testing.wait_all_tasks_blocked(0.02)
             assert answers == []
-            for stream in idle:
-                await stream.aclose()
-        assert answers == [200]
+            go_on.set()
+        assert answers == [200, 200, 200]
 
 
 @trio_test

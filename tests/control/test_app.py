@@ -91,7 +91,7 @@ def test_a_second_signal_stops_at_once(tmp_path):
             lb.signal(signal.SIGTERM)
             lb.wait_log('"serve.stopping"')
             assert not lb.exited()
-            lb.signal(signal.SIGTERM)
+            lb.signal(signal.SIGINT)
             lb.wait_until(lb.exited, 5)
         assert lb.stop() == 0
 

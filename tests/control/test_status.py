@@ -9,6 +9,7 @@ from control.fakes import World, pool_settings, settings_of
 from lbproxy.control import status
 from lbproxy.control.workers import WorkerStatus
 from lbproxy.link.grid import Counter
+from lbproxy.settings import DrainSettings
 
 
 @trio_test(clock="autojump")
@@ -54,6 +55,27 @@ async def test_the_document_says_what_runs():
         listener = document["listeners"][0]
         assert (listener["name"], listener["address"], listener["mode"]) == ("127.0.0.1:80", "127.0.0.1:80", "http")
         assert document["degraded"] is False
+
+
+@trio_test(clock="autojump")
+async def test_a_draining_backend_says_how_long_what_it_has_may_still_take():
+    drain = DrainSettings(websocket_s=8, goodbye_s=4, stream_s=10, request_s=60)
+    async with World(settings_of(pool_settings(size=2, drain=drain))).running() as world:
+        world.member("web.1@1").life.drain()
+        world.count("web.1@1", Counter.WEBSOCKET, 2)
+        world.count("web.1@1", Counter.STREAM)
+        await trio.sleep(3)
+
+        def left_s() -> float:
+            document = status.document(world.site, world.grid, [], 0.0)
+            first, second = document["pools"]["web"]["backends"]
+            assert first["state"] == "draining"
+            assert "drain_left_s" not in second
+            return first["drain_left_s"]
+
+        assert left_s() == 9.0
+        await trio.sleep(10)
+        assert left_s() == 0.0
 
 
 @trio_test(clock="autojump")

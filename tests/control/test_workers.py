@@ -167,7 +167,7 @@ async def test_a_hung_worker_is_killed_and_replaced(publish: bool) -> None:
         epoch = made.publish(one.view) if publish else made.epoch
         stream = await made.connect()
         assert await made.ask(stream) == b"one"
-        assert HUNG_AFTER_S - 1 < trio.current_time() - began < HUNG_AFTER_S + 3
+        assert HUNG_AFTER_S - 1 < trio.current_time() - began < HUNG_AFTER_S + 10
         assert len(made.saw(WorkerHung)) == 1
         await made.workers.wait_applied(epoch)
 

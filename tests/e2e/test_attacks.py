@@ -142,6 +142,16 @@ def test_a_backend_that_hangs_leaves_the_table_and_comes_back(tmp_path: Path) ->
         assert lb.backends()[0]["pid"] == hangs
 
 
+def test_a_backend_that_refuses_connections_leaves_the_table_before_its_next_probe(tmp_path: Path) -> None:
+    """It lives, but what the workers meet counts like a failed probe; who was refused goes to the other one."""
+    with serving(web(health='path = "/healthz"\ninterval = "60s"'), tmp_path) as lb:
+        assert lb.get("/deaf").status == 200
+        with load(lb.port, keep_alive=False) as clients:
+            lb.wait_until(lambda: sorted(one["state"] for one in lb.backends()) == ["ready", "unhealthy"], 5)
+            clients.wait_more(20)
+        assert clients.lost == []
+
+
 def test_a_stopped_old_backend_does_not_hold_up_a_reload_for_ever(tmp_path: Path) -> None:
     with serving(web(restart='stop_timeout = "500ms"'), tmp_path) as lb:
         os.kill(lb.backends()[0]["pid"], signal.SIGSTOP)

@@ -1,5 +1,6 @@
 """Listeners and routes: who comes where decides which pool answers."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,13 @@ def test_a_unix_listener_has_its_own_pool(lb: Serving) -> None:
         client.connect(str(lb.config.parent / "internal.sock"))
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert b'"pool": "api"' in client.makefile("rb").read()
+
+
+def test_a_listener_on_every_address_is_reached_over_both_protocols(lb: Serving) -> None:
+    for host in ("127.0.0.1", "::1") if os.path.exists("/proc/net/if_inet6") else ("127.0.0.1",):
+        with socket.create_connection((host, lb.ports["port2"])) as client:
+            client.sendall(b"GET /static/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_listener_without_a_pool_knows_only_routes(lb: Serving) -> None:

@@ -73,7 +73,7 @@ def test_the_websockets_library_and_uvicorn_with_starlette(tmp_path: Path) -> No
         with connect(url) as socket:
             socket.send("again")
             assert socket.recv() == "again"
-        assert '"cut":0,"websockets_closed":1' in lb.log()
+        lb.wait_log('"cut":0,"websockets_closed":1')
 
 
 @pytest.mark.peer("node")
@@ -87,7 +87,7 @@ def test_the_client_of_node_and_its_package_ws(tmp_path: Path) -> None:
         assert events[1]["length"] == 300_000
         assert events[2] == {"event": "close", "code": 1001, "reason": "going away", "clean": True}
         assert events[5] == {"event": "close", "code": 1000, "reason": "done", "clean": True}
-        assert '"cut":0,"websockets_closed":1' in lb.log()
+        lb.wait_log('"cut":0,"websockets_closed":1')
 
 
 @pytest.mark.peer("node")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproxy.policy.goodbye import Manner, cut_at, manner, schedule, within
+from lbproxy.model import LeaseKind
+from lbproxy.policy.goodbye import Manner, cut_at, longest_s, manner, schedule, within
 from lbproxy.settings import DrainSettings
 
 seconds = st.floats(0, 1000)
@@ -63,6 +64,14 @@ def test_a_connection_is_cut_a_goodbye_after_the_window() -> None:
 def test_a_client_who_got_our_close_late_has_a_whole_goodbye_to_answer() -> None:
     assert cut_at(5.0, 2.0, closed_at=1.0) == 7.0
     assert cut_at(5.0, 2.0, closed_at=6.5) == 8.5
+
+
+def test_a_drain_takes_as_long_as_the_most_patient_of_its_leases() -> None:
+    drain = DrainSettings(request_s=30, transfer_s=20, stream_s=10, websocket_s=5, tcp_s=7, goodbye_s=4)
+    one_by_one = {kind.value: longest_s(drain, [kind]) for kind in LeaseKind}
+    assert one_by_one == {"request": 30, "transfer": 30, "stream": 10, "websocket": 9, "tcp": 7}
+    assert longest_s(drain, [LeaseKind.TCP, LeaseKind.WEBSOCKET]) == 9
+    assert longest_s(drain, []) == 0
 
 
 @given(seconds)

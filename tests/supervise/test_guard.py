@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 from support.children import PYTHON, ignored_signals, is_running
 
-from lbproxy.supervise.session import members
+from lbproxy.supervise.session import MARK, members
 
 GUARD = (sys.executable, "-P", "-m", "lbproxy.supervise.guard")
 DEAF = "import signal; signal.signal(15, signal.SIG_IGN); print('up'); signal.pause()"
@@ -24,8 +24,9 @@ def guard():
 
 
 @contextmanager
-def child(*command):
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+def child(*command, **environment):
+    environment = {**os.environ, **environment}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, env=environment) as process:
         assert process.stdout.readline() == b"up\n"
         try:
             yield process
@@ -69,6 +70,16 @@ def test_nothing_of_a_shell_with_a_background_app_is_left():
         assert process.wait(timeout=10) == 0
         shell.wait(timeout=10)
         assert members([shell.pid]) == []
+
+
+def test_whoever_carries_the_mark_is_ended_although_nobody_told_of_it():
+    ours, alien = (child(*PYTHON, POLITE, **{MARK: mark}) for mark in ("c0ffee.7", "c0ffee1.7"))
+    with guard() as process, ours as one, alien as other:
+        process.stdin.write(b"=c0ffee\n")
+        process.stdin.close()
+        assert one.wait(timeout=10) == -signal.SIGTERM
+        assert process.wait(timeout=10) == 0
+        assert is_running(other.pid)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -16,7 +16,7 @@ from lbproxy.supervise.command import Order, order_for
 from lbproxy.supervise.hearing import Hearing
 from lbproxy.supervise.output import RING_LINES, OutputRing
 from lbproxy.supervise.process import Child, how_it_ended
-from lbproxy.supervise.session import members
+from lbproxy.supervise.session import MARK, members
 from lbproxy.telemetry.events import BackendOutput, Notice
 
 ID = BackendId("web", 3, 7)
@@ -159,11 +159,22 @@ async def test_a_fork_bomb_of_grandchildren_is_buried():
 
 
 @trio_test
-async def test_a_daemon_that_keeps_the_pipe_does_not_hold_up_the_burial():
+async def test_a_daemon_in_a_session_of_its_own_is_buried_too():
+    ring = OutputRing()
+    async with spawned(order("sh", "-c", "(setsid sh -c 'echo $$; exec sleep 600' &) ; sleep 600"), ring) as child:
+        await ring.wait_newer(0)
+        daemon = int(ring.last(1)[0].text)
+        assert daemon not in members([child.pid])
+        await child.bury()
+        assert not is_running(daemon)
+
+
+@trio_test
+async def test_a_daemon_that_has_cleared_its_mark_and_keeps_the_pipe_does_not_hold_up_the_burial():
     with subprocess.Popen(["true"]) as other:
         other.wait()
     ring = OutputRing()
-    async with spawned(order("sh", "-c", "setsid sleep 20 & echo $!; sleep 0.1"), ring) as child:
+    async with spawned(order("sh", "-c", f"setsid env -u {MARK} sleep 20 & echo $!; sleep 0.1"), ring) as child:
         await child.wait_dead()
         began = trio.current_time()
         await child.bury()

@@ -6,7 +6,7 @@ import sys
 import pytest
 from support.children import PYTHON, is_running
 
-from lbproxy.supervise.session import family, members, signal_name, signal_others, signal_session
+from lbproxy.supervise.session import MARK, family, marked, members, signal_name, signal_others, signal_session
 
 TREE = """
 import os, sys, time
@@ -65,3 +65,14 @@ def test_signals_to_nobody_are_nothing():
 def test_a_signal_has_a_name():
     assert signal_name(9) == "SIGKILL"
     assert signal_name(40) == "SIG40"
+
+
+def test_a_mark_is_found_whole_or_by_its_first_part():
+    wait = [*PYTHON, "print('up'); import signal; signal.pause()"]
+    with subprocess.Popen(wait, stdout=subprocess.PIPE, env={"A": "1", MARK: "c0ffee.12"}) as one:
+        assert one.stdout.readline() == b"up\n"
+        try:
+            assert marked("c0ffee.12") == marked("c0ffee.") == [one.pid]
+            assert marked("c0ffee.1") == marked("ffee.12") == marked("") == []
+        finally:
+            one.kill()

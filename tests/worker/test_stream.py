@@ -64,8 +64,8 @@ async def test_a_peer_that_always_has_more_does_not_keep_others_waiting() -> Non
                 await trio.lowlevel.checkpoint()
 
         nursery.start_soon(count)
-        assert peer.fill() > (EAGER_READS + 2) * READ_BYTES
-        for _ in range(EAGER_READS + 2):
+        for _ in range(2 * EAGER_READS + 2):
+            peer.fill()
             assert 0 < len(await stream.receive()) <= READ_BYTES
         assert turns >= 1
         nursery.cancel_scope.cancel()
@@ -83,7 +83,8 @@ async def test_a_cancelled_read_loses_nothing() -> None:
                 scope.cancel()
                 received += await stream.receive()
         peer.end()
-        received += await stream.receive()
+        while more := await stream.receive():
+            received += more
         assert received == data
 
 

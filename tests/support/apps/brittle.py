@@ -8,6 +8,7 @@
     /slow?s=1                           an answer after s seconds
     /die                                ends before it answers            /half    ends in the middle of a body
     /ends                               answers, then ends with exit code 7
+    /deaf                               answers, then takes no more connections
     /say?text=T&times=N                 writes to its standard output     /head    the request's head as it came
     /sum                                POST: length and CRC32 of the body
 
@@ -114,6 +115,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer("bye")
                 self.connection.shutdown(socket.SHUT_WR)
                 os._exit(7)
+            case "/deaf":
+                self.server.socket.shutdown(socket.SHUT_RDWR)
+                self.answer("what?")
             case "/say":
                 for number in range(int(query.get("times", 1))):
                     sys.stdout.write(query["text"].replace("%", str(number)) + "\n")

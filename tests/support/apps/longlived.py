@@ -5,7 +5,7 @@
     /ws?last=WORDS&code=4000           when it is told to close, it says WORDS, and closes with that code
     /sse?every=0.01                    events without end, `id: 1` ...; goes on behind Last-Event-ID
     /slow?s=4                          an answer after s seconds
-    /drip?s=3&every=0.05               a body of known length that keeps moving for s seconds; `stall=1`: stops half-way
+    /drip?s=3&every=0.05               a body of known length that keeps moving for s seconds; `block=N` bytes each time
     /upload                            the length of the body, when it is there
     /page                              an empty page, for a browser
     /whoami  /healthz
@@ -140,15 +140,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def drip(self, query: dict[str, str]) -> None:
         wait, every = threading.Event().wait, float(query.get("every", "0.05"))
-        count = int(float(query.get("s", "3")) / every)
-        self.start("application/octet-stream", ("Content-Length", str(count * 1000)))
+        count, block = int(float(query.get("s", "3")) / every), b"d" * int(query.get("block", "1000"))
+        self.start("application/octet-stream", ("Content-Length", str(count * len(block))))
         for number in range(count):
-            if "stall" in query and number == count // 2:
-                self.connection.recv(1)  # until somebody ends it
-                return
             if number == count - 1:
                 self.done()
-            self.wfile.write(b"d" * 1000)
+            self.wfile.write(block)
             wait(every)
 
     # -- WebSocket

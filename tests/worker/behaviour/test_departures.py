@@ -1,0 +1,321 @@
+"""Whoever leaves, at whatever point, takes nothing of ours along: the other side is let go of, the log says what was."""
+
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+from support.peer import Ended, Peer
+from support.proxy import (
+    GET,
+    LANES,
+    OK,
+    Setup,
+    answering,
+    get,
+    lanes,
+    never_answering,
+    post,
+    post_chunked,
+    proxy,
+    wait_until,
+)
+from support.trio_test import trio_test
+
+from lbproxy.link.grid import Counter
+from lbproxy.settings import PoolTimeouts
+
+UPLOAD = post(bytes(200_000))
+LEAVING: dict[str, Callable[[Peer], None]] = {"ends": Peer.end, "closes": Peer.close, "resets": Peer.reset}
+ways_to_leave = pytest.mark.parametrize("leave", LEAVING.values(), ids=LEAVING)
+
+
+@lanes
+@ways_to_leave
+@pytest.mark.parametrize(
+    "asked", [GET, post(b"abc"), UPLOAD, post_chunked(b"abc")], ids=["get", "post", "up", "chunks"]
+)
+@pytest.mark.parametrize("before", [b"", GET], ids=["first", "kept"])
+@trio_test(timeout_s=8)
+async def test_an_answer_that_nobody_waits_for_is_not_worked_on(
+    lane: str, asked: bytes, leave: Callable[[Peer], None], before: bytes
+) -> None:
+    async def script(peer: Peer) -> None:
+        if before:
+            await peer.request()
+            await peer.send(OK)
+        await peer.request()
+        asks.set()
+        await peer.wait_ended()
+        abandoned.set()
+
+    async with proxy(lane, script) as lb:
+        asks, abandoned = trio.Event(), trio.Event()
+        client = await lb.client()
+        if before:
+            await client.send(before)
+            await client.answer()
+        await client.send(asked)
+        await asks.wait()
+        leave(client)
+        await abandoned.wait()
+        record = (await lb.wait_records(2 if before else 1))[-1]
+        assert (record.status, record.response_bytes, record.error) == (499, 0, "client_gone")
+        assert record.backend == "web.1"
+        assert lb.count(Counter.FAILED) == 0
+        assert lb.count(Counter.REQUESTS) == len(lb.records)
+
+
+@lanes
+@ways_to_leave
+@pytest.mark.parametrize(
+    "begun",
+    [b"GET / HTTP/1.1\r\nHo", post(bytes(1000))[:-9], UPLOAD[:150_000], post_chunked(b"abc")[:-3]],
+    ids=["head", "body", "upload", "chunks"],
+)
+@trio_test(timeout_s=8)
+async def test_who_leaves_in_the_middle_of_a_request_has_not_asked(
+    lane: str, begun: bytes, leave: Callable[[Peer], None]
+) -> None:
+    async with proxy(lane, never_answering) as lb:
+        client = await lb.client()
+        await client.send(begun)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        leave(client)
+        await wait_until(lambda: not lb.lanes.connections)
+        for peer in lb.backends[0].peers:
+            await peer.wait_ended()
+        if begun.startswith(b"GET"):
+            assert not lb.records
+        else:
+            assert [(record.status, record.error) for record in lb.records] == [(499, "client_gone")]
+
+
+@lanes
+@ways_to_leave
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+@trio_test(timeout_s=8)
+async def test_who_leaves_in_the_middle_of_an_answer_stops_its_backend(
+    lane: str, framing: str, leave: Callable[[Peer], None]
+) -> None:
+    fields = {"length": b"Content-Length: 1000000000\r\n", "chunked": b"Transfer-Encoding: chunked\r\n", "close": b""}
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n" + fields[framing] + b"\r\n")
+        try:
+            while True:
+                await peer.send(b"1000\r\n" + bytes(4096) + b"\r\n")
+        finally:
+            stopped.set()
+
+    async with proxy(lane, script) as lb:
+        stopped = trio.Event()
+        client = await lb.client()
+        await client.send(GET)
+        await client.exactly(100_000)
+        leave(client)
+        await stopped.wait()
+        (record,) = await lb.wait_records(1)
+        assert (record.status, record.error) == (200, "client_gone")
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_who_leaves_while_it_waits_for_a_backend_frees_its_place(lane: str) -> None:
+    async with proxy(lane, answering(OK)) as lb:
+        lb.publish()
+        client = await lb.client()
+        await client.send(GET)
+        await wait_until(lambda: lb.router.waiting("web") == 1)
+        client.close()
+        await wait_until(lambda: lb.router.waiting("web") == 0)
+        (record,) = await lb.wait_records(1)
+        assert (record.status, record.backend, record.error) == (499, None, "client_gone")
+
+
+POINTS = [0, 1, 10, 40, 43, 100, 70_000, 190_000]
+
+
+@lanes
+@pytest.mark.parametrize("how", LEAVING.values(), ids=LEAVING)
+@trio_test(timeout_s=10)
+async def test_a_client_may_leave_at_any_point(lane: str, how: Callable[[Peer], None]) -> None:
+    """Of a request and its answer; what is left behind is counted when the test ends."""
+    async with proxy(
+        lane, answering(OK, OK, b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n" + bytes(90_000))
+    ) as lb:
+        for asked in (GET, GET + GET, UPLOAD, post_chunked(bytes(100_000))):
+            for point in POINTS:
+                client = await lb.client()
+                await client.send(asked[:point])
+                if point % 2:
+                    await trio.testing.wait_all_tasks_blocked()
+                how(client)
+        for answered in (1, 50, 130, 150, 200):
+            client = await lb.client()
+            await client.send(GET + GET)
+            await client.exactly(answered)
+            how(client)
+        await wait_until(lambda: not lb.lanes.connections)
+        assert (await lb.ask(GET)).status == 200
+
+
+@lanes
+@pytest.mark.parametrize("how", ["ends", "resets"])
+@pytest.mark.parametrize("asked", [GET, post(b"abc"), UPLOAD, post_chunked(bytes(100_000))])
+@trio_test(timeout_s=10)
+async def test_a_backend_may_leave_at_any_point(lane: str, asked: bytes, how: str) -> None:
+    """Before the head of its answer: 502. After it: a cut. The next request is served."""
+    points = iter(range(1000))
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"
+
+    async def script(peer: Peer) -> None:
+        point = next(points)
+        if point < 3:
+            await peer.exactly(30 * point)
+        else:
+            await peer.request()
+            await peer.send(answer[: (point - 3) * 7])
+        if how == "resets":
+            peer.reset()
+
+    async with proxy(lane, script) as lb:
+        outcomes: list[int | None] = []
+        for _ in range(11):
+            client = await lb.client()
+            outcome: int | None = None
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_send, client, asked)
+                    outcome = (await client.answer()).status
+                    nursery.cancel_scope.cancel()
+            except* Ended:
+                outcome = None
+            outcomes.append(outcome)
+        assert set(outcomes[:3]) == {502}
+        assert outcomes[-1] == 200
+        assert set(outcomes) <= {200, 502, None}
+        assert outcomes.count(200) <= 2
+        records = await lb.wait_records(11)
+        assert [record.status for record in records if record.status != 200] == [502] * outcomes.count(502)
+        assert all(
+            (record.error is None) == (outcome == 200) for record, outcome in zip(records, outcomes, strict=True)
+        )
+
+
+async def _send(client: Peer, data: bytes) -> None:
+    try:
+        await client.send(data)
+    except Ended:
+        return
+
+
+@lanes
+@pytest.mark.parametrize("asked", [GET, get(b"/", method=b"PUT"), post(b"abc"), get(b"/", method=b"BREW")])
+@trio_test(timeout_s=8)
+async def test_a_backend_that_dies_before_it_answers_is_a_502(lane: str, asked: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+
+    async with proxy(lane, script) as lb:
+        client = await lb.client()
+        for _ in range(2):
+            await client.send(asked)
+            answer = await client.answer()
+            assert answer.status == 502
+            assert answer.get(b"proxy-status") == b"edge; error=connection_terminated"
+            assert answer.get(b"connection") is None  # it is not the client's fault
+        assert len(lb.backends[0].peers) == 2  # a fresh connection that breaks is not tried again
+        record = (await lb.wait_records(2))[-1]
+        assert (record.status, record.backend, record.error) == (502, "web.1", "connection_terminated")
+
+
+def closing_when_used_again(how: str) -> Callable[[Peer], object]:
+    """It answers once; the next request finds the connection gone, in the very moment it is sent."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.head()
+        if how == "resets":
+            peer.reset()
+
+    return script
+
+
+@lanes
+@pytest.mark.parametrize("how", ["ends", "resets"])
+@trio_test(timeout_s=8)
+async def test_what_may_be_replayed_is_when_an_idle_connection_proves_stale(lane: str, how: str) -> None:
+    for method, body in ((b"GET", b""), (b"HEAD", b""), (b"PUT", b"abc"), (b"DELETE", b""), (b"OPTIONS", b"")):
+        async with proxy(lane, closing_when_used_again(how)) as lb:  # type: ignore[arg-type]
+            client = await lb.client()
+            asked = get(b"/", b"Content-Length: %d" % len(body), method=method) + body
+            for _ in range(3):
+                await client.send(asked)
+                if method == b"HEAD":
+                    assert (await client.head()).status == 200
+                    await lb.ask(GET)
+                    break
+                assert (await client.answer(method)).body == b"hello", method
+            assert {record.status for record in lb.records} == {200}
+
+
+@lanes
+@pytest.mark.parametrize("how", ["ends", "resets"])
+@pytest.mark.parametrize("method", [b"POST", b"PATCH", b"BREW"])
+@trio_test(timeout_s=8)
+async def test_what_may_not_be_replayed_is_not(lane: str, method: bytes, how: str) -> None:
+    async with proxy(lane, closing_when_used_again(how)) as lb:  # type: ignore[arg-type]
+        client = await lb.client()
+        asked = get(b"/", b"Content-Length: 3", method=method) + b"abc"
+        statuses = []
+        for _ in range(4):
+            await client.send(asked)
+            statuses.append((await client.answer()).status)
+        assert statuses == [200, 502, 200, 502]
+        assert lb.backends[0].received.count(b"abc") == 4
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_a_connection_that_ended_while_it_was_idle_is_not_used_again_for_anything(lane: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+
+    async with proxy(lane, script) as lb:
+        client = await lb.client()
+        for asked in (GET, post(b"abc"), GET, post(b"abc"), post_chunked(b"abc"), get(b"/", method=b"BREW")):
+            await client.send(asked)
+            assert (await client.answer()).status == 200
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert len(lb.backends[0].peers) == 6
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_an_idle_connection_is_not_used_longer_than_it_may(lane: str) -> None:
+    async with proxy(lane, answering(OK), setup=Setup(pool_timeouts=PoolTimeouts(keepalive_s=0.2))) as lb:
+        await lb.ask(GET)
+        await lb.ask(GET)
+        assert len(lb.backends[0].peers) == 1
+        await wait_until(lambda: lb.backends[0].peers[0].sock.fileno() < 0)  # although nobody asks
+        await lb.ask(GET)
+        assert len(lb.backends[0].peers) == 2
+
+
+@trio_test(timeout_s=8)
+async def test_both_lanes_retry_and_count_alike() -> None:
+    counts = []
+    for lane in LANES:
+        async with proxy(lane, closing_when_used_again("ends")) as lb:  # type: ignore[arg-type]
+            client = await lb.client()
+            for asked in (GET, GET, post(b"abc"), GET):
+                await client.send(asked)
+                await client.answer()
+            records = [(record.status, record.error) for record in await lb.wait_records(4)]
+            counts.append((records, lb.count(Counter.REQUESTS), lb.count(Counter.FAILED)))
+    assert counts[0] == counts[1]
+    assert counts[0][1] == 4
