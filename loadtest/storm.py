@@ -77,9 +77,11 @@ class Storm:
     bad: list[tuple[float, str, Outcome, str]] = field(default_factory=list)  # when it ended, kind, outcome, detail
     resumed: int = 0  # streams that were told goodbye, and taken up again
     messages: int = 0
+    delay_s: float = 0.0  # how long these clients themselves were busy, at most: answers were read so much later
     going_away: Counter[tuple[str, int]] = field(default_factory=Counter)  # 1001s by client and reload
 
     def start(self, nursery: trio.Nursery, *, clients: int, websockets: int) -> None:
+        nursery.start_soon(self._watch_delay)
         for kind in KINDS:
             for _ in range(clients):
                 nursery.start_soon(self._exchanges, kind)
@@ -88,6 +90,12 @@ class Storm:
         for number in range(websockets):
             name = ECHOED if number % 2 else PUSHED
             nursery.start_soon(self._again, f"{name} {number}", name, self._websocket)
+
+    async def _watch_delay(self) -> None:
+        while not self.stop.is_set():
+            due = trio.current_time() + 0.1
+            await trio.sleep_until(due)
+            self.delay_s = max(self.delay_s, trio.current_time() - due)
 
     async def _exchanges(self, kind: Kind) -> None:
         """Requests of one kind, one after the other, until the storm is over."""
@@ -146,6 +154,7 @@ class Storm:
             told = ", ".join(f"{outcome} {count}" for outcome, count in self.outcomes[name].most_common())
             report.line(name, told)
         report.line("streams resumed", self.resumed)
+        report.line("clients' own delay", f"at most {self.delay_s:.2f} s")
         report.line("WebSocket messages", f"{self.messages}, and {self.going_away.total()} times 1001")
 
     def twice(self) -> list[str]:

@@ -6,6 +6,7 @@ pool's `keepalive`.
 """
 
 import errno
+import select
 import socket
 from collections import deque
 
@@ -243,14 +244,10 @@ async def _open_socket(address: Address) -> socket.socket:
 
 
 def is_silent(sock: socket.socket) -> bool:
-    """Neither bytes nor an end are waiting."""
-    try:
-        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    """Neither bytes nor an end are waiting. (A recv that only peeks says it by an exception: thrice the price.)"""
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
+    return not poll.poll(0)
 
 
 def _is_numeric(host: str) -> bool:

@@ -186,21 +186,24 @@ class Exchange:
     async def _attempt(self, *, fresh: bool) -> None:
         """Claim, connect, exchange. Raises StaleConnection when another try may do better."""
         begun, self._begun = self._begun, None
+        since = trio.current_time()
         while begun is None:
-            begun = await self._claim_and_connect(fresh=fresh)
+            begun = await self._claim_and_connect(since, fresh=fresh)
         backend = begun.lease.backend
         self.backend, self._cell = backend.id, backend.cell
         await Attempt(self, begun).run()
 
-    async def _claim_and_connect(self, *, fresh: bool) -> Begun | None:
-        """None when the backend that was claimed could not be reached: it is passed over now."""
+    async def _claim_and_connect(self, since: float, *, fresh: bool) -> Begun | None:
+        """None when the backend that was claimed could not be reached: it is passed over now. All tries together may
+        wait as long as the queue allows, from `since`.
+        """
         router, backends = self.context.router, self.context.backends
         pool = self._pool()
         kind = LeaseKind.WEBSOCKET if self.head.websocket else LeaseKind.REQUEST
         key = hash_key(pool.hash_key, self.head, self.client.facts) if pool.balance == "hash" else None
         lease = None if router.waiting(pool.name) else router.claim(pool, kind, key)
         if lease is None:
-            lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, kind, key))
+            lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, kind, key, since))
         connection: BackendConnection | None = None
         try:
             if not fresh:

@@ -54,7 +54,7 @@ class BodySide(ExpressRecord):
         self._body_left = left
         self.lanes.router.change_kind(lease, LeaseKind.TRANSFER)
         if left >= SPLICE_FROM_BYTES:
-            self._pipe = Pipe.take()
+            self._pipe = self.lanes.pipes.take()
         reactor.handle(connection.fd, self.on_body)
         reactor.arm(self, self.timeouts.idle_s)
         self._too_late = self._body_stalled

@@ -166,6 +166,7 @@ class ExpressRecord:
         reactor.forget(self.fd)
         reactor.disarm(self)
         self._reading = False
+        self._too_late = _never  # was a method of this very record: a cycle, and garbage to be looked for
         self.sock.close()
         self.lanes.closed(self)
 
@@ -181,7 +182,7 @@ class ExpressRecord:
             return
         self._connection = self._lease = None
         if self._pipe is not None:
-            self._pipe.give_back()
+            lanes.pipes.give_back(self._pipe)
             self._pipe = None
         self._served_by = lease.backend.id
         lanes.router.count(lease.backend.cell, Counter.REQUESTS)
@@ -256,3 +257,7 @@ class ExpressRecord:
 
 def _held_by_nobody() -> None:
     """How a lease is cut on its way to the task lane, which looks whether it is overdue before it begins."""
+
+
+def _never() -> None:
+    """The deadline of a record that is closed."""

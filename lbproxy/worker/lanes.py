@@ -26,6 +26,7 @@ from lbproxy.worker.exchange import Exchange
 from lbproxy.worker.express import ExpressClient
 from lbproxy.worker.express_record import ExpressRecord
 from lbproxy.worker.repeats import Repeats
+from lbproxy.worker.splice import Pipes
 from lbproxy.worker.stream import SocketStream, StreamBroken
 from lbproxy.worker.tcp import TcpClient
 
@@ -45,6 +46,7 @@ class Lanes:
         self.backends = context.backends
         self.lines = context.lines
         self.repeats = Repeats()
+        self.pipes = Pipes()
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
         self.served = 0
@@ -140,7 +142,15 @@ class Lanes:
 
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(task)
+        self._nursery.start_soon(self._attended, task)
+
+    async def _attended(self, task: Callable[[], Awaitable[None]]) -> None:
+        """While it runs, the reactor does not linger."""
+        self.reactor.tasks += 1
+        try:
+            await task()
+        finally:
+            self.reactor.tasks -= 1
 
     def _spawn(self, record: ExpressRecord, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
         self._in_tasks.add(client)

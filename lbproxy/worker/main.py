@@ -60,7 +60,7 @@ class Worker:
         self._channel = channel
         self._log = Log(Sink(2), level=welcome.log_level, format=welcome.log_format)
         self._reactor = Reactor(self._log.emit)
-        router = Router(grid, row, self._drained)
+        router = Router(grid, row, self._drained, self._log.emit)
         backends = BackendConnections(self._reactor)
         self._context = Context(self._reactor, router, backends, channel.post, self._log.emit)
         self._acceptor = Acceptor(self._reactor, grid, row, self._log.emit)

@@ -5,6 +5,7 @@ with a table. Belongs to no lane. Knows no HTTP beyond a host and a path, and no
 """
 
 import random
+import traceback
 from collections import deque
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolV
 from lbproxy.policy.balance import pick
 from lbproxy.policy.goodbye import within
 from lbproxy.settings import RouteSettings
+from lbproxy.telemetry.events import Event, Notice
 
 SKIP_S = 1.0  # how long a backend that refused a connection is passed over, if no table comes before
 RECHECK_S = 0.05  # while waiting for room that another worker may free: the grid does not wake anybody
@@ -27,11 +29,18 @@ COUNTER_OF = {kind: Counter[kind.name] for kind in LeaseKind}
 class Router:
     """`on_drained(backend)` is called when a backend that left the table has no lease any more."""
 
-    def __init__(self, grid: Grid, row: int, on_drained: Callable[[BackendView], None]) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        row: int,
+        on_drained: Callable[[BackendView], None],
+        emit: Callable[[Event], None] = lambda event: None,
+    ) -> None:
         self.table = RoutingTable(0, "", (), (), ())
         self.stopping = False
         self._values = grid.values
         self._on_drained = on_drained
+        self._emit = emit
         self._pools: dict[str, PoolView] = {}
         # By cell, not by id: hashing a BackendId costs more than everything else that is done with one here.
         self._leases: dict[int, Leases] = {}
@@ -117,17 +126,23 @@ class Router:
         values[base + COUNTER_OF[kind]] += 1
         return lease
 
-    async def wait_claim(self, pool_name: str, kind: LeaseKind, key: bytes | None) -> Lease:
-        """As `claim`, but waits in the pool's queue, bounded by count and age. Raises ProxyError (503)."""
+    async def wait_claim(self, pool_name: str, kind: LeaseKind, key: bytes | None, since: float | None = None) -> Lease:
+        """As `claim`, but waits in the pool's queue, bounded by count and age. Raises ProxyError (503).
+
+        `since`: when this work was here first; what it claimed then could not be reached.
+        """
         pool = self._pools.get(pool_name)
         if pool is None:
             raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "the pool is gone")
+        now = trio.current_time()
+        deadline = (now if since is None else since) + pool.limits.queue_timeout_s
+        if since is not None and now >= deadline:
+            raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "no backend can be reached")
         queue = self._waiting.setdefault(pool_name, deque())
         if not queue and (lease := self.claim(pool, kind, key)) is not None:
             return lease
         if len(queue) >= pool.limits.queue_size:
             raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "connection_limit_reached", "the queue is full")
-        deadline = trio.current_time() + pool.limits.queue_timeout_s
         waiter = _Waiter(kind, key)
         queue.append(waiter)
         try:
@@ -206,15 +221,22 @@ class Router:
             now = trio.current_time()
             nearest: float | None = None
             for leases in list(self._leases.values()):
-                leases.tell(now)
-                for lease in leases.due(now):
-                    self.count(lease.backend.cell, Counter.CUT)
-                    lease.cut()
+                self._drain_on(leases, now)
                 due = leases.next_due(now)
                 if due is not None and (nearest is None or due < nearest):
                     nearest = due
             with trio.move_on_at(float("inf") if nearest is None else nearest):
                 await self.drains_changed.wait()
+
+    def _drain_on(self, leases: Leases, now: float) -> None:
+        """A mistake of ours in one lease must not keep the others from their end."""
+        try:
+            leases.tell(now)
+            for lease in leases.due(now):
+                self.count(lease.backend.cell, Counter.CUT)
+                lease.cut()
+        except Exception:
+            self._emit(Notice(f"a drain went wrong: {traceback.format_exc(limit=-4).strip()}"))
 
     def stop(self, grace_s: float) -> None:
         """The worker stops: every backend drains here, nobody longer than `grace_s`."""

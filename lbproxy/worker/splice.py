@@ -11,8 +11,6 @@ PIPE_BYTES = 1024 * 1024  # asked for; what the kernel grants is enough in any c
 KEPT_PIPES = 32
 FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
-_kept: list["Pipe"] = []
-
 
 class Pipe:
     """`held` bytes are in it. Raises BlockingIOError when nothing can move, OSError as the sockets do."""
@@ -27,16 +25,6 @@ class Pipe:
         except OSError:
             return  # over the user's limit: the default of 64 KiB does
 
-    @classmethod
-    def take(cls) -> "Pipe | None":
-        """None where no descriptor is left."""
-        if _kept:
-            return _kept.pop()
-        try:
-            return cls()
-        except OSError:
-            return None
-
     def fill(self, source: int, most: int) -> int:
         """How many bytes came; 0 at the end."""
         count = os.splice(source, self._write, most, flags=FLAGS)
@@ -47,9 +35,33 @@ class Pipe:
         """Hand on what it holds, as far as it is taken."""
         self.held -= os.splice(self._read, target, self.held, flags=FLAGS)
 
-    def give_back(self) -> None:
-        if self.held or len(_kept) >= KEPT_PIPES:
-            os.close(self._read)
-            os.close(self._write)
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+
+class Pipes:
+    """The empty pipes of a worker, kept for the next large body."""
+
+    def __init__(self) -> None:
+        self._kept: list[Pipe] = []
+
+    def take(self) -> Pipe | None:
+        """None where no descriptor is left."""
+        if self._kept:
+            return self._kept.pop()
+        try:
+            return Pipe()
+        except OSError:
+            return None
+
+    def give_back(self, pipe: Pipe) -> None:
+        if pipe.held or len(self._kept) >= KEPT_PIPES:
+            pipe.close()
         else:
-            _kept.append(self)
+            self._kept.append(pipe)
+
+    def close(self) -> None:
+        for pipe in self._kept:
+            pipe.close()
+        self._kept.clear()

@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 class TcpClient:
     """One client of a tcp listener, until its relay is over."""
 
-    __slots__ = ("_backend", "_lease", "_pool", "deadline", "facts", "lanes", "queued_at", "relay", "sock", "view")
+    __slots__ = (
+        "_backend",
+        "_lease",
+        "_pool",
+        "_since",
+        "deadline",
+        "facts",
+        "lanes",
+        "queued_at",
+        "relay",
+        "sock",
+        "view",
+    )
 
     def __init__(self, lanes: "Lanes", sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         self.lanes = lanes
@@ -34,6 +46,7 @@ class TcpClient:
         self._lease: Lease | None = None
         self._backend: socket.socket | None = None
         self._pool: PoolView | None = None
+        self._since = lanes.reactor.now  # it waits for a backend
 
     is_idle = False  # nobody can tell what an idle TCP session is waiting for
 
@@ -90,7 +103,7 @@ class TcpClient:
                 self.close()
                 return
             try:
-                lease = await lanes.router.wait_claim(pool.name, LeaseKind.TCP, self._key(pool))
+                lease = await lanes.router.wait_claim(pool.name, LeaseKind.TCP, self._key(pool), self._since)
             except ProxyError:
                 lanes.router.count(pool.cell, Counter.FAILED)
                 self.close()

@@ -119,6 +119,7 @@ def test_much_data_both_ways_at_once_arrives_whole(tmp_path: Path) -> None:
         assert there[:1] + _exactly(backend.sock, len(there) - 1) == there
         for thread in (*senders, receiver):
             thread.join()
+        backend.sock.close()
         assert heard == [back]
 
 

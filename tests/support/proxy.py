@@ -34,7 +34,6 @@ from lbproxy.settings import (
 )
 from lbproxy.telemetry.access import AccessLog, AccessRecord
 from lbproxy.telemetry.events import Event, Notice
-from lbproxy.worker import splice
 from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.backends import SWEEP_S, BackendConnections
 from lbproxy.worker.context import Context
@@ -174,7 +173,7 @@ class Proxy:
         self.grid = Grid.create(1, CELLS)
         self.reactor = Reactor(self.events.append)
         self._its_own = set(self.reactor._handlers)
-        self.router = Router(self.grid, 0, self._drained)
+        self.router = Router(self.grid, 0, self._drained, self.events.append)
         idle = BackendConnections(self.reactor)
         self.context = Context(self.reactor, self.router, idle, self.posted.append, self.events.append, self.access)
         self.acceptor = Acceptor(self.reactor, self.grid, 0, self.events.append)
@@ -189,9 +188,9 @@ class Proxy:
         self._clients: list[Peer] = []
         self.publish(*range(len(scripts)))
 
-    def _drained(self, backend: BackendId) -> None:
+    def _drained(self, backend: BackendView) -> None:
         self.context.backends.forget(backend)
-        self.drained.append(backend)
+        self.drained.append(backend.id)
 
     # The table
 
@@ -297,11 +296,7 @@ class Proxy:
             record.sock.close()
         self.reactor.close()
         self.grid.close()
-        while splice._kept:
-            pipe = splice._kept.pop()
-            assert not pipe.held
-            pipe.held = 1
-            pipe.give_back()  # closed: who has something in it is not kept
+        self.lanes.pipes.close()
 
 
 @asynccontextmanager

@@ -102,8 +102,9 @@ class Serving:
     def _is_ready(self) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
             status = self.status()
+            states = [worker["state"] for worker in status["workers"]] or ["not there yet"]
             return all(pool["ready"] >= pool["size"] for pool in status["pools"].values()) and all(
-                worker["state"] == "serving" for worker in status["workers"]
+                state == "serving" for state in states
             )
         return False
 

@@ -98,6 +98,22 @@ async def test_the_queue_is_bounded_by_count(bench: Bench) -> None:
 
 
 @trio_test(clock="autojump")
+async def test_who_could_not_reach_what_it_claimed_goes_on_waiting_but_not_for_ever(bench: Bench) -> None:
+    bench.limits = PoolLimits(queue_timeout_s=3.0)
+    bench.publish(ONE)
+    since = trio.current_time()
+    tries = 0
+    with pytest.raises(ProxyError, match="no backend"):
+        while True:
+            lease = await bench.router.wait_claim("web", LeaseKind.REQUEST, None, since)
+            tries += 1
+            bench.router.skip(lease.backend.id)
+            bench.router.release(lease)
+    assert trio.current_time() - since == 3.0
+    assert 1 < tries <= 1 + 3 / SKIP_S
+
+
+@trio_test(clock="autojump")
 async def test_a_queue_of_none_refuses_at_once_what_cannot_be_served(bench: Bench) -> None:
     bench.limits = PoolLimits(queue_size=0)
     bench.publish()
