@@ -62,8 +62,11 @@ def serve(settings: Settings, load: Callable[[], Settings]) -> int:
         signal.signal(number, signal.SIG_IGN)
     generations = resolve_all(list(settings.pools), settings)
     with contextlib.ExitStack() as owned:
-        # From here on there are files to take away: a TERM waits until `_watch_signals` takes it.
-        owned.callback(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS))
+        # From here on there are files to take away. A TERM that comes before `_watch_signals` waits for it (who is
+        # blocked is not ignored), and what comes after it is too late to mean anything.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        for number in _STOPS:
+            signal.signal(number, signal.SIG_IGN)
         control_socket = ControlSocket(settings.proxy.control)
         owned.callback(control_socket.close)
         if settings.proxy.pid_file is not None:

@@ -125,6 +125,8 @@ class Attempt:
 
     def _cut_error(self) -> ProxyError:
         """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
+        if self._exchange.replied:
+            return ProxyError(Side.PROXY, Stage.REPLY, 504, "cut", "the grace of the drain is over")
         if self._exchange.may_replay:
             return ProxyError(Side.PROXY, Stage.SEND, 503, "destination_unavailable", "the backend was taken away")
         return ProxyError(Side.PROXY, Stage.SEND, 504, "http_response_timeout", "the grace of the drain is over")

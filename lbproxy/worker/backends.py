@@ -245,6 +245,8 @@ async def _open_socket(address: Address) -> socket.socket:
 
 def is_silent(sock: socket.socket) -> bool:
     """Neither bytes nor an end are waiting. (A recv that only peeks says it by an exception: thrice the price.)"""
+    if sock.fileno() < 0:
+        return False
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
     return not poll.poll(0)

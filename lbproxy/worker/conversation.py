@@ -2,6 +2,8 @@
 
 import traceback
 
+import trio
+
 from lbproxy.telemetry.events import Notice
 from lbproxy.wire.head import Refused, read_request
 from lbproxy.wire.http1 import confirm_request
@@ -32,6 +34,7 @@ async def converse(context: Context, client: Client, begun: Exchange | None = No
                 return False
             if not stay:
                 return True
+            await trio.lowlevel.checkpoint()  # what we answer ourselves may never have waited
     except (StreamBroken, StreamStalled):
         return False
     except Exception:

@@ -258,7 +258,9 @@ class Exchange:
             if self.ends_by_close:
                 self.client.stream.reset()
             return
-        if self.body is None or not self.body.done:
+        if self.body is None:
+            self.body = request_body(self.head, 0)
+        if not self.body.done:
             self.keep = False
             self.linger = True
         self.keep = self.keep and not self.context.stopping.is_set()

@@ -121,6 +121,9 @@ class ExpressClient(ReplySide):
             return
         missing = end + length - len(data)
         if missing > 0 and len(data) - end < EARLY_BODY_BYTES:
+            if lanes.router.route(self.view, head.host, head.target) is None:
+                self._enter(data, "no_route")  # it need not send the rest
+                return
             self._wait_for_rest(data, timeouts.body_s, self._body_too_slow)
             return
         self.payload = data[end : end + length]

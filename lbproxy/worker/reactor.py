@@ -31,7 +31,8 @@ HANGUP = select.EPOLLHUP
 
 BATCH_EVENTS = 64  # handled before Trio's tasks get their turn
 FULL_ENOUGH = 8  # with so many ready, answers are asked for first
-TURN_S = 0.005  # the longest before Trio's tasks get their turn
+TURN_S = 0.005  # the longest before Trio's tasks get their turn,
+TASKS_TURN_S = 0.001  # and if the task lane has any
 LINGER_S = 0.001  # the longest that nothing happens in a turn
 TICK_S = 0.1  # how late a deadline may be noticed
 NEVER = float("inf")
@@ -177,7 +178,7 @@ class Reactor:
                     await trio.lowlevel.wait_readable(fd)
                     self._parked = False
                 self.now = started = trio.current_time()
-                while self._run_batch() and self.now - started < TURN_S:
+                while self._run_batch() and self.now - started < (TASKS_TURN_S if self.tasks else TURN_S):
                     self.now = trio.current_time()
                 for _ in range(len(self._deferred)):
                     self._guarded(self._deferred.popleft())

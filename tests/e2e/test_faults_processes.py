@@ -205,6 +205,18 @@ def test_timeout_lets_requests_in_hand_finish(tmp_path: Path) -> None:
         assert lb.stop() == 0
 
 
+def test_impatience_costs_nothing_but_the_requests_in_hand(tmp_path: Path) -> None:
+    """TERM again and again, to the very end: it still puts everything away, and ends with 0."""
+    with serving(web(size=1, proxy='pid_file = "lb.pid"'), tmp_path) as lb:
+        assert lb.process is not None
+        while lb.process.poll() is None:
+            lb.signal(signal.SIGTERM)
+        assert lb.process.returncode == 0
+        assert not os.path.exists(lb.control)
+        assert not (tmp_path / "lb.pid").exists()
+        lb.wait_nothing_left()
+
+
 def test_term_at_any_moment_of_the_start_leaves_nothing(tmp_path: Path) -> None:
     with serving(web(size=1, proxy='pid_file = "lb.pid"'), tmp_path, wait=False) as lb:
         for turn in range(4):

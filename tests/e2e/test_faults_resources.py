@@ -1,12 +1,13 @@
 """Ports and descriptors: none left, taken by a stranger, or inherited by somebody who should not have them."""
 
+import contextlib
+import itertools
 import json
 import os
 import resource
 import socket
 from pathlib import Path
 
-import psutil
 import pytest
 from support.load import load
 from support.ports import free_port
@@ -44,13 +45,11 @@ def test_a_reload_without_a_free_port_is_rolled_back_and_says_whose_they_are(tmp
 
 def test_a_backend_that_finds_no_port_is_started_when_there_is_one(tmp_path: Path) -> None:
     config, ports = with_ports(2, restart='backoff = { first = "50ms", max = "200ms" }\ngive_up = { crashes = 100 }')
-    with socket.create_server(("127.0.0.1", ports[1])) as other:
-        with serving(config, tmp_path, wait=False) as lb:
-            lb.wait_log("1 held by backends, 1 by other programs")
-            lb.wait_until(lambda: lb.cli("status", "-q").returncode == 4 and lb.get("/whoami").status == 200)
-            other.close()
-            lb.wait_ready(5)
-            assert lb.cli("reload", "--config-only").returncode == 0
+    with socket.create_server(("127.0.0.1", ports[1])) as other, serving(config, tmp_path, wait=False) as lb:
+        lb.wait_log("1 held by backends, 1 by other programs")
+        lb.wait_until(lambda: lb.cli("status", "-q").returncode == 4 and lb.get("/whoami").status == 200)
+        other.close()
+        lb.wait_ready(5)
 
 
 LATE = "sh -c 'while [ ! -e $dir/go ]; do sleep 0.05; done; exec $brittle'"
@@ -128,7 +127,10 @@ def _link(path: Path) -> str:
 def limit_descriptors(pid: int, more: int) -> int:
     """Leave `pid` room for `more`. Returns what it had before."""
     _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (psutil.Process(pid).num_fds() + more, hard))
+    held = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = (number for number in itertools.count() if number not in held)
+    limit = next(itertools.islice(free, more, None))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
     return hard
 
 
@@ -165,15 +167,16 @@ def test_a_worker_without_descriptors_accepts_again_when_it_has_some(tmp_path: P
 
 def test_a_worker_without_descriptors_survives_a_reload(tmp_path: Path) -> None:
     """Each table comes with the listening sockets: no room for them must not cost the clients it has."""
-    with serving(web(size=1), tmp_path) as lb, lb.connect() as early:
+    with serving(web(size=1), tmp_path) as lb, contextlib.ExitStack() as opened:
         worker = worker_of(lb)
-        early.sendall(b"GET /whoami HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert early.recv(65536).startswith(b"HTTP/1.1 200 ")
-        hard = limit_descriptors(worker, 0)
+        hard = limit_descriptors(worker, 3)
+        clients = [opened.enter_context(lb.connect()) for _ in range(8)]
+        lb.wait_log('"accept.paused"', 5)
         assert lb.cli("reload").returncode == 0
         allow(worker, hard)
-        early.sendall(b"GET /whoami HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert early.recv(65536).startswith(b"HTTP/1.1 200 ")
+        for client in clients:
+            client.sendall(b"GET /whoami HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert worker_of(lb) == worker
 
 

@@ -1,4 +1,4 @@
-"""TCP mode of a real lbproxy: bytes both ways, ends passed on, sessions that finish or are cut, backends that are down."""
+"""TCP mode of a real lbproxy: bytes both ways, ends passed on, sessions that finish or are cut, backends down."""
 
 import http.client
 import os
@@ -195,7 +195,9 @@ def test_with_nobody_there_a_client_waits_for_a_backend_or_is_let_go(tmp_path: P
 
 def test_a_session_waits_while_the_only_backend_is_started_again(tmp_path: Path) -> None:
     config = both_ways(size=1, pool='bind = "fd"', command="$longlived")
-    with serving(config.replace("stop_timeout", 'backoff = { first = "100ms", max = "1s" }\nstop_timeout'), tmp_path) as lb:
+    with serving(
+        config.replace("stop_timeout", 'backoff = { first = "100ms", max = "1s" }\nstop_timeout'), tmp_path
+    ) as lb:
         pid = lb.backends()[0]["pid"]
         os.kill(pid, signal.SIGKILL)
         lb.wait_log('"backend.exited"')

@@ -1,4 +1,4 @@
-"""Uploads and downloads over reloads: what moves outlasts `drain.request`, what stalls does not, nothing goes on for ever."""
+"""Uploads and downloads over reloads: what moves outlasts `drain.request`, what stalls does not, all of it ends."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""WebSockets over reloads of a real lbproxy with real backends: whole frames, one 1001, nobody hurried, nobody twice."""
+"""WebSockets over reloads of a real lbproxy with real backends: whole frames, one 1001, no hurry, nobody twice."""
 
 import os
 import re

@@ -1,8 +1,8 @@
 """A headless Chromium with one page, driven over the DevTools protocol.
 
-    with browsing() as page:
-        page.go("http://127.0.0.1:8080/page")
-        assert page.run("1 + 1") == 2             # a promise is awaited
+with browsing() as page:
+    page.go("http://127.0.0.1:8080/page")
+    assert page.run("1 + 1") == 2             # a promise is awaited
 """
 
 import itertools

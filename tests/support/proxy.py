@@ -34,11 +34,11 @@ from lbproxy.settings import (
 )
 from lbproxy.telemetry.access import AccessLog, AccessRecord
 from lbproxy.telemetry.events import Event, Notice
+from lbproxy.worker import reactor
 from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.backends import SWEEP_S, BackendConnections
 from lbproxy.worker.context import Context
 from lbproxy.worker.lanes import Lanes
-from lbproxy.worker.reactor import Reactor
 from lbproxy.worker.router import Router
 from support.peer import Ended, Message, Peer, connect
 
@@ -158,6 +158,7 @@ class Setup:
     pool: str | None = "web"  # what the listener names
     trusted: tuple[str, ...] = ()
     balance: str = "least_conn"
+    mode: str = "http"
     send_bytes: int = 0  # what our kernel holds for a client that does not read; 0 = as the kernel likes
 
 
@@ -171,7 +172,7 @@ class Proxy:
         self.backends = [Backend(script) for script in scripts]
         self.expected_notices = 0  # our own mistakes that a test provokes
         self.grid = Grid.create(1, CELLS)
-        self.reactor = Reactor(self.events.append)
+        self.reactor = reactor.Reactor(self.events.append)
         self._its_own = set(self.reactor._handlers)
         self.router = Router(self.grid, 0, self._drained, self.events.append)
         idle = BackendConnections(self.reactor)
@@ -206,7 +207,7 @@ class Proxy:
             *(setup.pool_timeouts, setup.pool_limits, setup.drain, 2),
         )
         settings = ListenerSettings(
-            "public", self.address, "http", setup.pool, setup.trusted, setup.limits, setup.timeouts
+            "public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts
         )
         listener = ListenerView(1, LISTENER_CELL, settings)
         epoch = self.router.table.epoch + 1
@@ -302,7 +303,8 @@ class Proxy:
 @asynccontextmanager
 async def proxy(lane: str, *scripts: Script, setup: Setup | None = None) -> AsyncIterator[Proxy]:
     """One backend per script."""
-    with no_descriptor_left():
+    with no_descriptor_left(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reactor, "LINGER_S", 0.0)  # the peers that the test plays would be kept waiting, too
         lb = Proxy(lane, scripts, setup or Setup())
         try:
             async with trio.open_nursery() as nursery:

@@ -1,11 +1,11 @@
 """A deploy whose clients and backends the test plays: a pool of one fixed address, and a reload that brings another.
 
-    with swapping(tmp_path, drain='websocket = "0s"') as stage:
-        client = stage.dial()
-        backend = stage.backend.websocket()       # the other end, in this process
-        with stage.reload() as verdict:           # the old address drains; behind the block it is over
-            assert client.follow().closes == [(1001, "going away")]
-        assert verdict["cut"] == 0
+with swapping(tmp_path, drain='websocket = "0s"') as stage:
+    client = stage.dial()
+    backend = stage.backend.websocket()       # the other end, in this process
+    with stage.reload() as verdict:           # the old address drains; behind the block it is over
+        assert client.follow().closes == [(1001, "going away")]
+    assert verdict["cut"] == 0
 """
 
 import json
@@ -150,7 +150,10 @@ def swapping(
     """`more`: keys of [pool.web]; `drain`: its graces."""
     texts = {"drain": drain, "mode": mode, "more": more, "workers": workers}
     upgrades = mode == "http"
-    with opened(upgrades=upgrades) as backend, opened(upgrades=upgrades) as fresh:
-        with serving(CONFIG.format(target=backend.port, **texts), directory) as lb:
-            with closing(Stage(lb, backend, fresh, **texts)) as stage:
-                yield stage
+    with (
+        opened(upgrades=upgrades) as backend,
+        opened(upgrades=upgrades) as fresh,
+        serving(CONFIG.format(target=backend.port, **texts), directory) as lb,
+        closing(Stage(lb, backend, fresh, **texts)) as stage,
+    ):
+        yield stage

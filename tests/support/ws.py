@@ -1,8 +1,8 @@
 """Either end of a WebSocket over a blocking socket, read by wsproto, and frames written by hand.
 
-    end = dial(lb.port, "/ws?push=0.005")
-    heard = end.follow()                  # until the end of the connection; a Close is answered
-    assert heard.closes == [(1001, "going away")]
+end = dial(lb.port, "/ws?push=0.005")
+heard = end.follow()                  # until the end of the connection; a Close is answered
+assert heard.closes == [(1001, "going away")]
 """
 
 import base64
@@ -27,7 +27,9 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 
 
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, mask: bytes = b"", length: int | None = None) -> bytes:
+def frame(
+    opcode: int, payload: bytes = b"", *, fin: bool = True, mask: bytes = b"", length: int | None = None
+) -> bytes:
     """One frame; `length` lies about its payload's."""
     size = len(payload) if length is None else length
     masked = 0x80 if mask else 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.trio_test import trio_test
 
 from lbproxy.telemetry.events import Event, Notice
-from lbproxy.worker.reactor import NEVER, READ, TICK_S, TURN_S, WRITE, Reactor
+from lbproxy.worker.reactor import LINGER_S, NEVER, READ, TICK_S, TURN_S, WRITE, Reactor
 
 
 class Item:
@@ -165,13 +165,13 @@ async def test_nobody_lingers_while_a_task_waits_for_its_turn() -> None:
             right.send(b"x")
             while not item.masks:
                 await trio.lowlevel.checkpoint()
-            turns = 0
-            with trio.move_on_after(0.05):
-                while True:
-                    await trio.lowlevel.checkpoint()
-                    turns += 1
+            left.recv(1)
+            began = trio.current_time()
+            for _ in range(200):
+                await trio.lowlevel.checkpoint()
+            took_s = trio.current_time() - began
             made.reactor.unregister(left.fileno())
-            assert turns > 50  # with LINGER_S in each there would be room for 50 at most
+            assert took_s < 200 * LINGER_S  # what it would take at the least if each turn lingered
 
 
 @trio_test

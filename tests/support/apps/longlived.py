@@ -27,8 +27,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from support.ws import CLOSE, WebSocketEnd, accept_of, close_payload
 from wsproto.connection import ConnectionType
+
+from support.ws import CLOSE, WebSocketEnd, accept_of, close_payload
 
 ME = {name.lower(): os.environ.get(f"LBPROXY_{name}", "-") for name in ("SLOT", "GENERATION", "POOL")}
 

@@ -146,7 +146,7 @@ async def test_a_backend_has_no_more_work_than_its_limit(lane: str) -> None:
             for _ in range(20):
                 nursery.start_soon(lb.ask, GET)
         assert most == 3
-        assert len(lb.records) == 20
+        await lb.wait_records(20)
 
 
 @lanes

@@ -1,0 +1,205 @@
+"""Reloads under adverse circumstances: asked for too often, control killed in each step, no worker, a broken deploy."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from support.load import load
+from support.serve import Serving, serving
+from support.web import web
+
+GONE_WITHIN_S = 8.0
+
+
+def finished(lb: Serving) -> int:
+    return lb.log().count('"reload.finished"')
+
+
+# -- asked for too often
+
+
+def test_ten_signals_in_a_second_give_one_reload_and_one_more(tmp_path: Path) -> None:
+    with serving(web(reload='min_ready = "600ms"'), tmp_path) as lb, load(lb.port, clients=2) as clients:
+        for _ in range(10):
+            lb.signal(signal.SIGUSR2)
+            clients.wait_more(30)  # about a tenth of a second
+        lb.wait_until(lambda: finished(lb) == 2)
+        assert lb.cli("reload", "--config-only").returncode == 0, "not busy: no third one is waiting"
+        assert {one["generation"] for one in lb.backends()} == {3}
+        assert clients.lost == []
+
+
+# -- control is killed
+
+STEPS = {  # what is in the log last, and which moment that is
+    '"reload.started"': "nothing is made yet, or just now",
+    '"web.1@2","pid"': "the first new one has been started",
+    '"backend.ready","web.1@2"': "it is ready, not proved",
+    '"backend.proved","web.1@2"': "it is proved, perhaps published",
+    '"backend.draining","web.1@1"': "the old one is out of the table",
+    '"backend.drained","web.1@1"': "it gets TERM",
+    '"web.2@2","pid"': "the second new one has been started",
+    '"reload.done"': "all is done, nothing is said yet",
+}
+
+
+def has(lb: Serving, step: str) -> bool:
+    event, _, backend = step.replace('"', "").partition(",")
+    if event.startswith("web."):
+        event, backend = "backend.starting", event
+    lines = [json.loads(line) for line in lb.log().splitlines() if line.startswith("{")]
+    return any(line["event"] == event and backend in ("", line.get("backend")) for line in lines)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("bind", ["tcp", "unix"])
+def test_control_killed_in_a_reload_leaves_no_orphan_and_starts_cleanly(tmp_path: Path, step: str, bind: str) -> None:
+    proxy = 'pid_file = "lb.pid"'
+    config = web(f'bind = "{bind}"', proxy=proxy).replace('"127.0.0.1:$port"', '"unix:public.sock"')
+    runtime = tmp_path / "run"
+    runtime.mkdir()
+    with serving(config, tmp_path) as lb:
+        asking = subprocess.Popen(lb.command("reload"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lb.wait_until(lambda: has(lb, step))
+        os.kill(lb.pid, signal.SIGKILL)
+        assert asking.wait(5) in (0, 1)
+        lb.wait_nothing_left(GONE_WITHIN_S)
+        for stale in (lb.control, tmp_path / "public.sock", tmp_path / "lb.pid"):
+            assert os.path.exists(stale)
+        lb.start({})
+        lb.wait_ready()
+        assert (tmp_path / "lb.pid").read_text() == f"{lb.pid}\n"
+        assert [one["generation"] for one in lb.backends()] == [1, 1]
+        assert lb.stop() == 0
+        for stale in (lb.control, tmp_path / "public.sock", tmp_path / "lb.pid"):
+            assert not os.path.exists(stale)
+
+
+def socket_directories(lb: Serving) -> set[Path]:
+    return {Path(one["address"].removeprefix("unix:")).parent.parent for one in lb.backends()}
+
+
+def test_directories_of_unix_sockets_that_a_killed_control_left_go_at_the_next_start(tmp_path: Path) -> None:
+    with serving(web('bind = "unix"'), tmp_path) as lb, serving(web('bind = "unix"'), tmp_path / "other") as other:
+        (left,) = socket_directories(lb)
+        (others,) = socket_directories(other)
+        os.kill(lb.pid, signal.SIGKILL)
+        lb.wait_nothing_left(GONE_WITHIN_S)
+        assert left.exists()
+        lb.start({})
+        lb.wait_ready()
+        assert not left.exists()
+        assert others.exists(), "its control lives"
+        assert other.get("/whoami").status == 200
+        (ours,) = socket_directories(lb)
+        assert lb.stop() == 0
+        assert not ours.exists()
+
+
+# -- no worker serves
+
+BREAK_WORKERS = """
+import os, sys, threading
+if "lbproxy.worker" in sys.orig_argv and os.path.exists(os.environ["BROKEN"]):
+    how = open(os.environ["BROKEN"]).read()
+    if how == "at import":
+        raise SystemExit("this worker is broken on purpose")
+    threading.Timer(0.4, os._exit, (3,)).start()
+"""
+
+
+@contextlib.contextmanager
+def breakable_workers(tmp_path: Path, config: str) -> Iterator[tuple[Serving, Path]]:
+    (tmp_path / "sitecustomize.py").write_text(BREAK_WORKERS)
+    how = tmp_path / "broken"
+    with serving(config, tmp_path, environment={"PYTHONPATH": str(tmp_path), "BROKEN": str(how)}) as lb:
+        yield lb, how
+
+
+@pytest.mark.parametrize("when", ["at import", "soon"])
+def test_a_reload_ends_although_no_worker_lives(tmp_path: Path, when: str) -> None:
+    with breakable_workers(tmp_path, web(workers=2)) as (lb, how):
+        how.write_text(when)
+        for pid in lb.pids_of("lbproxy.worker"):
+            os.kill(pid, signal.SIGKILL)
+        lb.wait_until(lambda: lb.log().count('"worker.exited"') >= 4)
+        done = lb.cli("reload", timeout_s=15)
+        assert done.returncode == 0, done.stdout
+        assert {one["generation"] for one in lb.backends()} == {2}
+        if when == "at import":
+            status = lb.cli("status")
+            assert status.returncode == 4
+            assert "degraded: 2 of 2 workers do not serve" in status.stdout
+            assert "this worker is broken on purpose" in lb.log()
+        how.unlink()
+        lb.wait_until(lambda: lb.cli("status", "-q").returncode == 0, 6)
+        assert lb.get("/whoami").json()["generation"] == "2"
+
+
+def test_workers_that_die_at_once_are_not_started_in_a_hurry(tmp_path: Path) -> None:
+    with breakable_workers(tmp_path, web(size=1)) as (lb, how):
+        how.write_text("at import")
+        (worker,) = lb.pids_of("lbproxy.worker")
+        os.kill(worker, signal.SIGKILL)
+        with lb.connect() as waiting:
+            waiting.sendall(b"GET /whoami HTTP/1.1\r\nHost: a\r\n\r\n")
+            lb.wait_until(lambda: lb.log().count('"worker.started"') >= 4)
+            times = [json.loads(line)["time"] for line in lb.log().splitlines() if '"worker.started"' in line]
+            seconds = [float(time[17:-1]) for time in times]
+            assert (seconds[3] - seconds[2]) % 60 >= 1.0, times
+            how.unlink()
+            assert waiting.recv(65536).startswith(b"HTTP/1.1 200 "), "it waited in the queue all the time"
+
+
+# -- what the operator is told
+
+
+def test_a_broken_deploy_shows_its_traceback_once(tmp_path: Path) -> None:
+    with serving(web(), tmp_path) as lb:
+        lb.write_config(web('env = { BREAK = "import" }'))
+        done = lb.cli("reload")
+        assert done.returncode == 5
+        assert done.stdout.count("ImportError: this deploy is broken on purpose") == 1
+        assert done.stdout.count("about to import the database driver") == 1
+        assert done.stdout.count("Traceback") == 1
+        lines = done.stdout.splitlines()
+        said = next(number for number, line in enumerate(lines) if "ImportError" in line)
+        assert len(lines) - said <= 5, "right above the verdict"
+
+
+def test_old_ones_that_do_not_come_back_are_told_with_their_last_words(tmp_path: Path) -> None:
+    """Two outputs, each once: why the new ones broke, and why the old ones could not be started again."""
+    start = tmp_path / "start"
+    start.write_text('exec "$@"\n')
+    good = web(command="sh $dir/start $brittle", size=3, reload='min_ready = "300ms"')
+    with serving(good, tmp_path) as lb:
+        lb.write_config(good.replace("size = 3", 'size = 3\nenv = { LIVES = "1.5" }'))
+        start.write_text('[ "$LIVES" ] || { echo "the old code is gone"; exit 3; }\nexec "$@"\n')
+        done = lb.cli("reload")
+        assert done.returncode == 6, done.stdout
+        assert done.stdout.count("the old code is gone") >= 1
+        assert "@1 wrote last:" in done.stdout
+
+
+# -- what it leaves behind
+
+
+@pytest.mark.soak
+def test_memory_of_control_and_workers_is_bounded_over_many_reloads(tmp_path: Path) -> None:
+    quick = web(size=4, workers=2, reload='min_ready = "0s"\nmax_surge = "100%"')
+    with serving(quick, tmp_path) as lb, load(lb.port, clients=2) as clients:
+        watched = [psutil.Process(pid) for pid in (lb.pid, *lb.pids_of("lbproxy.worker"))]
+        sizes = []
+        for round_ in range(60):
+            assert lb.cli("reload", "-q").returncode == 0
+            if round_ >= 20:
+                sizes.append([process.memory_info().rss for process in watched])
+        assert clients.lost == []
+    for first, last in zip(sizes[0], sizes[-1], strict=True):
+        assert last - first < 3 * 1024 * 1024, sizes
