@@ -15,6 +15,7 @@ from lbproxy.settings import DrainSettings
 
 ECHO_SLACK_S = 0.5
 STALLED_S = 5.0  # a transfer that moved nothing for so long counts as a request
+LEAST_STREAM_S = 0.25  # with no time at all, not even a stream between two events could end properly
 _AT_ONCE = float("-inf")
 _NEVER = float("inf")
 
@@ -112,7 +113,7 @@ class Leases:
         ends = {
             _REQUEST: now + drain.request_s,
             _TRANSFER: now + max(drain.transfer_s, drain.request_s),
-            _STREAM: now + drain.stream_s,
+            _STREAM: now + max(drain.stream_s, LEAST_STREAM_S),
             _WEBSOCKET: now + drain.websocket_s,
             _TCP: now + drain.tcp_s,
         }

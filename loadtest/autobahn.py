@@ -20,10 +20,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rig import Report
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
 from support.apps import ROOT
 from support.ports import free_port
 from support.serve import serving
+
+import rig
 
 CACHE = Path.home() / ".cache" / "lbproxy-autobahn"
 SERVER = f"node {ROOT / 'tests' / 'support' / 'apps' / 'ws_server.js'}"
@@ -56,16 +59,19 @@ def main() -> None:
     if shutil.which("node") is None or not (ROOT / "node_modules" / "ws").is_dir():
         sys.exit(f"needs Node and its package ws: npm install --no-save ws@8 in {ROOT}")
     wstest = _installed(options.python2)
-    with tempfile.TemporaryDirectory(prefix="lbproxy-autobahn-") as folder:
-        with _direct() as port, serving(CONFIG, Path(folder) / "lb") as lb:
-            servers = {"direct": port, "lbproxy": lb.port}
-            exclude = [] if options.all else list(OPTIONAL)
-            results = _run(wstest, Path(folder), servers, options.cases, exclude)
-            connections = lb.status()["workers"][0]["connections"]
-    report = Report("autobahn")
+    with (
+        tempfile.TemporaryDirectory(prefix="lbproxy-autobahn-") as folder,
+        _direct() as port,
+        serving(CONFIG, Path(folder) / "lb") as lb,
+    ):
+        servers = {"direct": port, "lbproxy": lb.port}
+        exclude = [] if options.all else list(OPTIONAL)
+        results = _run(wstest, Path(folder), servers, options.cases, exclude)
+        connections = lb.status()["workers"][0]["connections"]
+    report = rig.Report("autobahn")
     for name, cases in results.items():
         report.line(name, _counts(cases))
-    report.promise(bool(results.get("lbproxy")), "no case was run")
+    report.promise(0 < len(results["direct"]) == len(results["lbproxy"]), "not every case was run")
     report.promise(connections == 0, f"{connections} connections are left")
     for what in _worse(results["direct"], results["lbproxy"]):
         report.promise(False, what)
@@ -74,7 +80,7 @@ def main() -> None:
 
 def _python2() -> str | None:
     found = glob.glob(os.path.expanduser("~/.pyenv/versions/2.7*/bin/python"))
-    return shutil.which("python2.7") or (found[-1] if found else None)
+    return found[-1] if found else shutil.which("python2.7")
 
 
 def _installed(python2: str) -> Path:

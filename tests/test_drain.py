@@ -1,13 +1,14 @@
 """What a drain does to each kind of lease, in a time that the test makes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy.address import Address
-from lbproxy.drain import ECHO_SLACK_S, STALLED_S, Lease, Leases
+from lbproxy.drain import ECHO_SLACK_S, LEAST_STREAM_S, STALLED_S, Lease, Leases
 from lbproxy.model import BackendId, BackendView, LeaseKind
 from lbproxy.settings import DrainSettings
 
@@ -211,6 +212,15 @@ def test_a_client_who_got_our_close_late_has_a_whole_goodbye_to_answer() -> None
     lease.closed_at = 7.5
     assert held.due(9.5) == []  # the relay itself lets go of it now, and that is no cut
     assert held.due(9.5 + ECHO_SLACK_S) == [lease]
+
+
+def test_without_any_grace_a_stream_is_still_told_before_it_is_cut() -> None:
+    stream = lease_of(LeaseKind.STREAM, told=Told())
+    held = leases_of(stream)
+    held.begin(replace(DRAIN, stream_s=0.0), now=0.0)
+    assert held.tell(0.0) == 1
+    assert held.due(0.0) == []
+    assert held.due(LEAST_STREAM_S) == [stream]
 
 
 def test_a_drain_that_is_taken_back_leaves_everybody_in_peace() -> None:

@@ -106,9 +106,10 @@ class Exchange:
             self.error = self.error or "client_gone"
             if not self.replied:
                 self.status = CLIENT_CLOSED
-        except trio.Cancelled:
+        except BaseException as exc:
             self.keep = False
-            self.error = "cut"
+            # Cancelled comes in a group from within a nursery; what is an Exception is a mistake of ours.
+            self.error = "proxy_internal_error" if isinstance(exc, Exception) else "cut"
             self._count_failed()
             raise
         finally:

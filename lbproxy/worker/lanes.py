@@ -77,7 +77,8 @@ class Lanes:
             if record.is_idle and is_silent(record.sock):  # what has been asked is answered
                 record.close()
         for client in self._in_tasks:
-            if client.idle_scope is not None:
+            stream = client.stream
+            if client.idle_scope is not None and isinstance(stream, SocketStream) and is_silent(stream.sock):
                 client.idle_scope.cancel()
 
     def open(self, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:

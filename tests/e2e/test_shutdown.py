@@ -159,10 +159,6 @@ def test_term_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
         assert_nothing_left(lb)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="Lanes.stop closes connections whose request is in the socket's buffer, or on its way; see the report",
-)
 def test_no_request_that_was_accepted_is_lost_when_it_stops(tmp_path: Path) -> None:
     """Clients see answers until the listener is gone, then refusals: never a connection that breaks off."""
     with serving(web(proxy=PROXY, workers=2), tmp_path) as lb, load(lb.port, keep_alive=False) as clients:

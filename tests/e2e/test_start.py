@@ -23,8 +23,9 @@ def said_and_code(lb: Serving) -> tuple[list[str], int]:
     return [line for line in lb.log().splitlines() if not line.startswith("{")], code
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:$port2", ":$port2", "0.0.0.0:$port2"])
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    ("address", "shared"), [("127.0.0.1:$port2", False), (":$port2", False), ("127.0.0.1:$port2", True)]
+)
 def test_a_port_in_use_is_one_clear_line(tmp_path: Path, address: str, shared: bool) -> None:
     """Also when the other program would share it."""
     with socket.socket() as other:
@@ -89,16 +90,6 @@ def test_a_second_serve_on_the_same_file_is_told_who_holds_it(tmp_path: Path) ->
         assert str(lb.pid) in line
         assert lb.get("/whoami").status == 200
         assert lb.cli("status", "-q").returncode == 0  # its socket is still there
-
-
-def test_a_stale_control_socket_is_replaced(tmp_path: Path) -> None:
-    with serving(web(size=1), tmp_path) as lb:
-        os.kill(lb.pid, signal.SIGKILL)
-        lb.wait_nothing_left()
-        assert lb.cli("status").returncode == 3
-        lb.start({})
-        lb.wait_ready()
-        assert lb.cli("status", "-q").returncode == 0
         assert os.stat(lb.control).st_mode & 0o777 == 0o600
 
 
@@ -127,12 +118,11 @@ def test_not_running_is_exit_code_3_for_every_client_command(tmp_path: Path) -> 
         assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_the_form_without_a_file_serves_and_is_reloaded(tmp_path: Path, count: int) -> None:
+def test_the_form_without_a_file_serves_and_is_reloaded(tmp_path: Path) -> None:
     brittle = [sys.executable, *_brittle()]
 
     def arguments(lb: Serving) -> list[str]:
-        return ["serve", "-n", str(count), "-l", f"127.0.0.1:{lb.port}", "--", *brittle]
+        return ["serve", "-n", "2", "-l", f"127.0.0.1:{lb.port}", "--", *brittle]
 
     with (
         tempfile.TemporaryDirectory(prefix="lb-") as runtime,
@@ -140,7 +130,7 @@ def test_the_form_without_a_file_serves_and_is_reloaded(tmp_path: Path, count: i
     ):
         lb.config.unlink()
         assert lb.get("/whoami").json()["generation"] == "1"
-        assert len(lb.backends()) == count
+        assert len(lb.backends()) == 2
         assert lb.cli("reload").returncode == 0
         assert lb.get("/whoami").json()["generation"] == "2"
         assert Path(lb.control).parent == Path(runtime) / "lbproxy"

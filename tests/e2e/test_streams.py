@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 
+import pytest
 from support.serve import serving
 from support.swap import swapping
 from support.web import web
@@ -89,8 +90,9 @@ def test_a_stream_in_the_middle_of_an_event_ends_behind_it(tmp_path: Path) -> No
             fresh.sock.shutdown(socket.SHUT_WR)
 
 
-def test_a_quiet_stream_ends_at_once_when_it_is_told(tmp_path: Path) -> None:
-    with swapping(tmp_path, 'stream = "2s"\ngoodbye = "2s"') as stage, stage.lb.connect() as sock:
+@pytest.mark.parametrize("grace", ["2s", "0s"])
+def test_a_quiet_stream_ends_at_once_when_it_is_told(tmp_path: Path, grace: str) -> None:
+    with swapping(tmp_path, f'stream = "{grace}"\ngoodbye = "2s"') as stage, stage.lb.connect() as sock:
         listener = Listener(sock)
         stage.backend.peer().send(HEAD + chunk(b"data: only\n\n"))
         listener.read_until(b"only\n\n")

@@ -235,7 +235,7 @@ def test_a_keep_alive_client_of_another_listener_is_not_disconnected(tmp_path: P
 @pytest.mark.parametrize("keep_alive", [False, True], ids=["a connection per request", "keep-alive"])
 def test_ab_through_tcp_mode_loses_nothing_over_reloads(tmp_path: Path, keep_alive: bool) -> None:
     with serving(both_ways(size=3, command="$origin --port {port}"), tmp_path) as lb:
-        options, requests = (["-k"], 12_000) if keep_alive else ([], 5000)
+        options, requests = (["-k"], 8000) if keep_alive else ([], 3000)
         with ab(lb.ports["port2"], requests, 40, *options) as reports:
             for _ in range(2):
                 assert lb.api("POST", "/v1/reload", {}).status == 200

@@ -36,7 +36,7 @@ targets = ["{{target}}"]
 [pool.store.reload]
 min_ready = "0s"
 [pool.store.drain]
-tcp = "4s"
+tcp = "2500ms"
 """
 
 
@@ -126,7 +126,7 @@ def test_postgresql_commits_a_transaction_that_a_reload_found_open(tmp_path: Pat
         reloading = threading.Thread(target=lambda: verdicts.append(reload(lb)))
         reloading.start()
         lb.wait_log('"backend.draining"')
-        assert busy.run("select pg_sleep(2), 'slept'")[0][1] == "slept"
+        assert busy.run("select pg_sleep(1.2), 'slept'")[0][1] == "slept"
         busy.run("commit")
         busy.close()
         reloading.join()

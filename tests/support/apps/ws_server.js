@@ -1,5 +1,5 @@
 // A Node server with the package `ws`: WebSocket echo behind PORT or descriptor 3. On TERM it stops listening and ends
-// when its WebSockets have. `{"op":"push","every":5}` makes it talk by itself.
+// when its WebSockets have. The message `push 5` makes it talk every 5 ms.
 'use strict'
 const http = require('node:http')
 const { WebSocketServer } = require('ws')
@@ -9,6 +9,7 @@ const sockets = new WebSocketServer({ server, perMessageDeflate: true })
 
 sockets.on('connection', (socket) => {
   let timer
+  socket.on('error', () => {}) // what is no WebSocket is closed with 1002
   socket.on('message', (data, isBinary) => {
     const text = isBinary ? '' : data.toString()
     if (text.startsWith('push ')) {
