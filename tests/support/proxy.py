@@ -312,7 +312,7 @@ async def proxy(lane: str, *scripts: Script, setup: Setup | None = None) -> Asyn
                     nursery.start_soon(backend.run)
                 for part in (lb.reactor.run, lb.router.run_drains, lb.sweep, lb.lanes.run):
                     nursery.start_soon(part)
-                await trio.lowlevel.checkpoint()
+                await wait_until(lambda: lb.lanes._nursery is not None)
                 yield lb
                 await lb.settle()
                 nursery.cancel_scope.cancel()
@@ -341,7 +341,7 @@ def _open() -> set[str]:
 async def wait_until(condition: Callable[[], object], explain: Callable[[], str] | None = None) -> None:
     """For what nobody tells a test. Looks again whenever everybody else had a turn."""
     with trio.move_on_after(WAIT_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await trio.sleep(0.001)
         return
     pytest.fail(explain() if explain is not None else f"waited for {WAIT_S}s in vain")

@@ -1,4 +1,4 @@
-"""The express lane's way there: what is read of a client, when it is forwarded, and what is let go of when it is not."""
+"""The express lane's way there: what is read of a client, when it is forwarded, what is let go of when not."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""What the express lane keeps of a client, and every way an exchange can end: what is let go of, and what is counted."""
+"""What the express lane keeps of a client, and every way an exchange can end: what is let go of and counted."""
 
 import pytest
 import trio

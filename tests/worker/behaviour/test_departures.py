@@ -1,4 +1,4 @@
-"""Whoever leaves, at whatever point, takes nothing of ours along: the other side is let go of, the log says what was."""
+"""Whoever leaves, at whatever point, takes nothing along: the other side is let go of, the log says what was."""
 
 from collections.abc import Callable
 

@@ -81,7 +81,9 @@ WITH_HOST = FRAMED + b"X-Forwarded-Host: a.example\r\nVia: 1.1 lbproxy\r\n"
             + b"Content-Length: 3\r\n\r\nabc",
         ),
         (
-            post_chunked(b"abc", b"de", trailers=b"X-Sum: 1\r\nContent-Length: 9\r\nhost: evil\r\nAuthorization: x\r\n"),
+            post_chunked(
+                *(b"abc", b"de"), trailers=b"X-Sum: 1\r\nContent-Length: 9\r\nhost: evil\r\nAuthorization: x\r\n"
+            ),
             b"POST / HTTP/1.1\r\nHost: a.example\r\n"
             + WITH_HOST
             + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\nX-Sum: 1\r\n\r\n",
