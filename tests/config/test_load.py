@@ -139,8 +139,9 @@ lb.toml:21:1: error: 'pool' is missing in [[route]]
             "lb.toml:1:1: error: 'address' is missing in [[listener]]\n     1 | [[listener]]\n1 error",
         ),
         (
-            GOOD.replace("[pool", 'mode = "tcp"\n[pool'),
-            "lb.toml:3:1: error: listener.mode = 'tcp' is not supported yet\n     3 | mode = \"tcp\"\n1 error",
+            GOOD.replace("[pool", 'proxy_protocol = "accept"\n[pool'),
+            "lb.toml:3:1: error: listener.proxy_protocol = 'accept' is not supported yet\n"
+            '     3 | proxy_protocol = "accept"\n1 error',
         ),
     ],
 )

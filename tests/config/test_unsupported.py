@@ -26,7 +26,7 @@ def test_what_is_not_supported_yet_is_said_and_taken_out(not_yet: NotYet):
 
 def test_what_works_stays():
     text = """
-    listener = [{ mode = "http", proxy_protocol = "off" }]
+    listener = [{ mode = "http", proxy_protocol = "off" }, { mode = "tcp" }]
     [pool.web.reload]
     on_failure = "rollback"
     """
@@ -37,10 +37,10 @@ def test_what_works_stays():
 
 def test_every_listener_and_pool_is_looked_at():
     document = tomllib.loads(
-        'listener = [{mode = "tcp"}, {tls = 1}]\n[pool]\na.sticky = 1\nb.restart.max_memory = "1MB"'
+        'listener = [{proxy_protocol = "accept"}, {tls = 1}]\n[pool]\na.sticky = 1\nb.restart.max_memory = "1MB"'
     )
     assert [finding.message for finding in take_out(document)] == [
-        "listener.mode = 'tcp' is not supported yet",
+        "listener.proxy_protocol = 'accept' is not supported yet",
         "listener.tls is not supported yet",
         "pool.a.sticky is not supported yet",
         "pool.b.restart.max_memory is not supported yet",

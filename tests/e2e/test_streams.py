@@ -59,7 +59,7 @@ class Listener:
 def test_a_stream_in_the_middle_of_an_event_ends_behind_it(tmp_path: Path) -> None:
     """With each of the three ends of a line, and a client of HTTP/1.0. The connections stay usable."""
     ends = (b"\n", b"\r\n", b"\r", b"\n")
-    with swapping(tmp_path, 'stream = "4s"\ngoodbye = "4s"') as stage, ExitStack() as stack:
+    with swapping(tmp_path, 'stream = "5s"\ngoodbye = "5s"') as stage, ExitStack() as stack:
         listeners, peers = [], []
         for number, end in enumerate(ends):
             sock = stack.enter_context(stage.lb.connect())
@@ -68,7 +68,7 @@ def test_a_stream_in_the_middle_of_an_event_ends_behind_it(tmp_path: Path) -> No
             peers[-1].send(HEAD + chunk(b"id: 1" + end + b"data: beg"))
             listeners[-1].read_until(b"data: beg")
         with stage.reload() as verdict:
-            threading.Event().wait(2.1)  # by now each has been told: the other half of the time is for the events
+            threading.Event().wait(2.6)  # by now each has been told: the other half of the time is for the events
             for peer, end in zip(peers, ends, strict=True):
                 peer.send(chunk(b"un" + end + end[:-1]))
             for listener in listeners:
@@ -144,10 +144,10 @@ def test_ends_are_spread_over_their_window(tmp_path: Path) -> None:
             thread.join()
         ended.sort()
         span = ended[-1] - ended[0]
-        assert 1.0 < span < 2.6
+        assert 1.0 < span < 3
         for quarter in range(4):
             first, last = ended[0] + quarter / 4 * span, ended[0] + (quarter + 1) / 4 * span
-            assert 2 <= sum(first <= time <= last for time in ended) <= 9
+            assert 1 <= sum(first <= time <= last for time in ended) <= 10
         lb.wait_log('"failed":0,"cut":0')
 
         connection = connections[0]

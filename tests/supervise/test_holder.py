@@ -6,6 +6,7 @@ import pytest
 from support.children import PYTHON
 
 from lbproxy.supervise.holder import listening, trouble_with
+from lbproxy.supervise.session import MARK
 
 LISTEN = """
 import os, socket, sys, time
@@ -48,6 +49,16 @@ def test_a_socket_of_the_child_is_ours(backend):
 def test_a_socket_of_a_descendant_in_another_session_is_ours(backend):
     session, port = backend
     assert trouble_with(port, session) is None
+
+
+def test_a_socket_of_a_daemon_that_carries_the_mark_is_ours():
+    words, environment = [*PYTHON, LISTEN, "0"], {**os.environ, MARK: "c0ffee.3"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(words, start_new_session=True, env=environment, **pipes) as daemon:
+        port = int(daemon.stdout.readline())
+        assert trouble_with(port, 4_000_000_000, "c0ffee.3") is None
+        assert trouble_with(port, 4_000_000_000, "c0ffee.4") is not None
+        daemon.stdin.close()
 
 
 def test_a_socket_of_anybody_else_is_a_strangers(backend):

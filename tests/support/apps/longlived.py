@@ -224,10 +224,10 @@ def main() -> None:
         server.socket = socket.socket(fileno=3)
     else:
         server = Server((os.environ.get("HOST", "127.0.0.1"), int(os.environ["PORT"])), Handler)
-    told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    # Waited for, not handled: a handler runs in the main thread, which does not wake when another one got the signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    told.wait()
+    signal.sigwait({signal.SIGTERM})
     with WORK.changed:
         say(f"TERM with {WORK.in_hand} in hand")
         WORK.changed.wait_for(lambda: WORK.in_hand == 0)
