@@ -59,6 +59,15 @@ class Lease:
         self.drain: DrainSettings | None = None  # in force when it was told; its goodbye_s is the effective one
         self.overdue = False  # its grace is over and due() has said so
 
+    def forget(self) -> None:
+        """It is over. Who held it is not kept alive by it."""
+        self.cut = _nobody
+        self.say_goodbye = None
+
+
+def _nobody() -> None:
+    """Cuts what is over."""
+
 
 class Leases:
     """Who holds this backend. A drain begins, and is over when nobody is left; or it is taken back."""

@@ -69,6 +69,7 @@ class _Worker:
     state: str = "starting"
     born: int = 0  # epoch of its first table: what had left before that it never held
     applied: int = 0
+    holds: set[int] = field(default_factory=set)  # keys of the listeners in the last table that it was sent
     drained: dict[str, int] = field(default_factory=dict)
     stats: Stats = field(default_factory=lambda: Stats(0, 0, 0, {}))
     asked: int = 0
@@ -270,8 +271,11 @@ class Workers:
         if self._table is not None:
             worker.born = worker.born or self._table.epoch
             listeners = self._table.listeners
-            fds = self._sockets.for_worker(worker.id - 1, listeners)
-            worker.channel.post(Publish(self._table, tuple(listener.key for listener in listeners)), fds)
+            # Only what it does not hold yet: one that has run out of descriptors could not take the others again.
+            new = [listener for listener in listeners if listener.key not in worker.holds]
+            worker.holds = {listener.key for listener in listeners}
+            fds = self._sockets.for_worker(worker.id - 1, new)
+            worker.channel.post(Publish(self._table, tuple(listener.key for listener in new)), fds)
 
     async def _listen(self, worker: _Worker) -> None:
         """What the worker says. A worker that talks nonsense is replaced."""

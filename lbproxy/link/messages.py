@@ -21,7 +21,8 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """A whole table. With it come the listening sockets, one for each of `sockets`, in this order."""
+    """A whole table. With it come the listening sockets that were not in the one before, one for each of `sockets`, in
+    this order."""
 
     table: RoutingTable
     sockets: tuple[int, ...]  # ListenerView.key of each descriptor

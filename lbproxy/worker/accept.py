@@ -113,14 +113,16 @@ class Acceptor:
         self._listening: dict[int, Listening] = {}
 
     def apply(self, views: Sequence[ListenerView], sockets: dict[int, socket.socket]) -> None:
-        """The listeners of a new table. `sockets` are ours from now on, by listener key; doubles are closed."""
+        """The listeners of a new table. `sockets` are ours from now on, by listener key: of those that are new to us.
+        Doubles are closed."""
         for view in views:
-            known = self._listening.get(view.key)
+            known, sock = self._listening.get(view.key), sockets.get(view.key)
             if known is not None:
                 known.update(view)
-                sockets[view.key].close()
-            else:
-                self._listening[view.key] = Listening(self, view, sockets[view.key])
+                if sock is not None:
+                    sock.close()
+            elif sock is not None:
+                self._listening[view.key] = Listening(self, view, sock)
         present = {view.key for view in views}
         for key in [key for key in self._listening if key not in present]:
             self._listening.pop(key).leave()

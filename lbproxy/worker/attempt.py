@@ -51,25 +51,6 @@ class Begun:
 
 
 class Attempt:
-    __slots__ = (
-        "_backend_takes",
-        "_begun",
-        "_connection",
-        "_cut",
-        "_deadline",
-        "_events",
-        "_exchange",
-        "_is_sent",
-        "_lease",
-        "_released",
-        "_respond_by",
-        "_timeouts",
-        "_told",
-        "_trouble",
-        "_upgraded",
-        "_waiting",
-    )
-
     def __init__(self, exchange: "Exchange", begun: Begun) -> None:
         self._exchange = exchange
         self._lease = begun.lease
@@ -80,6 +61,8 @@ class Attempt:
         self._is_sent = False
         self._backend_takes = True  # False once writing to it failed: it may still have answered
         self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
+        self._may_go_on = False  # the backend has said 100
+        self._patience = trio.CancelScope()  # of the wait for more of the request's body
         self._trouble: LbproxyError | None = None
         self._cut = False
         self._upgraded: ResponseHead | None = None  # the 101: from now on it is a relay's
@@ -95,6 +78,10 @@ class Attempt:
         try:
             if self._lease.overdue:
                 raise self._cut_error()  # its grace ended while we were connecting
+            if not self._begun:
+                self._put_request()
+            body = self._exchange.body
+            self._is_sent = body is not None and body.done and not self._exchange.head.chunked
             async with trio.open_nursery() as nursery:
                 self._lease.cut = lambda: self._be_cut(nursery.cancel_scope)
                 nursery.start_soon(self._guarded, self._client_side, nursery.cancel_scope)
@@ -140,21 +127,25 @@ class Attempt:
             context.backends.give_back(self._connection)
         else:
             self._connection.close()
+        self._lease.forget()  # it knows how to cut us, and we know it: nobody would free either before the next gc
         context.router.release(self._lease)
 
     # The client's side: the request on its way
 
     async def _client_side(self) -> None:
-        if self._begun:
-            await self._flush_backend()
-        else:
-            await self._to_backend(
-                request_to_backend(self._exchange.head, self._exchange.client.facts, self._exchange.request_id)
-                + self._framed(bytes(self._exchange.early))
-            )
+        await self._flush_backend()
         await self._send_rest()
         self._start_clock()
         await self._exchange.client.watch()
+
+    def _put_request(self) -> None:
+        """The head, and what is in hand of the body: before anything is read, so that no answer comes unasked."""
+        exchange = self._exchange
+        head = request_to_backend(exchange.head, exchange.client.facts, exchange.request_id)
+        try:
+            self._connection.stream.put(head + self._framed(bytes(exchange.early)))
+        except StreamBroken:
+            self._backend_takes = False
 
     async def _send_rest(self) -> None:
         """What of the body was not in hand when the backend was claimed."""
@@ -175,8 +166,11 @@ class Attempt:
         exchange = self._exchange
         if not exchange.client.buffer:
             alive = False
-            with trio.move_on_after(exchange.client.body_wait_s()) as patience:
+            with self._patience:
+                if not exchange.head.expects_continue or self._may_go_on:  # else it waits for the backend's word
+                    self._patience.deadline = trio.current_time() + exchange.client.body_wait_s()
                 alive = await exchange.client.more()
+            patience, self._patience = self._patience, trio.CancelScope()
             if patience.cancelled_caught:
                 raise ProxyError(Side.CLIENT, Stage.SEND, 408, "http_request_error", "the request body stalled")
             if not alive:
@@ -326,6 +320,10 @@ class Attempt:
 
     def _put_interim(self, head: ResponseHead) -> None:
         exchange = self._exchange
+        if head.status == 100 and exchange.body is not None and not exchange.body.done:
+            self._may_go_on = True
+            self._patience.deadline = trio.current_time() + exchange.client.body_wait_s()
+            self._stop_clock()
         data = response_to_client(head, exchange.head, exchange.request_id, Framing.NONE, exchange.keep)
         try:
             exchange.client.stream.put(data)

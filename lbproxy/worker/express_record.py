@@ -149,6 +149,7 @@ class ExpressRecord:
         reactor.unregister(self.fd)
         reactor.disarm(self)
         self._reading = False
+        self._too_late = _never  # as in close()
 
     def release(self) -> tuple[Lease, BackendConnection]:
         """Lease and backend connection, off the reactor, for the task lane."""

@@ -163,8 +163,9 @@ class Lanes:
             kept = await serve()
         finally:
             self._in_tasks.discard(client)
-            if client.away is not None:
-                client.away.start(partial(self.closed, record))
+            away, client.away = client.away, None
+            if away is not None:
+                away.start(partial(self.closed, record))
             elif kept and not self.stopping:
                 record.buffer = bytes(client.buffer)
                 record.begin()

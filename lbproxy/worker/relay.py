@@ -206,7 +206,8 @@ class End:
         self.sock.close()
 
     def abort(self) -> None:
-        self.relay.abort()
+        if hasattr(self, "relay"):  # not over yet
+            self.relay.abort()
 
 
 class Relay:
@@ -292,7 +293,18 @@ class Relay:
         self.why = why
         self.client.close(reset=self.passes_resets and why is Why.BACKEND_GONE)
         self.backend.close(reset=self.passes_resets and why is Why.CLIENT_GONE)
-        self._on_end(self)
+        on_end, self._on_end = self._on_end, _nobody
+        on_end(self)
+        # Everybody here knows everybody: left to the collector, relays that are over would wait for it in thousands.
+        if self._lease is not None:
+            self._lease.forget()
+        for end in (self.client, self.backend):
+            end.deliver = _nobody
+            del end.other, end.relay
+
+
+def _nobody(what: object) -> None:
+    """Hears of what is over."""
 
 
 def notice_dead_peer(sock: socket.socket, idle_s: float) -> None:

@@ -13,12 +13,13 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
 PATIENCE_S = 20.0
+LOOK_AGAIN_S = 0.2
 # Those that keep it from calling home matter: the network is closed, and it would try for ever.
 FLAGS = (
     "--headless",
@@ -55,8 +56,14 @@ class Page:
         self.call("Page.enable")
         result = self.call("Page.navigate", url=url)
         assert not result.get("errorText"), result
-        ready = "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))"
-        self.run(f"{ready}.then(() => location.href)")
+        while self.run("document.readyState === 'complete' && location.href") != url:
+            self._wait_event("Page.loadEventFired")  # what ran was still in the page before
+
+    def _wait_event(self, name: str) -> None:
+        """The next one: those that came during a call are not kept, but then there is no need to wait."""
+        with suppress(TimeoutError):
+            while json.loads(self._socket.recv(timeout=LOOK_AGAIN_S)).get("method") != name:
+                pass
 
     def run(self, script: str) -> Any:
         """The value of an expression."""

@@ -100,6 +100,7 @@ class WebSocketEnd:
         self.heard = Heard()
         self.writing = threading.Lock()
         self._connection = Connection(kind, trailing_data=early)
+        self._early = bool(early)  # came with the handshake, and nobody has looked at it
         self._kind = kind
         self._part: list[str | bytes] = []
         self._taken = 0  # messages that message() has returned
@@ -146,6 +147,11 @@ class WebSocketEnd:
     def step(self, *, answer: bool = True) -> bool:
         """One read, and what follows from it. False at the end."""
         heard = self.heard
+        if self._early:
+            self._early = False
+            for event in self._connection.events():
+                self._take(event, answer=answer)
+            return True
         try:
             data = self.sock.recv(1 << 18)
         except ConnectionResetError:

@@ -112,7 +112,7 @@ async def test_a_goodbye_of_ours_is_counted(lane: str) -> None:
         await peer.send(SWITCH)
         await peer.wait_ended()
 
-    setup = Setup(drain=DrainSettings(websocket_s=0.05, goodbye_s=0.2))
+    setup = Setup(drain=DrainSettings(websocket_s=0.05, goodbye_s=1.0))
     async with proxy(lane, script, script, setup=setup) as lb:
         client = await lb.client()
         await client.send(UPGRADE)

@@ -167,6 +167,26 @@ async def test_an_answer_that_stalls_in_its_body_is_cut(lane: str, head: bytes, 
 
 
 @lanes
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["silent_backend", "silent_client"])
+@trio_test(timeout_s=8)
+async def test_of_two_who_wait_for_each_other_the_one_to_blame_is_told(lane: str, says: bytes) -> None:
+    """A client that waits for its 100 is not slow; once it has it, it is."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await trio.sleep(SHORT_S)
+        await peer.send(says)
+        await peer.wait_ended()
+
+    setup = Setup(timeouts=ListenerTimeouts(body_s=SHORT_S / 2), pool_timeouts=PoolTimeouts(response_s=SHORT_S * 1.5))
+    async with proxy(lane, script, setup=setup) as lb:
+        began = trio.current_time()
+        answer = await lb.ask(get(b"/", b"Content-Length: 3", b"Expect: 100-continue", method=b"PUT"))
+        assert answer.status == (408 if says else 504)
+        assert SHORT_S * 1.4 < trio.current_time() - began < SHORT_S * 4
+
+
+@lanes
 @trio_test(timeout_s=8)
 async def test_an_answer_that_crawls_may_take_its_time(lane: str) -> None:
     async def script(peer: Peer) -> None:
