@@ -44,8 +44,10 @@ class Trial:
 async def test_a_connection_is_kept_after_a_whole_answer() -> None:
     bench = Bench()
     trial = Trial(bench)
-    trial.backend.says(OK)
-    await trial.attempt.run()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trial.attempt.run)
+        await trial.backend.wait_heard(b"\r\n\r\n")
+        trial.backend.says(OK)
     assert not trial.backend.is_closed
     assert bench.context.backends.take(bench.view, 10) is not None
     bench.close()

@@ -51,6 +51,16 @@ async def test_what_is_simple_stays_and_what_is_hard_is_handed_over_and_comes_ba
 
 
 @trio_test(timeout_s=8)
+async def test_a_hand_over_does_not_cost_the_backend_its_connection() -> None:
+    async with proxy("express", answering(b"HTTP/1.1 103 Hints\r\n\r\n" + OK)) as lb:
+        client = await lb.client()
+        for _ in range(5):
+            await client.send(GET)
+            assert (await client.answer()).status == 200
+        assert len(lb.backends[0].peers) == 1
+
+
+@trio_test(timeout_s=8)
 async def test_an_answer_that_only_the_end_ends_is_handed_over() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
