@@ -58,7 +58,7 @@ class Attempt:
         self._timeouts = begun.timeouts
         self._begun = begun.sent
         self._respond_by = begun.respond_by
-        self._is_sent = begun.sent and exchange.body is not None and exchange.body.done
+        self._is_sent = False  # to its last byte
         self._backend_takes = True  # False once writing to it failed: it may still have answered
         self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
         self._may_go_on = False  # the backend has said 100

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lbproxy.worker.upgrade import Upgrade
 
 READ_AHEAD_BYTES = 64 * 1024
+EARLY_BODY_BYTES = 64 * 1024  # a body up to this is complete before a backend is claimed, in either lane
 LINGER_S = 1.0
 LINGER_BYTES = 64 * 1024
 LINGER_UPLOAD_S = 30.0  # an upload that was answered early: as long as it keeps coming, the answer must not be reset

@@ -13,7 +13,7 @@ import trio
 from lbproxy.errors import ProxyError, Side, Stage
 from lbproxy.link.grid import Counter
 from lbproxy.model import BackendId, LeaseKind, PoolView
-from lbproxy.policy.retry import may_replay
+from lbproxy.policy.retry import may_replay, may_retry
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead
@@ -21,15 +21,13 @@ from lbproxy.wire.headers import request_id_of
 from lbproxy.wire.pages import ErrorPage, error_response
 from lbproxy.worker.attempt import Attempt, Begun, StaleConnection
 from lbproxy.worker.backends import BackendConnection, ConnectFailed, connect
-from lbproxy.worker.client import Client, ClientGone
+from lbproxy.worker.client import EARLY_BODY_BYTES, Client, ClientGone
 from lbproxy.worker.context import Context
-from lbproxy.worker.express_record import ExpressRecord
+from lbproxy.worker.express_record import CLIENT_CLOSED, ExpressRecord
 from lbproxy.worker.hash_key import hash_key
 from lbproxy.worker.stream import StreamBroken, StreamStalled
 
-EARLY_BODY_BYTES = 64 * 1024  # a body up to this is complete before a backend is claimed
 RETRY_AFTER_S = 1
-CLIENT_CLOSED = 499  # in the log only
 
 T = TypeVar("T")
 
@@ -132,7 +130,8 @@ class Exchange:
                 return await self._attempt(fresh=attempts > 0)
             except StaleConnection as exc:
                 attempts += 1
-                if not self.may_replay or attempts >= self._pool().retry_attempts:
+                retriable = may_retry(Stage.SEND, reused=True, replayable=self.may_replay)
+                if not retriable or attempts >= self._pool().retry_attempts:
                     raise ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", str(exc)) from exc
 
     def _pool(self) -> PoolView:

@@ -25,16 +25,22 @@ from lbproxy.policy.retry import may_replay
 from lbproxy.wire.head import Refused, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
 from lbproxy.worker.attempt import Begun
-from lbproxy.worker.backends import BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect, is_silent
+from lbproxy.worker.backends import (
+    RECV_BYTES,
+    BackendConnection,
+    ConnectFailed,
+    Crowded,
+    begin_connect,
+    finish_connect,
+    is_silent,
+)
+from lbproxy.worker.client import EARLY_BODY_BYTES, READ_AHEAD_BYTES
 from lbproxy.worker.express_body import BODY_BYTES
 from lbproxy.worker.express_reply import ReplySide
 from lbproxy.worker.hash_key import hash_key
 from lbproxy.worker.reactor import READ, WRITE
 
-RECV_BYTES = 16 * 1024  # fits most messages; a larger buffer is allocated only where a body fills it
 REQUEST = LeaseKind.REQUEST  # an attribute of an enum costs as much as three of these
-EARLY_BODY_BYTES = 64 * 1024
-READ_AHEAD_BYTES = 64 * 1024
 
 
 class ExpressClient(ReplySide):

@@ -11,18 +11,17 @@ said something: it is read to its end first. Then both are closed.
 
 import contextlib
 import socket
-import struct
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Self
 
 from lbproxy.drain import Lease
 from lbproxy.worker.reactor import ERROR, HANGUP, NEVER, READ, WRITE, Reactor
+from lbproxy.worker.stream import RESET_ON_CLOSE
 
 READ_BYTES = 16 * 1024  # fits most messages: recv allocates what it is asked for
 BULK_BYTES = 64 * 1024  # as long as reads come back full
 TURN_BYTES = 256 * 1024  # moved by one event before others get their turn
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 _WRITABLE = WRITE | ERROR | HANGUP
 _READABLE = READ | ERROR | HANGUP
