@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import IntEnum
 
 from lbproxy.wire.head import RequestHead, ResponseHead
 
@@ -19,13 +19,13 @@ _plain_id = re.compile(rb"[-A-Za-z0-9._~+/=:@]{1,128}").fullmatch
 _SPELT = {b"x-real-ip": b"X-Real-IP", b"forwarded": b"Forwarded"}
 
 
-class Framing(Enum):
+class Framing(IntEnum):
     """How the end of a response body is told to the client."""
 
-    NONE = "none"  # no body follows: HEAD, 1xx, 204, 304
-    LENGTH = "length"
-    CHUNKED = "chunked"
-    CLOSE = "close"  # for HTTP/1.0 clients, where no length is known
+    NONE = 0  # no body follows: HEAD, 1xx, 204, 304
+    LENGTH = 1
+    CHUNKED = 2
+    CLOSE = 3  # for HTTP/1.0 clients, where no length is known
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 # Values may hold HTAB, SP, visible ASCII and bytes >= 0x80 (obs-text). Blanks around them are stripped in Python: one
 # linear match here, nothing to backtrack into.
 _field = re.compile(rb"(" + TOKEN + rb"):([\t -~\x80-\xff]*)").fullmatch
-_IN_VALUE: Final = bytes(byte for byte in range(256) if byte == 9 or 32 <= byte < 127 or byte >= 128)
+IN_VALUE: Final = bytes(byte for byte in range(256) if byte == 9 or 32 <= byte < 127 or byte >= 128)
 is_token = re.compile(TOKEN).fullmatch
 _host = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|[-._~!$&'()*+;=%0-9A-Za-z]+)(?::([0-9]{1,5}))?").fullmatch
 _length = re.compile(rb"[0-9]{1,19}").fullmatch
@@ -80,7 +80,7 @@ OURS: Final = frozenset(
 )
 _GUARDED: Final = HOP_BY_HOP | OURS | {b"connection", b"te", b"upgrade", b"forwarded", b"x-real-ip"}
 
-_REQUEST_KINDS: Final[dict[bytes, Kind]] = {
+REQUEST_KINDS: Final[dict[bytes, Kind]] = {
     **dict.fromkeys(HOP_BY_HOP, Kind.DROPPED),
     **dict.fromkeys(b"accept user-agent referer".split(), Kind.NOTED),
     **dict.fromkeys(b"x-request-id via x-real-ip forwarded".split(), Kind.ASIDE),
@@ -92,7 +92,7 @@ _REQUEST_KINDS: Final[dict[bytes, Kind]] = {
     b"upgrade": Kind.UPGRADE,
     b"te": Kind.TE,
 }
-_RESPONSE_KINDS: Final[dict[bytes, Kind]] = {
+RESPONSE_KINDS: Final[dict[bytes, Kind]] = {
     **dict.fromkeys(HOP_BY_HOP, Kind.DROPPED),
     **dict.fromkeys(b"x-request-id via".split(), Kind.ASIDE),
     b"retry-after": Kind.NOTED,
@@ -226,7 +226,7 @@ class Lines:
             entry = _response_entry(line)
         except ValueError as problem:
             raise bad_response(str(problem)) from None
-        if entry is None and line.partition(b":")[0].lower() not in _RESPONSE_KINDS:  # Content-Type may mean something
+        if entry is None and line.partition(b":")[0].lower() not in RESPONSE_KINDS:  # Content-Type may mean something
             self._keep_plain(self._plain_in_responses, line)
         self._keep(self.responses, line, entry)
         return entry
@@ -251,7 +251,7 @@ class Lines:
         """
         name, _, value = line.partition(b": ")
         last = names.get(name)
-        if last is None or not value or value.translate(None, _IN_VALUE) or value[0] <= 32 or value[-1] <= 32:
+        if last is None or not value or value.translate(None, IN_VALUE) or value[0] <= 32 or value[-1] <= 32:
             return False
         if line == last:
             self._keep(memory, line, None)
@@ -277,7 +277,7 @@ def _request_entry(line: bytes) -> Entry | None:
     name, value = split_field(line)
     lower = name.lower()
     spelt = canonical(name, value)
-    kind = _REQUEST_KINDS.get(lower)
+    kind = REQUEST_KINDS.get(lower)
     if kind is None:
         if lower.startswith(b"x-forwarded-") and b"_" not in lower:
             return Kind.ASIDE.value, lower, value, spelt
@@ -293,7 +293,7 @@ def _response_entry(line: bytes) -> Entry | None:
     name, value = split_field(line)
     lower = name.lower()
     spelt = canonical(name, value)
-    kind = _RESPONSE_KINDS.get(lower)
+    kind = RESPONSE_KINDS.get(lower)
     if kind is Kind.EVENT_STREAM:
         kind = kind if value.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream" else None
     elif kind is Kind.ENCODED:

@@ -15,7 +15,7 @@ _status_line = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9][0-9])(?: ([\t -~\
 
 
 _USUAL_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
-_IN_TARGET = bytes(byte for byte in range(33, 127) if byte != ord("#"))
+IN_TARGET = bytes(byte for byte in range(33, 127) if byte != ord("#"))
 
 
 def read_request_line(line: bytes) -> Start:
@@ -24,7 +24,7 @@ def read_request_line(line: bytes) -> Start:
     method, _, rest = line.partition(b" ")
     if method in _USUAL_METHODS and rest[:1] == b"/" and rest[-9:] == b" HTTP/1.1":
         target = rest[:-9]
-        if not target.translate(None, _IN_TARGET):
+        if not target.translate(None, IN_TARGET):
             return method, target, None, 1
     return _read_unusual(line)
 

@@ -15,7 +15,6 @@ import trio
 from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
 from lbproxy.model import BackendView
-from lbproxy.wire.head import ResponseHead
 from lbproxy.worker.reactor import READ, Reactor
 from lbproxy.worker.repeats import RepeatedReply
 from lbproxy.worker.stream import ByteStream, SocketStream
@@ -40,11 +39,11 @@ class BackendConnection:
 
     __slots__ = (
         "_keeper",
+        "_poll",
         "_stream",
         "backend",
         "buffer",
         "fd",
-        "head",
         "idle_since",
         "raw",
         "recv",
@@ -55,8 +54,6 @@ class BackendConnection:
         "sock",
     )
 
-    head: ResponseHead
-
     def __init__(self, backend: BackendView, sock: socket.socket | None, stream: ByteStream | None = None) -> None:
         self.backend = backend
         self.sock = sock
@@ -65,6 +62,7 @@ class BackendConnection:
         self.reused = False
         self.idle_since = 0.0
         self._stream = stream
+        self._poll: select.poll | None = None
         self._keeper: BackendConnections | None = None  # while it is idle
         # The express lane's memory: heads of one backend mostly repeat.
         self.raw = b""  # the last one, as it came
@@ -81,6 +79,15 @@ class BackendConnection:
             assert self.sock is not None
             self._stream = SocketStream(self.sock)
         return self._stream
+
+    def is_silent(self) -> bool:
+        """Neither bytes nor an end are waiting."""
+        if self._poll is None:
+            if self.sock is None:
+                return True
+            self._poll = select.poll()
+            self._poll.register(self.fd, select.POLLIN | select.POLLRDHUP)
+        return not self._poll.poll(0)
 
     def on_idle(self, mask: int) -> None:
         """It ended, or something came unasked: either way it is not used again."""
@@ -124,8 +131,18 @@ class BackendConnections:
             connection.close()
         return None
 
-    def give_back(self, connection: BackendConnection, *, registered: bool = False) -> None:
-        """Keep it for the next request. The caller vouches that the last exchange on it is complete."""
+    def give_back(self, connection: BackendConnection) -> None:
+        """As `keep`, for one that the reactor does not know."""
+        self._put(connection)
+        if connection.sock is not None:
+            self._reactor.register_backend(connection.fd, READ, connection.on_idle)
+
+    def keep(self, connection: BackendConnection) -> None:
+        """For the next request. The caller vouches that the last exchange on it is complete."""
+        self._put(connection)
+        self._reactor.handlers[connection.fd] = connection.on_idle
+
+    def _put(self, connection: BackendConnection) -> None:
         cell = connection.backend.cell
         idle = self._idle.get(cell)
         if idle is None:
@@ -135,10 +152,6 @@ class BackendConnections:
         connection.idle_since = self._reactor.now
         connection._keeper = self
         idle.append(connection)
-        if registered:
-            self._reactor.handle(connection.fd, connection.on_idle)
-        elif connection.sock is not None:
-            self._reactor.register_backend(connection.fd, READ, connection.on_idle)
 
     def drop(self, connection: BackendConnection) -> None:
         """An idle one is closed."""

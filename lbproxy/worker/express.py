@@ -21,9 +21,10 @@ from collections.abc import Callable
 
 from lbproxy.drain import Lease
 from lbproxy.model import LeaseKind
-from lbproxy.policy.retry import may_replay
-from lbproxy.wire.head import Refused, head_end, read_request
+from lbproxy.policy.retry import IDEMPOTENT
+from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
+from lbproxy.wire.shape import RequestShape, Values
 from lbproxy.worker.attempt import Begun
 from lbproxy.worker.backends import (
     RECV_BYTES,
@@ -32,7 +33,6 @@ from lbproxy.worker.backends import (
     Crowded,
     begin_connect,
     finish_connect,
-    is_silent,
 )
 from lbproxy.worker.client import EARLY_BODY_BYTES, READ_AHEAD_BYTES
 from lbproxy.worker.express_body import BODY_BYTES
@@ -96,54 +96,75 @@ class ExpressClient(ReplySide):
 
         The first `seen` bytes were looked at before, without a result.
         """
-        lanes, limits, timeouts = self.lanes, self.view.settings.limits, self.view.settings.timeouts
+        lanes, limits = self.lanes, self.view.settings.limits
         if lanes.off:
             self._enter(data, "off")
             return
-        end = data.find(b"\r\n\r\n") + 4
-        try:
-            if end < 5:  # no end yet, or nothing before it
-                head_end(data, seen, limits.header_bytes)
-                self._wait_for_rest(data, timeouts.header_s, self._head_too_slow)
-                return
-            raw = data if end == len(data) else data[:end]
-            again = raw == self.raw
-            if again:
+        shaped = None
+        again = bool(self.raw) and data.startswith(self.raw)
+        if again:
+            end, head = len(self.raw), self.head
+        else:
+            shaped = lanes.request_shapes.read(data)
+            if shaped is not None and shaped[0].field_lines <= limits.headers and shaped[2] <= limits.header_bytes:
+                head, end = shaped[0].head(shaped[1]), shaped[2]
+            else:
+                shaped = None
+                end = self._read_head(data, seen)
+                if not end:
+                    return
                 head = self.head
-            elif end > limits.header_bytes:
+        length = head.length
+        size = len(data)
+        if length is None and end == size:
+            raw = self._bare = data
+            self.payload = b""
+        else:
+            length = length or 0
+            if length and limits.body_bytes and length > limits.body_bytes:
                 self._enter(data, "refused")
                 return
-            else:
-                head = read_request(raw, lanes.lines, limits.headers)
-        except Refused:
-            self._enter(data, "refused")
-            return
-        if head.chunked or head.expects_continue or head.websocket:
-            self._enter(data, "upgrade" if head.websocket else "expect" if head.expects_continue else "chunked")
-            return
-        length = head.length or 0
-        if length and limits.body_bytes and length > limits.body_bytes:
-            self._enter(data, "refused")
-            return
-        missing = end + length - len(data)
-        if missing > 0 and len(data) - end < EARLY_BODY_BYTES:
-            if lanes.router.route(self.view, head.host, head.target) is None:
-                self._enter(data, "no_route")  # it need not send the rest
+            missing = end + length - size
+            if missing > 0 and size - end < EARLY_BODY_BYTES:
+                self._wait_for_body(data, head)
                 return
-            self._wait_for_rest(data, timeouts.body_s, self._body_too_slow)
-            return
-        self.payload = data[end : end + length]
-        self.upload_left = max(missing, 0)
-        if missing < 0:
-            self.buffer = data[missing:]
+            raw = data[:end]
+            self._bare = b"" if length else raw
+            self.payload = data[end : end + length]
+            self.upload_left = max(missing, 0)
+            if missing < 0:
+                self.buffer = data[missing:]
         if again:
             self._forward_again()
         else:
             self.raw = raw
-            self._bare = b"" if length else raw
             self.head = head
             self._repeated = None
-            self._forward()
+            self._forward(shaped)
+
+    def _read_head(self, data: bytes, seen: int) -> int:
+        """Where the head ends that is now in `self.head`; 0 if it was handed over, or the rest is waited for."""
+        lanes, limits = self.lanes, self.view.settings.limits
+        self.raw = self._bare = b""
+        end = data.find(b"\r\n\r\n") + 4
+        try:
+            if end < 5:  # no end yet, or nothing before it
+                head_end(data, seen, limits.header_bytes)
+                self._wait_for_rest(data, self.view.settings.timeouts.header_s, self._head_too_slow)
+                return 0
+            if end > limits.header_bytes:
+                self._enter(data, "refused")
+                return 0
+            raw = data[:end]
+            head = self.head = read_request(raw, lanes.lines, limits.headers)
+        except Refused:
+            self._enter(data, "refused")
+            return 0
+        if head.chunked or head.expects_continue or head.websocket:
+            self._enter(data, "upgrade" if head.websocket else "expect" if head.expects_continue else "chunked")
+            return 0
+        lanes.request_shapes.learn(raw)
+        return end
 
     def _forward_again(self) -> None:
         """The same head as the last one: from now on it is remembered with what is made of it."""
@@ -153,7 +174,13 @@ class ExpressClient(ReplySide):
             self.raw = known.raw
             if self._bare:
                 self._bare = known.raw
-        self._forward()
+        self._forward(None)
+
+    def _wait_for_body(self, data: bytes, head: RequestHead) -> None:
+        if self.lanes.router.route(self.view, head.host, head.target) is None:
+            self._enter(data, "no_route")  # it need not send the rest
+        else:
+            self._wait_for_rest(data, self.view.settings.timeouts.body_s, self._body_too_slow)
 
     def _wait_for_rest(self, data: bytes, timeout_s: float, too_late: Callable[[], None]) -> None:
         """`timeout_s` in all for a head, from its first byte; a body only has to keep coming."""
@@ -170,38 +197,55 @@ class ExpressClient(ReplySide):
 
     # To the backend
 
-    def _forward(self) -> None:
-        lanes, head = self.lanes, self.head
-        router = lanes.router
-        self.began = lanes.reactor.now
+    def _forward(self, shaped: tuple[RequestShape, Values, int] | None) -> None:
+        """Claim a backend, and put the request on a connection to it."""
+        lanes, head, facts = self.lanes, self.head, self.facts
+        router, reactor = lanes.router, lanes.reactor
+        self.began = now = reactor.now
         pool = router.route(self.view, head.host, head.target)
         if pool is None:
             self._enter_again("no_route")
             return
-        key = hash_key(pool.hash_key, head, self.facts) if pool.balance == "hash" else None
-        lease = None if router.waiting(pool.name) else router.claim(pool, REQUEST, key, lanes.reactor.now)
+        key = hash_key(pool.hash_key, head, facts) if pool.balance == "hash" else None
+        lease = None if router.queues and router.waiting(pool.name) else router.claim(pool, REQUEST, key, now)
         if lease is None:
             self._enter_again("queue")
             return
         self._lease = lease
         lease.cut = self._be_cut
-        self.timeouts = pool.timeouts
-        self.request_id = request_id = request_id_of(head, self.facts)
-        repeated = self._repeated
-        if repeated is not None:
-            data = repeated.before + request_id + repeated.behind + self.payload
+        timeouts = self.timeouts = pool.timeouts
+        request_id = self.request_id = request_id_of(head, facts)
+        if self._repeated is not None:
+            data = self._repeated.before + request_id + self._repeated.behind
+        elif shaped is not None and not facts.trusted:
+            data = shaped[0].to_backend(shaped[1], facts, request_id)
         else:
-            data = request_to_backend(head, self.facts, request_id) + self.payload
-        connection = lanes.backends.take(lease.backend, pool.timeouts.keepalive_s)
+            data = request_to_backend(head, facts, request_id)
+        if self.payload:
+            data += self.payload
+        connection = lanes.backends.take(lease.backend, timeouts.keepalive_s)
         if connection is None:
             self._connect_and_send(lease, data)
             return
         self._connection = connection
-        lanes.reactor.handle(connection.fd, self.on_reply)
-        if connection.sock is not None and not may_replay(head.method) and not is_silent(connection.sock):
+        reactor.handlers[connection.fd] = self.on_reply
+        if head.method not in IDEMPOTENT and not connection.is_silent():
             self._give_up("stale")  # it has just ended, and this request could not be sent twice
             return
-        self._put_request(data)
+        try:
+            sent = connection.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._resume("backend_ended")  # whether it may be sent again is for the task lane to decide
+            return
+        if sent == len(data) and not self.upload_left:
+            self._too_late = self._reply_too_slow
+            self.deadline = deadline = now + timeouts.response_s
+            if deadline < self.queued_at:
+                reactor.queue(self)
+        else:
+            self._sent(data, sent)
 
     def _connect_and_send(self, lease: Lease, data: bytes) -> None:
         """On loopback a connection stands before connect() returns: the request is sent at once. Else it waits."""

@@ -82,7 +82,7 @@ class BodySide(ExpressRecord):
         self._body_left = left
         self._reply_bytes += len(data)
         if left <= 0:
-            self._let_backend_go(reusable=left == 0 and self._from_head.keep_alive)
+            self._let_backend_go(left == 0 and self._from_head.keep_alive)
             if self._out:
                 self._out += data
             else:
@@ -139,7 +139,7 @@ class BodySide(ExpressRecord):
 
     def _body_is_through(self) -> None:
         """Through the pipe, to the last byte."""
-        self._let_backend_go(reusable=self._from_head.keep_alive)
+        self._let_backend_go(self._from_head.keep_alive)
         self._done()
 
     def _pass_on(self, data: bytes) -> None:

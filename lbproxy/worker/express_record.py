@@ -16,6 +16,7 @@ from lbproxy.settings import PoolTimeouts
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.headers import ClientFacts
+from lbproxy.wire.shape import ReplyShape, Values
 from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.reactor import NEVER, READ
 from lbproxy.worker.repeats import RepeatedRequest
@@ -43,6 +44,7 @@ class ExpressRecord:
         "_reply_bytes",
         "_send",
         "_served_by",
+        "_shaped",
         "_status",
         "_too_late",
         "began",
@@ -86,6 +88,7 @@ class ExpressRecord:
     _connection: BackendConnection | None
     # The response.
     _from_head: ResponseHead
+    _shaped: tuple[ReplyShape, Values, int] | None  # what read it, and what it found
     _served_by: BackendId
     _status: int
     _reply_bytes: int
@@ -109,6 +112,7 @@ class ExpressRecord:
         self.deadline = self.queued_at = NEVER
         self.buffer = self.raw = self._bare = self.payload = self.unsent = self._out = b""
         self._repeated = None
+        self._shaped = None
         self._lease = None
         self._connection = None
         self._pipe = None
@@ -173,10 +177,10 @@ class ExpressRecord:
 
     def abort(self) -> None:
         """A mistake of ours: the reactor calls this for whoever made it."""
-        self._let_backend_go(reusable=False)
+        self._let_backend_go(False)
         self.close()
 
-    def _let_backend_go(self, *, reusable: bool) -> None:
+    def _let_backend_go(self, reusable: bool) -> None:
         """The backend's part is over: the lease is released, the connection kept for others or closed."""
         connection, lease, lanes = self._connection, self._lease, self.lanes
         if lease is None:
@@ -186,14 +190,13 @@ class ExpressRecord:
             lanes.pipes.give_back(self._pipe)
             self._pipe = None
         self._served_by = lease.backend.id
-        lanes.router.count(lease.backend.cell, Counter.REQUESTS)
         if connection is not None:
             if reusable:
-                lanes.backends.give_back(connection, registered=True)
+                lanes.backends.keep(connection)
             else:
                 lanes.reactor.forget(connection.fd)
                 connection.close()
-        lanes.router.release(lease)
+        lanes.router.finish(lease)
 
     # The ends of an exchange
 
@@ -208,13 +211,20 @@ class ExpressRecord:
                 lanes.linger(self)  # it said more than it may: a reset could swallow the answer
             else:
                 self.close()
+        elif self._reading and not self.buffer:
+            self._status = 0
+            reactor = lanes.reactor
+            self._too_late = self.close
+            self.deadline = deadline = reactor.now + self.view.settings.timeouts.idle_s
+            if deadline < self.queued_at:
+                reactor.queue(self)
         else:
             self._status = 0
             self.begin()
 
     def _client_gone(self) -> None:
         """It has left while an answer was owed, or does not take it: the backend's work is abandoned."""
-        self._let_backend_go(reusable=False)
+        self._let_backend_go(False)
         if not self._status:
             self._status = CLIENT_CLOSED
             self._reply_bytes = 0
@@ -225,7 +235,7 @@ class ExpressRecord:
         """A part of the answer is out, and no more will come: its length tells the client that it is a part."""
         if self._lease is not None:
             self.lanes.router.count(self._lease.backend.cell, Counter.FAILED)
-        self._let_backend_go(reusable=False)
+        self._let_backend_go(False)
         self._record(error)
         self.close()
 

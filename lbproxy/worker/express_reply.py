@@ -7,7 +7,9 @@ response has gone to the client; after that it is cut.
 from lbproxy.wire.body import chunk, last_chunk, response_body
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES, Refused, ResponseHead, read_response, response_head_end
 from lbproxy.wire.headers import Framing, response_to_client
+from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.express_body import BODY_BYTES, BodySide
+from lbproxy.worker.repeats import ReadReply
 
 
 class ReplySide(BodySide):
@@ -29,43 +31,25 @@ class ReplySide(BodySide):
         if connection.buffer:
             data = bytes(connection.buffer) + data
             connection.buffer.clear()
-        end = data.find(b"\r\n\r\n") + 4
-        raw = data[:end]
         if self.upload_left or self.unsent:
             self._resume("early_answer", data)  # the client is still sending
             return
-        if raw == connection.raw:
-            head = connection.head
-            if connection.reply is None:
-                reply = connection.reply = self.lanes.repeats.reply(raw, head)
-                connection.raw, connection.head = reply.raw, reply.head
-        else:
-            try:
-                if end < 4:
-                    response_head_end(data, 0)
-                    connection.buffer += data
-                    return
-                if end > RESPONSE_HEAD_BYTES:
-                    self._resume("bad_response", data)
-                    return
-                head = read_response(raw, self.lanes.lines)
-            except Refused:
-                self._resume("bad_response", data)
-                return
-            connection.raw = raw
-            connection.head = head
-            connection.reply = None
-        status, length, request = head.status, head.length, self.head
+        reply = connection.reply
+        read = reply.read if reply is not None and data.startswith(reply.raw) else self._read_reply(connection, data)
+        if read is None:
+            return
+        head, end, length = read
+        status, request = head.status, self.head
         if status < 200 or head.event_stream:
             self._resume("stream" if head.event_stream else "interim", data)
         elif request.method == b"HEAD" or status == 204 or status == 304:
-            self._answer(head, Framing.NONE, b"", 0, clean=end == len(data))
+            self._answer(head, Framing.NONE, b"", 0, end == len(data))
         elif length is not None:
             have = len(data) - end
             if have == length:
-                self._answer(head, Framing.LENGTH, data[end:], have, clean=True)
+                self._answer(head, Framing.LENGTH, data[end:], have, True)
             elif have > length:
-                self._answer(head, Framing.LENGTH, data[end : end + length], length, clean=False)
+                self._answer(head, Framing.LENGTH, data[end : end + length], length, False)
             else:
                 self._status = status
                 self._from_head = head
@@ -76,6 +60,37 @@ class ReplySide(BodySide):
             self._answer_chunked(head, data, end)
         else:
             self._resume("chunked_reply" if head.chunked else "until_close", data)
+
+    def _read_reply(self, connection: BackendConnection, data: bytes) -> ReadReply | None:
+        """What the head says, where it ends, the length of the body. None: it is no whole head, or handed over."""
+        lanes = self.lanes
+        raw = connection.raw
+        if raw and data.startswith(raw):
+            reply = connection.reply = lanes.repeats.reply(raw, lanes.lines)
+            return reply.read
+        connection.reply = None
+        shapes = lanes.reply_shapes(connection.backend.id.pool)
+        shaped = self._shaped = shapes.read(data)
+        if shaped is not None:
+            shape, values, end = shaped
+            connection.raw = data[:end]
+            return shape.like, end, shape.length(values)
+        end = data.find(b"\r\n\r\n") + 4
+        try:
+            if end < 4:
+                response_head_end(data, 0)
+                connection.buffer += data
+                return None
+            if end > RESPONSE_HEAD_BYTES:
+                self._resume("bad_response", data)
+                return None
+            raw = connection.raw = data[:end]
+            head = read_response(raw, lanes.lines)
+        except Refused:
+            self._resume("bad_response", data)
+            return None
+        shapes.learn(raw)
+        return head, end, head.length
 
     def _answer_chunked(self, head: ResponseHead, data: bytes, end: int) -> None:
         """Chunks that are all here are framed anew; what is not complete goes to the task lane as it came."""
@@ -89,23 +104,27 @@ class ReplySide(BodySide):
             return
         trailers = body.trailers if self.head.wants_trailers else ()
         framed = chunk(payload) + last_chunk(trailers)
-        self._answer(head, Framing.CHUNKED, framed, len(payload), clean=not body.rest)
+        self._answer(head, Framing.CHUNKED, framed, len(payload), not body.rest)
 
-    def _answer(self, head: ResponseHead, framing: Framing, body: bytes, size: int, *, clean: bool) -> None:
+    def _answer(self, head: ResponseHead, framing: Framing, body: bytes, size: int, clean: bool) -> None:
         """The whole answer is in hand, framed; `size` is that of its payload. Let go of the backend, then send."""
         out = self._head_for_client(head, framing)
+        if body:
+            out += body
         self._status = head.status
         self._reply_bytes = size
-        self._let_backend_go(reusable=clean and head.keep_alive)
-        self._send_last(out + body if body else out)
+        self._let_backend_go(clean and head.keep_alive)
+        self._send_last(out)
 
     def _head_for_client(self, head: ResponseHead, framing: Framing) -> bytes:
         request = self.head
         keep = request.keep_alive and not self.lanes.stopping
         self._close_after = not keep
         assert self._connection is not None
-        reply = self._connection.reply
+        reply, shaped = self._connection.reply, self._shaped
         if reply is not None:
             before, behind = reply.for_client(request, framing, keep)
             return before + self.request_id + behind
+        if shaped is not None:
+            return shaped[0].to_client(shaped[1], request, self.request_id, framing, keep)
         return response_to_client(head, request, self.request_id, framing, keep)

@@ -16,6 +16,7 @@ import trio
 from lbproxy.model import ListenerView
 from lbproxy.wire.head import Refused
 from lbproxy.wire.headers import ClientFacts
+from lbproxy.wire.shape import ReplyShape, RequestShape, Shapes
 from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.attempt import Begun
 from lbproxy.worker.backends import is_silent
@@ -46,6 +47,8 @@ class Lanes:
         self.backends = context.backends
         self.lines = context.lines
         self.repeats = Repeats()
+        self.request_shapes = Shapes(RequestShape)
+        self._reply_shapes: dict[str, Shapes[ReplyShape]] = {}
         self.pipes = Pipes()
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
@@ -56,6 +59,12 @@ class Lanes:
         self._in_tasks: set[Client] = set()
         self._emptied = trio.Event()
         self._nursery: trio.Nursery | None = None
+
+    def reply_shapes(self, pool: str) -> Shapes[ReplyShape]:
+        shapes = self._reply_shapes.get(pool)
+        if shapes is None:
+            shapes = self._reply_shapes[pool] = Shapes(ReplyShape)
+        return shapes
 
     @property
     def connections(self) -> int:

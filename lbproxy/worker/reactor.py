@@ -66,7 +66,7 @@ class Reactor:
         self._answers = select.epoll()
         self._epoll.register(self._answers.fileno(), select.EPOLLIN)
         self._backends: set[int] = set()
-        self._handlers: dict[int, Handler] = {self._answers.fileno(): self._on_answers}
+        self.handlers: dict[int, Handler] = {self._answers.fileno(): self._on_answers}
         self._heap: list[tuple[float, int, Timed]] = []
         self._order = itertools.count()
         self._dead = 0  # entries in the heap whose item was disarmed
@@ -82,25 +82,25 @@ class Reactor:
 
     def register(self, fd: int, events: int, handler: Handler) -> None:
         self._epoll.register(fd, events)
-        self._handlers[fd] = handler
+        self.handlers[fd] = handler
 
     def register_backend(self, fd: int, events: int, handler: Handler) -> None:
         """As register, for a connection whose readiness goes first."""
         self._answers.register(fd, events)
         self._backends.add(fd)
-        self._handlers[fd] = handler
+        self.handlers[fd] = handler
 
     def handle(self, fd: int, handler: Handler) -> None:
         """Another handler for a registered descriptor: costs no system call. Raises KeyError if it is none."""
-        if fd not in self._handlers:
+        if fd not in self.handlers:
             raise KeyError(fd)
-        self._handlers[fd] = handler
+        self.handlers[fd] = handler
 
     def modify(self, fd: int, events: int) -> None:
         (self._answers if fd in self._backends else self._epoll).modify(fd, events)
 
     def unregister(self, fd: int) -> None:
-        if self._handlers.pop(fd, None) is None:
+        if self.handlers.pop(fd, None) is None:
             return
         if fd in self._backends:
             self._backends.remove(fd)
@@ -121,7 +121,7 @@ class Reactor:
 
     def forget(self, fd: int) -> None:
         """As unregister, for a descriptor that is closed now: epoll drops it by itself, which saves a system call."""
-        self._handlers.pop(fd, None)
+        self.handlers.pop(fd, None)
         self._backends.discard(fd)
 
     # Deadlines
@@ -130,10 +130,14 @@ class Reactor:
         """`item.on_deadline()` is called in `timeout_s`, unless it is armed again or disarmed before."""
         item.deadline = deadline = self.now + timeout_s
         if deadline < item.queued_at:
-            if item.queued_at != NEVER:
-                self._dead += 1  # the later entry is void
-            item.queued_at = deadline
-            heappush(self._heap, (deadline, next(self._order), item))
+            self.queue(item)
+
+    def queue(self, item: Timed) -> None:
+        """The second half of `arm`, for who did the first itself: the deadline comes sooner than it is queued for."""
+        if item.queued_at != NEVER:
+            self._dead += 1  # the later entry is void
+        item.queued_at = item.deadline
+        heappush(self._heap, (item.deadline, next(self._order), item))
 
     def disarm(self, item: Timed) -> None:
         """Never, and let go of it: connections that come and go must not pile up here until their time would come."""
@@ -198,7 +202,7 @@ class Reactor:
         return count + self._handle(ready)
 
     def _handle(self, ready: list[tuple[int, int]]) -> int:
-        handlers = self._handlers
+        handlers = self.handlers
         for fd, mask in ready:
             handler = handlers.get(fd)
             if handler is None:

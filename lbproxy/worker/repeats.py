@@ -6,7 +6,9 @@ remembered objects matters as much as not making them: thousands of copies would
 Bounded; a full memory is dropped whole, and who still holds an entry keeps it.
 """
 
-from lbproxy.wire.head import RequestHead, ResponseHead
+from typing import TypeAlias
+
+from lbproxy.wire.head import Lines, RequestHead, ResponseHead, read_response
 from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, response_to_client
 
 REMEMBERED = 512  # of each kind; the largest possible head is 16 or 64 KiB, a usual one 300 bytes
@@ -25,12 +27,15 @@ class RepeatedRequest:
         self.before, self.behind = _split(request_to_backend(head, facts, MARK))
 
 
+ReadReply: TypeAlias = tuple[ResponseHead, int, int | None]  # a head, where it ends, and the length of the body
+
+
 class RepeatedReply:
-    __slots__ = ("_made", "head", "raw")
+    __slots__ = ("_made", "raw", "read")
 
     def __init__(self, raw: bytes, head: ResponseHead) -> None:
         self.raw = raw
-        self.head = head
+        self.read: ReadReply = (head, len(raw), head.length)
         self._made: dict[tuple[Framing, bool, int], tuple[bytes, bytes]] = {}
 
     def for_client(self, request: RequestHead, framing: Framing, keep: bool) -> tuple[bytes, bytes]:
@@ -38,7 +43,7 @@ class RepeatedReply:
         shape = (framing, keep, request.minor)
         made = self._made.get(shape)
         if made is None:
-            made = self._made[shape] = _split(response_to_client(self.head, request, MARK, framing, keep))
+            made = self._made[shape] = _split(response_to_client(self.read[0], request, MARK, framing, keep))
         return made
 
 
@@ -57,10 +62,11 @@ class Repeats:
                 self._requests[raw] = known
         return known
 
-    def reply(self, raw: bytes, head: ResponseHead) -> RepeatedReply:
+    def reply(self, raw: bytes, lines: Lines) -> RepeatedReply:
+        """`raw` is a head that was read before and found good."""
         known = self._replies.get(raw)
         if known is None:
-            known = RepeatedReply(raw, head)
+            known = RepeatedReply(raw, read_response(raw, lines))
             if len(raw) <= LONGEST_BYTES:
                 if len(self._replies) >= REMEMBERED:
                     self._replies.clear()

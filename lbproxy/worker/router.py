@@ -23,7 +23,9 @@ from lbproxy.telemetry.events import Event, Notice
 SKIP_S = 1.0  # how long a backend that refused a connection is passed over, if no table comes before
 RECHECK_S = 0.05  # while waiting for room that another worker may free: the grid does not wake anybody
 
-COUNTER_OF = {kind: Counter[kind.name] for kind in LeaseKind}
+# As plain ints: adding a member of an enum costs three times as much.
+COUNTER_OF = {kind: Counter[kind.name].value for kind in LeaseKind}
+REQUESTS = Counter.REQUESTS.value
 
 
 class Router:
@@ -48,7 +50,7 @@ class Router:
         self._skipped: dict[BackendId, float] = {}
         self._load = _load_of(grid)
         self._row_base = grid.base(row, 0)
-        self._waiting: dict[str, deque[_Waiter]] = {}
+        self.queues: dict[str, deque[_Waiter]] = {}
         self._turns: dict[str, int] = {}  # of each pool: were they shared, two pools could take turns with each other
         self._first_turn = random.randrange(1 << 16)  # workers that start together do not all begin with the same one
         self.drains_changed = trio.Event()
@@ -78,7 +80,7 @@ class Router:
                 else:
                     self._leases[cell].begin(drains[view.id.pool], trio.current_time(), random.random())
         self._rouse_drains()
-        for pool in self._waiting:
+        for pool in self.queues:
             self._serve_queue(pool)
         return True
 
@@ -87,18 +89,17 @@ class Router:
 
     def route(self, listener: ListenerView, host: bytes, target: bytes) -> PoolView | None:
         """The pool of the first route that fits, else the listener's; None when nobody claims the request."""
-        routes = self.table.routes
-        if routes:
+        name_of_pool = listener.settings.pool
+        if self.table.routes:
             best: RouteSettings | None = None
             name = host_name(host)
             path = target.partition(b"?")[0].decode("latin-1")
-            for route in routes:
+            for route in self.table.routes:
                 fits = (route.host is None or route.host == name) and _is_under(path, route.path)
                 if fits and (best is None or _rank(route) > _rank(best)):
                     best = route
             if best is not None:
-                return self._pools.get(best.pool)
-        name_of_pool = listener.settings.pool
+                name_of_pool = best.pool
         return self._pools.get(name_of_pool) if name_of_pool is not None else None
 
     # Leases
@@ -114,10 +115,13 @@ class Router:
             candidates = tuple(view for view in candidates if self._has_room(view, limit))
         if not candidates:
             return None
-        if kind in LONG_LIVED:
-            candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
-        turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
-        view = pick(pool.balance, candidates, self._load, turn, key, draw=random.random)
+        if len(candidates) == 1:
+            view = candidates[0]
+        else:
+            if kind in LONG_LIVED:
+                candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
+            turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
+            view = pick(pool.balance, candidates, self._load, turn, key, draw=random.random)
         cell = view.cell
         lease = Lease(view, kind, trio.current_time() if now is None else now, _finishes_by_itself)
         self._leases[cell].add(lease)
@@ -138,7 +142,7 @@ class Router:
         deadline = (now if since is None else since) + pool.limits.queue_timeout_s
         if since is not None and now >= deadline:
             raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "no backend can be reached")
-        queue = self._waiting.setdefault(pool_name, deque())
+        queue = self.queues.setdefault(pool_name, deque())
         if not queue and (lease := self.claim(pool, kind, key)) is not None:
             return lease
         if len(queue) >= pool.limits.queue_size:
@@ -167,7 +171,7 @@ class Router:
 
     def _serve_queue(self, pool_name: str) -> None:
         """Leases for those who wait, in their order, as far as there is room: nobody can come between."""
-        queue, pool = self._waiting[pool_name], self._pools.get(pool_name)
+        queue, pool = self.queues[pool_name], self._pools.get(pool_name)
         if pool is None:
             for waiter in queue:
                 waiter.called.set()
@@ -176,6 +180,11 @@ class Router:
             waiter = queue.popleft()
             waiter.lease = lease
             waiter.called.set()
+
+    def finish(self, lease: Lease) -> None:
+        """As `release`, and count the request."""
+        self._values[self._row_base + lease.backend.cell * WIDTH + REQUESTS] += 1
+        self.release(lease)
 
     def release(self, lease: Lease) -> None:
         """The work is done, or lost. A backend that drains may be done with it."""
@@ -189,7 +198,7 @@ class Router:
         if cell in self._draining:
             if leases.empty:
                 self._is_drained(view)
-        elif self._waiting and self._waiting.get(view.id.pool):
+        elif self.queues and self.queues.get(view.id.pool):
             self._serve_queue(view.id.pool)
 
     def change_kind(self, lease: Lease, kind: LeaseKind, say_goodbye: Callable[[float], None] | None = None) -> None:
@@ -207,7 +216,7 @@ class Router:
 
     def waiting(self, pool: str) -> int:
         """How many are in the pool's queue: who comes now stands behind them."""
-        return len(self._waiting[pool]) if pool in self._waiting else 0
+        return len(self.queues[pool]) if pool in self.queues else 0
 
     def skip(self, backend: BackendId) -> None:
         """It refused a connection: not ready, whatever the table says, for a moment or until the next table."""

@@ -28,7 +28,7 @@ def test_what_goes_to_the_backend_is_what_would_be_made_anew() -> None:
 
 
 def test_what_goes_to_the_client_fits_who_asked() -> None:
-    known = Repeats().reply(ANSWER, response())
+    known = Repeats().reply(ANSWER, Lines())
     old = request(get(b"/", minor=0))
     for asking in (request(), old):
         for framing in (Framing.LENGTH, Framing.NONE):
@@ -40,7 +40,7 @@ def test_what_goes_to_the_client_fits_who_asked() -> None:
 def test_all_connections_share_what_is_remembered() -> None:
     repeats = Repeats()
     assert repeats.request(RAW, request(), CLIENT) is repeats.request(bytes(bytearray(RAW)), request(), CLIENT)
-    assert repeats.reply(ANSWER, response()) is repeats.reply(bytes(bytearray(ANSWER)), response())
+    assert repeats.reply(ANSWER, Lines()) is repeats.reply(bytes(bytearray(ANSWER)), Lines())
 
 
 def test_what_was_made_for_one_client_is_not_sent_for_another() -> None:
@@ -54,7 +54,7 @@ def test_the_memory_is_bounded_and_keeps_no_long_head() -> None:
     repeats = Repeats()
     for number in range(3 * REMEMBERED):
         repeats.request(b"%d" % number, request(), CLIENT)
-        repeats.reply(b"%d" % number, response())
+        repeats.reply(b"HTTP/1.1 200 %d\r\nA: b\r\n\r\n" % number, Lines())
         assert len(repeats._requests) <= REMEMBERED
         assert len(repeats._replies) <= REMEMBERED
     long = get(b"/", b"X: " + b"a" * LONGEST_BYTES)

@@ -1,0 +1,302 @@
+"""Heads that are like an earlier one but for a few values: read and remade without looking at their lines one by one.
+
+A client says nearly the same in every request: the same fields in the same order, with another target, another trace
+id, another cookie. A shape is such a head with blanks where these values stand. It is learned from two heads; of later
+ones only the values are looked at, and what stands between them is compared as a whole.
+
+What may be blank: the target, Content-Length, and values that have no bearing on how a message is read. A shape knows
+nothing else of HTTP. It is made by giving head.py and headers.py a head with a mark in each blank, and by looking for
+the marks in what they made of it; where these are not found as expected, there is no shape. So what a shape reads,
+read_request and read_response read alike, and the bytes for the other side are the same (tests/wire/test_shape.py has
+Hypothesis look for a difference).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Generic, Protocol, Self, TypeAlias, TypeVar
+
+from lbproxy.wire.head import RequestHead, ResponseHead, read_request, read_response
+from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, response_to_client
+from lbproxy.wire.lines import IN_VALUE, REQUEST_KINDS, RESPONSE_KINDS, Kind, Lines, Refused
+from lbproxy.wire.startline import IN_TARGET
+
+MOST_BLANKS = 12  # with more of them, looking at every line costs no more
+LONGEST_BYTES = 8192  # of a head that is learned from
+KEPT_SHAPES = 8  # tried one after the other: each that does not fit costs about 0.15 us
+KEPT_HEADS = 16  # waiting for another one like them, by their number of lines
+_SLASH = ord("/")
+
+Parts: TypeAlias = list[bytes]  # the lines of a head, and the two empty strings at its end
+# What stands in the blanks: first what is passed on, in order, then the length if that is blank, then what is not
+# passed on.
+Values: TypeAlias = list[bytes]
+
+# Numbers, so that they may stand for a length as well. A head in which one of them stands already gets no shape.
+_MARKS = tuple(b"%d" % (7_130_274_519_206_487_300 + number) for number in range(MOST_BLANKS + 1))
+_ID = b"\0id\0"
+_STRANGER = ClientFacts(b"\0ip\0", False, b"http")
+
+# Fields that lbproxy itself reads and that may be blank all the same: they change nothing but what they say.
+_NOTED = frozenset((b"accept", b"user-agent", b"referer"))
+_ASIDE = frozenset((b"x-request-id", b"x-real-ip", b"forwarded"))
+
+
+class NoShape(Exception):
+    """Two heads that are not alike, or differ in what matters."""
+
+
+class Blanks:
+    """The values in which two heads differ."""
+
+    def __init__(self, one: Parts, two: Parts, kinds: dict[bytes, Kind]) -> None:
+        """Raises NoShape."""
+        self.lines = list(two)  # with a mark in each blank
+        self.marks: list[bytes] = []  # of all, in the order of the lines
+        self.passed: list[tuple[bytes, bytes]] = []  # name as spelt, mark
+        self.aside: list[tuple[bytes, bytes]] = []
+        self.lengths: list[tuple[bytes, bytes]] = []  # at most one
+        for number, (before, line) in enumerate(zip(one, two, strict=True)):
+            if number and before != line:
+                name, colon, _ = line.partition(b": ")
+                if not colon or not before.startswith(name + colon) or len(self.marks) == MOST_BLANKS:
+                    raise NoShape
+                mark = _MARKS[len(self.marks) + 1]
+                self.lines[number] = name + colon + mark
+                self.marks.append(mark)
+                self._sort(name.lower(), kinds).append((name, mark))
+        if len(self.lengths) > 1:
+            raise NoShape
+
+    def _sort(self, name: bytes, kinds: dict[bytes, Kind]) -> list[tuple[bytes, bytes]]:
+        kind = kinds.get(name)
+        if kind is Kind.LENGTH:
+            return self.lengths
+        if name in _ASIDE or name.startswith(b"x-forwarded-"):
+            return self.aside
+        if kind is None or name in _NOTED:
+            return self.passed
+        raise NoShape
+
+
+class Outline:
+    """The fixed parts of a head, and the blanks between them."""
+
+    __slots__ = ("_begin", "_behind_begin", "_blocks", "_order", "has_length", "passed")
+
+    def __init__(self, marked: bytes, blanks: Blanks, *more: bytes) -> None:
+        """`more`: marks of values that are passed on, too, and stand before those of `blanks`."""
+        marks = [*more, *blanks.marks]
+        self._begin, *blocks = _between(marked, marks)
+        self._behind_begin = len(self._begin)
+        self._blocks = [(block[:1], block, len(block)) for block in blocks]
+        self.passed = len(more) + len(blanks.passed)
+        self.has_length = bool(blanks.lengths)
+        ordered = [*more, *(mark for _, mark in (*blanks.passed, *blanks.lengths, *blanks.aside))]
+        # None if they are ordered as they stand.
+        self._order = None if ordered == marks and not blanks.lengths else [marks.index(mark) for mark in ordered]
+
+    def read(self, data: bytes) -> tuple[Values, int] | None:
+        """What stands in the blanks of the head that `data` begins with, and where that ends; None if it is unlike."""
+        # Hot. A value ends where the fixed part behind it begins: a target at the next blank, any other value at the
+        # next CR. What has one of these inside is not read over: the fixed part does not fit there.
+        if not data.startswith(self._begin):
+            return None
+        at = self._behind_begin
+        find = data.find
+        values: Values = []
+        for stop, block, length in self._blocks:
+            end = find(stop, at)
+            value = data[at:end]
+            if not data.startswith(block, end) or not value or value.strip(b" \t") != value:
+                return None
+            values.append(value)
+            at = end + length
+        if b"".join(values).translate(None, IN_VALUE):
+            return None
+        if self._order is not None:
+            values = [values[number] for number in self._order]
+            if self.has_length:
+                told = values[self.passed]
+                if not told.isdigit() or len(told) > 19:
+                    return None
+                values[self.passed] = b"%d" % int(told)
+        return values, at
+
+    def length(self, values: Values, otherwise: int | None) -> int | None:
+        return int(values[self.passed]) if self.has_length else otherwise
+
+
+class RequestShape:
+    """Of what `read` finds in a head, `head` and `to_backend` are made."""
+
+    __slots__ = ("_fields", "_like", "_lines", "_outline", "_template", "field_lines")
+
+    def __init__(self, one: Parts, two: Parts) -> None:
+        """Raises NoShape, or Refused."""
+        method, _, _ = two[0].partition(b" ")
+        for start in (one[0], two[0]):
+            if not start.startswith(method + b" /") or not start.endswith(b" HTTP/1.1"):
+                raise NoShape
+        blanks = Blanks(one, two, REQUEST_KINDS)
+        target = b"/" + _MARKS[0]
+        marked = b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *blanks.lines[1:]))
+        self.field_lines = len(two) - 3
+        self._outline = Outline(marked.replace(target, _MARKS[0], 1), blanks, _MARKS[0])
+        self._like = head = read_request(marked, Lines(), self.field_lines)
+        if head.target != target or head.chunked or head.expects_continue or head.websocket:
+            raise NoShape
+        marks = [target, *_marks(blanks.passed), _STRANGER.forwarded, _ID, *_marks(blanks.lengths)]
+        self._template = _template(request_to_backend(head, _STRANGER, _ID), marks)
+        # Where the values go in a RequestHead: (line, name, which of the values); (name, which of the values).
+        self._lines = [
+            (head.lines.index(name + b": " + mark), name + b": ", number)
+            for number, (name, mark) in enumerate(blanks.passed, 1)
+        ]
+        noted = [*blanks.passed, *blanks.lengths, *blanks.aside]
+        self._fields = [
+            (name.lower(), number) for number, (name, _) in enumerate(noted, 1) if name.lower() in head.fields
+        ]
+        if any(len(head.fields[name]) != 1 for name, _ in self._fields):
+            raise NoShape
+
+    def read(self, data: bytes) -> tuple[Self, Values, int] | None:
+        """As Outline.read."""
+        found = self._outline.read(data)
+        if found is None:
+            return None
+        values, end = found
+        target = values[0]
+        if target[0] != _SLASH or target.translate(None, IN_TARGET):
+            return None
+        return self, values, end
+
+    def head(self, values: Values) -> RequestHead:
+        """As read_request makes it."""
+        like = self._like
+        lines, fields = like.lines.copy(), like.fields
+        for at, name, number in self._lines:
+            lines[at] = name + values[number]
+        if self._fields:
+            fields = fields.copy()
+            for name, number in self._fields:
+                fields[name] = [values[number]]
+        length = self._outline.length(values, like.length)
+        head = RequestHead(like.method, values[0], like.host, 1, like.keep_alive, length, False, lines, fields)
+        if like.wants_trailers:
+            head.wants_trailers = True
+        return head
+
+    def to_backend(self, values: Values, client: ClientFacts, request_id: bytes) -> bytes:
+        """As request_to_backend makes it, for a client that is not trusted."""
+        passed = self._outline.passed
+        if passed == len(values):
+            return self._template % (*values, client.forwarded, request_id)
+        length = values[passed : passed + self._outline.has_length]
+        return self._template % (*values[:passed], client.forwarded, request_id, *length)
+
+
+class ReplyShape:
+    """What a response says that `read` has read is what `like` says, but for its length."""
+
+    __slots__ = ("_blanks", "_outline", "_templates", "like")
+
+    def __init__(self, one: Parts, two: Parts) -> None:
+        """Raises NoShape, or Refused."""
+        if one[0] != two[0]:
+            raise NoShape
+        self._blanks = blanks = Blanks(one, two, RESPONSE_KINDS)
+        marked = b"\r\n".join(blanks.lines)
+        self._outline = Outline(marked, blanks)
+        self.like: ResponseHead = read_response(marked, Lines())
+        self._templates: dict[tuple[Framing, bool, int], tuple[bytes, int]] = {}
+        if self.like.status < 200:
+            raise NoShape
+        _between(b"\r\n".join(self.like.lines), _marks(blanks.passed))
+
+    def read(self, data: bytes) -> tuple[Self, Values, int] | None:
+        """As Outline.read."""
+        found = self._outline.read(data)
+        return None if found is None else (self, *found)
+
+    def length(self, values: Values) -> int | None:
+        return self._outline.length(values, self.like.length)
+
+    def to_client(self, values: Values, request: RequestHead, request_id: bytes, framing: Framing, keep: bool) -> bytes:
+        """As response_to_client makes it."""
+        passed = self._outline.passed
+        template, lengths = self._templates.get((framing, keep, request.minor)) or self._make(request, framing, keep)
+        if passed == len(values):
+            return template % (*values, request_id)
+        return template % (*values[:passed], request_id, *values[passed : passed + lengths])
+
+    def _make(self, request: RequestHead, framing: Framing, keep: bool) -> tuple[bytes, int]:
+        """A template, and how many lengths it takes: not every framing tells one."""
+        made = response_to_client(self.like, request, _ID, framing, keep)
+        lengths = [mark for mark in _marks(self._blanks.lengths) if mark in made]
+        template = _template(made, [*_marks(self._blanks.passed), _ID, *lengths])
+        self._templates[framing, keep, request.minor] = template, len(lengths)
+        return template, len(lengths)
+
+
+class Reads(Protocol):
+    def read(self, data: bytes) -> tuple[Self, Values, int] | None: ...
+
+
+Shape = TypeVar("Shape", bound=Reads)
+
+
+class Shapes(Generic[Shape]):
+    """The shapes of one kind of head that are in use, and heads that wait for one like them. Bounded."""
+
+    def __init__(self, make: Callable[[Parts, Parts], Shape]) -> None:
+        self._make = make
+        self._shapes: list[Shape] = []
+        self._waiting: dict[int, bytes] = {}
+
+    def read(self, data: bytes) -> tuple[Shape, Values, int] | None:
+        """The first shape that fits the head which `data` begins with, what it reads, and where the head ends."""
+        for shape in self._shapes:
+            found = shape.read(data)
+            if found is not None:
+                if shape is not self._shapes[0]:
+                    self._shapes.remove(shape)
+                    self._shapes.insert(0, shape)
+                return found
+        return None
+
+    def learn(self, raw: bytes) -> None:
+        """From a head that was found good, and that no shape fits."""
+        if len(raw) > LONGEST_BYTES:
+            return
+        parts = raw.split(b"\r\n")
+        before = self._waiting.pop(len(parts), None)
+        if before is not None:
+            try:
+                self._shapes.insert(0, self._make(before.split(b"\r\n"), parts))
+            except (NoShape, Refused):
+                pass
+            else:
+                del self._shapes[KEPT_SHAPES:]
+                return
+        if len(self._waiting) >= KEPT_HEADS:
+            self._waiting.clear()
+        self._waiting[len(parts)] = raw
+
+
+def _marks(blanks: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    return [mark for _, mark in blanks]
+
+
+def _between(text: bytes, marks: Iterable[bytes]) -> list[bytes]:
+    """What stands before, between and behind the marks. Raises NoShape unless each stands there once, in this order."""
+    pieces = []
+    rest = text
+    for mark in marks:
+        piece, found, rest = rest.partition(mark)
+        if not found or text.count(mark) != 1:
+            raise NoShape
+        pieces.append(piece)
+    return [*pieces, rest]
+
+
+def _template(made: bytes, marks: Iterable[bytes]) -> bytes:
+    return b"%b".join(piece.replace(b"%", b"%%") for piece in _between(made, marks))
