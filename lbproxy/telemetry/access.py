@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from lbproxy.model import BackendId
 from lbproxy.telemetry.sink import Sink
+from lbproxy.wire.head import RequestHead
+from lbproxy.wire.lines import spoiling
 
 BATCH_LINES = 256
 
@@ -19,21 +22,20 @@ class AccessRecord(NamedTuple):
     """What an exchange was. A tuple, because making one costs a third of making an object."""
 
     time: float  # when the request's head was complete: seconds of the epoch
-    method: bytes
-    host: bytes
-    path: bytes  # the target as received
+    head: RequestHead
     status: int
     request_bytes: int  # of the bodies
     response_bytes: int
     duration_s: float
-    backend: str | None  # "web.3"; None when no backend had part in it
-    generation: int | None
+    served_by: BackendId | None  # None when no backend had part in it
     client: bytes
     request_id: bytes
     error: str | None = None  # RFC 9209 error type
-    referer: bytes = b""
-    user_agent: bytes = b""
-    minor: int = 1
+
+    @property
+    def backend(self) -> str | None:
+        """ "web.3" """
+        return None if self.served_by is None else self.served_by.name
 
 
 class AccessLog:
@@ -82,8 +84,11 @@ class AccessLog:
 
 
 # What may stand in a line as it is: visible ASCII and the space, without the quote and the backslash.
-_PLAIN = bytes(byte for byte in range(32, 127) if byte not in b'"\\')
+_PLAIN = frozenset(range(32, 127)) - frozenset(b'"\\')
+_UNESCAPED = spoiling(_PLAIN)
+_IN_LINE = spoiling(_PLAIN | frozenset(b'"'))
 _ESCAPED = {byte: b"\\x%02X" % byte for byte in range(256) if byte not in _PLAIN}
+_COMBINED = b'%b - - [%b] "%b %b HTTP/1.%d" %d %d "%b" "%b"'
 
 
 def combined_maker() -> Callable[[AccessRecord], bytes]:
@@ -93,20 +98,19 @@ def combined_maker() -> Callable[[AccessRecord], bytes]:
 
     def make(record: AccessRecord) -> bytes:
         nonlocal second, stamp
-        at, method, _, path, status, _, size, _, _, _, client, _, _, referer, agent, minor = record
+        at, head, status, _, size, _, _, client, _, _ = record
         if int(at) != second:
             second = int(at)
             stamp = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second)).encode()
-        line = b'%b - - [%b] "%b %b HTTP/1.%d" %d %d "%b" "%b"\n' % (
-            *(client, stamp, method, path, minor, status, size, referer or b"-", agent or b"-"),
-        )
-        # The six quotes and the line end are ours. Anything else that is not plain came from the client.
-        if line.translate(None, _PLAIN) != b'""""""\n':
-            method, path, referer, agent = map(escaped, (method, path, referer or b"-", agent or b"-"))
-            return b'%b - - [%b] "%b %b HTTP/1.%d" %d %d "%b" "%b"\n' % (
-                *(client, stamp, method, path, minor, status, size, referer, agent),
-            )
-        return line
+        method, path, fields, minor = head.method, head.target, head.fields, head.minor
+        referer = b"".join(fields[b"referer"]) or b"-" if b"referer" in fields else b"-"
+        agent = b"".join(fields[b"user-agent"]) or b"-" if b"user-agent" in fields else b"-"
+        line = _COMBINED % (client, stamp, method, path, minor, status, size, referer, agent)
+        # Six quotes are ours. Anything else that is not plain came from the client.
+        if line.translate(_IN_LINE) != line or line.count(b'"') != 6:
+            method, path, referer, agent = map(escaped, (method, path, referer, agent))
+            line = _COMBINED % (client, stamp, method, path, minor, status, size, referer, agent)
+        return line + b"\n"
 
     return make
 
@@ -122,18 +126,19 @@ def json_maker() -> Callable[[AccessRecord], bytes]:
         if int(at) != second:
             second = int(at)
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-        _, method, host, path, status, received, sent, duration_s, backend, generation, client, request_id, *_ = record
+        _, head, status, received, sent, duration_s, backend, client, request_id, error = record
+        method, host, path = head.method, head.host, head.target
         from_outside = method + host + path + client + request_id
-        if from_outside.translate(None, _PLAIN):
+        if from_outside.translate(_UNESCAPED) != from_outside:
             method, host, path, client, request_id = map(_json_escaped, (method, host, path, client, request_id))
         return (
             b'{"time":"%b.%03dZ","method":"%b","host":"%b","path":"%b","status":%d,"request_bytes":%d,'
             b'"response_bytes":%d,"duration_s":%.6f,"backend":%b,"generation":%b,"client":"%b","request_id":"%b"%b}\n'
             % (
                 *(stamp, int(at * 1000) % 1000, method, host, path, status, received, sent, duration_s),
-                b"null" if backend is None else b'"%b"' % backend.encode(),
-                b"null" if generation is None else b"%d" % generation,
-                *(client, request_id, b"" if record.error is None else b',"error":"%b"' % record.error.encode()),
+                b"null" if backend is None else b'"%b"' % backend.name.encode(),
+                b"null" if backend is None else b"%d" % backend.generation,
+                *(client, request_id, b"" if error is None else b',"error":"%b"' % error.encode()),
             )
         )
 

@@ -6,6 +6,7 @@ is not remembered. Knows single lines only: what they mean together (two Hosts, 
 """
 
 import re
+from collections.abc import Iterable
 from enum import IntEnum
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final, TypeAlias, TypeVar
@@ -61,7 +62,19 @@ TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 # Values may hold HTAB, SP, visible ASCII and bytes >= 0x80 (obs-text). Blanks around them are stripped in Python: one
 # linear match here, nothing to backtrack into.
 _field = re.compile(rb"(" + TOKEN + rb"):([\t -~\x80-\xff]*)").fullmatch
-IN_VALUE: Final = bytes(byte for byte in range(256) if byte == 9 or 32 <= byte < 127 or byte >= 128)
+
+
+def spoiling(allowed: Iterable[int]) -> bytes:
+    """A table for bytes.translate that leaves the allowed bytes as they are and changes every other one.
+
+    `text.translate(table) == text` asks whether all are allowed in half the time of deleting them (which builds a
+    table for each call) and in a fifth of a regular expression's.
+    """
+    kept = frozenset(allowed)
+    return bytes(byte if byte in kept else byte ^ 1 for byte in range(256))
+
+
+IN_VALUE: Final = spoiling((9, *range(32, 127), *range(128, 256)))
 is_token = re.compile(TOKEN).fullmatch
 _host = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|[-._~!$&'()*+;=%0-9A-Za-z]+)(?::([0-9]{1,5}))?").fullmatch
 _length = re.compile(rb"[0-9]{1,19}").fullmatch
@@ -251,7 +264,7 @@ class Lines:
         """
         name, _, value = line.partition(b": ")
         last = names.get(name)
-        if last is None or not value or value.translate(None, IN_VALUE) or value[0] <= 32 or value[-1] <= 32:
+        if last is None or not value or value.translate(IN_VALUE) != value or value[0] <= 32 or value[-1] <= 32:
             return False
         if line == last:
             self._keep(memory, line, None)

@@ -110,7 +110,8 @@ class Outline:
                 return None
             values.append(value)
             at = end + length
-        if b"".join(values).translate(None, IN_VALUE):
+        joined = b"".join(values)
+        if joined.translate(IN_VALUE) != joined:
             return None
         if self._order is not None:
             values = [values[number] for number in self._order]
@@ -165,7 +166,7 @@ class RequestShape:
             return None
         values, end = found
         target = values[0]
-        if target[0] != _SLASH or target.translate(None, IN_TARGET):
+        if target[0] != _SLASH or target.translate(IN_TARGET) != target:
             return None
         return self, values, end
 

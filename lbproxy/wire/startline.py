@@ -5,7 +5,7 @@ Knows the four forms of a target, and that a reverse proxy serves three of them.
 
 import re
 
-from lbproxy.wire.lines import TOKEN, Start, Status, bad_request, bad_response, check_host
+from lbproxy.wire.lines import TOKEN, Start, Status, bad_request, bad_response, check_host, spoiling
 
 NOT_IN_START_LINE = re.compile(rb"[^ -~\r\n]").search
 _request_line = re.compile(rb"(" + TOKEN + rb") ([!-~]+) HTTP/([0-9])\.([0-9])").fullmatch
@@ -15,7 +15,7 @@ _status_line = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9][0-9])(?: ([\t -~\
 
 
 _USUAL_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
-IN_TARGET = bytes(byte for byte in range(33, 127) if byte != ord("#"))
+IN_TARGET = spoiling(byte for byte in range(33, 127) if byte != ord("#"))
 
 
 def read_request_line(line: bytes) -> Start:
@@ -24,7 +24,7 @@ def read_request_line(line: bytes) -> Start:
     method, _, rest = line.partition(b" ")
     if method in _USUAL_METHODS and rest[:1] == b"/" and rest[-9:] == b" HTTP/1.1":
         target = rest[:-9]
-        if not target.translate(None, IN_TARGET):
+        if target.translate(IN_TARGET) == target:
             return method, target, None, 1
     return _read_unusual(line)
 

@@ -292,24 +292,17 @@ class Exchange:
             self.context.router.count(self._cell, Counter.REQUESTS)
         if not self.context.access.is_on:
             return
-        head, backend = self.head, self.backend
         self.context.access.add(
             AccessRecord(
                 time=self._at,
-                method=head.method,
-                host=head.host,
-                path=head.target,
+                head=self.head,
                 status=self.status,
                 request_bytes=self.request_bytes,
                 response_bytes=self.response_bytes,
                 duration_s=trio.current_time() - self._started,
-                backend=backend.name if backend is not None else None,
-                generation=backend.generation if backend is not None else None,
+                served_by=self.backend,
                 client=self.client.facts.ip,
                 request_id=self.request_id,
                 error=self.error,
-                referer=b"".join(head.fields.get(b"referer", ())),
-                user_agent=b"".join(head.fields.get(b"user-agent", ())),
-                minor=head.minor,
             )
         )

@@ -243,25 +243,19 @@ class ExpressRecord:
         access = self.lanes.context.access
         if not access.is_on:
             return
-        head, backend, reactor = self.head, self._served_by, self.lanes.reactor
+        head, reactor = self.head, self.lanes.reactor
         access.add(
             AccessRecord(
                 reactor.wall(self.began),
-                head.method,
-                head.host,
-                head.target,
+                head,
                 self._status,
                 (head.length or 0) - self.upload_left,
                 self._reply_bytes,
                 reactor.now - self.began,
-                backend.name,
-                backend.generation,
+                self._served_by,
                 self.facts.ip,
                 self.request_id,
                 error,
-                b"".join(head.fields.get(b"referer", ())),
-                b"".join(head.fields.get(b"user-agent", ())),
-                head.minor,
             )
         )
 

@@ -1,28 +1,30 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lbproxy.model import BackendId
 from lbproxy.telemetry.access import AccessLog, AccessRecord, combined_maker, escaped, json_maker
 from lbproxy.telemetry.sink import Sink
+from lbproxy.wire.head import RequestHead
 
+HEAD = RequestHead(
+    *(b"GET", b"/a?b=1", b"example.com", 1, True, None, False, []),
+    {b"referer": [b"http://example.com/"], b"user-agent": [b"ab/2.3"]},
+)
 RECORD = AccessRecord(
     time=1767268800.25,  # 2026-01-01T12:00:00.250Z
-    method=b"GET",
-    host=b"example.com",
-    path=b"/a?b=1",
+    head=HEAD,
     status=200,
     request_bytes=0,
     response_bytes=1234,
     duration_s=0.0125,
-    backend="web.3",
-    generation=7,
+    served_by=BackendId("web", 3, 7),
     client=b"127.0.0.1",
     request_id=b"abc123",
-    referer=b"http://example.com/",
-    user_agent=b"ab/2.3",
 )
 
 
@@ -33,14 +35,16 @@ def test_a_combined_line_is_what_nginx_writes() -> None:
 
 
 def test_what_is_not_there_is_a_dash_and_the_clients_version_is_kept() -> None:
-    line = combined_maker()(RECORD._replace(referer=b"", user_agent=b"", minor=0))
+    line = combined_maker()(RECORD._replace(head=replace(HEAD, fields={}, minor=0)))
     assert line.endswith(b'"GET /a?b=1 HTTP/1.0" 200 1234 "-" "-"\n')
 
 
-@pytest.mark.parametrize("field", ["path", "referer", "user_agent", "method"])
+@pytest.mark.parametrize("field", ["target", "referer", "user-agent", "method"])
 @pytest.mark.parametrize("byte", [b'"', b"\\", b"\n", b"\x00", b"\x1b", b"\x7f", b"\xff"])
 def test_hostile_bytes_cannot_leave_their_field(field: str, byte: bytes) -> None:
-    line = combined_maker()(RECORD._replace(**{field: b"a" + byte + b"b"}))
+    value = b"a" + byte + b"b"
+    told = {"fields": {field.encode(): [value]}} if field in ("referer", "user-agent") else {field: value}
+    line = combined_maker()(RECORD._replace(head=replace(HEAD, **told)))
     assert b"a\\x%02Xb" % byte[0] in line
     assert line.count(b'"') == 6
     assert line.count(b"\n") == 1
@@ -77,7 +81,7 @@ def test_a_json_line_has_the_fields_of_the_contract() -> None:
 
 
 def test_an_error_is_in_the_json_only_when_there_is_one() -> None:
-    values = json.loads(json_maker()(RECORD._replace(backend=None, generation=None, error="connection_refused")))
+    values = json.loads(json_maker()(RECORD._replace(served_by=None, error="connection_refused")))
     assert values["error"] == "connection_refused"
     assert values["backend"] is None
     assert values["generation"] is None
@@ -85,7 +89,7 @@ def test_an_error_is_in_the_json_only_when_there_is_one() -> None:
 
 @pytest.mark.parametrize("path", [b'/"x', b"/\\", b"/\n", b"/\xff\xfe", "/ä".encode(), b"/\x00"])
 def test_hostile_bytes_keep_the_json_whole(path: bytes) -> None:
-    line = json_maker()(RECORD._replace(path=path))
+    line = json_maker()(RECORD._replace(head=replace(HEAD, target=path)))
     assert line.count(b"\n") == 1
     assert json.loads(line)["path"] == path.decode("utf-8", "backslashreplace")
 

@@ -132,7 +132,7 @@ async def test_every_exchange_is_counted_once() -> None:
         await lb.wait_records(len(asked))
         assert lb.count(Counter.REQUESTS) == len(asked)
         assert lb.count(Counter.FAILED) == 0
-        assert [record.method for record in lb.records] == [data.split(b" ")[0] for data in asked]
+        assert [record.head.method for record in lb.records] == [data.split(b" ")[0] for data in asked]
         assert all(record.time > 1e9 and 0 <= record.duration_s < 5 for record in lb.records)
 
 

@@ -58,8 +58,8 @@ def saying(data: bytes, *, closes: bool = False, step: int = 0) -> Script:
 def told(record: AccessRecord) -> tuple[object, ...]:
     """What does not change from run to run."""
     return (
-        *(record.method, record.host, record.path, record.status, record.request_bytes, record.response_bytes),
-        *(record.backend, record.generation, record.client, record.error, record.minor),
+        *(record.head, record.status, record.request_bytes, record.response_bytes),
+        *(record.served_by, record.client, record.error),
     )
 
 

@@ -95,7 +95,7 @@ async def test_a_body_that_stalls_is_a_408(lane: str, framing: str, size: int) -
         else:
             await backend.peers[0].wait_ended()  # the request is abandoned
         (record,) = await lb.wait_records(1)
-        assert (record.status, record.error, record.method) == (408, "http_request_error", b"POST")
+        assert (record.status, record.error, record.head.method) == (408, "http_request_error", b"POST")
 
 
 @lanes
