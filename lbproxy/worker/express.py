@@ -70,7 +70,7 @@ class ExpressClient(ReplySide):
             data = self.buffer + data
             self.buffer = b""
             self._consider(data, seen)
-        elif data == self._bare:
+        elif data == self._bare and self._read_under is self.view:
             self._forward_again()
         else:
             self._consider(data, 0)
@@ -101,7 +101,7 @@ class ExpressClient(ReplySide):
             self._enter(data, "off")
             return
         shaped = None
-        again = bool(self.raw) and data.startswith(self.raw)
+        again = self._read_under is self.view and data.startswith(self.raw)
         if again:
             end, head = len(self.raw), self.head
         else:
@@ -138,6 +138,7 @@ class ExpressClient(ReplySide):
             self._forward_again()
         else:
             self.raw = raw
+            self._read_under = self.view
             self.head = head
             self._repeated = None
             self._forward(shaped)
@@ -145,7 +146,7 @@ class ExpressClient(ReplySide):
     def _read_head(self, data: bytes, seen: int) -> int:
         """Where the head ends that is now in `self.head`; 0 if it was handed over, or the rest is waited for."""
         lanes, limits = self.lanes, self.view.settings.limits
-        self.raw = self._bare = b""
+        self._read_under = None
         end = data.find(b"\r\n\r\n") + 4
         try:
             if end < 5:  # no end yet, or nothing before it

@@ -38,6 +38,7 @@ class ExpressRecord:
         "_lease",
         "_out",
         "_pipe",
+        "_read_under",
         "_reading",
         "_recv",
         "_repeated",
@@ -77,6 +78,7 @@ class ExpressRecord:
     raw: bytes  # its head, as it came
     _bare: bytes  # the same if it has no body: then it is the whole request
     head: RequestHead
+    _read_under: ListenerView | None  # the limits that `raw` and `head` passed; None: they are not of one request
     payload: bytes
     request_id: bytes
     began: float
@@ -111,7 +113,7 @@ class ExpressRecord:
         self.facts = facts
         self.deadline = self.queued_at = NEVER
         self.buffer = self.raw = self._bare = self.payload = self.unsent = self._out = b""
-        self._repeated = None
+        self._repeated = self._read_under = None
         self._shaped = None
         self._lease = None
         self._connection = None
@@ -204,6 +206,7 @@ class ExpressRecord:
         """The last byte of the answer is with the client."""
         lanes = self.lanes
         lanes.served += 1
+        self.payload = b""
         if lanes.context.access.is_on:
             self._record(None)
         if self._close_after or lanes.stopping:

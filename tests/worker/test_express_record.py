@@ -150,3 +150,14 @@ async def test_a_deadline_means_what_the_record_waits_for() -> None:
         assert 70 < record.deadline - trio.current_time() <= 75
         record.on_deadline()
         assert await client.rest() == b""
+
+
+@trio_test(timeout_s=8)
+async def test_an_idle_connection_keeps_no_body() -> None:
+    async with proxy("express", answering(OK)) as lb:
+        client = await lb.client()
+        await client.send(post(bytes(50_000)))
+        assert (await client.answer()).status == 200
+        (record,) = lb.lanes._records
+        assert isinstance(record, ExpressRecord)
+        assert record.payload == b""

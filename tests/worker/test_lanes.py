@@ -184,3 +184,21 @@ async def test_a_table_changes_the_limits_of_open_connections() -> None:
         lb.lanes.refresh(lb.router.table.listeners)
         await client.send(post(bytes(20)))
         assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize("limits", [ListenerLimits(headers=1), ListenerLimits(header_bytes=40)], ids=["lines", "bytes"])
+@pytest.mark.parametrize("fields", [(b"A: b",) * 4, (b"A: b", b"A: c", b"A: d", b"A: e")], ids=["the same", "alike"])
+@trio_test(timeout_s=8)
+async def test_a_head_that_is_known_must_keep_to_new_limits_too(
+    limits: ListenerLimits, fields: tuple[bytes, ...]
+) -> None:
+    async with proxy("express", answering(OK)) as lb:
+        client = await lb.client()
+        for field in fields[:-1]:
+            await client.send(get(b"/", field, b"Padding: to be over forty bytes"))
+            assert (await client.answer()).status == 200
+        lb.setup = Setup(limits=limits)
+        lb.publish(0)
+        lb.lanes.refresh(lb.router.table.listeners)
+        await client.send(get(b"/", fields[-1], b"Padding: to be over forty bytes"))
+        assert (await client.answer()).status == 431
