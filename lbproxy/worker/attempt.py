@@ -81,7 +81,7 @@ class Attempt:
             if not self._begun:
                 self._put_request()
             body = self._exchange.body
-            self._is_sent = body is not None and body.done and not self._exchange.head.chunked
+            self._is_sent = body is not None and body.done and (self._begun or not self._exchange.head.chunked)
             async with trio.open_nursery() as nursery:
                 self._lease.cut = lambda: self._be_cut(nursery.cancel_scope)
                 nursery.start_soon(self._guarded, self._client_side, nursery.cancel_scope)
@@ -158,7 +158,7 @@ class Attempt:
             self._is_moving()
             self._stop_clock()
             await self._to_backend(self._framed(payload))
-        if exchange.head.chunked:
+        if not self._is_sent and exchange.head.chunked:
             await self._to_backend(last_chunk(body.trailers))
         self._is_sent = True
 

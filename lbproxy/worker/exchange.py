@@ -82,9 +82,12 @@ class Exchange:
         """The second entry: the express lane has sent the request, wholly or partly."""
         self.request_id = record.request_id
         self.body = request_body(self.head, 0)
-        self.early += record.payload
-        self.request_bytes = (self.head.length or 0) - record.upload_left
-        self.body.skip(self.request_bytes)
+        self.request_bytes = record.request_bytes - record.upload_left
+        if self.head.chunked:
+            self.early += self.body.feed(record.payload)
+        else:
+            self.early += record.payload
+            self.body.skip(self.request_bytes)
         self._started = record.began
         self._at = self.context.reactor.wall(record.began)
         self._begun = replace(begun, sent=True)

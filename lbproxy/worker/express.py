@@ -22,6 +22,7 @@ from collections.abc import Callable
 from lbproxy.drain import Lease
 from lbproxy.model import LeaseKind
 from lbproxy.policy.retry import IDEMPOTENT
+from lbproxy.wire.body import chunk, last_chunk, request_body
 from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
 from lbproxy.wire.shape import RequestShape, Values
@@ -116,9 +117,15 @@ class ExpressClient(ReplySide):
                 head = self.head
         length = head.length
         size = len(data)
-        if length is None and end == size:
+        if head.chunked:
+            raw = data[:end]
+            self._bare = b""
+            if not self._take_chunked(data, end, head):
+                return
+        elif length is None and end == size:
             raw = self._bare = data
             self.payload = b""
+            self.request_bytes = 0
         else:
             length = length or 0
             if length and limits.body_bytes and length > limits.body_bytes:
@@ -131,6 +138,7 @@ class ExpressClient(ReplySide):
             raw = data[:end]
             self._bare = b"" if length else raw
             self.payload = data[end : end + length]
+            self.request_bytes = length
             self.upload_left = max(missing, 0)
             if missing < 0:
                 self.buffer = data[missing:]
@@ -161,11 +169,27 @@ class ExpressClient(ReplySide):
         except Refused:
             self._enter(data, "refused")
             return 0
-        if head.chunked or head.expects_continue or head.websocket:
-            self._enter(data, "upgrade" if head.websocket else "expect" if head.expects_continue else "chunked")
+        if head.expects_continue or head.websocket:
+            self._enter(data, "upgrade" if head.websocket else "expect")
             return 0
         lanes.request_shapes.learn(raw)
         return end
+
+    def _take_chunked(self, data: bytes, end: int, head: RequestHead) -> bool:
+        """A chunked body that is all here is framed anew; what is not complete goes to the task lane as it came."""
+        body = request_body(head, self.view.settings.limits.body_bytes)
+        try:
+            payload = body.feed(data[end:])
+        except Refused:
+            self._enter(data, "refused")
+            return False
+        if not body.done:
+            self._enter(data, "chunked")
+            return False
+        self.payload = chunk(payload) + last_chunk(body.trailers)
+        self.request_bytes = len(payload)
+        self.buffer = body.rest
+        return True
 
     def _forward_again(self) -> None:
         """The same head as the last one: from now on it is remembered with what is made of it."""

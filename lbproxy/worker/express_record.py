@@ -58,6 +58,7 @@ class ExpressRecord:
         "payload",
         "queued_at",
         "raw",
+        "request_bytes",
         "request_id",
         "sock",
         "timeouts",
@@ -79,7 +80,8 @@ class ExpressRecord:
     _bare: bytes  # the same if it has no body: then it is the whole request
     head: RequestHead
     _read_under: ListenerView | None  # the limits that `raw` and `head` passed; None: they are not of one request
-    payload: bytes
+    payload: bytes  # what goes to the backend behind the head
+    request_bytes: int  # of the body, as far as they are to be counted: all of it, less `upload_left`
     request_id: bytes
     began: float
     unsent: bytes  # what the backend has not taken yet
@@ -252,7 +254,7 @@ class ExpressRecord:
                 reactor.wall(self.began),
                 head,
                 self._status,
-                (head.length or 0) - self.upload_left,
+                self.request_bytes - self.upload_left,
                 self._reply_bytes,
                 reactor.now - self.began,
                 self._served_by,

@@ -241,7 +241,9 @@ def test_an_idle_backend_connection_that_the_backend_has_closed_costs_no_request
 
     def once(peer: Peer) -> None:
         peer.read_head()
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")  # promises to keep it, and does not
+        # It promises to keep it, and does not. In one segment: were the end longer on its way, a POST might fail.
+        peer.sock.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", socket.MSG_MORE)
+        peer.sock.shutdown(socket.SHUT_WR)
 
     with scripted(once) as backend:
         config = f"""

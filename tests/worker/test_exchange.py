@@ -226,9 +226,10 @@ async def test_a_long_upload_is_not_tried_again_even_if_its_method_may_be() -> N
 class Sent:
     """What the express lane knows of an exchange that it hands over."""
 
-    def __init__(self, payload: bytes = b"", upload_left: int = 0) -> None:
+    def __init__(self, payload: bytes = b"", request_bytes: int | None = None, upload_left: int = 0) -> None:
         self.payload = payload
         self.upload_left = upload_left
+        self.request_bytes = len(payload) if request_bytes is None else request_bytes
         self.request_id = b"a" * 32
         self.began = trio.current_time()
 
@@ -258,7 +259,7 @@ async def test_what_was_sent_is_not_sent_again() -> None:
 @virtual
 async def test_what_is_missing_of_the_body_follows() -> None:
     bench = Bench()
-    backend, exchange = handed_over(bench, post(b"", 10), Sent(b"", 4))
+    backend, exchange = handed_over(bench, post(b"", 10), Sent(b"", 10, 4))
     async with running(exchange):
         bench.client.says(b"6789GET /next HTTP/1.1\r\n")
         await trio.testing.wait_all_tasks_blocked()

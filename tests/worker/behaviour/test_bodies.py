@@ -11,7 +11,7 @@ from support.proxy import EMPTY, GET, OK, Proxy, Setup, answering, get, lanes, p
 from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
-from lbproxy.settings import ListenerTimeouts, PoolTimeouts
+from lbproxy.settings import ListenerLimits, ListenerTimeouts, PoolTimeouts
 
 SMALL_WINDOWS = Setup(send_bytes=4096)  # of what the kernel holds for a client
 
@@ -324,3 +324,62 @@ async def test_a_million_tiny_chunks_are_just_a_body(lane: str) -> None:
             scope.cancel()
         assert b"a" * 1_000_000 in heard.bodies
         assert slowest < 0.1
+
+
+CHUNKED_PUT = (
+    get(b"/", b"Transfer-Encoding: chunked", method=b"PUT")
+    + b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 7\r\nHost: b\r\n\r\n"
+)
+FRAMED_ANEW = b"5\r\nabcde\r\n0\r\nX-Sum: 7\r\n\r\n"
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_a_chunked_request_that_is_all_here_is_framed_anew_and_what_is_behind_it_is_the_next(lane: str) -> None:
+    async with proxy(lane, answering(OK)) as lb:
+        client = await lb.client()
+        for _ in range(3):
+            await client.send(CHUNKED_PUT + GET)
+            assert (await client.answer()).status == (await client.answer()).status == 200
+        bodies = lb.backends[0].received.split(b"\r\n\r\n", 1)[1]
+        assert bodies.startswith(FRAMED_ANEW + b"GET / HTTP/1.1\r\n")
+        assert lb.backends[0].received.count(FRAMED_ANEW) == 3
+        assert [record.request_bytes for record in await lb.wait_records(6)] == [5, 0] * 3
+        assert lb.lanes.handed_over.get("chunked") is None
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_a_chunked_request_is_sent_once_whatever_its_answer_turns_out_to_be(lane: str) -> None:
+    async with proxy(lane, answering(b"HTTP/1.1 103 Hints\r\n\r\n" + OK)) as lb:
+        client = await lb.client()
+        for number in (1, 2, 3):
+            await client.send(CHUNKED_PUT)
+            assert (await client.answer()).status == 200
+            assert (
+                lb.backends[0].received.count(FRAMED_ANEW) == lb.backends[0].received.count(b"\r\n\r\n") // 2 == number
+            )
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_a_chunked_request_is_replayed_whole_when_its_connection_proves_stale(lane: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.request()  # and the end
+
+    async with proxy(lane, script) as lb:
+        client = await lb.client()
+        for _ in range(3):
+            await client.send(CHUNKED_PUT)
+            assert (await client.answer()).status == 200
+        assert lb.backends[0].received.count(FRAMED_ANEW) == 5
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_a_chunked_request_over_the_limit_is_refused(lane: str) -> None:
+    async with proxy(lane, answering(OK), setup=Setup(limits=ListenerLimits(body_bytes=4))) as lb:
+        assert (await lb.ask(CHUNKED_PUT, b"PUT")).status == 413
+        assert lb.backends[0].received == b""
