@@ -12,9 +12,10 @@ At the first sign of anything else the exchange goes to the task lane: `_enter` 
 client's bytes go along), `_resume` when the request is wholly or partly sent (lease, backend connection, unsent bytes
 and response bytes go along).
 
-Hot: per exchange four system calls and about two dozen Python calls. A head that repeats on a connection is remembered
-whole, with the bytes that were made of it; the functions that make those bytes are the same in both lanes. Benchmark:
-loadtest/compare.py.
+Hot: per exchange four system calls and about two dozen Python calls. A head is looked at line by line only where it is
+new: one that repeats is remembered whole, with the bytes that were made of it (repeats.py); one that differs from
+others in a few values is read by its shape (wire/shape.py). All bytes come from the same functions in both lanes.
+Benchmarks: loadtest/compare.py beside nginx, loadtest/hotpath.py without the kernel.
 """
 
 from collections.abc import Callable
@@ -257,20 +258,7 @@ class ExpressClient(ReplySide):
         if head.method not in IDEMPOTENT and not connection.is_silent():
             self._give_up("stale")  # it has just ended, and this request could not be sent twice
             return
-        try:
-            sent = connection.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._resume("backend_ended")  # whether it may be sent again is for the task lane to decide
-            return
-        if sent == len(data) and not self.upload_left:
-            self._too_late = self._reply_too_slow
-            self.deadline = deadline = now + timeouts.response_s
-            if deadline < self.queued_at:
-                reactor.queue(self)
-        else:
-            self._sent(data, sent)
+        self._put_request(connection, data)
 
     def _connect_and_send(self, lease: Lease, data: bytes) -> None:
         """On loopback a connection stands before connect() returns: the request is sent at once. Else it waits."""
@@ -313,12 +301,11 @@ class ExpressClient(ReplySide):
             return
         self.lanes.reactor.modify(connection.fd, READ)
         self.lanes.reactor.handle(connection.fd, self.on_reply)
-        self._put_request(data)
+        self._put_request(connection, data)
 
-    def _put_request(self, data: bytes) -> None:
-        assert self._connection is not None
+    def _put_request(self, connection: BackendConnection, data: bytes) -> None:
         try:
-            sent = self._connection.send(data)
+            sent = connection.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -338,8 +325,11 @@ class ExpressClient(ReplySide):
             self._wait_for_reply()
 
     def _wait_for_reply(self) -> None:
-        self.lanes.reactor.arm(self, self.timeouts.response_s)
+        reactor = self.lanes.reactor
         self._too_late = self._reply_too_slow
+        self.deadline = deadline = reactor.now + self.timeouts.response_s  # as reactor.arm, without the call
+        if deadline < self.queued_at:
+            reactor.queue(self)
 
     # Handing over
 

@@ -138,11 +138,16 @@ class ExpressRecord:
     def begin(self) -> None:
         """Wait for a request; `buffer` may hold one already."""
         reactor = self.lanes.reactor
+        # What is left of the last exchange; the task lane may have had it.
+        self.payload = self.unsent = b""
+        self.upload_left = self._status = 0
         if not self._reading:
             self._reading = True
             reactor.register(self.fd, READ, self.on_client)
-        reactor.arm(self, self.view.settings.timeouts.idle_s)
         self._too_late = self.close
+        self.deadline = deadline = reactor.now + self.view.settings.timeouts.idle_s  # as reactor.arm, without the call
+        if deadline < self.queued_at:
+            reactor.queue(self)
         if self.buffer:
             reactor.defer(self.on_pipelined)
 
@@ -208,7 +213,6 @@ class ExpressRecord:
         """The last byte of the answer is with the client."""
         lanes = self.lanes
         lanes.served += 1
-        self.payload = b""
         if lanes.context.access.is_on:
             self._record(None)
         if self._close_after or lanes.stopping:
@@ -216,15 +220,7 @@ class ExpressRecord:
                 lanes.linger(self)  # it said more than it may: a reset could swallow the answer
             else:
                 self.close()
-        elif self._reading and not self.buffer:
-            self._status = 0
-            reactor = lanes.reactor
-            self._too_late = self.close
-            self.deadline = deadline = reactor.now + self.view.settings.timeouts.idle_s
-            if deadline < self.queued_at:
-                reactor.queue(self)
         else:
-            self._status = 0
             self.begin()
 
     def _client_gone(self) -> None:

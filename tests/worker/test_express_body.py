@@ -152,3 +152,23 @@ async def test_an_upload_that_stalls_takes_its_request_back() -> None:
         (record,) = await lb.wait_records(1)
         assert (record.status, record.backend, record.error) == (408, "web.1", "http_request_error")
         assert 100_000 < record.request_bytes < 200_000
+
+
+@trio_test(timeout_s=8)
+async def test_a_connection_that_comes_back_from_an_upload_in_the_task_lane_begins_anew() -> None:
+    async with proxy("express", answering(OK)) as lb:
+        client = await lb.client()
+        await client.send(GET)
+        await client.answer()
+        (idle,) = lb.context.backends._idle.values()
+        whole = idle[0].send
+        idle[0].send = lambda data: whole(data[:1000])  # it does not take more at once
+        await client.send(post(NOISE[:200_000]))
+        assert (await client.answer()).status == 200
+        assert lb.lanes.handed_over == {"backpressure": 1}
+        idle[0].send = whole
+        for asked in (GET, GET, post(b"abc"), GET):
+            await client.send(asked)
+            assert (await client.answer()).status == 200
+        assert lb.lanes.handed_over == {"backpressure": 1}
+        assert [record.request_bytes for record in lb.records] == [0, 200_000, 0, 0, 3, 0]
