@@ -14,7 +14,7 @@ Hypothesis look for a difference).
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
-from lbproxy.wire.head import RequestHead, ResponseHead, read_request, read_response
+from lbproxy.wire.head import RESPONSE_HEAD_BYTES, RequestHead, ResponseHead, read_request, read_response
 from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, response_to_client
 from lbproxy.wire.lines import IN_VALUE, REQUEST_KINDS, RESPONSE_KINDS, Kind, Lines, Refused
 from lbproxy.wire.startline import IN_TARGET
@@ -56,11 +56,12 @@ class Blanks:
         self.lengths: list[tuple[bytes, bytes]] = []  # at most one
         for number, (before, line) in enumerate(zip(one, two, strict=True)):
             if number and before != line:
-                name, colon, _ = line.partition(b": ")
-                if not colon or not before.startswith(name + colon) or len(self.marks) == MOST_BLANKS:
+                name = line.partition(b":")[0]
+                known = name + b": "
+                if not line.startswith(known) or not before.startswith(known) or len(self.marks) == MOST_BLANKS:
                     raise NoShape
                 mark = _MARKS[len(self.marks) + 1]
-                self.lines[number] = name + colon + mark
+                self.lines[number] = known + mark
                 self.marks.append(mark)
                 self._sort(name.lower(), kinds).append((name, mark))
         if len(self.lengths) > 1:
@@ -70,7 +71,9 @@ class Blanks:
         kind = kinds.get(name)
         if kind is Kind.LENGTH:
             return self.lengths
-        if name in _ASIDE or name.startswith(b"x-forwarded-"):
+        if kind is Kind.ASIDE and name in _ASIDE:
+            return self.aside
+        if kinds is REQUEST_KINDS and name.startswith(b"x-forwarded-"):  # of an answer they are passed on
             return self.aside
         if kind is None or name in _NOTED:
             return self.passed
@@ -144,6 +147,8 @@ class RequestShape:
         self._like = head = read_request(marked, Lines(), self.field_lines)
         if head.target != target or head.chunked or head.expects_continue or head.websocket:
             raise NoShape
+        if blanks.lengths and any(line.lower().startswith(b"upgrade:") for line in two):
+            raise NoShape  # whether it is a websocket depends on its length
         marks = [target, *_marks(blanks.passed), _STRANGER.forwarded, _ID, *_marks(blanks.lengths)]
         self._template = _template(request_to_backend(head, _STRANGER, _ID), marks)
         # Where the values go in a RequestHead: (line, name, which of the values); (name, which of the values).
@@ -215,7 +220,7 @@ class ReplyShape:
     def read(self, data: bytes) -> tuple[Self, Values, int] | None:
         """As Outline.read."""
         found = self._outline.read(data)
-        return None if found is None else (self, *found)
+        return None if found is None or found[1] > RESPONSE_HEAD_BYTES else (self, *found)
 
     def length(self, values: Values) -> int | None:
         return self._outline.length(values, self.like.length)
