@@ -23,6 +23,10 @@ MOST_BLANKS = 12  # with more of them, looking at every line costs no more
 LONGEST_BYTES = 8192  # of a head that is learned from
 KEPT_SHAPES = 8  # tried one after the other: each that does not fit costs about 0.15 us
 KEPT_HEADS = 16  # waiting for another one like them, by their number of lines
+# To make a shape costs as much as to read some ten heads, and it is often in vain. So it is paid for with heads that
+# are not learned from; the first few shapes are made on credit.
+REST = 16
+MOST_REST = KEPT_SHAPES * REST
 _SLASH = ord("/")
 
 Parts: TypeAlias = list[bytes]  # the lines of a head, and the two empty strings at its end
@@ -256,6 +260,7 @@ class Shapes(Generic[Shape]):
         self._make = make
         self._shapes: list[Shape] = []
         self._waiting: dict[int, bytes] = {}
+        self._rest = 0  # heads
 
     def read(self, data: bytes) -> tuple[Shape, Values, int] | None:
         """The first shape that fits the head which `data` begins with, what it reads, and where the head ends."""
@@ -270,11 +275,14 @@ class Shapes(Generic[Shape]):
 
     def learn(self, raw: bytes) -> None:
         """From a head that was found good, and that no shape fits."""
-        if len(raw) > LONGEST_BYTES:
+        if self._rest:
+            self._rest -= 1
+        if self._rest > MOST_REST or len(raw) > LONGEST_BYTES:
             return
         parts = raw.split(b"\r\n")
         before = self._waiting.pop(len(parts), None)
         if before is not None:
+            self._rest += REST
             try:
                 self._shapes.insert(0, self._make(before.split(b"\r\n"), parts))
             except (NoShape, Refused):
