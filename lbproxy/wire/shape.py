@@ -7,8 +7,8 @@ ones only the values are looked at, and what stands between them is compared as 
 What may be blank: the target, Content-Length, and values that have no bearing on how a message is read. A shape knows
 nothing else of HTTP. It is made by giving head.py and headers.py a head with a mark in each blank, and by looking for
 the marks in what they made of it; where these are not found as expected, there is no shape. So what a shape reads,
-read_request and read_response read alike, and the bytes for the other side are the same (tests/wire/test_shape.py has
-Hypothesis look for a difference).
+read_request and read_response read alike, and the bytes for the other side are the same (Hypothesis looks for a
+difference in tests/wire/test_shape_alike.py).
 """
 
 from collections.abc import Callable, Iterable
