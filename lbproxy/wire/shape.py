@@ -7,14 +7,14 @@ ones only the values are looked at, and what stands between them is compared as 
 What may be blank: the target, Content-Length, and values that have no bearing on how a message is read. A shape knows
 nothing else of HTTP. It is made by giving head.py and headers.py a head with a mark in each blank, and by looking for
 the marks in what they made of it; where these are not found as expected, there is no shape. So what a shape reads,
-read_request and read_response read alike, and the bytes for the other side are the same (tests/wire/test_shape.py has
-Hypothesis look for a difference).
+read_request and read_response read alike, and the bytes for the other side are the same (Hypothesis looks for a
+difference in tests/wire/test_shape_alike.py).
 """
 
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
-from lbproxy.wire.head import RequestHead, ResponseHead, read_request, read_response
+from lbproxy.wire.head import RESPONSE_HEAD_BYTES, RequestHead, ResponseHead, read_request, read_response
 from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, response_to_client
 from lbproxy.wire.lines import IN_VALUE, REQUEST_KINDS, RESPONSE_KINDS, Kind, Lines, Refused
 from lbproxy.wire.startline import IN_TARGET
@@ -23,6 +23,10 @@ MOST_BLANKS = 12  # with more of them, looking at every line costs no more
 LONGEST_BYTES = 8192  # of a head that is learned from
 KEPT_SHAPES = 8  # tried one after the other: each that does not fit costs about 0.15 us
 KEPT_HEADS = 16  # waiting for another one like them, by their number of lines
+# To make a shape costs as much as to read some ten heads, and it is often in vain. So it is paid for with heads that
+# are not learned from; the first few shapes are made on credit.
+REST = 16
+MOST_REST = KEPT_SHAPES * REST
 _SLASH = ord("/")
 
 Parts: TypeAlias = list[bytes]  # the lines of a head, and the two empty strings at its end
@@ -56,11 +60,12 @@ class Blanks:
         self.lengths: list[tuple[bytes, bytes]] = []  # at most one
         for number, (before, line) in enumerate(zip(one, two, strict=True)):
             if number and before != line:
-                name, colon, _ = line.partition(b": ")
-                if not colon or not before.startswith(name + colon) or len(self.marks) == MOST_BLANKS:
+                name = line.partition(b":")[0]
+                known = name + b": "
+                if not line.startswith(known) or not before.startswith(known) or len(self.marks) == MOST_BLANKS:
                     raise NoShape
                 mark = _MARKS[len(self.marks) + 1]
-                self.lines[number] = name + colon + mark
+                self.lines[number] = known + mark
                 self.marks.append(mark)
                 self._sort(name.lower(), kinds).append((name, mark))
         if len(self.lengths) > 1:
@@ -70,7 +75,9 @@ class Blanks:
         kind = kinds.get(name)
         if kind is Kind.LENGTH:
             return self.lengths
-        if name in _ASIDE or name.startswith(b"x-forwarded-"):
+        if kind is Kind.ASIDE and name in _ASIDE:
+            return self.aside
+        if kinds is REQUEST_KINDS and name.startswith(b"x-forwarded-"):  # of an answer they are passed on
             return self.aside
         if kind is None or name in _NOTED:
             return self.passed
@@ -145,6 +152,8 @@ class RequestShape:
         self._like = head = read_request(marked, Lines(), self.field_lines)
         if head.target != target or head.chunked or head.expects_continue or head.websocket:
             raise NoShape
+        if blanks.lengths and any(line.lower().startswith(b"upgrade:") for line in two):
+            raise NoShape  # whether it is a websocket depends on its length
         marks = [target, *_marks(blanks.passed), _STRANGER.forwarded, _ID, *_marks(blanks.lengths)]
         self._template = _template(request_to_backend(head, _STRANGER, _ID), marks)
         # Where the values go in a RequestHead: (line, name, which of the values); (name, which of the values).
@@ -216,7 +225,7 @@ class ReplyShape:
     def read(self, data: bytes) -> tuple[Self, Values, int] | None:
         """As Outline.read."""
         found = self._outline.read(data)
-        return None if found is None else (self, *found)
+        return None if found is None or found[1] > RESPONSE_HEAD_BYTES else (self, *found)
 
     def length(self, values: Values) -> int | None:
         return self._outline.length(values, self.like.length)
@@ -252,6 +261,7 @@ class Shapes(Generic[Shape]):
         self._make = make
         self._shapes: list[Shape] = []
         self._waiting: dict[int, bytes] = {}
+        self._rest = 0  # heads
 
     def read(self, data: bytes) -> tuple[Shape, Values, int] | None:
         """The first shape that fits the head which `data` begins with, what it reads, and where the head ends."""
@@ -266,11 +276,14 @@ class Shapes(Generic[Shape]):
 
     def learn(self, raw: bytes) -> None:
         """From a head that was found good, and that no shape fits."""
-        if len(raw) > LONGEST_BYTES:
+        if self._rest:
+            self._rest -= 1
+        if self._rest > MOST_REST or len(raw) > LONGEST_BYTES:
             return
         parts = raw.split(b"\r\n")
         before = self._waiting.pop(len(parts), None)
         if before is not None:
+            self._rest += REST
             try:
                 self._shapes.insert(0, self._make(before.split(b"\r\n"), parts))
             except (NoShape, Refused):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.http_corpus import ACCEPTED_REQUESTS, ACCEPTED_RESPONSES, request
-from support.http_heads import bent, requests, responses
+from support.http_heads import bent, request_head, response_head
 from support.second_reader import Fields, NodeReader, Read, h11_answer, h11_request
 
 from lbproxy.wire.body import chunk, last_chunk
@@ -142,7 +142,7 @@ def test_every_accepted_answer_is_forwarded_so_that_others_read_the_same(
 
 
 @settings(max_examples=250)
-@given(raw=bent(requests), client=st.sampled_from([STRANGER, FRIEND]))
+@given(raw=bent(request_head), client=st.sampled_from([STRANGER, FRIEND]))
 def test_requests_of_any_kind_are_forwarded_so_that_others_read_the_same(
     node: NodeReader, raw: bytes, client: ClientFacts
 ) -> None:
@@ -155,7 +155,7 @@ def test_requests_of_any_kind_are_forwarded_so_that_others_read_the_same(
 
 
 @settings(max_examples=250)
-@given(raw=bent(responses), method=st.sampled_from(METHODS), version=st.sampled_from(VERSIONS))
+@given(raw=bent(response_head), method=st.sampled_from(METHODS), version=st.sampled_from(VERSIONS))
 def test_answers_of_any_kind_are_forwarded_so_that_others_read_the_same(
     node: NodeReader, raw: bytes, method: bytes, version: bytes
 ) -> None:
@@ -170,7 +170,7 @@ def test_answers_of_any_kind_are_forwarded_so_that_others_read_the_same(
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @settings(max_examples=10_000)
-@given(raw=bent(requests), answered=bent(responses), client=st.sampled_from([STRANGER, FRIEND]))
+@given(raw=bent(request_head), answered=bent(response_head), client=st.sampled_from([STRANGER, FRIEND]))
 def test_very_many_messages_are_forwarded_so_that_others_read_the_same(
     node: NodeReader, raw: bytes, answered: bytes, client: ClientFacts
 ) -> None:

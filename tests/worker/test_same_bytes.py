@@ -1,0 +1,113 @@
+"""Whatever way a head takes through lbproxy, the other side gets the same bytes of it.
+
+The task lane reads each head and makes what is sent; the express lane does so, too, or remembers the head whole
+(repeats.py), or reads it by its shape (wire/shape.py). Generated heads, bent ones among them, go all four ways.
+"""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from support.http_heads import bent, request_head, response_head
+from support.proxy import get
+
+from lbproxy.wire.head import Lines, Refused, head_end, read_request, read_response, response_head_end
+from lbproxy.wire.headers import ClientFacts, Framing, framing_for_client, request_to_backend, response_to_client
+from lbproxy.wire.http1 import confirm_request, confirm_response
+from lbproxy.wire.shape import ReplyShape, RequestShape, Shapes
+from lbproxy.worker.repeats import Repeats
+
+STRANGER = ClientFacts(b"192.0.2.1", False, b"http")
+FRIEND = ClientFacts(b"2001:db8::2", True, b"https")
+ID = b"0123456789abcdef"
+LIMIT = 16 * 1024
+EXPRESS = Lines(max_lines=256)  # the memory of a worker
+REPEATS = Repeats()
+ASKED = [read_request(get(b"/", method=how, minor=minor), Lines(), 9) for how, minor in ((b"GET", 1), (b"HEAD", 0))]
+
+many = pytest.mark.parametrize(
+    "examples", [10_000, pytest.param(200_000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])]
+)
+
+
+def request_ways(raw: bytes) -> list[str]:
+    """The ways that this head took."""
+    try:
+        raw = raw[: head_end(raw, 0, LIMIT)]
+        asked = read_request(raw, Lines(), 100)
+        confirm_request(raw, asked)
+    except Refused:
+        with pytest.raises(Refused):
+            read_request(raw[: head_end(raw, 0, LIMIT)], EXPRESS, 100)
+        return ["refused"]
+    if asked.chunked or asked.expects_continue or asked.websocket:
+        return ["task"]
+    head = read_request(raw, EXPRESS, 100)
+    shapes = Shapes(RequestShape)
+    for like in (raw.replace(asked.target, b"/like", 1), raw):
+        shapes.learn(like)
+    shaped = shapes.read(raw)
+    for client in (STRANGER, FRIEND):
+        due = request_to_backend(asked, client, ID)
+        known = REPEATS.request(raw, head, client)
+        assert request_to_backend(head, client, ID) == due
+        assert known.before + ID + known.behind == due
+        if shaped is not None:
+            shape, values, _ = shaped
+            assert request_to_backend(shape.head(values), client, ID) == due
+            assert client.trusted or shape.to_backend(values, client, ID) == due
+    return ["express", "shape"] if shaped is not None else ["express"]
+
+
+def answer_ways(raw: bytes) -> list[str]:
+    try:
+        raw = raw[: response_head_end(raw, 0)]
+        due = read_response(raw, Lines())
+        confirm_response(raw, due, b"GET")
+    except Refused:
+        with pytest.raises(Refused):
+            read_response(raw[: response_head_end(raw, 0)], EXPRESS)
+        return ["refused"]
+    if due.status < 200:
+        return ["task"]
+    head = read_response(raw, EXPRESS)
+    known = REPEATS.reply(raw, EXPRESS)
+    shapes = Shapes(ReplyShape)
+    shapes.learn(raw)
+    shapes.learn(raw)
+    shaped = shapes.read(raw)
+    for asked in ASKED:
+        framing = framing_for_client(head, asked)
+        for keep in (True, False) if framing is not Framing.CLOSE else (False,):
+            made = response_to_client(due, asked, ID, framing, keep)
+            before, behind = known.for_client(asked, framing, keep)
+            assert response_to_client(head, asked, ID, framing, keep) == before + ID + behind == made
+            if shaped is not None:
+                assert shaped[0].to_client(shaped[1], asked, ID, framing, keep) == made
+    return ["express", "shape"] if shaped is not None else ["express"]
+
+
+@many
+def test_a_backend_gets_the_same_bytes_from_both_lanes(examples: int) -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=examples)
+    @given(bent(request_head))
+    def look(raw: bytes) -> None:
+        seen.update(request_ways(raw))
+
+    look()
+    assert all(seen[way] > examples / 40 for way in ("refused", "task", "express", "shape")), seen
+
+
+@many
+def test_a_client_gets_the_same_bytes_from_both_lanes(examples: int) -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=examples)
+    @given(bent(response_head))
+    def look(raw: bytes) -> None:
+        seen.update(answer_ways(raw))
+
+    look()
+    assert all(seen[way] > examples / 40 for way in ("refused", "task", "express", "shape")), seen
