@@ -78,7 +78,9 @@ class Reactor:
         self.tasks = 0  # of the task lane, that would be kept waiting
         self.now = 0.0  # the clock, read once per batch
         self._wall_offset = 0.0
-        self.longest_batch_s = 0.0
+        # Since whoever reads them last set them to zero.
+        self.longest_turn_s = 0.0  # in which Trio's tasks had to wait for this one
+        self.longest_batch_s = 0.0  # in which those who were not in it had to wait, a moment of lingering included
 
     def register(self, fd: int, events: int, handler: Handler) -> None:
         self._epoll.register(fd, events)
@@ -170,7 +172,7 @@ class Reactor:
 
     async def run(self) -> None:
         """Until cancelled. Home of every handler."""
-        self.now = trio.current_time()
+        self._read_clocks()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
             fd = self._epoll.fileno()
@@ -181,12 +183,19 @@ class Reactor:
                     self._parked = True
                     await trio.lowlevel.wait_readable(fd)
                     self._parked = False
-                self.now = started = trio.current_time()
-                while self._run_batch() and self.now - started < (TASKS_TURN_S if self.tasks else TURN_S):
-                    self.now = trio.current_time()
-                for _ in range(len(self._deferred)):
-                    self._guarded(self._deferred.popleft())
-                self.longest_batch_s = max(self.longest_batch_s, self.now - started)
+                self.now = now = started = trio.current_time()
+                more = 1
+                while more and now - started < (TASKS_TURN_S if self.tasks else TURN_S):
+                    began, more = now, self._run_batch()
+                    self.now = now = trio.current_time()
+                    if more and now - began > self.longest_batch_s:
+                        self.longest_batch_s = now - began
+                if self._deferred:
+                    for _ in range(len(self._deferred)):
+                        self._guarded(self._deferred.popleft())
+                    self.now = now = trio.current_time()
+                if now - started > self.longest_turn_s:
+                    self.longest_turn_s = now - started
 
     def _run_batch(self) -> int:
         """How many were ready.
@@ -218,11 +227,35 @@ class Reactor:
 
     async def _tick(self) -> None:
         while True:
-            self.now = trio.current_time()
-            self._wall_offset = time.time() - self.now
             await trio.sleep(TICK_S)
-            self.now = trio.current_time()
+            if not self._heap or self._heap[0][0] > trio.current_time():
+                await self._doze()
+            self._read_clocks()
             self.fire_due()
+
+    async def _doze(self) -> None:
+        """Until the next deadline, or until anything at all happens in this thread.
+
+        A tick costs a process that sleeps 0.2 ms. But whoever runs next, handler or task, must find the clock right:
+        so it is Trio's loop that rouses us, before it runs anybody.
+        """
+        roused = trio.Event()
+
+        def rouse() -> None:
+            self._read_clocks()
+            roused.set()
+
+        alarm = _Alarm(rouse)
+        trio.lowlevel.add_instrument(alarm)
+        try:
+            with trio.move_on_at(self._heap[0][0] if self._heap else NEVER):
+                await roused.wait()
+        finally:
+            trio.lowlevel.remove_instrument(alarm)
+
+    def _read_clocks(self) -> None:
+        self.now = trio.current_time()
+        self._wall_offset = time.time() - self.now
 
     def _guarded(self, callback: Callable[[], None]) -> None:
         try:
@@ -245,3 +278,13 @@ class Reactor:
         self._answers.close()
         self._epoll.close()
         os.close(self._waker)
+
+
+class _Alarm(trio.abc.Instrument):
+    """Rings when Trio's loop has waited, before it runs a task."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+
+    def after_io_wait(self, waited_s: float) -> None:
+        self._ring()
