@@ -24,10 +24,12 @@ from lbproxy.worker.backends import SWEEP_S, BackendConnections
 from lbproxy.worker.context import Context
 from lbproxy.worker.lanes import Lanes
 from lbproxy.worker.reactor import NEVER, Reactor
+from lbproxy.worker.recent import Recent
 from lbproxy.worker.router import Router
 
 FLUSH_S = 0.0  # an access line waits for the reactor's next tick, not longer
 CLOSE_LOG_S = 0.5
+LONGEST_WITHIN_S = 60.0  # `longest` in Stats: control asks every second, and a peak must be seen for longer than that
 GC_THRESHOLDS = (20_000, 20, 20)  # thousands of connections in hand are no garbage: look at them seldom
 
 
@@ -68,6 +70,8 @@ class Worker:
         self._flush = _Chore(self._reactor, FLUSH_S, lambda: self._context.access.flush())
         self._sweep = _Chore(self._reactor, SWEEP_S, self._sweep_backends)
         backends.on_first_idle = self._sweep.plan
+        self._turns = Recent(LONGEST_WITHIN_S)
+        self._batches = Recent(LONGEST_WITHIN_S)
         self._acceptor = Acceptor(self._reactor, grid, row, self._log.emit)
         self._lanes = Lanes(self._context, self._acceptor)
         self._acceptor.open = self._lanes.open
@@ -100,8 +104,7 @@ class Worker:
                 case Reopen():
                     self._reopen()
                 case AskStats(ask):
-                    lanes = self._lanes
-                    self._channel.post(Stats(ask, lanes.connections, lanes.served, dict(lanes.handed_over)))
+                    self._channel.post(self._stats(ask))
         clients.cancel()
 
     def _apply(self, message: Publish) -> None:
@@ -147,6 +150,20 @@ class Worker:
         pools = self._context.router.table.pools
         if self._context.backends.sweep({pool.name: pool.timeouts.keepalive_s for pool in pools}):
             self._sweep.plan()
+
+    def _stats(self, ask: int) -> Stats:
+        lanes, reactor, now = self._lanes, self._reactor, trio.current_time()
+        self._turns.add(now, reactor.longest_turn_s)
+        self._batches.add(now, reactor.longest_batch_s)
+        reactor.longest_turn_s = reactor.longest_batch_s = 0.0
+        return Stats(
+            ask,
+            lanes.connections,
+            lanes.served,
+            dict(lanes.handed_over),
+            self._turns.largest(now),
+            self._batches.largest(now),
+        )
 
 
 class _Chore:

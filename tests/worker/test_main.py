@@ -113,6 +113,17 @@ async def test_a_table_is_applied_and_said_so() -> None:
 
 
 @trio_test
+async def test_it_says_how_long_anybody_had_to_wait_of_late() -> None:
+    async with hired() as worker:
+        worker.publish(worker.table())
+        await worker.hear()
+        await worker.get()
+        first, second = await worker.ask(), await worker.ask()
+        assert 0 < first.longest_batch_s <= first.longest_turn_s < 5
+        assert second.longest_turn_s >= first.longest_turn_s, "being asked makes nobody forget"
+
+
+@trio_test
 async def test_a_worker_that_has_nothing_to_do_does_not_wake_up(tmp_path: Path) -> None:
     async with hired() as worker:
         worker.publish(replace(worker.table(), access="json", access_path=str(tmp_path / "access.log")))
