@@ -35,6 +35,7 @@ TURN_S = 0.005  # the longest before Trio's tasks get their turn,
 TASKS_TURN_S = 0.001  # and if the task lane has any
 LINGER_S = 0.001  # the longest that nothing happens in a turn
 TICK_S = 0.1  # how late a deadline may be noticed
+DOZE_LATE_S = TICK_S / 2  # where nothing happens: neighbours go along, and a task of the same moment comes first
 NEVER = float("inf")
 
 Handler = Callable[[int], None]
@@ -226,15 +227,21 @@ class Reactor:
         self._handle(self._answers.poll(0, BATCH_EVENTS))
 
     async def _tick(self) -> None:
+        pause_s = TICK_S
         while True:
-            await trio.sleep(TICK_S)
-            if not self._heap or self._heap[0][0] > trio.current_time():
-                await self._doze()
+            await trio.sleep(pause_s)
+            pause_s = TICK_S
+            due = self._heap[0][0] if self._heap else NEVER
+            if due > trio.current_time():
+                await self._doze(due + DOZE_LATE_S)
+                if self.now < due + DOZE_LATE_S:  # something happened: more may, so let it
+                    pause_s = min(TICK_S, due + TICK_S - self.now)
+                    continue
             self._read_clocks()
             self.fire_due()
 
-    async def _doze(self) -> None:
-        """Until the next deadline, or until anything at all happens in this thread.
+    async def _doze(self, until: float) -> None:
+        """Until then, or until anything at all happens in this thread; `now` is right behind it.
 
         A tick costs a process that sleeps 0.2 ms. But whoever runs next, handler or task, must find the clock right:
         so it is Trio's loop that rouses us, before it runs anybody.
@@ -248,7 +255,7 @@ class Reactor:
         alarm = _Alarm(rouse)
         trio.lowlevel.add_instrument(alarm)
         try:
-            with trio.move_on_at(self._heap[0][0] if self._heap else NEVER):
+            with trio.move_on_at(until):
                 await roused.wait()
         finally:
             trio.lowlevel.remove_instrument(alarm)

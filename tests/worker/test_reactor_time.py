@@ -87,6 +87,20 @@ async def test_a_deadline_is_kept_to_a_tick_in_it_and_behind_it() -> None:
 
 
 @trio_test
+async def test_a_task_that_waits_for_the_same_moment_comes_first() -> None:
+    """So a drain that cuts a lease is what cuts it, and counts it, although the relay has the same deadline."""
+    async with running() as reactor:
+        for _ in range(8):
+            item = Item()
+            reactor.now = trio.current_time()
+            reactor.arm(item, 0.15)
+            await trio.sleep_until(item.deadline)
+            assert not item.fired_at
+            await trio.sleep(TICK_S + SLACK_S)
+            assert item.fired_at
+
+
+@trio_test
 async def test_deadlines_one_behind_the_other_cost_a_look_for_each_tick_and_not_for_each_of_them() -> None:
     async with running() as reactor:
         items = [Item() for _ in range(500)]
