@@ -3,8 +3,9 @@
 python loadtest/compare.py --rounds 5 --seconds 3 --out /tmp/compare
 python loadtest/compare.py --scenario keepalive --scenario varied --proxy nginx --proxy lbproxy
 
-Every proxy is pinned to one CPU, loads and origin to another one. Each round gives every proxy its turn; what counts is
-the ratio to nginx within a round, and of those the median. Writes compare.md, compare.svg and compare.json.
+Every proxy is pinned to one CPU, loads and origin to another one; only with two workers everybody shares both. Each
+round gives every proxy its turn; what counts is the ratio to nginx within a round, and of those the median. Writes
+compare.md, compare.svg and compare.json.
 """
 
 import argparse
@@ -14,16 +15,17 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import loads
 import peers
-from compare_report import Idle, Result, Slice, write_report
+from compare_report import Idle, Peaks, Result, Slice, write_report
 from loads import Done, LoadFailed
-from measure import cpu_s
+from measure import cpu_s, pss_bytes
 from peers import NotStarted, Running, Wiring
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -31,15 +33,23 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.ports import free_port
 
 IDLE_CONNECTIONS = 5000
+IDLE_S = 10  # at least: what an idle proxy uses comes in small pieces
+WARM_CONNECTIONS = 64
 Load = Callable[[int, int], Done]  # port, seconds
+Hold = Callable[[int, int], contextlib.AbstractContextManager[int]]  # port, count; gives how many are open
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     what: str
     target: str  # what issue 4 asks for, as a ratio to nginx
-    load: Load | None  # None: idle
+    load: Load
     mode: str = "http"
+    workers: int = 1  # more than one: they share all CPUs with the load and the origin
+    hold: Hold | None = None  # nothing happens on these connections; `load` only warms up
+
+
+SHARED = "GET 12 B, 64 connections, 2 workers on both CPUs, which load and origin share"
 
 
 SCENARIOS = {
@@ -58,17 +68,43 @@ SCENARIOS = {
     "ws": Scenario("WebSocket echo, 32 B", "1.4", partial(loads.websocket_echo, connections=64), "websocket"),
     "bulk": Scenario("100 MB download", "0.5", partial(loads.bulk, path="/files/100m")),
     "64k": Scenario("GET 64 KB, 16 connections", "1.0", partial(loads.wrk, connections=16, path="/files/64k")),
-    "idle": Scenario(f"{IDLE_CONNECTIONS:,} idle connections", "2500 bytes", None),
+    "workers2": Scenario(SHARED, "1.3", partial(loads.wrk, connections=64), workers=2),
+    "idle": Scenario(
+        f"{IDLE_CONNECTIONS:,} idle keep-alive connections",
+        "2,500 B, < 0.5 %",
+        partial(loads.wrk, connections=WARM_CONNECTIONS),
+        hold=loads.idle_connections,
+    ),
+    "idlews": Scenario(
+        f"{IDLE_CONNECTIONS:,} idle WebSockets",
+        "4,096 B (worker)",
+        partial(loads.websocket_echo, connections=WARM_CONNECTIONS),
+        "websocket",
+        hold=loads.idle_websockets,
+    ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Cpus:
+    """Who runs where."""
+
+    proxies: Sequence[int]
+    loads: Sequence[int]  # and the origin
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> "Cpus":
+        first, second, *_ = ALL_CPUS
+        return cls((second,), (first,)) if scenario.workers == 1 else cls((first, second), (first, second))
+
+
+ALL_CPUS = sorted(os.sched_getaffinity(0))
 
 
 def main() -> None:
     options = _options()
-    cpus = sorted(os.sched_getaffinity(0))
-    if len(cpus) < 2:
+    if len(ALL_CPUS) < 2:
         sys.exit("two CPUs are needed: one for the proxy, one for loads and origin")
-    proxy_cpu, load_cpu = cpus[1], cpus[0]
-    os.sched_setaffinity(0, {load_cpu})
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     result = Result(peers.versions())
@@ -76,89 +112,108 @@ def main() -> None:
         scenario = SCENARIOS[name]
         result.add_scenario(name, scenario.what, scenario.target)
         try:
-            with _stage(scenario, options.proxy, proxy_cpu, load_cpu, result, name) as stage:
-                if scenario.load is None:
-                    _measure_idle(stage, options.seconds, result)
+            with _stage(name, scenario, options.proxy, result) as stage:
+                if scenario.hold is None:
+                    _measure(name, scenario, stage, options, result)
                 else:
-                    _measure(name, scenario.load, stage, options, result)
+                    _measure_idle(name, scenario.hold, stage, max(options.seconds, IDLE_S), result)
         except NotStarted as exc:
             result.note(f"{name}: {exc}")
     for path in write_report(result, options.out):
         print(f"written: {path}")
 
 
-def _measure(name: str, load: Load, stage: list[Running], options: argparse.Namespace, result: Result) -> None:
-    taking_part = []
-    for running in stage:  # code paths, connections and the JITs of others get warm
-        trouble = ""
-        for _ in range(2):  # on a busy machine a second can pass with nothing done
-            try:
-                load(running.port, 1)
-                taking_part.append(running)
-                break
-            except LoadFailed as exc:
-                trouble = str(exc)
-        else:
-            result.note(f"{name}: {running.name}: {trouble}")
+def _measure(name: str, scenario: Scenario, stage: list[Running], options: argparse.Namespace, result: Result) -> None:
     for turn in range(options.rounds):
-        for running in taking_part:
-            worker = running.worker_pid()
-            before, worker_before = running.cpu_s(), cpu_s(worker) if worker else 0.0
+        for running in stage:
             try:
-                done = load(running.port, options.seconds)
+                slice_ = _turn(running, scenario, turn, options.seconds)
             except LoadFailed as exc:
                 result.note(f"{name}: {running.name}: {exc}")
                 continue
-            used = running.cpu_s() - before
-            share = (cpu_s(worker) - worker_before) / used if worker and used else 1.0
-            slice_ = Slice(turn, used / done.operations, done.rate, done.p50_s, done.p99_s, done.failed, share)
             result.add(name, running.name, slice_)
             print(f"{name:<10} {turn + 1} {running.name:<8} {slice_}", flush=True)
 
 
-def _measure_idle(stage: list[Running], seconds: int, result: Result) -> None:
+def _turn(running: Running, scenario: Scenario, turn: int, seconds: int) -> Slice:
+    """Raises LoadFailed."""
+    workers = running.worker_pids()
+    before, workers_before = running.cpu_s(), sum(map(cpu_s, workers))
+    with _in_the_middle(seconds, running.spread if scenario.workers > 1 else list) as spread:
+        done = scenario.load(running.port, seconds)
+    used = running.cpu_s() - before
+    share = (sum(map(cpu_s, workers)) - workers_before) / used if workers and used else 1.0
+    peaks = Peaks(*running.longest_s()) if workers else None
+    return Slice(turn, used / done.operations, done, share, spread[0] if spread else [], peaks)
+
+
+@contextlib.contextmanager
+def _in_the_middle(seconds: float, look: Callable[[], list[int]]) -> Iterator[list[list[int]]]:
+    """What `look` saw when half of the time was over."""
+    seen: list[list[int]] = []
+    timer = threading.Timer(seconds / 2, lambda: seen.append(look()))
+    timer.start()
+    try:
+        yield seen
+    finally:
+        timer.join()
+
+
+def _measure_idle(name: str, hold: Hold, stage: list[Running], seconds: int, result: Result) -> None:
     for running in stage:
         try:
-            loads.wrk(running.port, 1, connections=64)
             peers.pause(1.5)  # connections to the origin have gone
-            before = running.memory_bytes()
-            with loads.idle_connections(running.port, IDLE_CONNECTIONS) as count:
+            workers = running.worker_pids()
+            before, workers_before = running.memory_bytes(), sum(map(pss_bytes, workers))
+            with hold(running.port, IDLE_CONNECTIONS) as count:
                 peers.pause(2.5)
                 grown = running.memory_bytes() - before
+                of_workers = sum(map(pss_bytes, workers)) - workers_before
                 cpu_before = running.cpu_s()
                 peers.pause(seconds)
                 share = (running.cpu_s() - cpu_before) / seconds
         except (LoadFailed, OSError) as exc:
-            result.note(f"idle: {running.name}: {exc}")
+            result.note(f"{name}: {running.name}: {exc}")
             continue
-        idle = Idle(grown / max(count, 1), share, count)
-        result.idle[running.name] = idle
-        print(f"idle         {running.name:<8} {idle}", flush=True)
+        each = max(count, 1)
+        idle = Idle(grown / each, of_workers / each if workers else None, share, count)
+        result.idle[name][running.name] = idle
+        print(f"{name:<12} {running.name:<8} {idle}", flush=True)
 
 
 @contextlib.contextmanager
-def _stage(
-    scenario: Scenario, proxies: list[str], proxy_cpu: int, load_cpu: int, result: Result, name: str
-) -> Iterator[list[Running]]:
-    """An origin, and fresh proxies in front of it: those that can do this scenario."""
+def _stage(name: str, scenario: Scenario, proxies: list[str], result: Result) -> Iterator[list[Running]]:
+    """An origin, and fresh proxies in front of it: those that can do this scenario, warmed up."""
+    cpus = Cpus.of(scenario)
+    os.sched_setaffinity(0, cpus.loads)
     folder = Path(tempfile.mkdtemp(prefix="lbproxy-compare-"))
     origin_at = peers.websocket_origin if scenario.mode == "websocket" else peers.http_origin
     try:
         with contextlib.ExitStack() as stack:
-            origin = stack.enter_context(origin_at(Wiring(folder, free_port(), 0), load_cpu))
+            origin = stack.enter_context(origin_at(Wiring(folder, free_port(), 0), cpus.loads))
             stage = []
             for proxy in proxies:
                 place = folder / proxy
                 place.mkdir()
-                wiring = Wiring(place, free_port(), origin.port, scenario.mode)
+                wiring = Wiring(place, free_port(), origin.port, scenario.mode, scenario.workers)
                 try:
                     command = peers.PROXIES[proxy](wiring)
-                    stage.append(stack.enter_context(peers.started(proxy, command, wiring, proxy_cpu)))
-                except NotStarted as exc:
+                    running = stack.enter_context(peers.started(proxy, command, wiring, cpus.proxies))
+                    _warm_up(running, scenario.load)
+                    stage.append(running)
+                except (NotStarted, LoadFailed) as exc:
                     result.note(f"{name}: {proxy}: {exc}")
             yield stage
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _warm_up(running: Running, load: Load) -> None:
+    """Code paths, connections and the JITs of others. Raises LoadFailed if it does not serve this load."""
+    try:
+        load(running.port, 1)
+    except LoadFailed:  # on a busy machine a second can pass with nothing done
+        load(running.port, 1)
 
 
 def _options() -> argparse.Namespace:

@@ -5,12 +5,25 @@ import os
 import platform
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 from statistics import median
 
+from bars import Bar, Section, svg
+from loads import Done
+
 COLOURS = {"nginx": "#8a8f98", "haproxy": "#4c8bf5", "caddy": "#2fb5a0", "node": "#d9a441", "lbproxy": "#d6456b"}
-LONGEST_BAR = 4.0  # times nginx: longer bars are cut, their figure still tells
+LONGEST_RATIO, LONGEST_KB = 4.0, 20.0  # in the chart
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Of lbproxy's reactor in the last minute; README.md says what they are."""
+
+    turn_s: float
+    batch_s: float
+
+    def __str__(self) -> str:
+        return f"turn {self.turn_s * 1000:.1f} ms, batch {self.batch_s * 1000:.1f} ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,27 +32,31 @@ class Slice:
 
     turn: int
     cpu_s: float  # per operation, whole process tree
-    rate: float
-    p50_s: float
-    p99_s: float
-    failed: int
-    worker_share: float  # of the CPU: lbproxy's worker without control and guard
+    done: Done
+    worker_share: float  # of the CPU: lbproxy's workers without control and guard
+    spread: list[int]  # connections of each process in the middle of it; empty: not asked
+    peaks: Peaks | None  # lbproxy's
 
     def __str__(self) -> str:
-        failed = f"  {self.failed} FAILED" if self.failed else ""
+        done = self.done
+        failed = f"  {done.failed} FAILED" if done.failed else ""
         worker = f" (worker {self.worker_share:.0%})" if self.worker_share < 0.995 else ""
-        times = f"p50 {self.p50_s * 1000:7.2f} ms  p99 {self.p99_s * 1000:7.2f} ms"
-        return f"{self.cpu_s * 1e6:10.1f} µs{worker}  {self.rate:8.0f}/s  {times}{failed}"
+        times = f"p50 {done.p50_s * 1000:7.2f} ms  p99 {done.p99_s * 1000:7.2f} ms"
+        spread = f"  spread {self.spread}" if self.spread else ""
+        peaks = f"  {self.peaks}" if self.peaks else ""
+        return f"{self.cpu_s * 1e6:10.1f} µs{worker}  {done.rate:8.0f}/s  {times}{failed}{spread}{peaks}"
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    bytes_each: float
+    bytes_each: float  # of the whole tree
+    worker_bytes_each: float | None  # lbproxy's worker alone
     cpu_share: float
     connections: int  # that were still open
 
     def __str__(self) -> str:
-        return f"{self.bytes_each:8.0f} bytes each, {self.cpu_share:.2%} CPU, {self.connections} connections"
+        worker = f" (worker {self.worker_bytes_each:.0f})" if self.worker_bytes_each is not None else ""
+        return f"{self.bytes_each:8.0f} bytes each{worker}, {self.cpu_share:.2%} CPU, {self.connections} connections"
 
 
 @dataclass(slots=True)
@@ -47,12 +64,12 @@ class Result:
     versions: dict[str, str]
     scenarios: dict[str, tuple[str, str]] = field(default_factory=dict)  # name -> what it is, target
     slices: dict[str, dict[str, list[Slice]]] = field(default_factory=dict)  # scenario -> proxy -> turns
-    idle: dict[str, Idle] = field(default_factory=dict)
+    idle: dict[str, dict[str, Idle]] = field(default_factory=dict)  # scenario -> proxy
     notes: list[str] = field(default_factory=list)
 
     def add_scenario(self, name: str, what: str, target: str) -> None:
         self.scenarios[name] = (what, target)
-        self.slices[name] = {}
+        self.slices[name], self.idle[name] = {}, {}
 
     def add(self, scenario: str, proxy: str, slice_: Slice) -> None:
         self.slices[scenario].setdefault(proxy, []).append(slice_)
@@ -69,7 +86,7 @@ class Result:
         return median(ratios) if ratios else None
 
     def proxies(self) -> list[str]:
-        seen = {proxy for proxies in self.slices.values() for proxy in proxies} | set(self.idle)
+        seen = {proxy for of in (self.slices, self.idle) for proxies in of.values() for proxy in proxies}
         return [name for name in COLOURS if name in seen]
 
 
@@ -93,62 +110,107 @@ def _machine() -> str:
 
 
 def _markdown(result: Result) -> str:
-    told = ", ".join(f"{name} {version}" for name, version in result.versions.items() if name in result.proxies())
     proxies = result.proxies()
-    lines = [
-        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {_machine()}: {told}.",
-        "",
-        "CPU of the whole process tree per operation, and its ratio to nginx in the same round (medians).",
-        "",
-        f"| load | {' | '.join(proxies)} | target |",
-        f"|---|{'---|' * (len(proxies) + 1)}",
-    ]
-    for name, (what, target) in result.scenarios.items():
-        if result.slices[name]:
-            cells = " | ".join(_cell(result, name, proxy) for proxy in proxies)
-            lines.append(f"| {name}: {what} | {cells} | ≤ {target} |")
-    if result.idle:
-        cells = " | ".join(_idle_cell(result, proxy) for proxy in proxies)
-        what, target = result.scenarios["idle"]
-        lines.append(f"| idle: {what}, each; CPU meanwhile | {cells} | ≤ {target} |")
-    lines += ["", f"| rate; p50 / p99 | {' | '.join(proxies)} |", f"|---|{'---|' * len(proxies)}"]
-    for name in result.scenarios:
-        if result.slices[name]:
-            lines.append(f"| {name} | {' | '.join(_speed(result, name, proxy) for proxy in proxies)} |")
-    if "lbproxy" in proxies:
-        shares = [one.worker_share for of in result.slices.values() for one in of.get("lbproxy", ())]
-        if shares:
-            lines += [
-                "",
-                f"lbproxy's worker has {median(shares):.1%} of its tree's CPU; the rest is control and guard.",
-            ]
-    lines += ["", *(f"- {note}" for note in result.notes)] if result.notes else []
-    return "\n".join(lines) + "\n"
+    told = ", ".join(f"{name} {version}" for name, version in result.versions.items() if name in proxies)
+    busy = [name for name in result.scenarios if result.slices[name]]
+    costs = {
+        f"{name}: {result.scenarios[name][0]}": [
+            *(_cell(result, name, proxy) for proxy in proxies),
+            f"≤ {result.scenarios[name][1]}",
+        ]
+        for name in busy
+    }
+    idle = {
+        f"{name}: {what}": [*(_idle_cell(result, name, proxy) for proxy in proxies), f"≤ {target}"]
+        for name, (what, target) in result.scenarios.items()
+        if result.idle[name]
+    }
+    speeds = {name: [_speed(result, name, proxy) for proxy in proxies] for name in busy}
+    spreads = {name: [_spread(result, name, proxy) for proxy in proxies] for name in busy}
+    lines = [f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {_machine()}: {told}.", ""]
+    if busy:
+        lines += [
+            "CPU of the whole process tree per operation, and its ratio to nginx in the same round (medians).",
+            "",
+            *_table("load", [*proxies, "target"], costs),
+            *_table("rate; p50 / p99", proxies, speeds),
+        ]
+    if any(any(row) for row in spreads.values()):
+        lines += [
+            "Connections of each process in the middle of the last turn, and the largest share of one in any turn.",
+            "",
+            *_table("spread", proxies, {name: row for name, row in spreads.items() if any(row)}),
+        ]
+    if idle:
+        lines += [
+            "Memory (PSS) of one idle connection, in the whole process tree and in lbproxy's worker; CPU of the tree "
+            "meanwhile, of one core.",
+            "",
+            *_table("idle", [*proxies, "target"], idle),
+        ]
+    lines += _of_lbproxy(result, busy)
+    lines += [f"- {note}" for note in result.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(corner: str, columns: list[str], rows: dict[str, list[str]]) -> list[str]:
+    lines = [f"| {corner} | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    return [*lines, *(f"| {name} | {' | '.join(cell or '-' for cell in row)} |" for name, row in rows.items()), ""]
+
+
+def _of_lbproxy(result: Result, busy: list[str]) -> list[str]:
+    """What only lbproxy tells of itself."""
+    slices = {name: result.slices[name].get("lbproxy", []) for name in busy}
+    shares = [one.worker_share for of in slices.values() for one in of]
+    peaks = {name: [one.peaks for one in of if one.peaks is not None] for name, of in slices.items()}
+    worst = {
+        name: str(Peaks(max(one.turn_s for one in of), max(one.batch_s for one in of)))
+        for name, of in peaks.items()
+        if of
+    }
+    lines = []
+    if shares:
+        lines = [f"lbproxy's workers have {median(shares):.1%} of its tree's CPU; the rest is control and guard.", ""]
+    if worst:
+        lines.append("The longest that lbproxy's reactor kept its tasks waiting, and others with one batch of events:")
+        lines += ["; ".join(f"{name}: {text}" for name, text in worst.items()) + ".", ""]
+    return lines
 
 
 def _cell(result: Result, scenario: str, proxy: str) -> str:
     slices = result.slices[scenario].get(proxy)
     if not slices:
-        return "-"
+        return ""
     ratio = result.ratio(scenario, proxy)
     cost = _time(median(slice_.cpu_s for slice_ in slices))
     return cost if ratio is None or proxy == "nginx" else f"{cost} ({ratio:.2f}x)"
 
 
-def _idle_cell(result: Result, proxy: str) -> str:
-    idle = result.idle.get(proxy)
-    return "-" if idle is None else f"{idle.bytes_each:,.0f} B; {idle.cpu_share:.2%}"
+def _idle_cell(result: Result, scenario: str, proxy: str) -> str:
+    idle = result.idle[scenario].get(proxy)
+    if idle is None:
+        return ""
+    worker = f" (worker {idle.worker_bytes_each:,.0f} B)" if idle.worker_bytes_each is not None else ""
+    return f"{idle.bytes_each:,.0f} B{worker}; {idle.cpu_share:.2%}"
 
 
 def _speed(result: Result, scenario: str, proxy: str) -> str:
-    slices = result.slices[scenario].get(proxy)
-    if not slices:
-        return "-"
-    p50 = median(slice_.p50_s for slice_ in slices) * 1000
-    p99 = median(slice_.p99_s for slice_ in slices) * 1000
-    failed = sum(slice_.failed for slice_ in slices)
+    turns = [slice_.done for slice_ in result.slices[scenario].get(proxy, ())]
+    if not turns:
+        return ""
+    p50 = median(done.p50_s for done in turns) * 1000
+    p99 = median(done.p99_s for done in turns) * 1000
+    failed = sum(done.failed for done in turns)
     trouble = f", {failed} failed" if failed else ""
-    return f"{median(slice_.rate for slice_ in slices):,.0f}/s; {p50:.2f} / {p99:.2f} ms{trouble}"
+    return f"{median(done.rate for done in turns):,.0f}/s; {p50:.2f} / {p99:.2f} ms{trouble}"
+
+
+def _spread(result: Result, scenario: str, proxy: str) -> str:
+    spreads = [slice_.spread for slice_ in result.slices[scenario].get(proxy, ()) if slice_.spread]
+    if not spreads:
+        return ""
+    share = max(max(spread) / sum(spread) for spread in spreads)
+    return f"{' + '.join(map(str, spreads[-1]))}; {share:.0%}"
 
 
 def _time(seconds: float) -> str:
@@ -156,44 +218,24 @@ def _time(seconds: float) -> str:
 
 
 def _chart(result: Result) -> str:
-    """One group of bars for each load, as long as the ratio to nginx."""
-    bar, gap, left, unit = 13, 14, 90, 150
-    proxies = result.proxies()
-    rows: list[str] = []
-    y = 56
+    """CPU as a ratio to nginx, and what an idle connection holds."""
+    ratios, held = {}, {}
     for name in result.scenarios:
-        ratios = [(proxy, result.ratio(name, proxy)) for proxy in proxies]
-        known = [(proxy, ratio) for proxy, ratio in ratios if ratio is not None]
-        if not known:
-            continue
-        rows.append(
-            f'<text x="{left - 8}" y="{y + bar * len(known) / 2 + 4:.0f}" text-anchor="end">{escape(name)}</text>'
-        )
-        for proxy, ratio in known:
-            width = min(ratio, LONGEST_BAR) * unit
-            colour = COLOURS[proxy]
-            rows.append(f'<rect x="{left}" y="{y}" width="{width:.1f}" height="{bar - 2}" fill="{colour}"/>')
-            rows.append(f'<text class="n" x="{left + width + 4:.1f}" y="{y + bar - 3}">{ratio:.2f}</text>')
-            y += bar
-        y += gap
-    legend, x = [], left
-    for proxy in proxies:
-        legend.append(f'<rect x="{x}" y="30" width="10" height="10" fill="{COLOURS[proxy]}"/>')
-        legend.append(f'<text x="{x + 14}" y="39">{proxy}</text>')
-        x += 28 + 8 * len(proxy)
-    one = left + unit
-    return "\n".join(
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + LONGEST_BAR * unit + 60:.0f}" height="{y}">',
-            "<style>text{font:12px sans-serif;fill:#555}.n{font-size:10px}</style>",
-            '<rect width="100%" height="100%" fill="#fff"/>',
-            f'<text x="{left}" y="18">CPU per operation; nginx = 1 (shorter is better)</text>',
-            *legend,
-            *rows,
-            f'<line x1="{one}" y1="48" x2="{one}" y2="{y - gap}" stroke="#333" stroke-dasharray="3 3"/>',
-            "</svg>\n",
-        )
-    )
+        known = [(proxy, result.ratio(name, proxy)) for proxy in result.proxies()]
+        if bars := [Bar(proxy, ratio, f"{ratio:.2f}") for proxy, ratio in known if ratio is not None]:
+            ratios[name] = bars
+        if idle := result.idle.get(name):
+            held[name] = [
+                Bar(proxy, idle[proxy].bytes_each / 1000, f"{idle[proxy].bytes_each:,.0f} B")
+                for proxy in result.proxies()
+                if proxy in idle
+            ]
+    sections = []
+    if ratios:
+        sections.append(Section("CPU per operation; nginx = 1 (shorter is better)", ratios, LONGEST_RATIO, 1.0))
+    if held:
+        sections.append(Section("Memory of an idle connection, whole process tree", held, LONGEST_KB))
+    return svg(sections, COLOURS)
 
 
 def _json(result: Result) -> str:

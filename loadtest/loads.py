@@ -12,7 +12,7 @@ import select
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -196,20 +196,33 @@ def _body_left(sock: socket.socket) -> int:
     return int(length[1]) - len(body)
 
 
+def idle_connections(port: int, count: int) -> contextlib.AbstractContextManager[int]:
+    """Keep-alive connections that have made one request each. How many of them are still open when all have."""
+    return _held(count, lambda: _kept_alive(port))
+
+
+def idle_websockets(port: int, count: int) -> contextlib.AbstractContextManager[int]:
+    """WebSockets on which nothing is said behind the handshake. How many of them are still open when all are."""
+    return _held(count, lambda: _websocket(port))
+
+
 @contextlib.contextmanager
-def idle_connections(port: int, count: int) -> Iterator[int]:
-    """Keep-alive connections that have made one request each. Yields how many are still open at the end of that."""
+def _held(count: int, connect: Callable[[], socket.socket]) -> Iterator[int]:
     with contextlib.ExitStack() as stack:
         clients = []
         for _ in range(count):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            left = _body_left(sock)
-            while left:
-                left -= len(sock.recv(left))
-            sock.setblocking(False)
-            clients.append(sock)
+            clients.append(stack.enter_context(connect()))
+            clients[-1].setblocking(False)
         yield sum(map(_is_open, clients))
+
+
+def _kept_alive(port: int) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    left = _body_left(sock)
+    while left:
+        left -= len(sock.recv(left))
+    return sock
 
 
 def _is_open(sock: socket.socket) -> bool:

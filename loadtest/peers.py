@@ -1,147 +1,32 @@
 """The proxies of a comparison and the origin behind them: how each is configured, started, measured and ended.
 
-One worker each, access logs off, addresses on the loopback. Knows processes; nothing of loads or ratios.
+peer_configs.py has what they are told. Knows processes; nothing of loads or ratios.
 """
 
 import contextlib
+import http.client
+import json
 import os
 import select
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import psutil
 
+import peer_configs as configs
 from measure import cpu_s, pss_bytes
 
 HERE = Path(__file__).parent
 NODE_FOLDER = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lbproxy-compare"
 START_S = 20.0
 STOP_S = 5.0
-
-ORIGIN_NGINX = """
-daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid $folder/origin.pid; error_log $folder/origin.log;
-events { worker_connections 10000; }
-http {
-    access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; sendfile on; tcp_nodelay on;
-    client_body_temp_path $folder/body; default_type application/octet-stream;
-    server {
-        listen 127.0.0.1:$port backlog=4096;
-        location = / { default_type text/plain; return 200 "Hello world\\n"; }
-        location = /post { default_type application/json; return 200 "{\\"stored\\": true}\\n"; }
-        location /items/ {
-            default_type text/html;
-            add_header Set-Cookie "sid=$$request_id; Path=/; HttpOnly; SameSite=Lax";
-            add_header Cache-Control "private, no-cache";
-            add_header X-Content-Type-Options nosniff;
-            add_header Vary Cookie;
-            return 200 "$body";
-        }
-        location /files/ { alias $folder/files/; }
-    }
-}
-"""
-
-NGINX_HTTP = """
-daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid $folder/nginx.pid; error_log $folder/nginx.log;
-events { worker_connections 10000; }
-http {
-    access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; tcp_nodelay on;
-    client_body_temp_path $folder/body; proxy_temp_path $folder/proxy; proxy_max_temp_file_size 0;
-    upstream backend { server 127.0.0.1:$origin; keepalive 4096; keepalive_requests 1000000000; }
-    server {
-        listen 127.0.0.1:$port backlog=4096;
-        location / {
-            proxy_pass http://backend;
-            proxy_http_version 1.1;
-            proxy_set_header Host $$host;
-            proxy_set_header X-Forwarded-For $$proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $$scheme;
-            $connection
-        }
-    }
-}
-"""
-
-NGINX_TCP = """
-load_module /usr/lib/nginx/modules/ngx_stream_module.so;
-daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid $folder/nginx.pid; error_log $folder/nginx.log;
-events { worker_connections 10000; }
-stream { server { listen 127.0.0.1:$port backlog=4096; proxy_pass 127.0.0.1:$origin; } }
-"""
-
-HAPROXY = """
-global
-    maxconn 9000
-    nbthread 1
-defaults
-    mode $mode
-    timeout connect 5s
-    timeout client 600s
-    timeout server 600s
-    timeout tunnel 600s
-    $options
-frontend in
-    bind 127.0.0.1:$port backlog 4096
-    default_backend out
-backend out
-    server origin 127.0.0.1:$origin
-"""
-
-CADDY = """
-{
-    admin off
-    auto_https off
-    servers {
-        timeouts {
-            idle 10m
-        }
-    }
-}
-:$port {
-    bind 127.0.0.1
-    reverse_proxy 127.0.0.1:$origin {
-        transport http {
-            keepalive_idle_conns_per_host 4096
-        }
-    }
-}
-"""
-
-NODE = """
-const http = require('http'), proxy = require('http-proxy');
-const agent = new http.Agent({keepAlive: true, maxFreeSockets: 4096});
-const web = proxy.createProxyServer({target: 'http://127.0.0.1:$origin', agent, xfwd: true});
-const ws = proxy.createProxyServer({target: 'http://127.0.0.1:$origin', xfwd: true});
-web.on('error', (error, request, response) => response.destroy());
-ws.on('error', () => {});
-const server = http.createServer((request, response) => web.web(request, response));
-server.on('upgrade', (request, socket, head) => ws.ws(request, socket, head));
-server.keepAliveTimeout = 600000;
-server.listen($port, '127.0.0.1', 4096);
-"""
-
-LBPROXY = """
-[proxy]
-workers = 1
-control = "control"
-
-[[listener]]
-address = "127.0.0.1:$port"
-mode = "$mode"
-timeouts = { idle = "600s" }
-
-[pool.web]
-targets = ["127.0.0.1:$origin"]
-
-[log]
-access = "off"
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +37,10 @@ class Wiring:
     port: int
     origin: int
     mode: str = "http"
+    workers: int = 1
 
     def fill(self, text: str, **values: str) -> str:
-        given = {"folder": self.folder, "port": self.port, "origin": self.origin, **values}
+        given = {"folder": self.folder, "port": self.port, "origin": self.origin, "workers": self.workers, **values}
         return Template(text).substitute(given)
 
     def write(self, name: str, text: str, **values: str) -> str:
@@ -166,9 +52,10 @@ class Wiring:
 class Running:
     """One started program with everything that descends from it."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes], wiring: Wiring) -> None:
         self.name = name
-        self.port = port
+        self.port = wiring.port
+        self._folder = wiring.folder
         self._process = process
 
     @property
@@ -186,13 +73,35 @@ class Running:
     def memory_bytes(self) -> int:
         return sum(map(pss_bytes, self.pids()))
 
-    def worker_pid(self) -> int | None:
-        """lbproxy's only: which process of the tree moves the bytes."""
-        for pid in self.pids() if self.name == "lbproxy" else ():
-            with contextlib.suppress(psutil.Error):
-                if "lbproxy.worker" in psutil.Process(pid).cmdline():
-                    return pid
-        return None
+    def worker_pids(self) -> list[int]:
+        """lbproxy's only: which processes of the tree move the bytes."""
+        return [worker["pid"] for worker in self.status()["workers"]] if self.name == "lbproxy" else []
+
+    def spread(self) -> list[int]:
+        """How many clients each process has, of those that have any: lbproxy says it, of others the kernel knows."""
+        if self.name == "lbproxy":
+            return [worker["connections"] for worker in self.status()["workers"]]
+        counts = []
+        for pid in self.pids():
+            sockets = psutil.Process(pid).net_connections("tcp")
+            counts.append(sum(one.status == "ESTABLISHED" and one.laddr.port == self.port for one in sockets))
+        return [count for count in counts if count]
+
+    def longest_s(self) -> tuple[float, float]:
+        """lbproxy's only: the longest turn and the longest batch of its reactors in the last minute."""
+        told = [worker["express"] for worker in self.status()["workers"]]
+        return max(one["longest_turn_s"] for one in told), max(one["longest_batch_s"] for one in told)
+
+    def status(self) -> dict[str, Any]:
+        """lbproxy's only: what `lbproxy status --json` prints, without the cost of a command."""
+        connection = http.client.HTTPConnection("lbproxy")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        with contextlib.closing(connection):
+            connection.sock.settimeout(START_S)
+            connection.sock.connect(str(self._folder / "control"))
+            connection.request("GET", "/v1/status")
+            told: dict[str, Any] = json.loads(connection.getresponse().read())
+        return told
 
     def wait_listening(self) -> None:
         for _ in range(int(START_S / 0.05)):
@@ -224,15 +133,15 @@ def pause(seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def started(name: str, command: list[str], wiring: Wiring, cpu: int) -> Iterator[Running]:
-    """Run it on one CPU, wait until it listens, end it by its pids."""
+def started(name: str, command: list[str], wiring: Wiring, cpus: Sequence[int]) -> Iterator[Running]:
+    """Run it on these CPUs, wait until it listens, end it by its pids."""
     log = wiring.folder / f"{name}.out"
     with log.open("wb") as output:
-        pinned = ["taskset", "-c", str(cpu), *command]
+        pinned = ["taskset", "-c", ",".join(map(str, cpus)), *command]
         process = subprocess.Popen(
             pinned, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=wiring.folder, start_new_session=True
         )
-    running = Running(name, process, wiring.port)
+    running = Running(name, process, wiring)
     try:
         running.wait_listening()
         yield running
@@ -243,7 +152,7 @@ def started(name: str, command: list[str], wiring: Wiring, cpu: int) -> Iterator
 
 
 @contextlib.contextmanager
-def http_origin(wiring: Wiring, cpu: int) -> Iterator[Running]:
+def http_origin(wiring: Wiring, cpus: Sequence[int]) -> Iterator[Running]:
     """nginx with static answers: cheaper than any proxy in front of it."""
     files = wiring.folder / "files"
     files.mkdir()
@@ -252,15 +161,15 @@ def http_origin(wiring: Wiring, cpu: int) -> Iterator[Running]:
     with (files / "100m").open("wb") as file:
         for _ in range(100):
             file.write(b"lbproxy\n" * (1 << 17))
-    text = wiring.write("origin.conf", ORIGIN_NGINX, body="<p>item</p>" * 186)  # 2,046 bytes
-    with started("origin", ["nginx", "-c", text], wiring, cpu) as running:
+    text = wiring.write("origin.conf", configs.ORIGIN_NGINX, body="<p>item</p>" * 186)  # 2,046 bytes
+    with started("origin", ["nginx", "-c", text], wiring, cpus) as running:
         yield running
 
 
 @contextlib.contextmanager
-def websocket_origin(wiring: Wiring, cpu: int) -> Iterator[Running]:
+def websocket_origin(wiring: Wiring, cpus: Sequence[int]) -> Iterator[Running]:
     command = [sys.executable, str(HERE / "echo.py"), str(wiring.port)]
-    with started("echo", command, wiring, cpu) as running:
+    with started("echo", command, wiring, cpus) as running:
         yield running
 
 
@@ -271,25 +180,25 @@ def _nginx(wiring: Wiring) -> list[str]:
     if wiring.mode == "tcp":
         if not Path("/usr/lib/nginx/modules/ngx_stream_module.so").exists():
             raise NotStarted("nginx has no stream module (Debian: libnginx-mod-stream)")
-        return ["nginx", "-c", wiring.write("nginx.conf", NGINX_TCP)]
+        return ["nginx", "-c", wiring.write("nginx.conf", configs.NGINX_TCP)]
     upgrade = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
     connection = upgrade if wiring.mode == "websocket" else 'proxy_set_header Connection "";'
-    return ["nginx", "-c", wiring.write("nginx.conf", NGINX_HTTP, connection=connection)]
+    return ["nginx", "-c", wiring.write("nginx.conf", configs.NGINX_HTTP, connection=connection)]
 
 
 def _haproxy(wiring: Wiring) -> list[str]:
     mode = "tcp" if wiring.mode == "tcp" else "http"
     options = "" if mode == "tcp" else "option forwardfor"
-    return ["haproxy", "-db", "-f", wiring.write("haproxy.cfg", HAPROXY, mode=mode, options=options)]
+    return ["haproxy", "-db", "-f", wiring.write("haproxy.cfg", configs.HAPROXY, mode=mode, options=options)]
 
 
 def _caddy(wiring: Wiring) -> list[str]:
     if wiring.mode == "tcp":
         raise NotStarted("Debian's Caddy has no TCP mode")
-    config = wiring.write("Caddyfile", CADDY)
+    config = wiring.write("Caddyfile", configs.CADDY)
     return [
         "env",
-        "GOMAXPROCS=1",
+        f"GOMAXPROCS={wiring.workers}",
         f"HOME={wiring.folder}",
         "caddy",
         "run",
@@ -303,6 +212,8 @@ def _caddy(wiring: Wiring) -> list[str]:
 def _node(wiring: Wiring) -> list[str]:
     if wiring.mode == "tcp":
         raise NotStarted("http-proxy has no TCP mode")
+    if wiring.workers > 1:
+        raise NotStarted("http-proxy is one process")
     modules = NODE_FOLDER / "node_modules"
     if not (modules / "http-proxy").exists():
         NODE_FOLDER.mkdir(parents=True, exist_ok=True)
@@ -313,13 +224,13 @@ def _node(wiring: Wiring) -> list[str]:
             raise NotStarted(f"npm: {exc}") from None
         if done.returncode:
             raise NotStarted(f"npm install http-proxy: {done.stderr.strip()[-200:]}")
-    script = wiring.write("proxy.js", NODE)
+    script = wiring.write("proxy.js", configs.NODE)
     return ["env", f"NODE_PATH={modules}", "NODE_ENV=production", "node", "--no-deprecation", script]
 
 
 def _lbproxy(wiring: Wiring) -> list[str]:
     mode = "tcp" if wiring.mode == "tcp" else "http"
-    config = wiring.write("lb.toml", LBPROXY, mode=mode)
+    config = wiring.write("lb.toml", configs.LBPROXY, mode=mode)
     return [sys.executable, "-c", "from lbproxy.cli.main import main; main()", "-c", config, "serve"]
 
 

@@ -50,12 +50,18 @@ def is_ready(site: Site) -> bool:
 
 
 def _worker(worker: WorkerStatus) -> dict[str, Any]:
+    stats = worker.stats
     return {
         "id": worker.id,
         "pid": worker.pid,
         "state": worker.state,
-        "connections": worker.connections,
-        "express": {"served": worker.served, "handed_over": worker.handed_over},
+        "connections": stats.connections,
+        "express": {
+            "served": stats.served,
+            "handed_over": stats.handed_over,
+            "longest_turn_s": round(stats.longest_turn_s, 6),
+            "longest_batch_s": round(stats.longest_batch_s, 6),
+        },
     }
 
 

@@ -54,9 +54,7 @@ class WorkerStatus:
     id: int
     pid: int
     state: str  # starting | serving | stopping
-    connections: int
-    served: int
-    handed_over: dict[str, int]
+    stats: Stats  # what it said last
 
 
 @dataclass(slots=True, eq=False)
@@ -189,14 +187,7 @@ class Workers:
         with trio.move_on_after(STATS_WAIT_S):
             await self._wait(lambda: all(worker.stats.ask >= ask for worker in self._serving() if worker.applied))
         return [
-            WorkerStatus(
-                worker.id,
-                worker.process.pid,
-                worker.state,
-                worker.stats.connections,
-                worker.stats.served,
-                worker.stats.handed_over,
-            )
+            WorkerStatus(worker.id, worker.process.pid, worker.state, worker.stats)
             for worker in sorted(self._live.values(), key=lambda worker: worker.id)
         ]
 

@@ -72,6 +72,8 @@ class Stats:
     connections: int
     served: int  # exchanges of the express lane
     handed_over: dict[str, int]  # why the express lane gave an exchange away
+    longest_turn_s: float = 0.0  # of the last minute: how long the reactor kept the worker's tasks waiting,
+    longest_batch_s: float = 0.0  # and with one batch of events everybody else
 
 
 ToWorker = Welcome | Publish | Stop | Reopen | AskStats

@@ -41,13 +41,21 @@ class AccessRecord(NamedTuple):
 class AccessLog:
     """Collects lines; `flush` hands them to the sink in one piece. `format`: combined | json | off.
 
-    `on_loss` is told how many lines the sink lost, once lines flow again.
+    `on_loss` is told how many lines the sink lost, once lines flow again. `on_first` is called for the first line
+    behind a flush: then it is time to think of the next one.
     """
 
-    def __init__(self, sink: Sink | None, format: str, on_loss: Callable[[int], None] = lambda lines: None) -> None:
+    def __init__(
+        self,
+        sink: Sink | None,
+        format: str,
+        on_loss: Callable[[int], None] = lambda lines: None,
+        on_first: Callable[[], None] = lambda: None,
+    ) -> None:
         self.is_on = format != "off" and sink is not None
         self._sink = sink
         self._on_loss = on_loss
+        self._on_first = on_first
         self._told = 0
         self._lines: list[bytes] = []
         self._make = json_maker() if format == "json" else combined_maker()
@@ -55,6 +63,8 @@ class AccessLog:
     def add(self, record: AccessRecord) -> None:
         if self.is_on:
             lines = self._lines
+            if not lines:
+                self._on_first()
             lines.append(self._make(record))
             if len(lines) >= BATCH_LINES:
                 self.flush()

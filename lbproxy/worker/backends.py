@@ -9,6 +9,7 @@ import errno
 import select
 import socket
 from collections import deque
+from collections.abc import Callable
 
 import trio
 
@@ -107,6 +108,7 @@ class BackendConnections:
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._idle: dict[int, deque[BackendConnection]] = {}  # by the backend's cell: its id is slow to hash
+        self.on_first_idle: Callable[[], None] = _nobody_sweeps  # a backend has its first one: sweep from time to time
 
     def take(self, backend: BackendView, keepalive_s: float) -> BackendConnection | None:
         """An idle connection that is still good, or None. It is still registered with the reactor: see `leave`."""
@@ -147,6 +149,7 @@ class BackendConnections:
         idle = self._idle.get(cell)
         if idle is None:
             idle = self._idle[cell] = deque()
+            self.on_first_idle()
         elif len(idle) >= IDLE_PER_BACKEND:
             self.drop(idle[0])
         connection.idle_since = self._reactor.now
@@ -163,14 +166,18 @@ class BackendConnections:
         for connection in self._idle.pop(backend.cell, ()):
             self._close(connection)
 
-    def sweep(self, keepalive_s: dict[str, float]) -> None:
-        """Close what has been idle for longer than its pool allows, so that no descriptor waits for a next request."""
+    def sweep(self, keepalive_s: dict[str, float]) -> bool:
+        """Close what has been idle for longer than its pool allows, so that no descriptor waits for a next request.
+
+        Returns whether there is anything left to sweep.
+        """
         now = trio.current_time()
         for cell, idle in list(self._idle.items()):
             while idle and now - idle[0].idle_since >= keepalive_s.get(idle[0].backend.id.pool, 0.0):
                 self._close(idle.popleft())
             if not idle:
                 del self._idle[cell]
+        return bool(self._idle)
 
     def close(self) -> None:
         for idle in list(self._idle.values()):
@@ -182,6 +189,10 @@ class BackendConnections:
         connection._keeper = None
         self._reactor.unregister(connection.fd)
         connection.close()
+
+
+def _nobody_sweeps() -> None:
+    pass
 
 
 async def connect(backend: BackendView, connect_s: float) -> BackendConnection:

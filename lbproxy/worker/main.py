@@ -7,6 +7,7 @@ import gc
 import resource
 import signal
 import socket
+from collections.abc import Callable
 
 import trio
 
@@ -22,11 +23,13 @@ from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.backends import SWEEP_S, BackendConnections
 from lbproxy.worker.context import Context
 from lbproxy.worker.lanes import Lanes
-from lbproxy.worker.reactor import Reactor
+from lbproxy.worker.reactor import NEVER, Reactor
+from lbproxy.worker.recent import Recent
 from lbproxy.worker.router import Router
 
-FLUSH_S = 0.1  # the longest an access line waits
+FLUSH_S = 0.0  # an access line waits for the reactor's next tick, not longer
 CLOSE_LOG_S = 0.5
+LONGEST_WITHIN_S = 60.0  # `longest` in Stats: control asks every second, and a peak must be seen for longer than that
 GC_THRESHOLDS = (20_000, 20, 20)  # thousands of connections in hand are no garbage: look at them seldom
 
 
@@ -63,6 +66,12 @@ class Worker:
         router = Router(grid, row, self._drained, self._log.emit)
         backends = BackendConnections(self._reactor)
         self._context = Context(self._reactor, router, backends, channel.post, self._log.emit)
+        # Neither has a clock of its own: nothing wakes a worker that has nothing to do.
+        self._flush = _Chore(self._reactor, FLUSH_S, lambda: self._context.access.flush())
+        self._sweep = _Chore(self._reactor, SWEEP_S, self._sweep_backends)
+        backends.on_first_idle = self._sweep.plan
+        self._turns = Recent(LONGEST_WITHIN_S)
+        self._batches = Recent(LONGEST_WITHIN_S)
         self._acceptor = Acceptor(self._reactor, grid, row, self._log.emit)
         self._lanes = Lanes(self._context, self._acceptor)
         self._acceptor.open = self._lanes.open
@@ -73,8 +82,6 @@ class Worker:
             nursery.start_soon(self._channel.run_writer)
             nursery.start_soon(self._reactor.run)
             nursery.start_soon(self._context.router.run_drains)
-            nursery.start_soon(self._sweep)
-            nursery.start_soon(self._flush)
             async with trio.open_nursery() as clients:
                 clients.start_soon(self._lanes.run)
                 await self._follow(clients.cancel_scope)
@@ -97,8 +104,7 @@ class Worker:
                 case Reopen():
                     self._reopen()
                 case AskStats(ask):
-                    lanes = self._lanes
-                    self._channel.post(Stats(ask, lanes.connections, lanes.served, dict(lanes.handed_over)))
+                    self._channel.post(self._stats(ask))
         clients.cancel()
 
     def _apply(self, message: Publish) -> None:
@@ -130,7 +136,9 @@ class Worker:
         except OSError as exc:
             self._log.emit(Notice(f"cannot open the access log {path}: {exc.strerror}"))
             sink = None
-        self._context.access = AccessLog(sink, format, lambda lines: self._log.emit(LogDropped(lines, "access")))
+        self._context.access = AccessLog(
+            sink, format, lambda lines: self._log.emit(LogDropped(lines, "access")), self._flush.plan
+        )
 
     def _reopen(self) -> None:
         try:
@@ -138,13 +146,35 @@ class Worker:
         except OSError as exc:
             self._log.emit(Notice(f"cannot reopen the access log: {exc.strerror}"))
 
-    async def _sweep(self) -> None:
-        while True:
-            await trio.sleep(SWEEP_S)
-            pools = self._context.router.table.pools
-            self._context.backends.sweep({pool.name: pool.timeouts.keepalive_s for pool in pools})
+    def _sweep_backends(self) -> None:
+        pools = self._context.router.table.pools
+        if self._context.backends.sweep({pool.name: pool.timeouts.keepalive_s for pool in pools}):
+            self._sweep.plan()
 
-    async def _flush(self) -> None:
-        while True:
-            await trio.sleep(FLUSH_S)
-            self._context.access.flush()
+    def _stats(self, ask: int) -> Stats:
+        lanes, reactor, now = self._lanes, self._reactor, trio.current_time()
+        self._turns.add(now, reactor.longest_turn_s)
+        self._batches.add(now, reactor.longest_batch_s)
+        reactor.longest_turn_s = reactor.longest_batch_s = 0.0
+        return Stats(
+            ask,
+            lanes.connections,
+            lanes.served,
+            dict(lanes.handed_over),
+            self._turns.largest(now),
+            self._batches.largest(now),
+        )
+
+
+class _Chore:
+    """Done on the reactor `after_s` from when it is planned, or a tick later; once, however often it was planned."""
+
+    def __init__(self, reactor: Reactor, after_s: float, do: Callable[[], None]) -> None:
+        self.deadline = self.queued_at = NEVER
+        self._reactor = reactor
+        self._after_s = after_s
+        self.on_deadline = do
+
+    def plan(self) -> None:
+        if self.deadline == NEVER:
+            self._reactor.arm(self, self._after_s)

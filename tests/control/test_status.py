@@ -9,6 +9,7 @@ from control.fakes import World, pool_settings, settings_of
 from lbproxy.control import status
 from lbproxy.control.workers import WorkerStatus
 from lbproxy.link.grid import Counter
+from lbproxy.link.messages import Stats
 from lbproxy.settings import DrainSettings
 
 
@@ -19,7 +20,7 @@ async def test_the_document_says_what_runs():
         world.count("web.1@1", Counter.REQUEST)
         world.count("web.1@1", Counter.WEBSOCKET, 2)
         world.count("web.1@1", Counter.REQUESTS, 31)
-        worker = WorkerStatus(1, 4103, "serving", 12, 900, {"upgrade": 2})
+        worker = WorkerStatus(1, 4103, "serving", Stats(5, 12, 900, {"upgrade": 2}, 0.00412345678, 0.0025))
         document = status.document(world.site, world.grid, [worker], trio.current_time() - 12.5)
         web = document["pools"]["web"]
         first, second = web.pop("backends")
@@ -49,7 +50,12 @@ async def test_the_document_says_what_runs():
                 "pid": 4103,
                 "state": "serving",
                 "connections": 12,
-                "express": {"served": 900, "handed_over": {"upgrade": 2}},
+                "express": {
+                    "served": 900,
+                    "handed_over": {"upgrade": 2},
+                    "longest_turn_s": 0.004123,
+                    "longest_batch_s": 0.0025,
+                },
             }
         ]
         listener = document["listeners"][0]

@@ -29,7 +29,7 @@ async def test_workers_serve_what_the_table_says() -> None:
         statuses = await made.workers.stats()
         assert [status.id for status in statuses] == [1, 2]
         assert all(status.state == "serving" and is_alive(status.pid) for status in statuses)
-        assert sum(status.connections for status in statuses) == 1
+        assert sum(status.stats.connections for status in statuses) == 1
         await until(lambda: made.total(made.listeners[0].cell, Counter.CONNECTIONS) == 1)
         assert made.total(one.view.cell, Counter.REQUESTS) + made.total(two.view.cell, Counter.REQUESTS) == 4
 
@@ -198,7 +198,7 @@ async def test_more_workers_share_the_clients_of_the_first() -> None:
         await made.wait_serving(2)
         streams = [await made.connect() for _ in range(32)]
         assert {await made.ask(stream) for stream in streams} == {b"one"}
-        assert min(status.connections for status in await made.workers.stats()) > 0
+        assert min(status.stats.connections for status in await made.workers.stats()) > 0
 
 
 @trio_test

@@ -6,6 +6,7 @@ from support.hiring import house, pretender, until
 from support.trio_test import trio_test
 
 from lbproxy.control.workers import RESPAWN_PAUSE_S
+from lbproxy.link.messages import Stats
 from lbproxy.telemetry.events import Notice, WorkerExited, WorkerStarted
 
 DEAF = ("await trio.sleep_forever()",)  # says nothing, ever
@@ -74,9 +75,9 @@ async def test_a_worker_that_lets_go_of_its_link_is_lost() -> None:
 
 @trio_test
 async def test_one_that_does_not_answer_is_reported_as_it_was_last() -> None:
-    async with house(pretender(*TALKS, "link.post(Applied(1))", "link.post(Stats(1, 7, 8, {}))", *DEAF)) as made:
+    async with house(pretender(*TALKS, "link.post(Applied(1))", "link.post(Stats(1, 7, 8, {}, 0.5))", *DEAF)) as made:
         made.publish()
         made.workers.resize(1)
         await until(lambda: any(worker.applied for worker in made.workers._live.values()))
         (status,) = await made.workers.stats()
-        assert (status.state, status.connections, status.served) == ("serving", 7, 8)
+        assert (status.state, status.stats) == ("serving", Stats(1, 7, 8, {}, 0.5))

@@ -113,6 +113,19 @@ def test_many_lines_are_flushed_without_being_asked(tmp_path: Path) -> None:
     assert (tmp_path / "access").read_bytes().count(b"\n") == 768
 
 
+def test_only_the_first_line_behind_a_flush_asks_for_the_next_one(tmp_path: Path) -> None:
+    asked: list[int] = []
+    access = AccessLog(Sink(str(tmp_path / "access")), "combined", on_first=lambda: asked.append(1))
+    access.flush()
+    assert not asked
+    for times in (1, 2):
+        access.add(RECORD)
+        access.add(RECORD)
+        assert len(asked) == times
+        access.flush()
+    access.close(5)
+
+
 def test_off_writes_nothing(tmp_path: Path) -> None:
     access = AccessLog(Sink(str(tmp_path / "access")), "off")
     assert not access.is_on

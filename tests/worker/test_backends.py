@@ -182,10 +182,27 @@ async def test_what_has_been_idle_for_too_long_is_swept_out() -> None:
     async with running() as bench:
         connection = await bench.connect()
         bench.idle.give_back(connection)
-        bench.idle.sweep({"web": 60})
+        assert bench.idle.sweep({"web": 60})
         assert is_open(connection)
-        bench.idle.sweep({"web": 0})
+        assert not bench.idle.sweep({"web": 0}), "nothing is left to sweep"
         assert not is_open(connection)
+
+
+@trio_test
+async def test_the_first_idle_connection_asks_for_a_sweep_and_so_does_the_first_behind_the_last_sweep() -> None:
+    async with running() as bench:
+        asked = 0
+
+        def ask() -> None:
+            nonlocal asked
+            asked += 1
+
+        bench.idle.on_first_idle = ask
+        for times in (1, 2):
+            bench.idle.give_back(await bench.connect())
+            bench.idle.give_back(await bench.connect())
+            assert asked == times
+            bench.idle.sweep({})
 
 
 @trio_test

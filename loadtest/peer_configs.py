@@ -1,0 +1,123 @@
+"""What each proxy of a comparison is told, and the origin: a worker or two, access logs off, the loopback only.
+
+Templates for `peers.Wiring.fill`. Everybody may keep 4,096 connections to the origin and 10,000 clients for 10 minutes.
+"""
+
+ORIGIN_NGINX = """
+daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid $folder/origin.pid; error_log $folder/origin.log;
+events { worker_connections 20000; }
+http {
+    access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; sendfile on; tcp_nodelay on;
+    client_body_temp_path $folder/body; default_type application/octet-stream;
+    server {
+        listen 127.0.0.1:$port backlog=4096;
+        location = / { default_type text/plain; return 200 "Hello world\\n"; }
+        location = /post { default_type application/json; return 200 "{\\"stored\\": true}\\n"; }
+        location /items/ {
+            default_type text/html;
+            add_header Set-Cookie "sid=$$request_id; Path=/; HttpOnly; SameSite=Lax";
+            add_header Cache-Control "private, no-cache";
+            add_header X-Content-Type-Options nosniff;
+            add_header Vary Cookie;
+            return 200 "$body";
+        }
+        location /files/ { alias $folder/files/; }
+    }
+}
+"""
+
+NGINX_HTTP = """
+daemon off; worker_processes $workers; worker_rlimit_nofile 20000; pid $folder/nginx.pid; error_log $folder/nginx.log;
+events { worker_connections 20000; }
+http {
+    access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; tcp_nodelay on;
+    client_body_temp_path $folder/body; proxy_temp_path $folder/proxy; proxy_max_temp_file_size 0;
+    upstream backend { server 127.0.0.1:$origin; keepalive 4096; keepalive_requests 1000000000; }
+    server {
+        listen 127.0.0.1:$port backlog=4096;
+        location / {
+            proxy_pass http://backend;
+            proxy_http_version 1.1;
+            proxy_set_header Host $$host;
+            proxy_set_header X-Forwarded-For $$proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $$scheme;
+            $connection
+        }
+    }
+}
+"""
+
+NGINX_TCP = """
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off; worker_processes $workers; worker_rlimit_nofile 20000; pid $folder/nginx.pid; error_log $folder/nginx.log;
+events { worker_connections 20000; }
+stream { server { listen 127.0.0.1:$port backlog=4096; proxy_pass 127.0.0.1:$origin; } }
+"""
+
+HAPROXY = """
+global
+    maxconn 9000
+    nbthread $workers
+defaults
+    mode $mode
+    timeout connect 5s
+    timeout client 600s
+    timeout server 600s
+    timeout tunnel 600s
+    $options
+frontend in
+    bind 127.0.0.1:$port backlog 4096
+    default_backend out
+backend out
+    server origin 127.0.0.1:$origin
+"""
+
+CADDY = """
+{
+    admin off
+    auto_https off
+    servers {
+        timeouts {
+            idle 10m
+        }
+    }
+}
+:$port {
+    bind 127.0.0.1
+    reverse_proxy 127.0.0.1:$origin {
+        transport http {
+            keepalive_idle_conns_per_host 4096
+        }
+    }
+}
+"""
+
+NODE = """
+const http = require('http'), proxy = require('http-proxy');
+const agent = new http.Agent({keepAlive: true, maxFreeSockets: 4096});
+const web = proxy.createProxyServer({target: 'http://127.0.0.1:$origin', agent, xfwd: true});
+const ws = proxy.createProxyServer({target: 'http://127.0.0.1:$origin', xfwd: true});
+web.on('error', (error, request, response) => response.destroy());
+ws.on('error', () => {});
+const server = http.createServer((request, response) => web.web(request, response));
+server.on('upgrade', (request, socket, head) => ws.ws(request, socket, head));
+server.keepAliveTimeout = 600000;
+server.listen($port, '127.0.0.1', 4096);
+"""
+
+LBPROXY = """
+[proxy]
+workers = $workers
+control = "control"
+
+[[listener]]
+address = "127.0.0.1:$port"
+mode = "$mode"
+timeouts = { idle = "600s" }
+
+[pool.web]
+targets = ["127.0.0.1:$origin"]
+
+[log]
+access = "off"
+"""
