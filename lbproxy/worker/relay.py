@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from lbproxy.drain import Lease
-from lbproxy.worker.reactor import ERROR, HANGUP, NEVER, READ, WRITE, Reactor
+from lbproxy.worker.reactor import ERROR, HANGUP, LAST, NEVER, READ, WRITE, Reactor
 from lbproxy.worker.stream import RESET_ON_CLOSE
 
 READ_BYTES = 16 * 1024  # fits most messages: recv allocates what it is asked for
@@ -43,6 +43,7 @@ class End:
 
     __slots__ = (
         "_events",
+        "_fd",
         "_recv",
         "_send",
         "_shut",
@@ -71,6 +72,7 @@ class End:
         self.broken = False  # it takes nothing any more: what is put is dropped
         self.deadline = NEVER
         self.queued_at = NEVER
+        self._fd = sock.fileno()
         self._recv = sock.recv
         self._send = sock.send
         self._size = READ_BYTES
@@ -82,10 +84,13 @@ class End:
         if self.outbox and mask & _WRITABLE:
             self._flush()
         if self._events & READ and mask & _READABLE:
-            self.pump()
+            self.pump(mask & LAST)
 
-    def pump(self) -> None:
-        """Read and deliver, until nothing is there, or the other side does not take it, or it is others' turn."""
+    def pump(self, is_last: int = 0) -> None:
+        """Read and deliver, until nothing is there, or the other side does not take it, or it is others' turn.
+
+        `is_last`: the end is there, too.
+        """
         other, recv, deliver = self.other, self._recv, self.deliver
         turn = TURN_BYTES
         while not (other.outbox or self.ended) and turn > 0:
@@ -104,16 +109,45 @@ class End:
                 return
             got = len(data)
             self.received += got
-            deliver(data)
             if got < size:
+                if is_last and self.relay.joins_ends:
+                    self._pass_last(data)
+                    return
+                deliver(data)
                 if got < READ_BYTES:
                     self._size = READ_BYTES
-                return  # what may have come meanwhile is another event
-            self._size = BULK_BYTES
+                if not is_last:
+                    return  # what may have come meanwhile is another event
+            else:
+                deliver(data)
+                self._size = BULK_BYTES
             deliver = self.deliver  # may have changed with what came
             turn -= got
 
-    def put(self, data: bytes) -> None:
+    def _pass_last(self, data: bytes) -> None:
+        """Look for the end before `data` is sent, so that both leave in one packet: 5 us less for who gets it."""
+        relay, more = self.relay, 0
+        try:
+            rest = self._recv(READ_BYTES)
+        except BlockingIOError:
+            self.deliver(data)
+            return
+        except OSError:
+            self.ended = True
+            self.deliver(data)
+            relay.broke(self)
+            return
+        if rest:  # came meanwhile; if there is still more, it is another event
+            self.received += len(rest)
+            self.deliver(data + rest)
+            return
+        self.ended = True
+        if relay.is_well:
+            more = socket.MSG_MORE  # until the end is passed on, which is now
+        self.other.put(data, more)
+        relay.settle()
+
+    def put(self, data: bytes, flags: int = 0) -> None:
         """Send it now; what is not taken waits, and the other side is not read."""
         if self.broken or not data:
             return
@@ -121,7 +155,7 @@ class End:
             self.outbox += data
             return
         try:
-            sent = self._send(data)
+            sent = self._send(data, flags)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -154,16 +188,6 @@ class End:
         self.broken = True
         self.outbox = b""
 
-    @property
-    def is_through(self) -> bool:
-        """What it said has been passed on, to the end, or nobody takes it."""
-        return self.other.broken or (self.ended and not self.other.outbox)
-
-    def pass_end(self) -> None:
-        """The other side has ended: say so, after its last bytes."""
-        if self.other.ended:
-            self.hang_up()
-
     def hang_up(self) -> None:
         """Half-close: nothing more is put here. Not while bytes wait."""
         if not self.outbox and not self._shut:
@@ -179,7 +203,7 @@ class End:
         before, self._events = self._events, events
         if events == before:
             return
-        reactor, fd = self.relay.reactor, self.sock.fileno()
+        reactor, fd = self.relay.reactor, self._fd
         if not events:
             reactor.unregister(fd)
         elif before:
@@ -192,13 +216,13 @@ class End:
             self.relay.finish(Why.STALLED)
 
     def close(self, *, reset: bool) -> None:
-        reactor = self.relay.reactor
         self.ended = True
         self.abandon()
         if self._events:
             self._events = 0
-            reactor.unregister(self.sock.fileno())
-        reactor.disarm(self)
+            self.relay.reactor.forget(self._fd)
+        if self.queued_at != NEVER:
+            self.relay.reactor.disarm(self)
         if reset:
             with contextlib.suppress(OSError):  # reset already
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
@@ -218,6 +242,7 @@ class Relay:
 
     __slots__ = ("_lease", "_on_end", "_trouble", "backend", "client", "reactor", "stall_s", "why")
 
+    joins_ends = True  # the last bytes wait for the end behind them
     passes_resets = True  # a reset arrives as a reset, so that nobody takes a part for the whole
 
     def __init__(
@@ -263,13 +288,23 @@ class Relay:
         if self.why is not None:
             return
         client, backend = self.client, self.backend
-        if client.is_through and backend.is_through:
+        # What a side said is through when it has been passed on, to the end, or nobody takes it.
+        if (client.broken or (backend.ended and not client.outbox)) and (
+            backend.broken or (client.ended and not backend.outbox)
+        ):
             self.finish(self._trouble or Why.DONE)
             return
-        client.pass_end()
-        backend.pass_end()
+        if backend.ended:
+            client.hang_up()
+        if client.ended:
+            backend.hang_up()
         client.watch()
         backend.watch()
+
+    @property
+    def is_well(self) -> bool:
+        """Both sides take what they are sent: so far no end of it is a reset."""
+        return self._trouble is None
 
     def broke(self, end: End) -> None:
         """Writing to it, or reading from it, failed."""
