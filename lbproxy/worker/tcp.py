@@ -142,6 +142,7 @@ class TcpClient:
             sock,
             stall_s=self.view.settings.timeouts.body_s,
             on_end=self._ended,
+            pipes=self.lanes.pipes,
         )
         self.relay.hold(lease)
         self.relay.start()

@@ -2,7 +2,6 @@
 
 import gc
 import socket
-import sys
 import tracemalloc
 from contextlib import suppress
 from functools import partial
@@ -17,8 +16,9 @@ from lbproxy.address import Address
 from lbproxy.drain import Lease
 from lbproxy.model import BackendId, BackendView, LeaseKind
 from lbproxy.telemetry.events import Notice
+from lbproxy.worker.end import BULK_BYTES, TURN_BYTES
 from lbproxy.worker.reactor import READ, WRITE
-from lbproxy.worker.relay import BULK_BYTES, TURN_BYTES, Relay, Why, notice_dead_peer
+from lbproxy.worker.relay import Relay, Why, notice_dead_peer
 
 LARGE = bytes(range(256)) * 16384  # 4 MiB: more than the kernel buffers for a reader that does not read
 both_kinds = pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
@@ -102,77 +102,6 @@ async def test_an_end_is_passed_on_behind_the_last_byte(tcp: bool) -> None:
             await trio.testing.wait_all_tasks_blocked(0.05)  # until nobody takes more
             assert await link.client.rest() == LARGE
         assert not link.ended.is_set()
-
-
-@trio_test
-async def test_the_last_bytes_and_the_end_leave_in_one_packet() -> None:
-    async with rig() as made:
-        link = started(made)
-        before = packets_in(link.client.plain)
-        link.backend.plain.send(b"last words")
-        link.backend.end()
-        assert await link.client.rest() == b"last words"
-        assert packets_in(link.client.plain) == before + 1
-        await link.client.send(b"go on")
-        assert await link.backend.receive(5) == b"go on"
-
-
-def packets_in(sock: socket.socket) -> int:
-    return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)[140:], sys.byteorder)
-
-
-@both_kinds
-@trio_test
-async def test_the_last_bytes_of_either_side_arrive_and_then_its_end(tcp: bool) -> None:
-    async with rig() as made:
-        link = started(made, tcp=tcp)
-        link.backend.plain.send(b"last")
-        link.backend.end()
-        link.client.plain.send(b"words")
-        link.client.end()
-        assert await link.client.rest() == b"last"
-        assert await link.backend.rest() == b"words"
-        await link.ended.wait()
-        assert link.relay.why is Why.DONE
-        assert (link.relay.backend.received, link.relay.client.received) == (4, 5)
-
-
-@trio_test
-async def test_last_bytes_with_an_urgent_one_among_them_all_arrive_before_the_end() -> None:
-    async with rig() as made:
-        link = started(made)
-        link.backend.plain.send(b"last")
-        link.backend.plain.send(b"!", socket.MSG_OOB)  # stands beside the others: nobody reads it
-        link.backend.plain.send(b" words")
-        link.backend.end()
-        assert await link.client.rest() == b"last words"
-        assert link.relay.backend.received == 10
-
-
-@trio_test
-async def test_last_words_arrive_although_a_reset_is_right_behind_them() -> None:
-    async with rig() as made:
-        link = started(made)
-        link.backend.plain.send(b"last words")
-        link.backend.reset()
-        assert await link.client.receive(10) == b"last words"
-        with pytest.raises(ConnectionResetError):
-            await link.client.rest()
-        await link.ended.wait()
-        assert link.relay.why is Why.BACKEND_GONE
-
-
-@trio_test
-async def test_last_words_that_nobody_takes_end_it() -> None:
-    async with rig() as made:
-        link = started(made)
-        link.client.end()
-        assert await link.backend.rest() == b""
-        link.client.reset()
-        link.backend.plain.send(b"last words")
-        link.backend.end()
-        await link.ended.wait()
-        assert link.relay.why is Why.CLIENT_GONE
 
 
 @both_kinds
