@@ -231,7 +231,7 @@ class End:
             self.outbox += data
             return
         try:
-            sent = self._send(data, flags)
+            sent = self._send(data, flags) if flags else self._send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
