@@ -10,6 +10,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 
 import trio
 
@@ -228,17 +229,25 @@ def begin_connect(address: Address) -> socket.socket | None:
 
 
 def finish_connect(sock: socket.socket, address: Address) -> bool:
-    """Ask when the socket is writable; False: not yet. Raises ConnectFailed; the socket stays the caller's."""
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if not code and address.path is None:
-        try:
-            if sock.getsockname() == sock.getpeername():
-                code = errno.ECONNREFUSED  # connected to itself: nobody listens there
-        except OSError:
-            return False
-    if code:
-        raise ConnectFailed(f"{address}: {errno.errorcode.get(code, code)}")
+    """Does it stand? False: not yet, ask again when the socket is writable. Raises ConnectFailed; the socket stays the
+    caller's."""
+    try:
+        # Nothing is sent. It asks for the error and for the peer in one call, and is at once answered where connect()
+        # did all there was to do, as on loopback.
+        sock.send(b"")
+        if address.path is None and _is_connected_to_itself(sock, address.port):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
+    except BlockingIOError:
+        return False
+    except OSError as exc:
+        raise ConnectFailed(f"{address}: {errno.errorcode.get(exc.errno or 0, str(exc))}") from exc
     return True
+
+
+def _is_connected_to_itself(sock: socket.socket, port: int) -> bool:
+    """A connect to a port of the ephemeral range where nobody listens may be given that very port."""
+    name = sock.getsockname()
+    return bool(name[1] == port and name == sock.getpeername())
 
 
 async def _open_socket(address: Address) -> socket.socket:
@@ -276,6 +285,7 @@ def is_silent(sock: socket.socket) -> bool:
     return not poll.poll(0)
 
 
+@lru_cache(256)
 def _is_numeric(host: str) -> bool:
     """Else the kernel's resolver would be asked, and everybody would wait for it."""
     if host == "":

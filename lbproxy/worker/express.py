@@ -379,6 +379,7 @@ class ExpressClient(ReplySide):
             respond_by = self.lanes.reactor.now
         elif self._too_late == self._reply_too_slow:
             respond_by = self.deadline
+        self._stop_splicing()
         lease, connection = self.release()
         connection.buffer += data
         self.leave()

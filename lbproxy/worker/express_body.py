@@ -4,6 +4,8 @@ At most one read waits for the client, and one for the backend; while it waits, 
 a response moves through a pipe in the kernel (splice.py).
 """
 
+from socket import MSG_MORE
+
 from lbproxy.model import LeaseKind
 from lbproxy.worker.express_record import ExpressRecord
 from lbproxy.worker.reactor import READ, WRITE
@@ -32,9 +34,12 @@ class BodySide(ExpressRecord):
     # The response
 
     def _send_last(self, data: bytes) -> None:
-        """The rest of the answer: the backend has nothing more to do with it."""
+        """The rest of the answer: the backend has nothing more to do with it.
+
+        The last bytes of a connection wait for the end behind them: one packet instead of two.
+        """
         try:
-            sent = self._send(data)
+            sent = self.sock.send(data, MSG_MORE) if self._close_after else self._send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -212,6 +217,60 @@ class BodySide(ExpressRecord):
         self.payload = b""  # on its way: this request is not sent twice
         reactor.arm(self, self.view.settings.timeouts.body_s)
         self._too_late = self._upload_stalled
+        if self.upload_left >= SPLICE_FROM_BYTES and self._reading:
+            self._pipe = self.lanes.pipes.take()
+            if self._pipe is not None:
+                reactor.handle(self.fd, self.on_upload)
+
+    def on_upload(self, mask: int) -> None:
+        """A large rest of the body, through a pipe. What that holds still counts as left."""
+        lease, pipe, reactor = self._lease, self._pipe, self.lanes.reactor
+        if lease is None or pipe is None:
+            return
+        try:
+            count = pipe.fill(self.fd, min(self.upload_left, PIPE_BYTES))
+        except BlockingIOError:
+            return
+        except OSError:  # also where the kernel does not do it: reading tells
+            self._stop_splicing()
+            reactor.handle(self.fd, self.on_client)
+            self.on_client(mask)
+            return
+        if not count:
+            self._client_gone()
+            return
+        lease.moved_at = reactor.now
+        try:
+            while pipe:
+                self._drain_upload(pipe)
+        except BlockingIOError:
+            self._wait_for_backend()
+            return
+        except OSError:
+            self._resume_upload()
+            return
+        if self.upload_left:
+            reactor.arm(self, self.view.settings.timeouts.body_s)
+            return
+        self._stop_splicing()
+        reactor.handle(self.fd, self.on_client)
+        self._wait_for_reply()
+
+    def _drain_upload(self, pipe: Pipe) -> None:
+        """Raises as Pipe.drain."""
+        assert self._connection is not None
+        held = len(pipe)
+        pipe.drain(self._connection.fd)
+        self.upload_left -= held - len(pipe)
+
+    def _stop_splicing(self) -> None:
+        """What the pipe holds is read out of it: it waits for the backend as if it had been read."""
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            if pipe:
+                self.unsent = pipe.read()
+                self.upload_left -= len(self.unsent)
+            self.lanes.pipes.give_back(pipe)
 
     def _upload(self, data: bytes) -> None:
         """A part of the body: what the backend does not take at once stops the reading of the client."""
@@ -234,16 +293,21 @@ class BodySide(ExpressRecord):
             return
         if sent < len(data):
             self.unsent = data[sent:]
-            reactor.unregister(self.fd)
-            self._reading = False
-            reactor.modify(connection.fd, READ | WRITE)
-            reactor.handle(connection.fd, self.on_backend_takes)
-            reactor.arm(self, self.timeouts.idle_s)
-            self._too_late = self._resume_upload
+            self._wait_for_backend()
         elif left:
             reactor.arm(self, self.view.settings.timeouts.body_s)
         else:
             self._wait_for_reply()
+
+    def _wait_for_backend(self) -> None:
+        connection, reactor = self._connection, self.lanes.reactor
+        assert connection is not None
+        reactor.unregister(self.fd)
+        self._reading = False
+        reactor.modify(connection.fd, READ | WRITE)
+        reactor.handle(connection.fd, self.on_backend_takes)
+        reactor.arm(self, self.timeouts.idle_s)
+        self._too_late = self._resume_upload
 
     def on_backend_takes(self, mask: int) -> None:
         connection, reactor = self._connection, self.lanes.reactor
@@ -252,25 +316,29 @@ class BodySide(ExpressRecord):
         if not mask & WRITE:
             self.on_reply(mask)
             return
+        pipe = self._pipe
         try:
-            sent = connection.send(self.unsent)
+            if pipe is not None:
+                self._drain_upload(pipe)
+            else:
+                self.unsent = self.unsent[connection.send(self.unsent) :]
         except BlockingIOError:
             return
         except OSError:
             self._resume_upload()
             return
-        self.unsent = self.unsent[sent:]
-        if self.unsent:
+        if self.unsent or pipe:
             reactor.arm(self, self.timeouts.idle_s)
             return
         reactor.modify(connection.fd, READ)
         reactor.handle(connection.fd, self.on_reply)
         self._reading = True
-        reactor.register(self.fd, READ, self.on_client)
+        reactor.register(self.fd, READ, self.on_upload if pipe is not None and self.upload_left else self.on_client)
         if self.upload_left:
             reactor.arm(self, self.view.settings.timeouts.body_s)
             self._too_late = self._upload_stalled
         else:
+            self._stop_splicing()
             self._wait_for_reply()
 
     def _upload_stalled(self) -> None:

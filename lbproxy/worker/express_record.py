@@ -219,9 +219,18 @@ class ExpressRecord:
             if self.buffer:
                 lanes.linger(self)  # it said more than it may: a reset could swallow the answer
             else:
-                self.close()
+                self._end_and_close()
         else:
             self.begin()
+
+    def _end_and_close(self) -> None:
+        """The answer's last bytes may have waited for this: they go out with the end, and before a close that finds
+        something unread, which is a reset."""
+        try:  # noqa: SIM105 (suppress costs as much as the shutdown)
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # reset meanwhile
+        self.close()
 
     def _client_gone(self) -> None:
         """It has left while an answer was owed, or does not take it: the backend's work is abandoned."""

@@ -28,6 +28,7 @@ READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
 ERROR = select.EPOLLERR
 HANGUP = select.EPOLLHUP
+LAST = select.EPOLLRDHUP  # the peer's end stands behind what can be read
 
 BATCH_EVENTS = 64  # handled before Trio's tasks get their turn
 FULL_ENOUGH = 8  # with so many ready, answers are asked for first

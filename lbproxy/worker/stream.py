@@ -129,6 +129,8 @@ class SocketStream:
             raise StreamBroken(exc.strerror or str(exc)) from exc
 
     async def _wait(self, wait: Callable[[socket.socket], object]) -> None:
+        if self.sock.fileno() < 0:  # closed between two waits: trio would take it for a descriptor
+            raise StreamBroken("closed on our side")
         try:
             await wait(self.sock)  # type: ignore[misc]
         except (trio.ClosedResourceError, OSError) as exc:

@@ -52,29 +52,41 @@ class TcpClient:
 
     def begin(self) -> None:
         """Claim and connect without waiting, if that can be had."""
-        lanes = self.lanes
-        pool = self._pool = lanes.router.pool(self.view.settings.pool or "")
-        lease = None
-        if pool is not None and not lanes.router.waiting(pool.name):
-            lease = lanes.router.claim(pool, LeaseKind.TCP, self._key(pool))
-        if lease is None or pool is None:
-            lanes.spawn(self._begin_in_task)
-            return
-        self._lease = lease
-        try:
-            sock = begin_connect(lease.backend.address)
-        except Crowded:
-            sock = None
-        except ConnectFailed as exc:
-            self._refused(str(exc))
-            return
+        while (lease := self._claim()) is not None:
+            try:
+                self._connect(lease)
+                return
+            except Crowded:
+                self._let_go()
+                break
+            except ConnectFailed as exc:
+                self._pass_over(str(exc))
+        self.lanes.spawn(self._begin_in_task)
+
+    def _claim(self) -> Lease | None:
+        """None: somebody else is waiting, too, or there is nobody to wait for."""
+        router = self.lanes.router
+        pool = self._pool = router.pool(self.view.settings.pool or "")
+        if pool is None or (router.queues and router.waiting(pool.name)):
+            return None
+        lease = self._lease = router.claim(pool, LeaseKind.TCP, self._key(pool), self.lanes.reactor.now)
+        return lease
+
+    def _connect(self, lease: Lease) -> None:
+        """On loopback a connection stands before connect() returns: the relay begins at once. Else it waits.
+
+        Raises ConnectFailed, or Crowded where only a task can wait.
+        """
+        reactor, address = self.lanes.reactor, lease.backend.address
+        sock = self._backend = begin_connect(address)
         if sock is None:
-            self._let_go()
-            lanes.spawn(self._begin_in_task)
+            raise Crowded(f"{address}: a name to look up")
+        if finish_connect(sock, address):
+            self._start(lease, sock)
             return
-        self._backend = sock
-        lanes.reactor.register(sock.fileno(), WRITE, self.on_connected)
-        lanes.reactor.arm(self, pool.timeouts.connect_s)
+        assert self._pool is not None
+        reactor.register(sock.fileno(), WRITE, self.on_connected)
+        reactor.arm(self, self._pool.timeouts.connect_s)
 
     def on_connected(self, mask: int) -> None:
         lease, sock = self._lease, self._backend
@@ -130,31 +142,34 @@ class TcpClient:
             sock,
             stall_s=self.view.settings.timeouts.body_s,
             on_end=self._ended,
+            pipes=self.lanes.pipes,
         )
         self.relay.hold(lease)
         self.relay.start()
 
     def _ended(self, relay: Relay) -> None:
-        lease, router = self._lease, self.lanes.router
+        lease = self._lease
         assert lease is not None
         self._lease = None
-        router.count(lease.backend.cell, Counter.REQUESTS)
-        router.release(lease)
+        self.lanes.router.finish(lease)
         self.lanes.closed(self)
 
     def _refused(self, why: str) -> None:
-        """That backend is passed over from now on; the next one, or the queue."""
+        self._pass_over(why)
+        self.begin()
+
+    def _pass_over(self, why: str) -> None:
+        """That backend, from now on; the next one is tried, or the queue."""
         if self._lease is not None:
             self.lanes.context.unreachable(self._lease.backend, why)
         self._let_go()
-        self.begin()
 
     def _let_go(self) -> None:
         lanes, lease, sock = self.lanes, self._lease, self._backend
         self._lease = self._backend = None
         lanes.reactor.disarm(self)
         if sock is not None:
-            lanes.reactor.unregister(sock.fileno())
+            lanes.reactor.forget(sock.fileno())
             sock.close()
         if lease is not None:
             lanes.router.release(lease)

@@ -51,6 +51,7 @@ class WebSocketRelay(Relay):
         "queued_at",
     )
 
+    joins_ends = False  # an end of the backend is not passed on as it comes: a Close of ours may go before it
     passes_resets = False  # an end without a Close is 1006 in any case, and a reset may swallow what was said before
 
     def __init__(

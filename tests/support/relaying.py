@@ -11,6 +11,7 @@ import trio.testing
 from lbproxy.telemetry.events import Event
 from lbproxy.worker.reactor import Reactor
 from lbproxy.worker.relay import Relay
+from lbproxy.worker.splice import Pipes
 
 R = TypeVar("R", bound=Relay)
 
@@ -80,12 +81,13 @@ class Rig:
         self._peers: list[Peer] = []
         self._relays: list[Relay] = []
 
-    def relay(self, kind: type[R], *, tcp: bool = True, stall_s: float = 5.0) -> Relayed[R]:
+    def relay(self, kind: type[R], *, tcp: bool = True, stall_s: float = 5.0, pipes: Pipes | None = None) -> Relayed[R]:
         """Made, not started."""
         client, client_sock = pair(tcp)
         backend, backend_sock = pair(tcp)
         relayed: Relayed[R] = Relayed(Peer(client), Peer(backend))
-        relayed.relay = kind(self.reactor, client_sock, backend_sock, stall_s=stall_s, on_end=relayed.on_end)
+        more = {} if pipes is None else {"pipes": pipes}
+        relayed.relay = kind(self.reactor, client_sock, backend_sock, stall_s=stall_s, on_end=relayed.on_end, **more)
         self._peers += (relayed.client, relayed.backend)
         self._relays.append(relayed.relay)
         return relayed

@@ -343,18 +343,46 @@ def test_a_connection_to_itself_is_none() -> None:
 
 
 def test_one_that_does_not_stand_yet_is_waited_for() -> None:
-    with socket.socket() as sock:
-        assert not finish_connect(sock, Address("127.0.0.1", 80))
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        address = view_of(server).address
+        made = [begin_connect(address) for _ in range(4)]
+        stands = []
+        for sock in made:
+            assert sock is not None
+            stands.append(finish_connect(sock, address))
+            sock.close()
+        assert stands[0]
+        assert not stands[-1]
 
 
-def test_bytes_and_ends_are_no_silence() -> None:
-    left, right = socket.socketpair()
-    with left:
-        with right:
-            assert is_silent(left)
-            right.send(b"x")
-            assert not is_silent(left)
-            left.recv(1)
-            assert is_silent(left)
-        assert not is_silent(left)
-    assert not is_silent(left)
+def test_one_to_a_port_where_nobody_listens_fails_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = view_of(server).address
+    sock = begin_connect(address)
+    assert sock is not None
+    with sock, pytest.raises(ConnectFailed, match=f"{address}: ECONNREFUSED"):
+        finish_connect(sock, address)
+
+
+def test_one_that_a_backend_has_reset_already_fails() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = view_of(server).address
+        sock = begin_connect(address)
+        assert sock is not None
+        with sock:
+            accepted = server.accept()[0]
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            accepted.close()
+            with pytest.raises(ConnectFailed):
+                finish_connect(sock, address)
+
+
+def test_a_unix_socket_stands_at_once(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "app.sock"))
+        server.listen()
+        address = Address(path=server.getsockname())
+        sock = begin_connect(address)
+        assert sock is not None
+        with sock:
+            assert finish_connect(sock, address)

@@ -1,6 +1,8 @@
 """Long bodies of known length in the express lane: both directions, slow peers, pipes in the kernel."""
 
+import errno
 import os
+from contextlib import suppress
 
 import pytest
 import trio
@@ -12,9 +14,11 @@ from support.trio_test import trio_test
 from lbproxy.link.grid import Counter
 from lbproxy.settings import ListenerTimeouts, PoolTimeouts
 from lbproxy.worker.express_body import BODY_BYTES, SPLICE_FROM_BYTES
+from lbproxy.worker.splice import PIPE_BYTES, Pipe
 
 NOISE = os.urandom(1 << 20)
 SIZES = [BODY_BYTES - 1, BODY_BYTES + 1, 200_000, SPLICE_FROM_BYTES + 20_000, 1 << 20]
+through_both = pytest.mark.parametrize("piped", [True, False], ids=["through_a_pipe", "through_us"])
 
 
 def answer(size: int) -> bytes:
@@ -59,8 +63,9 @@ async def test_an_upload_stays_in_the_lane(size: int) -> None:
         assert [record.request_bytes for record in lb.records] == [size, 0] * 3
 
 
+@through_both
 @trio_test(timeout_s=8)
-async def test_an_upload_waits_for_its_backend_to_read() -> None:
+async def test_an_upload_waits_for_its_backend_to_read(piped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await go_on.wait()
@@ -68,13 +73,17 @@ async def test_an_upload_waits_for_its_backend_to_read() -> None:
         await peer.send(OK)
 
     async with proxy("express", script) as lb:
+        if not piped:
+            monkeypatch.setattr(lb.lanes.pipes, "take", lambda: None)
         go_on = trio.Event()
         client = await lb.client()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.send, post(NOISE * 8))
             await trio.testing.wait_all_tasks_blocked(0.03)
             (record,) = lb.lanes._records
-            assert 0 < len(record.unsent) <= BODY_BYTES  # type: ignore[union-attr]
+            waits = record._pipe if piped else record.unsent  # type: ignore[union-attr]
+            assert waits is not None
+            assert 0 < len(waits) <= (PIPE_BYTES if piped else BODY_BYTES)
             assert lb.count(Counter.TRANSFER) == 1
             go_on.set()
             assert (await client.answer()).status == 200
@@ -134,6 +143,98 @@ async def test_where_no_pipe_can_be_had_the_bytes_pass_through_us(monkeypatch: p
     async with proxy("express", answering(answer(1 << 20))) as lb:
         monkeypatch.setattr(lb.lanes.pipes, "take", lambda: None)
         assert (await lb.ask(GET)).body == NOISE
+
+
+@through_both
+@trio_test(timeout_s=8)
+async def test_an_upload_that_is_answered_early_gets_that_answer(piped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the backend has not read what waits for it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await full.wait()
+        await peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+        await peer.wait_ended()
+
+    async with proxy("express", script) as lb:
+        if not piped:
+            monkeypatch.setattr(lb.lanes.pipes, "take", lambda: None)
+        full = trio.Event()
+        client = await lb.client()
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                with suppress(Ended):
+                    await client.send(post(NOISE * 16))
+
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked(0.03)
+            full.set()
+            assert (await client.answer()).status == 413
+            nursery.cancel_scope.cancel()
+        assert lb.lanes.handed_over == {"early_answer": 1}
+        assert lb.lanes.pipes._taken == 0
+
+
+@trio_test(timeout_s=8)
+async def test_what_a_pipe_holds_of_an_upload_goes_along_to_the_task_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the kernel does not splice to such a socket."""
+
+    def refuse(self: Pipe, target: int) -> None:
+        raise OSError(errno.EINVAL, "refused")
+
+    monkeypatch.setattr(Pipe, "drain", refuse)
+
+    async def script(peer: Peer) -> None:
+        assert (await peer.request()).body == NOISE * 4
+        await peer.send(OK)
+
+    async with proxy("express", script) as lb:
+        client = await lb.client()
+        await client.send(post(NOISE * 4))
+        assert (await client.answer()).status == 200
+        assert lb.lanes.handed_over == {"upload_broken": 1}
+        (record,) = await lb.wait_records(1)
+        assert record.request_bytes == 4 << 20
+
+
+@trio_test(timeout_s=8)
+async def test_an_upload_that_the_kernel_does_not_splice_passes_through_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Pipe, source: int, most: int) -> int:
+        raise OSError(errno.EINVAL, "refused")
+
+    monkeypatch.setattr(Pipe, "fill", refuse)
+
+    async def script(peer: Peer) -> None:
+        assert (await peer.request()).body == NOISE * 4
+        await peer.send(OK)
+
+    async with proxy("express", script) as lb:
+        client = await lb.client()
+        await client.send(post(NOISE * 4))
+        assert (await client.answer()).status == 200
+        assert not lb.lanes.handed_over
+
+
+@through_both
+@trio_test(timeout_s=8)
+async def test_a_client_that_leaves_during_its_upload_takes_it_back(
+    piped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.wait_ended()
+
+    async with proxy("express", script) as lb:
+        if not piped:
+            monkeypatch.setattr(lb.lanes.pipes, "take", lambda: None)
+        client = await lb.client()
+        await client.send(post(NOISE)[:600_000])
+        await trio.testing.wait_all_tasks_blocked(0.03)
+        client.close()
+        (record,) = await lb.wait_records(1)
+        assert (record.status, record.error) == (499, "client_gone")
+        assert 500_000 < record.request_bytes < 600_000
+        assert lb.lanes.pipes._taken == 0
 
 
 @trio_test(timeout_s=8)

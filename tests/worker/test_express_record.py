@@ -1,5 +1,8 @@
 """What the express lane keeps of a client, and every way an exchange can end: what is let go of and counted."""
 
+import socket
+import sys
+
 import pytest
 import trio
 import trio.testing
@@ -40,6 +43,42 @@ async def test_a_record_is_idle_between_two_exchanges() -> None:
         await client.send(GET[-2:])
         await client.answer()
         await wait_until(lambda: record.is_idle)
+
+
+@trio_test(timeout_s=8)
+async def test_the_last_answer_and_the_end_leave_in_one_packet() -> None:
+    def packets_in(peer: Peer) -> int:
+        return int.from_bytes(peer.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)[140:], sys.byteorder)
+
+    async with proxy("express", answering(OK)) as lb:
+        kept, closed = await lb.client(), await lb.client()
+        before = packets_in(closed)
+        for client, asked in ((kept, GET), (closed, get(b"/", b"Connection: close"))):
+            await client.send(asked)
+            assert (await client.answer()).body == b"hello"
+        assert await closed.rest() == b""
+        assert packets_in(closed) <= before + 2  # what was asked may be confirmed by a packet of its own
+        await kept.send(GET)
+        assert (await kept.answer()).status == 200
+
+
+@trio_test(timeout_s=8)
+async def test_the_last_answer_arrives_although_more_was_said_that_nobody_reads() -> None:
+    async with proxy("express", answering(OK)) as lb:
+        client = await lb.client()
+        await wait_until(lambda: lb.lanes._records)
+        (record,) = lb.lanes._records
+        assert isinstance(record, ExpressRecord)
+        close = record._end_and_close
+
+        def close_late() -> None:
+            client.sock._sock.send(b"more")  # type: ignore[attr-defined]
+            close()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ExpressRecord, "_end_and_close", lambda self: close_late())
+            await client.send(get(b"/", b"Connection: close"))
+            assert (await client.answer()).body == b"hello"
 
 
 @trio_test(timeout_s=8)

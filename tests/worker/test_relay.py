@@ -16,8 +16,9 @@ from lbproxy.address import Address
 from lbproxy.drain import Lease
 from lbproxy.model import BackendId, BackendView, LeaseKind
 from lbproxy.telemetry.events import Notice
+from lbproxy.worker.end import BULK_BYTES, TURN_BYTES
 from lbproxy.worker.reactor import READ, WRITE
-from lbproxy.worker.relay import BULK_BYTES, TURN_BYTES, Relay, Why, notice_dead_peer
+from lbproxy.worker.relay import Relay, Why, notice_dead_peer
 
 LARGE = bytes(range(256)) * 16384  # 4 MiB: more than the kernel buffers for a reader that does not read
 both_kinds = pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])

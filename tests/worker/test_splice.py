@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from lbproxy.worker.splice import KEPT_PIPES, Pipe, Pipes
+from lbproxy.worker import splice
+from lbproxy.worker.splice import KEPT_PIPES, MOST_PIPES, Pipe, Pipes
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -115,6 +116,30 @@ def test_only_so_many_are_kept(pipes: Pipes) -> None:
     for pipe in [taken(pipes) for _ in range(KEPT_PIPES + 5)]:
         pipes.give_back(pipe)
     assert open_fds() - before == 2 * KEPT_PIPES
+
+
+def test_no_more_than_so_many_are_in_use(pipes: Pipes) -> None:
+    in_use = [taken(pipes) for _ in range(MOST_PIPES)]
+    assert pipes.take() is None
+    pipes.give_back(in_use.pop())
+    in_use.append(taken(pipes))
+    for pipe in in_use:
+        pipes.give_back(pipe)
+
+
+def test_one_that_is_granted_hardly_any_memory_is_none(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = open_fds()
+    monkeypatch.setattr(splice, "PIPE_BYTES", 4096)
+    assert pipes.take() is None
+    assert open_fds() == before
+
+
+def test_what_it_holds_can_be_read_after_all(pipe: Pipe, source: Pair) -> None:
+    source[0].send(b"hello world")
+    pipe.fill(source[1].fileno(), 100)
+    assert pipe
+    assert pipe.read() == b"hello world"
+    assert not pipe
 
 
 def test_a_child_inherits_none(pipe: Pipe) -> None:

@@ -227,3 +227,17 @@ async def test_closing_twice_is_no_error() -> None:
     stream.close()
     stream.close()
     stream.reset()
+
+
+@trio_test
+async def test_what_is_closed_before_it_is_waited_for_is_broken() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        stream = SocketStream(ours)
+        stream.put(bytes(1 << 22))
+        assert stream.pending
+        stream.close()
+        for _ in range(2):
+            with pytest.raises(StreamBroken):
+                await stream.flush(1.0)

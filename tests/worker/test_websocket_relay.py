@@ -23,7 +23,8 @@ from support.websocket_talk import (
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Ping, TextMessage
 
-from lbproxy.worker.relay import BULK_BYTES, Why
+from lbproxy.worker.end import BULK_BYTES
+from lbproxy.worker.relay import Why
 
 
 @trio_test
