@@ -51,8 +51,9 @@ class ExpressClient(ReplySide):
     # From the client
 
     def on_client(self, mask: int) -> None:
+        recv = self._recv  # called as an attribute, it would be looked up as a method: 50 ns more
         try:
-            data = self._recv(BODY_BYTES if self.upload_left else RECV_BYTES)
+            data = recv(BODY_BYTES if self.upload_left else RECV_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -304,8 +305,9 @@ class ExpressClient(ReplySide):
         self._put_request(connection, data)
 
     def _put_request(self, connection: BackendConnection, data: bytes) -> None:
+        send = connection.send
         try:
-            sent = connection.send(data)
+            sent = send(data)
         except BlockingIOError:
             sent = 0
         except OSError:

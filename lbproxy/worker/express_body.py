@@ -38,8 +38,9 @@ class BodySide(ExpressRecord):
 
         The last bytes of a connection wait for the end behind them: one packet instead of two.
         """
+        send = self._send
         try:
-            sent = self.sock.send(data, MSG_MORE) if self._close_after else self._send(data)
+            sent = send(data, MSG_MORE) if self._close_after else send(data)
         except BlockingIOError:
             sent = 0
         except OSError:

@@ -102,7 +102,7 @@ class ExpressRecord:
     _close_after: bool
     _reading: bool  # the client's descriptor is registered
     _recv: Callable[[int], bytes]
-    _send: Callable[[bytes], int]
+    _send: Callable[..., int]  # data, flags
     _too_late: Callable[[], None]  # what the deadline means in the present state
 
     def __init__(self, lanes: "Lanes", sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:

@@ -19,8 +19,9 @@ class ReplySide(BodySide):
         connection = self._connection
         if connection is None:
             return
+        recv = connection.recv
         try:
-            data = connection.recv(connection.recv_bytes)
+            data = recv(connection.recv_bytes)
         except BlockingIOError:
             return
         except OSError:
