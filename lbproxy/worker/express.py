@@ -277,14 +277,14 @@ class ExpressClient(ReplySide):
             return
         connection = self._connection = BackendConnection(lease.backend, sock)
         try:
+            if not finish_connect(sock, lease.backend.address):
+                self.unsent = data
+                reactor.register_backend(connection.fd, WRITE, self.on_connected)
+                reactor.arm(self, self.timeouts.connect_s)
+                self._too_late = self._connect_too_slow
+                return
             sent = sock.send(data)
-        except BlockingIOError:
-            self.unsent = data
-            reactor.register_backend(connection.fd, WRITE, self.on_connected)
-            reactor.arm(self, self.timeouts.connect_s)
-            self._too_late = self._connect_too_slow
-            return
-        except OSError as exc:
+        except (OSError, ConnectFailed) as exc:  # nothing was sent: it may go elsewhere
             self._refused(lease, str(exc))
             return
         reactor.register_backend(connection.fd, READ, self.on_reply)

@@ -122,6 +122,24 @@ def _begun(address: tuple[str, int]) -> socket.socket:
     return sock
 
 
+@trio_test(timeout_s=8)
+async def test_a_connection_to_itself_is_no_backend_and_nothing_is_sent_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a port of the ephemeral range where nobody listens: the request would come back as its own answer."""
+    async with proxy("express", answering(OK)) as lb:
+        itself = socket.socket()
+        address = ("127.0.0.2", lb.backends[0].address.port)
+        itself.bind(address)
+        itself.connect(address)
+        itself.setblocking(False)
+        monkeypatch.setattr(module, "begin_connect", lambda to: itself)
+        client = await lb.client()
+        await client.send(GET)
+        await wait_until(lambda: lb.lanes.handed_over == {"connect": 1})
+        lb.publish(0)  # a new table: nobody is passed over
+        assert (await client.answer()).status == 200
+        assert itself.fileno() == -1
+
+
 @pytest.mark.parametrize("how", ["refused", "crowded", "name"])
 @trio_test(timeout_s=8)
 async def test_who_cannot_be_connected_to_at_once_is_left_to_the_task_lane(
