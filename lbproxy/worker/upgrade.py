@@ -68,6 +68,8 @@ class Upgrade:
         router, cell = exchange.context.router, self._lease.backend.cell
         if relay.closed_by == "proxy":
             router.count(cell, Counter.WEBSOCKETS_CLOSED)
+        if relay.why is Why.CUT:
+            router.was_cut(self._lease)  # it has a deadline of its own
         exchange.end(error_of(relay))
         router.release(self._lease)
         self._on_closed()

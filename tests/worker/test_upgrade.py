@@ -2,12 +2,13 @@
 
 import pytest
 from support.peer import Peer
-from support.proxy import OK, Setup, get, lanes, proxy, wait_until
+from support.proxy import FIRST_CELL, OK, Setup, get, lanes, proxy, wait_until
 from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
 from lbproxy.settings import DrainSettings
 from lbproxy.wire.websocket import close_frame
+from lbproxy.worker.websocket_relay import WebSocketRelay
 
 UPGRADE = get(
     b"/chat",
@@ -125,4 +126,34 @@ async def test_a_goodbye_of_ours_is_counted(lane: str) -> None:
         await lb.wait_records(1)
         assert lb.count(Counter.WEBSOCKETS_CLOSED, index) == 1
         assert lb.count(Counter.CUT, index) == 0
+        await wait_until(lambda: lb.drained)
+
+
+@lanes
+@pytest.mark.parametrize("first", ["its own deadline", "the drain"])
+@trio_test(timeout_s=8)
+async def test_a_cut_is_counted_once_whoever_comes_first_in_the_moment_of_both(lane: str, first: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(SWITCH + ENDS)  # which the client never answers
+        await peer.wait_ended()
+
+    async with proxy(lane, script, setup=Setup(drain=DrainSettings(websocket_s=0.05, goodbye_s=30))) as lb:
+        client = await lb.client()
+        await client.send(UPGRADE)
+        await head_of(client)
+        assert await hear(client, len(ENDS)) == ENDS
+        leases = lb.router._leases[FIRST_CELL]
+        (lease,) = leases._leases
+        lb.publish()
+        await wait_until(lambda: lease.ends is not None)
+        assert lease.ends is not None
+        relay = lease.cut.__self__  # type: ignore[attr-defined]
+        assert isinstance(relay, WebSocketRelay)
+        both = [relay.on_deadline, lambda: lb.router._drain_on(leases, lease.ends + 30)]
+        for end in both if first == "its own deadline" else reversed(both):
+            end()
+        (record,) = await lb.wait_records(1)
+        assert record.error == "cut"
+        assert lb.count(Counter.CUT) == 1
         await wait_until(lambda: lb.drained)
