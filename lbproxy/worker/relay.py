@@ -43,8 +43,6 @@ class End:
 
     __slots__ = (
         "_events",
-        "_recv",
-        "_send",
         "_shut",
         "_size",
         "broken",
@@ -71,8 +69,6 @@ class End:
         self.broken = False  # it takes nothing any more: what is put is dropped
         self.deadline = NEVER
         self.queued_at = NEVER
-        self._recv = sock.recv
-        self._send = sock.send
         self._size = READ_BYTES
         self._events = 0  # registered for
         self._shut = False
@@ -86,12 +82,12 @@ class End:
 
     def pump(self) -> None:
         """Read and deliver, until nothing is there, or the other side does not take it, or it is others' turn."""
-        other, recv, deliver = self.other, self._recv, self.deliver
+        other, sock, deliver = self.other, self.sock, self.deliver
         turn = TURN_BYTES
         while not (other.outbox or self.ended) and turn > 0:
             size = self._size
             try:
-                data = recv(size)
+                data = sock.recv(size)
             except BlockingIOError:
                 return
             except OSError:
@@ -121,7 +117,7 @@ class End:
             self.outbox += data
             return
         try:
-            sent = self._send(data)
+            sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -135,7 +131,7 @@ class End:
     def _flush(self) -> None:
         relay = self.relay
         try:
-            sent = self._send(self.outbox)
+            sent = self.sock.send(self.outbox)
         except BlockingIOError:
             return
         except OSError:
