@@ -14,7 +14,7 @@ from functools import partial
 import trio
 
 from lbproxy.model import ListenerView
-from lbproxy.wire.head import Refused
+from lbproxy.wire.head import Lines, Refused
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.shape import ReplyShape, RequestShape, Shapes
 from lbproxy.worker.accept import Acceptor
@@ -45,7 +45,9 @@ class Lanes:
         self.reactor = context.reactor
         self.router = context.router
         self.backends = context.backends
-        self.lines = context.lines
+        # Not the task lane's: a head that is handed over would be read twice with one memory, and what comes twice in a
+        # row is remembered. A key of a WebSocket never comes again.
+        self.lines = Lines()
         self.repeats = Repeats()
         self.request_shapes = Shapes(RequestShape)
         self._reply_shapes: dict[str, Shapes[ReplyShape]] = {}
