@@ -57,7 +57,7 @@ class Lease:
         self.closed_at: float | None = None  # when our Close went to the client
         self.ends: float | None = None  # told goodbye: the window's end it was given
         self.drain: DrainSettings | None = None  # in force when it was told; its goodbye_s is the effective one
-        self.overdue = False  # its grace is over and due() has said so
+        self.overdue = False  # its grace is over, and it has been counted: by who asks due(), or by its owner
 
     def forget(self) -> None:
         """It is over. Who held it is not kept alive by it."""

@@ -8,6 +8,7 @@ expression takes 0.57). Knows neither sockets nor exchanges.
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from lbproxy.model import BackendId
@@ -36,6 +37,17 @@ class AccessRecord(NamedTuple):
     def backend(self) -> str | None:
         """ "web.3" """
         return None if self.served_by is None else self.served_by.name
+
+
+_OF_HEAD = frozenset((b"referer", b"user-agent"))
+_NO_LINES: list[bytes] = []
+_NO_FIELDS: dict[bytes, list[bytes]] = {}
+
+
+def for_access(head: RequestHead) -> RequestHead:
+    """What a line says of a head, without the rest: for a record that has to wait for its end, for hours maybe."""
+    fields = {name: values for name, values in head.fields.items() if name in _OF_HEAD}
+    return replace(head, lines=_NO_LINES, fields=fields or _NO_FIELDS)
 
 
 class AccessLog:

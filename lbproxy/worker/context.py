@@ -23,7 +23,7 @@ class Context:
     post: Callable[[ToControl], None]
     emit: Callable[[Event], None]
     access: AccessLog = field(default_factory=lambda: AccessLog(None, "off"))
-    lines: Lines = field(default_factory=Lines)
+    lines: Lines = field(default_factory=Lines)  # of the task lane
     stopping: trio.Event = field(default_factory=trio.Event)
 
     @property

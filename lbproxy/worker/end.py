@@ -40,8 +40,6 @@ class End:
         "_fd",
         "_full",
         "_may_splice",
-        "_recv",
-        "_send",
         "_shut",
         "_size",
         "broken",
@@ -71,8 +69,6 @@ class End:
         self.deadline = NEVER
         self.queued_at = NEVER
         self._fd = sock.fileno()
-        self._recv = sock.recv
-        self._send = sock.send
         self._size = READ_BYTES
         self._may_splice = True
         self._full = 0  # reads in a row that brought as much as they may
@@ -91,7 +87,7 @@ class End:
 
         `is_last`: the end is there, too.
         """
-        other, recv, deliver = self.other, self._recv, self.deliver
+        other, sock, deliver = self.other, self.sock, self.deliver
         if other.pipe is not None:
             self._splice(other.pipe)
             return
@@ -99,7 +95,7 @@ class End:
         while not (other.outbox or self.ended) and turn > 0:
             size = self._size
             try:
-                data = recv(size)
+                data = sock.recv(size)
             except BlockingIOError:
                 return
             except OSError:
@@ -139,7 +135,7 @@ class End:
         """Look for the end before `data` is sent, so that both leave in one packet: 5 us less for who gets it."""
         relay, more = self.relay, 0
         try:
-            rest = self._recv(READ_BYTES)
+            rest = self.sock.recv(READ_BYTES)
         except BlockingIOError:
             self.deliver(data)
             return
@@ -231,7 +227,7 @@ class End:
             self.outbox += data
             return
         try:
-            sent = self._send(data, flags) if flags else self._send(data)
+            sent = self.sock.send(data, flags) if flags else self.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -246,7 +242,7 @@ class End:
         relay, outbox = self.relay, self.outbox
         try:
             if isinstance(outbox, bytes):
-                outbox = outbox[self._send(outbox) :]
+                outbox = outbox[self.sock.send(outbox) :]
             else:
                 outbox.drain(self._fd)
         except BlockingIOError:

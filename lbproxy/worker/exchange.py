@@ -39,7 +39,6 @@ class Exchange:
         "_at",
         "_begun",
         "_cell",
-        "_started",
         "backend",
         "body",
         "client",
@@ -54,6 +53,7 @@ class Exchange:
         "request_bytes",
         "request_id",
         "response_bytes",
+        "started",
         "status",
     )
 
@@ -75,8 +75,8 @@ class Exchange:
         self.backend: BackendId | None = None
         self._cell: int | None = None  # the grid's column it is counted in: its backend's, else its pool's
         self._begun: Begun | None = None
-        self._started = trio.current_time()
-        self._at = context.reactor.wall(self._started)
+        self.started = trio.current_time()
+        self._at = context.reactor.wall(self.started)
 
     def continue_with(self, record: ExpressRecord, begun: Begun) -> None:
         """The second entry: the express lane has sent the request, wholly or partly."""
@@ -88,7 +88,7 @@ class Exchange:
         else:
             self.early += record.payload
             self.body.skip(self.request_bytes)
-        self._started = record.began
+        self.started = record.began
         self._at = self.context.reactor.wall(record.began)
         self._begun = replace(begun, sent=True)
 
@@ -293,19 +293,20 @@ class Exchange:
         self.error = error
         if self._cell is not None:
             self.context.router.count(self._cell, Counter.REQUESTS)
-        if not self.context.access.is_on:
-            return
-        self.context.access.add(
-            AccessRecord(
-                time=self._at,
-                head=self.head,
-                status=self.status,
-                request_bytes=self.request_bytes,
-                response_bytes=self.response_bytes,
-                duration_s=trio.current_time() - self._started,
-                served_by=self.backend,
-                client=self.client.facts.ip,
-                request_id=self.request_id,
-                error=self.error,
-            )
+        if self.context.access.is_on:
+            self.context.access.add(self.record())
+
+    def record(self) -> AccessRecord:
+        """As far as it has come."""
+        return AccessRecord(
+            time=self._at,
+            head=self.head,
+            status=self.status,
+            request_bytes=self.request_bytes,
+            response_bytes=self.response_bytes,
+            duration_s=trio.current_time() - self.started,
+            served_by=self.backend,
+            client=self.client.facts.ip,
+            request_id=self.request_id,
+            error=self.error,
         )

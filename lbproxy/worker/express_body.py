@@ -38,9 +38,9 @@ class BodySide(ExpressRecord):
 
         The last bytes of a connection wait for the end behind them: one packet instead of two.
         """
-        send = self._send
+        sock = self.sock
         try:
-            sent = send(data, MSG_MORE) if self._close_after else send(data)
+            sent = sock.send(data, MSG_MORE) if self._close_after else sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -154,7 +154,7 @@ class BodySide(ExpressRecord):
         A short rest is read all the same: a slow client holds a connection, not a backend.
         """
         try:
-            sent = self._send(data)
+            sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -183,7 +183,7 @@ class BodySide(ExpressRecord):
         reactor, pipe = self.lanes.reactor, self._pipe
         if self._out:
             try:
-                sent = self._send(self._out)
+                sent = self.sock.send(self._out)
             except BlockingIOError:
                 return
             except OSError:

@@ -40,10 +40,8 @@ class ExpressRecord:
         "_pipe",
         "_read_under",
         "_reading",
-        "_recv",
         "_repeated",
         "_reply_bytes",
-        "_send",
         "_served_by",
         "_shaped",
         "_status",
@@ -101,16 +99,12 @@ class ExpressRecord:
     _pipe: Pipe | None  # for the rest of a large body
     _close_after: bool
     _reading: bool  # the client's descriptor is registered
-    _recv: Callable[[int], bytes]
-    _send: Callable[..., int]  # data, flags
     _too_late: Callable[[], None]  # what the deadline means in the present state
 
     def __init__(self, lanes: "Lanes", sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         self.lanes = lanes
         self.sock = sock
         self.fd = sock.fileno()
-        self._recv = sock.recv
-        self._send = sock.send
         self.view = view
         self.facts = facts
         self.deadline = self.queued_at = NEVER

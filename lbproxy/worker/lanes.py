@@ -14,7 +14,7 @@ from functools import partial
 import trio
 
 from lbproxy.model import ListenerView
-from lbproxy.wire.head import Refused
+from lbproxy.wire.head import Lines, Refused
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.shape import ReplyShape, RequestShape, Shapes
 from lbproxy.worker.accept import Acceptor
@@ -30,11 +30,12 @@ from lbproxy.worker.repeats import Repeats
 from lbproxy.worker.splice import Pipes
 from lbproxy.worker.stream import SocketStream, StreamBroken
 from lbproxy.worker.tcp import TcpClient
+from lbproxy.worker.upgrade import Upgrade, WebSocketClient
 
 OFF_VARIABLE = "LBPROXY_EXPRESS"  # =off: for tests, everything takes the task lane
 
 
-Record = ExpressRecord | TcpClient
+Record = ExpressRecord | TcpClient | WebSocketClient
 
 
 class Lanes:
@@ -45,7 +46,9 @@ class Lanes:
         self.reactor = context.reactor
         self.router = context.router
         self.backends = context.backends
-        self.lines = context.lines
+        # Not the task lane's: a head that is handed over would be read twice with one memory, and what comes twice in a
+        # row is remembered. A key of a WebSocket never comes again.
+        self.lines = Lines()
         self.repeats = Repeats()
         self.request_shapes = Shapes(RequestShape)
         self._reply_shapes: dict[str, Shapes[ReplyShape]] = {}
@@ -83,6 +86,8 @@ class Lanes:
         self.router.stop(grace_s)
         self.context.stopping.set()
         for record in list(self._records):
+            if not isinstance(record, ExpressRecord):
+                continue  # nobody can tell what a relay that says nothing is waiting for
             if record.is_idle and is_silent(record.sock):  # what has been asked is answered
                 record.close()
         for client in self._in_tasks:
@@ -93,7 +98,7 @@ class Lanes:
     def open(self, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         """A new client. The socket is ours from now on."""
         make = TcpClient if view.settings.mode == "tcp" else ExpressClient
-        record: Record = make(self, sock, view, facts)
+        record: ExpressRecord | TcpClient = make(self, sock, view, facts)
         self._records.add(record)
         self._acceptor.opened(view)
         record.begin()
@@ -174,10 +179,17 @@ class Lanes:
             self._in_tasks.discard(client)
             away, client.away = client.away, None
             if away is not None:
-                away.start(partial(self.closed, record))
+                self._relay(record, away)
             elif kept and not self.stopping:
                 record.buffer = bytes(client.buffer)
                 record.begin()
             else:
                 client.stream.close()
                 self.closed(record)
+
+    def _relay(self, record: ExpressRecord, upgrade: Upgrade) -> None:
+        """Who has become a WebSocket does not come back: its record makes room for a smaller one."""
+        websocket = WebSocketClient(self, record.view, upgrade)
+        self._records.remove(record)
+        self._records.add(websocket)
+        websocket.begin(upgrade)

@@ -214,6 +214,14 @@ class Router:
     def count(self, cell: int, counter: Counter) -> None:
         self._values[self._row_base + cell * WIDTH + counter] += 1
 
+    def was_cut(self, lease: Lease) -> None:
+        """Its owner has ended it, because its grace is over; to be called before `release`. run_drains may have come
+        first, at the same moment: whoever it was, it is counted once.
+        """
+        if not lease.overdue:
+            lease.overdue = True
+            self.count(lease.backend.cell, Counter.CUT)
+
     def waiting(self, pool: str) -> int:
         """How many are in the pool's queue: who comes now stands behind them."""
         return len(self.queues[pool]) if pool in self.queues else 0

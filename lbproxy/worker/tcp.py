@@ -48,8 +48,6 @@ class TcpClient:
         self._pool: PoolView | None = None
         self._since = lanes.reactor.now  # it waits for a backend
 
-    is_idle = False  # nobody can tell what an idle TCP session is waiting for
-
     def begin(self) -> None:
         """Claim and connect without waiting, if that can be had."""
         while (lease := self._claim()) is not None:

@@ -3,12 +3,16 @@
 Knows exchanges and WebSocket relays; nothing of frames.
 """
 
-from collections.abc import Callable
+import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import trio
 
 from lbproxy.drain import Lease
 from lbproxy.link.grid import Counter
-from lbproxy.model import LeaseKind
+from lbproxy.model import LeaseKind, ListenerView
+from lbproxy.telemetry.access import AccessRecord, for_access
 from lbproxy.wire.head import ResponseHead
 from lbproxy.wire.headers import Framing, response_to_client
 from lbproxy.worker.backends import BackendConnection
@@ -18,6 +22,7 @@ from lbproxy.worker.websocket_relay import WebSocketRelay
 
 if TYPE_CHECKING:
     from lbproxy.worker.exchange import Exchange
+    from lbproxy.worker.lanes import Lanes
 
 ERRORS = {
     Why.CUT: "cut",
@@ -28,49 +33,72 @@ ERRORS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
 class Upgrade:
-    """An exchange whose request was answered with 101. `start` is called when no task reads its sockets any more."""
+    """An exchange whose request was answered with 101 (`head`), until no task reads its sockets any more."""
 
-    __slots__ = ("_connection", "_exchange", "_head", "_lease", "_on_closed")
+    exchange: "Exchange"
+    lease: Lease
+    connection: BackendConnection
+    head: ResponseHead
 
-    def __init__(self, exchange: "Exchange", lease: Lease, connection: BackendConnection, head: ResponseHead) -> None:
-        self._exchange = exchange
-        self._lease = lease
-        self._connection = connection
-        self._head = head
 
-    def start(self, on_closed: Callable[[], None]) -> None:
-        """`on_closed` is called when both sockets are closed."""
-        self._on_closed = on_closed
-        exchange, connection = self._exchange, self._connection
-        context, client = exchange.context, exchange.client
-        assert connection.sock is not None
-        assert isinstance(client.stream, SocketStream)
+class WebSocketClient:
+    """One client of a WebSocket, until its relay is over.
+
+    There are thousands of them, and most say nothing for hours. So this is all that is left of client, exchange and
+    backend connection: what the end has to know.
+    """
+
+    __slots__ = ("_lease", "_record", "_started", "lanes", "sock", "view")
+
+    def __init__(self, lanes: "Lanes", view: ListenerView, upgrade: Upgrade) -> None:
+        exchange = upgrade.exchange
+        assert isinstance(exchange.client.stream, SocketStream)
+        self.lanes = lanes
+        self.sock: socket.socket = exchange.client.stream.sock
+        self.view = view
+        self._lease = upgrade.lease
+        self._started = exchange.started
+        self._record: AccessRecord = exchange.record()._replace(head=for_access(exchange.head))
+
+    def begin(self, upgrade: Upgrade) -> None:
+        """Lanes are told when both sockets are closed."""
+        exchange, lease, backend = upgrade.exchange, self._lease, upgrade.connection
+        assert backend.sock is not None
         relay = WebSocketRelay(
-            context.reactor,
-            client.stream.sock,
-            connection.sock,
-            stall_s=client.listener.settings.timeouts.body_s,
+            self.lanes.reactor,
+            self.sock,
+            backend.sock,
+            stall_s=self.view.settings.timeouts.body_s,
             on_end=self._ended,
         )
-        relay.hold(self._lease)
-        context.router.change_kind(self._lease, LeaseKind.WEBSOCKET, relay.say_goodbye)
+        relay.hold(lease)
+        self.lanes.router.change_kind(lease, LeaseKind.WEBSOCKET, relay.say_goodbye)
         relay.start(
-            head=response_to_client(self._head, exchange.head, exchange.request_id, Framing.NONE, True),
-            from_client=bytes(client.buffer),
-            from_backend=bytes(connection.buffer),
+            head=response_to_client(upgrade.head, exchange.head, exchange.request_id, Framing.NONE, True),
+            from_client=bytes(exchange.client.buffer),
+            from_backend=bytes(backend.buffer),
         )
 
     def _ended(self, relay: WebSocketRelay) -> None:
-        exchange = self._exchange
-        exchange.request_bytes = relay.client.received
-        exchange.response_bytes = relay.backend.received
-        router, cell = exchange.context.router, self._lease.backend.cell
+        lanes, lease = self.lanes, self._lease
+        router, cell = lanes.router, lease.backend.cell
         if relay.closed_by == "proxy":
             router.count(cell, Counter.WEBSOCKETS_CLOSED)
-        exchange.end(error_of(relay))
-        router.release(self._lease)
-        self._on_closed()
+        if relay.why is Why.CUT:
+            router.was_cut(lease)  # it has a deadline of its own
+        router.count(cell, Counter.REQUESTS)
+        lanes.context.access.add(
+            self._record._replace(
+                request_bytes=relay.client.received,
+                response_bytes=relay.backend.received,
+                duration_s=trio.current_time() - self._started,
+                error=error_of(relay),
+            )
+        )
+        router.release(lease)
+        lanes.closed(self)
 
 
 def error_of(relay: Relay) -> str | None:

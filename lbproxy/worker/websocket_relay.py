@@ -21,6 +21,7 @@ from lbproxy.worker.relay import Relay, Why
 
 _EMPTY_CLOSE = b"\x88\x00"
 _NO_CODE = 1005
+_NOT_TOLD = DrainSettings()
 _MARGIN_S = 0.5  # our Close goes out this long before the connection would be cut without one
 
 
@@ -72,7 +73,7 @@ class WebSocketRelay(Relay):
         self.dropped = 0  # bytes of frames that nobody was left to hear
         self.deadline = NEVER
         self.queued_at = NEVER
-        self._drain = DrainSettings()
+        self._drain = _NOT_TOLD
         self._phase = Phase.OPEN
         self._since = 0.0  # clock reading: when the phase began
         self._window_ends = 0.0

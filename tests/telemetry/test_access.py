@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lbproxy.model import BackendId
-from lbproxy.telemetry.access import AccessLog, AccessRecord, combined_maker, escaped, json_maker
+from lbproxy.telemetry.access import AccessLog, AccessRecord, combined_maker, escaped, for_access, json_maker
 from lbproxy.telemetry.sink import Sink
 from lbproxy.wire.head import RequestHead
 
@@ -53,6 +53,16 @@ def test_hostile_bytes_cannot_leave_their_field(field: str, byte: bytes) -> None
 
 def test_escaping_leaves_ordinary_text_alone() -> None:
     assert escaped(b"Mozilla/5.0 (X11; <Linux> 'x')") == b"Mozilla/5.0 (X11; <Linux> 'x')"
+
+
+@pytest.mark.parametrize("fields", [HEAD.fields, {}, {b"user-agent": [b"ab"], b"accept": [b"*/*"]}])
+@pytest.mark.parametrize("maker", [combined_maker, json_maker])
+def test_a_head_that_is_kept_for_the_line_makes_the_same_line(maker, fields) -> None:
+    head = replace(HEAD, lines=[b"Cookie: a=b"], fields=fields)
+    kept = for_access(head)
+    assert maker()(RECORD._replace(head=kept)) == maker()(RECORD._replace(head=head))
+    assert not kept.lines
+    assert b"accept" not in kept.fields
 
 
 def test_the_time_follows_the_records_second() -> None:

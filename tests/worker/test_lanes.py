@@ -135,6 +135,18 @@ async def test_what_is_refused_is_answered_by_the_task_lane() -> None:
 
 
 @trio_test(timeout_s=8)
+async def test_a_head_that_is_handed_over_has_not_come_twice() -> None:
+    async with proxy("express", answering(OK)) as lb:
+        client = await lb.client()
+        for number in range(20):
+            await client.send(post(b"", b"Expect: 100-continue", b"Trace: %d" % number))
+            assert (await client.answer()).status == 200
+        assert lb.lanes.handed_over == {"expect": 20}
+        for lines in (lb.lanes.lines, lb.context.lines):
+            assert len(lines.requests) < 8
+
+
+@trio_test(timeout_s=8)
 async def test_with_the_express_lane_off_a_connection_stays_in_its_task() -> None:
     async with proxy("task", answering(OK)) as lb:
         client = await lb.client()

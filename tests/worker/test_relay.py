@@ -338,7 +338,7 @@ async def test_nothing_spins_whatever_the_two_sides_have_ended() -> None:
 
 
 @trio_test
-async def test_an_idle_relay_costs_less_than_2_kb() -> None:
+async def test_an_idle_relay_costs_less_than_1280_bytes() -> None:
     async with rig() as made:
         many = [made.relay(Relay, tcp=False) for _ in range(100)]
         for link in many:
@@ -355,7 +355,7 @@ async def test_an_idle_relay_costs_less_than_2_kb() -> None:
             each = tracemalloc.get_traced_memory()[0] / len(many)
         finally:
             tracemalloc.stop()
-        assert each < 2048  # without the two sockets; 1,260 where this was written
+        assert each < 1280  # without the two sockets; 950 where this was written
         for relay in relays:
             relay.cut()
 
