@@ -1,6 +1,5 @@
 """Bodies of every framing and size, in both directions, in bounded memory; who is slow holds no backend."""
 
-
 import pytest
 import trio
 import trio.testing
