@@ -102,7 +102,7 @@ def test_capacity_is_reduced_when_the_old_one_does_not_come_back(tmp_path: Path)
     (tmp_path / "app").mkdir()
     start = tmp_path / "app" / "start"
     start.write_text("exec $command".replace("$command", "${RUN}"))
-    raise_later = 'env = { LIVES = "1.5" }'
+    raise_later = 'env = { LIVES = "1.2" }'  # proved after 0.8 s; the next one would be after 1.6 s
     good = web(command="sh $dir/app/start $brittle", size=3, reload='min_ready = "300ms"')
     start.write_text('exec "$@"\n')
     with serving(good, tmp_path) as lb:

@@ -38,7 +38,7 @@ class Bench:
         return link
 
     async def full(self, *, tcp: bool = True, stall_s: float = 5.0) -> tuple[Relayed[Relay], int]:
-        """The backend has sent until nobody took more, and the client has read nothing. How many bytes."""
+        """The backend has sent (how many bytes?) until nobody took more, and the client has read nothing."""
         for _ in range(20):
             link = self.start(tcp=tcp, stall_s=stall_s)
             sent = 0
@@ -48,7 +48,7 @@ class Bench:
             if isinstance(link.relay.client.outbox, Pipe):
                 return link, sent
             link.relay.cut()  # on a busy machine it came in small pieces, until the kernel held all it may: once more
-        raise AssertionError("it never came fast enough for a pipe")
+        pytest.fail("it never came fast enough for a pipe")
 
 
 @asynccontextmanager
@@ -373,9 +373,8 @@ async def test_one_event_moves_only_so_much_through_a_pipe() -> None:
     async with running() as bench:
         link = bench.start()
         sent = link.backend.fill()
-        assert sent > FULL_READS * BULK_BYTES
         link.relay.backend.on_ready(READ)
-        assert link.relay.backend.received < FULL_READS * BULK_BYTES + 5 * PIPE_BYTES
+        assert FULL_READS * BULK_BYTES < link.relay.backend.received < FULL_READS * BULK_BYTES + 5 * PIPE_BYTES
         assert await link.client.receive(sent) == bytes(sent)
 
 
