@@ -69,7 +69,6 @@ class Reactor:
         # (Not nested in the other one: where nobody else is ready, that costs a system call for each answer.)
         self._answers = select.epoll()
         self._backends: set[int] = set()
-        self.handlers: dict[int, Handler] = {}
         self._heap: list[tuple[float, int, Timed]] = []
         self._order = itertools.count()
         self._dead = 0  # entries in the heap whose item was disarmed
@@ -77,6 +76,8 @@ class Reactor:
         # Who defers from a task would else wait for the next event. Edge-triggered: nobody has to read it.
         self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._waker, select.EPOLLIN | select.EPOLLET)
+        # By descriptor: a list is looked up at a third of a dictionary's price. None: it is not registered here.
+        self.handlers: list[Handler | None] = [None] * (self._waker + 1)
         self._parked = False  # `run` waits
         self.tasks = 0  # of the task lane, that would be kept waiting
         self.now = 0.0  # the clock, read once per batch
@@ -87,18 +88,24 @@ class Reactor:
 
     def register(self, fd: int, events: int, handler: Handler) -> None:
         self._epoll.register(fd, events)
-        self.handlers[fd] = handler
+        self._put(fd, handler)
 
     def register_backend(self, fd: int, events: int, handler: Handler) -> None:
         """As register, for a connection whose readiness goes first."""
         self._epoll.register(fd, events)
         self._answers.register(fd, events)
         self._backends.add(fd)
+        self._put(fd, handler)
+
+    def _put(self, fd: int, handler: Handler) -> None:
+        missing = fd + 1 - len(self.handlers)
+        if missing > 0:
+            self.handlers += [None] * missing
         self.handlers[fd] = handler
 
     def handle(self, fd: int, handler: Handler) -> None:
         """Another handler for a registered descriptor: costs no system call. Raises KeyError if it is none."""
-        if fd not in self.handlers:
+        if not self._take(fd):
             raise KeyError(fd)
         self.handlers[fd] = handler
 
@@ -108,12 +115,19 @@ class Reactor:
             self._answers.modify(fd, events)
 
     def unregister(self, fd: int) -> None:
-        if self.handlers.pop(fd, None) is None:
+        if not self._take(fd):
             return
         self._epoll.unregister(fd)
         if fd in self._backends:
             self._backends.remove(fd)
             self._answers.unregister(fd)
+
+    def _take(self, fd: int) -> bool:
+        """Its handler is none any more; False if it had none. A closed socket's -1 has none."""
+        if not 0 <= fd < len(self.handlers) or self.handlers[fd] is None:
+            return False
+        self.handlers[fd] = None
+        return True
 
     def defer(self, callback: Callable[[], None]) -> None:
         """Call it after the present batch: for work that would else keep everybody waiting, or call itself."""
@@ -128,7 +142,7 @@ class Reactor:
 
     def forget(self, fd: int) -> None:
         """As unregister, for a descriptor that is closed now: epoll drops it by itself, which saves a system call."""
-        self.handlers.pop(fd, None)
+        self._take(fd)
         self._backends.discard(fd)
 
     # Deadlines
@@ -225,7 +239,7 @@ class Reactor:
     def _handle(self, ready: list[tuple[int, int]]) -> None:
         handlers = self.handlers
         for fd, mask in ready:
-            handler = handlers.get(fd)
+            handler = handlers[fd]
             if handler is None:
                 continue  # unregistered by a handler before it in this batch
             try:
