@@ -16,6 +16,7 @@ from lbproxy.settings import DrainSettings
 ECHO_SLACK_S = 0.5
 STALLED_S = 5.0  # a transfer that moved nothing for so long counts as a request
 LEAST_STREAM_S = 0.25  # with no time at all, not even a stream between two events could end properly
+MOST_SPARE = 1024  # leases kept for the next ones, of a backend
 _AT_ONCE = float("-inf")
 _NEVER = float("inf")
 
@@ -47,12 +48,12 @@ class Lease:
         "started",
     )
 
-    def __init__(self, backend: BackendView, kind: LeaseKind, now: float, cut: Callable[[], None]) -> None:
+    def __init__(self, backend: BackendView, kind: LeaseKind, now: float) -> None:
         self.backend = backend
         self.kind = kind
         self.started = now
         self.moved_at = now  # the last byte, either way: kept up by transfers only
-        self.cut = cut
+        self.cut: Callable[[], None] = _nobody
         self.say_goodbye: Callable[[float], None] | None = None
         self.closed_at: float | None = None  # when our Close went to the client
         self.ends: float | None = None  # told goodbye: the window's end it was given
@@ -66,16 +67,17 @@ class Lease:
 
 
 def _nobody() -> None:
-    """Cuts what is over."""
+    """Cuts what is over, or has not begun."""
 
 
 class Leases:
     """Who holds this backend. A drain begins, and is over when nobody is left; or it is taken back."""
 
-    __slots__ = ("_drain", "_ends", "_farewells", "_goodbye_s", "_leases", "_to_tell")
+    __slots__ = ("_drain", "_ends", "_farewells", "_goodbye_s", "_spare", "_to_tell", "held")
 
     def __init__(self) -> None:
-        self._leases: set[Lease] = set()
+        self.held: set[Lease] = set()
+        self._spare: list[Lease] = []
         self._drain: DrainSettings | None = None
         self._ends: dict[LeaseKind, float] = {}  # clock readings; empty while not draining
         self._goodbye_s = 0.0
@@ -83,26 +85,43 @@ class Leases:
         self._farewells = False  # somebody was told: has an end even if the drain is taken back
 
     def __len__(self) -> int:
-        return len(self._leases)
+        return len(self.held)
 
     @property
     def empty(self) -> bool:
-        return not self._leases
+        return not self.held
 
     @property
     def draining(self) -> bool:
         return self._drain is not None
 
-    def add(self, lease: Lease) -> None:
-        self._leases.add(lease)
+    def lend(self, backend: BackendView, kind: LeaseKind, now: float) -> Lease:
+        """A lease that is held from now on. It finishes by itself, until its owner says how it is cut."""
+        if self._spare:
+            lease = self._spare.pop()
+            lease.backend = backend
+            lease.kind = kind
+            lease.started = lease.moved_at = now
+        else:
+            lease = Lease(backend, kind, now)
+        self.held.add(lease)
+        return lease
+
+    def finish(self, lease: Lease) -> None:
+        """As remove, from its only owner: nobody else knows it, so that it can be lent again. (To make one costs as
+        much as all the rest that is done with it.)"""
+        self.held.discard(lease)
+        if self._drain is None and not lease.overdue and lease.ends is None and len(self._spare) < MOST_SPARE:
+            lease.forget()
+            self._spare.append(lease)
 
     def remove(self, lease: Lease) -> bool:
         """True if this ended a drain: nobody is left. Removing twice is no error (and ends nothing twice)."""
-        if self._drain is None or lease not in self._leases:
-            self._leases.discard(lease)
+        if self._drain is None or lease not in self.held:
+            self.held.discard(lease)
             return False
-        self._leases.remove(lease)
-        return not self._leases
+        self.held.remove(lease)
+        return not self.held
 
     def change(self, lease: Lease, kind: LeaseKind, say_goodbye: Callable[[float], None] | None = None) -> None:
         """What it is has become known. One that turns long-lived on a draining backend is told at the next tell()."""
@@ -112,7 +131,7 @@ class Leases:
             self._to_tell.appendleft((_AT_ONCE, lease))
 
     def counts(self) -> Counter[LeaseKind]:
-        return Counter(lease.kind for lease in self._leases)
+        return Counter(lease.kind for lease in self.held)
 
     def begin(self, drain: DrainSettings, now: float, phase: float = 0.0) -> None:
         """Every grace counts from now. Beginning again (the worker stops, too) shortens graces, never extends them.
@@ -132,7 +151,7 @@ class Leases:
         # A stream is cut at its end without further grace, so the last ones are told a little before it.
         stream_s = max(0.0, self._ends[_STREAM] - now)
         spread = [
-            *((_AT_ONCE, lease) for lease in self._leases if self._sooner(lease)),
+            *((_AT_ONCE, lease) for lease in self.held if self._sooner(lease)),
             *self._spread(_WEBSOCKET, now, max(0.0, self._ends[_WEBSOCKET] - now), phase),
             *self._spread(_STREAM, now, stream_s - min(self._goodbye_s, stream_s / 2), phase),
         ]
@@ -141,9 +160,7 @@ class Leases:
 
     def _spread(self, kind: LeaseKind, now: float, window_s: float, phase: float) -> list[tuple[float, Lease]]:
         to_tell = [
-            lease
-            for lease in self._leases
-            if lease.kind is kind and lease.say_goodbye is not None and lease.ends is None
+            lease for lease in self.held if lease.kind is kind and lease.say_goodbye is not None and lease.ends is None
         ]
         to_tell.sort(key=lambda lease: lease.started)  # the oldest first
         offsets = schedule(len(to_tell), window_s, phase)
@@ -164,7 +181,7 @@ class Leases:
         told = 0
         while self._to_tell and self._to_tell[0][0] <= now:
             lease = self._to_tell.popleft()[1]
-            if lease.say_goodbye is None or lease not in self._leases:
+            if lease.say_goodbye is None or lease not in self.held:
                 continue
             if lease.ends is None or self._sooner(lease):
                 lease.ends = self._ends[lease.kind]
@@ -178,7 +195,7 @@ class Leases:
         """Those whose grace is over, each once: the caller cuts and counts them. They stay until they are removed."""
         if self._drain is None and not self._farewells:
             return []
-        over = [lease for lease in self._leases if not lease.overdue and self._end(lease) <= now]
+        over = [lease for lease in self.held if not lease.overdue and self._end(lease) <= now]
         for lease in over:
             lease.overdue = True
         return over
@@ -187,7 +204,7 @@ class Leases:
         """When tell() or due() has something to do, as far as is known now; None: nothing to wait for."""
         if self._drain is None and not self._farewells:
             return None
-        times = [self._end(lease) for lease in self._leases if not lease.overdue]
+        times = [self._end(lease) for lease in self.held if not lease.overdue]
         if self._to_tell:
             times.append(self._to_tell[0][0])
         first = min(times, default=_NEVER)

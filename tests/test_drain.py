@@ -13,14 +13,11 @@ from lbproxy.model import BackendId, BackendView, LeaseKind
 from lbproxy.settings import DrainSettings
 
 BACKEND = BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 20000), cell=3)
+OTHER = BackendView(BackendId("web", 2, 1), Address("127.0.0.1", 20001), cell=4)
 DRAIN = DrainSettings(
     request_s=30.0, transfer_s=900.0, stream_s=20.0, websocket_s=6.0, tcp_s=40.0, goodbye_s=2.0
 )  # fmt: skip
 LONG_LIVED = (LeaseKind.STREAM, LeaseKind.WEBSOCKET)
-
-
-def nothing() -> None:
-    pass
 
 
 class Told:
@@ -34,7 +31,7 @@ class Told:
 
 
 def lease_of(kind: LeaseKind, started: float = 0.0, told: Callable[[float], None] | None = None) -> Lease:
-    lease = Lease(BACKEND, kind, started, nothing)
+    lease = Lease(BACKEND, kind, started)
     lease.say_goodbye = told
     return lease
 
@@ -42,7 +39,7 @@ def lease_of(kind: LeaseKind, started: float = 0.0, told: Callable[[float], None
 def leases_of(*leases: Lease) -> Leases:
     held = Leases()
     for lease in leases:
-        held.add(lease)
+        held.held.add(lease)
     return held
 
 
@@ -64,6 +61,41 @@ def test_a_lease_that_becomes_a_websocket_is_counted_as_one() -> None:
     held = leases_of(lease)
     held.change(lease, LeaseKind.WEBSOCKET, Told())
     assert held.counts() == {LeaseKind.WEBSOCKET: 1}
+
+
+def test_a_finished_lease_is_lent_again_as_a_new_one() -> None:
+    held = Leases()
+    first = held.lend(BACKEND, LeaseKind.REQUEST, 1.0)
+    held.change(first, LeaseKind.TRANSFER)
+    first.cut = pytest.fail
+    held.finish(first)
+    assert held.empty
+    again = held.lend(OTHER, LeaseKind.REQUEST, 2.0)
+    assert again is first
+    assert (again.backend, again.kind, again.started, again.moved_at) == (OTHER, LeaseKind.REQUEST, 2.0, 2.0)
+    again.cut()  # whoever had it before is not cut
+    assert held.lend(BACKEND, LeaseKind.REQUEST, 3.0) is not again
+
+
+def test_what_a_drain_may_still_know_is_not_lent_again() -> None:
+    held = Leases()
+    drained, told, cut = (held.lend(BACKEND, LeaseKind.REQUEST, 0.0) for _ in range(3))
+    held.begin(DRAIN, 0.0)
+    held.finish(drained)
+    held.change(told, LeaseKind.STREAM, Told())
+    held.tell(0.0)
+    cut.overdue = True
+    held.take_back()
+    held.finish(told)
+    held.finish(cut)
+    assert held.lend(BACKEND, LeaseKind.REQUEST, 1.0) not in (drained, told, cut)
+
+
+def test_a_lease_that_was_only_removed_is_not_lent_again() -> None:
+    held = Leases()
+    lease = held.lend(BACKEND, LeaseKind.REQUEST, 0.0)
+    held.remove(lease)
+    assert held.lend(BACKEND, LeaseKind.REQUEST, 0.0) is not lease
 
 
 def test_without_a_drain_nothing_is_ever_due() -> None:

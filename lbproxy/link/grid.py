@@ -15,7 +15,7 @@ class Counter(IntEnum):
     """What is counted in a cell. The first six are gauges (in hand now), the others totals."""
 
     LEASES = 0
-    REQUEST = 1  # the five kinds, in the order of model.LeaseKind
+    REQUEST = 1  # the five kinds, in the order of model.LeaseKind; this one is never written, see Grid.sum
     TRANSFER = 2
     STREAM = 3
     WEBSOCKET = 4
@@ -29,6 +29,7 @@ class Counter(IntEnum):
 
 
 GAUGES = (*range(Counter.LEASES, Counter.TCP + 1), Counter.CONNECTIONS)
+LONGER = range(Counter.TRANSFER, Counter.TCP + 1)
 WIDTH = len(Counter)
 ITEM_BYTES = 8
 
@@ -53,7 +54,9 @@ class Grid:
         return (row * self.cells + cell) * WIDTH
 
     def sum(self, cell: int, counter: int) -> int:
-        """Over all workers."""
+        """Over all workers. Nearly every lease is for a request: so these are not counted, but what is left of all."""
+        if counter == Counter.REQUEST:
+            return max(0, self.sum(cell, Counter.LEASES) - sum(self.sum(cell, kind) for kind in LONGER))
         values, step, at = self.values, self.cells * WIDTH, cell * WIDTH + counter
         total = 0
         for _ in range(self.rows):

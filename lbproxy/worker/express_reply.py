@@ -40,7 +40,7 @@ class ReplySide(BodySide):
         if read is None:
             return
         head, end, length = read
-        status, request = head.status, self.head
+        status, request = head.status, self.like
         if status < 200 or head.event_stream:
             self._resume("stream" if head.event_stream else "interim", data)
         elif request.method == b"HEAD" or status == 204 or status == 304:
@@ -95,7 +95,7 @@ class ReplySide(BodySide):
 
     def _answer_chunked(self, head: ResponseHead, data: bytes, end: int) -> None:
         """Chunks that are all here are framed anew; what is not complete goes to the task lane as it came."""
-        body = response_body(head, self.head.method)
+        body = response_body(head, self.like.method)
         try:
             payload = body.feed(data[end:])
         except Refused:
@@ -103,7 +103,7 @@ class ReplySide(BodySide):
         if not body.done:
             self._resume("chunked_reply", data)
             return
-        trailers = body.trailers if self.head.wants_trailers else ()
+        trailers = body.trailers if self.like.wants_trailers else ()
         framed = chunk(payload) + last_chunk(trailers)
         self._answer(head, Framing.CHUNKED, framed, len(payload), not body.rest)
 
@@ -118,7 +118,7 @@ class ReplySide(BodySide):
         self._send_last(out)
 
     def _head_for_client(self, head: ResponseHead, framing: Framing) -> bytes:
-        request = self.head
+        request = self.like
         keep = request.keep_alive and not self.lanes.stopping
         self._close_after = not keep
         assert self._connection is not None

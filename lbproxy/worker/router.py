@@ -23,8 +23,9 @@ from lbproxy.telemetry.events import Event, Notice
 SKIP_S = 1.0  # how long a backend that refused a connection is passed over, if no table comes before
 RECHECK_S = 0.05  # while waiting for room that another worker may free: the grid does not wake anybody
 
-# As plain ints: adding a member of an enum costs three times as much.
-COUNTER_OF = {kind: Counter[kind.name].value for kind in LeaseKind}
+REQUEST = LeaseKind.REQUEST
+# As plain ints: adding a member of an enum costs three times as much. (Requests are what is left of all leases.)
+COUNTER_OF: dict[LeaseKind, int] = {kind: Counter[kind.name].value for kind in LeaseKind if kind is not REQUEST}
 REQUESTS = Counter.REQUESTS.value
 
 
@@ -123,11 +124,12 @@ class Router:
             turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
             view = pick(pool.balance, candidates, self._load, turn, key, draw=random.random)
         cell = view.cell
-        lease = Lease(view, kind, trio.current_time() if now is None else now, _finishes_by_itself)
-        self._leases[cell].add(lease)
-        values, base = self._values, self._row_base + cell * WIDTH
-        values[base] += 1
-        values[base + COUNTER_OF[kind]] += 1
+        leases = self._leases[cell]
+        lease = leases.lend(view, kind, trio.current_time() if now is None else now)
+        base = self._row_base + cell * WIDTH
+        self._values[base] = len(leases.held)
+        if kind is not REQUEST:
+            self._values[base + COUNTER_OF[kind]] += 1
         return lease
 
     async def wait_claim(self, pool_name: str, kind: LeaseKind, key: bytes | None, since: float | None = None) -> Lease:
@@ -182,19 +184,26 @@ class Router:
             waiter.called.set()
 
     def finish(self, lease: Lease) -> None:
-        """As `release`, and count the request."""
-        self._values[self._row_base + lease.backend.cell * WIDTH + REQUESTS] += 1
-        self.release(lease)
+        """As `release`, and count the request. The lease may be lent to another one: it must not be looked at again."""
+        cell = lease.backend.cell
+        self._values[self._row_base + cell * WIDTH + REQUESTS] += 1
+        leases = self._leases[cell]
+        leases.finish(lease)
+        self._released(lease, leases)
 
     def release(self, lease: Lease) -> None:
         """The work is done, or lost. A backend that drains may be done with it."""
+        leases = self._leases[lease.backend.cell]
+        leases.remove(lease)
+        self._released(lease, leases)
+
+    def _released(self, lease: Lease, leases: Leases) -> None:
         view = lease.backend
         cell = view.cell
-        leases = self._leases[cell]
-        leases.remove(lease)
-        values, base = self._values, self._row_base + cell * WIDTH
-        values[base] -= 1
-        values[base + COUNTER_OF[lease.kind]] -= 1
+        base = self._row_base + cell * WIDTH
+        self._values[base] = len(leases.held)
+        if lease.kind is not REQUEST:
+            self._values[base + COUNTER_OF[lease.kind]] -= 1
         if cell in self._draining:
             if leases.empty:
                 self._is_drained(view)
@@ -204,8 +213,10 @@ class Router:
     def change_kind(self, lease: Lease, kind: LeaseKind, say_goodbye: Callable[[float], None] | None = None) -> None:
         """What it is has become known; see Leases.change."""
         base = self._row_base + lease.backend.cell * WIDTH
-        self._values[base + COUNTER_OF[lease.kind]] -= 1
-        self._values[base + COUNTER_OF[kind]] += 1
+        if lease.kind is not REQUEST:
+            self._values[base + COUNTER_OF[lease.kind]] -= 1
+        if kind is not REQUEST:
+            self._values[base + COUNTER_OF[kind]] += 1
         leases = self._leases[lease.backend.cell]
         leases.change(lease, kind, say_goodbye)
         if leases.draining:
@@ -312,10 +323,6 @@ def _load_of(grid: Grid) -> Callable[[int], int]:
         other = grid.cells * WIDTH
         return lambda cell: values[cell * WIDTH] + values[other + cell * WIDTH]
     return lambda cell: grid.sum(cell, Counter.LEASES)
-
-
-def _finishes_by_itself() -> None:
-    """How a lease is cut until its owner says how."""
 
 
 LONG_LIVED = frozenset((LeaseKind.WEBSOCKET, LeaseKind.TCP))

@@ -11,7 +11,7 @@ from lbproxy.control.fleet import Fleet, Frame, Ground
 from lbproxy.control.plan import Site
 from lbproxy.control.reload import Broken, Seat
 from lbproxy.control.sockets import BindFailed
-from lbproxy.link.grid import CellBook, Grid
+from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import Backend, BackendId, Generation, ListenerView, State
 from lbproxy.policy.lifecycle import Event, spawned
 from lbproxy.settings import ListenerSettings, PoolSettings, ProxySettings, ReloadSettings, Settings
@@ -19,6 +19,8 @@ from lbproxy.supervise.backend import NotReady, Services
 from lbproxy.supervise.member import Member
 from lbproxy.telemetry.events import BackendExited
 from lbproxy.telemetry.log import Log
+
+KINDS = range(Counter.REQUEST, Counter.TCP + 1)
 
 
 def generation(number, **settings):
@@ -347,7 +349,11 @@ class World:
 
     def count(self, name, counter, number=1):
         """As a worker would."""
-        self.grid.values[self.grid.base(0, self.member(name).cell) + counter] += number
+        base = self.grid.base(0, self.member(name).cell)
+        if counter in KINDS:
+            self.grid.values[base + Counter.LEASES] += number
+        if counter is not Counter.REQUEST:
+            self.grid.values[base + counter] += number
 
     async def start(self):
         """First start, to the moment when all are ready."""

@@ -97,7 +97,6 @@ async def test_a_drain_ends_with_its_grace_and_a_transfer_has_its_own():
         for name, kind, expected_s in (("web.1@1", Counter.REQUEST, 35), ("web.2@1", Counter.TRANSFER, 905)):
             world.workers.busy.add(name)
             world.count(name, kind)
-            world.count(name, Counter.LEASES)
             handle.publish([], [world.member(name)])
             began = trio.current_time()
             await handle.wait_drained(world.member(name))

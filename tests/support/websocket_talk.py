@@ -74,7 +74,7 @@ class Conversation:
         self.client = Speaker(self.link.client, ConnectionType.CLIENT)
         self.backend = Speaker(self.link.backend, ConnectionType.SERVER)
         view = BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 1), cell=0)
-        self.lease = Lease(view, LeaseKind.WEBSOCKET, 0.0, lambda: None)
+        self.lease = Lease(view, LeaseKind.WEBSOCKET, 0.0)
         self.lease.drain = drain
         self.relay.hold(self.lease)
         self.relay.start()

@@ -12,7 +12,7 @@ from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
 from lbproxy.settings import DrainSettings
-from lbproxy.worker.express_record import ExpressRecord
+from lbproxy.worker.express_record import ExpressRecord, _idle_too_long
 
 
 @trio_test(timeout_s=8)
@@ -118,7 +118,7 @@ async def test_a_lease_on_its_way_to_a_task_can_be_cut() -> None:
         await client.send(GET)
         await wait_until(lambda: lb.leases == 1)
         (record,) = lb.lanes._records
-        (lease,) = next(iter(lb.router._leases.values()))._leases
+        (lease,) = next(iter(lb.router._leases.values())).held
         record._resume("slow_reply")  # type: ignore[union-attr]
         lease.overdue = True
         lease.cut()
@@ -185,7 +185,7 @@ async def test_a_deadline_means_what_the_record_waits_for() -> None:
         (record,) = lb.lanes._records
         assert isinstance(record, ExpressRecord)
         await trio.testing.wait_all_tasks_blocked()
-        assert record._too_late == record.close
+        assert record._too_late is _idle_too_long
         assert 70 < record.deadline - trio.current_time() <= 75
         record.on_deadline()
         assert await client.rest() == b""

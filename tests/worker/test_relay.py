@@ -199,7 +199,7 @@ async def test_a_cut_closes_both_at_once_and_is_said_once() -> None:
     async with rig() as made:
         link = started(made)
         view = BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 1), cell=0)
-        lease = Lease(view, LeaseKind.TCP, 0.0, lambda: None)
+        lease = Lease(view, LeaseKind.TCP, 0.0)
         link.relay.hold(lease)
         lease.cut()
         assert link.relay.why is Why.CUT
@@ -214,7 +214,7 @@ async def test_a_lease_whose_grace_ended_before_the_relay_began_is_cut() -> None
     async with rig() as made:
         link = made.relay(Relay)
         view = BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 1), cell=0)
-        lease = Lease(view, LeaseKind.TCP, 0.0, lambda: None)
+        lease = Lease(view, LeaseKind.TCP, 0.0)
         lease.overdue = True
         link.relay.hold(lease)
         link.relay.start(head=b"nobody gets this")

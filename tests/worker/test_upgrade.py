@@ -152,7 +152,7 @@ async def test_a_cut_is_counted_once_whoever_comes_first_in_the_moment_of_both(l
         await head_of(client)
         assert await hear(client, len(ENDS)) == ENDS
         leases = lb.router._leases[FIRST_CELL]
-        (lease,) = leases._leases
+        (lease,) = leases.held
         lb.publish()
         await wait_until(lambda: lease.ends is not None)
         assert lease.ends is not None
