@@ -112,7 +112,8 @@ class Leases:
         much as all the rest that is done with it.)"""
         self.held.discard(lease)
         if self._drain is None and not lease.overdue and lease.ends is None and len(self._spare) < MOST_SPARE:
-            lease.forget()
+            lease.cut = _nobody  # as in forget()
+            lease.say_goodbye = None
             self._spare.append(lease)
 
     def remove(self, lease: Lease) -> bool:

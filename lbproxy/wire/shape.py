@@ -11,8 +11,9 @@ read_request and read_response read alike, and the bytes for the other side are 
 difference in tests/wire/test_shape_alike.py).
 """
 
+import sys
 from collections.abc import Callable, Iterable
-from typing import Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Generic, Self, TypeAlias, TypeVar
 
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES, RequestHead, ResponseHead, read_request, read_response
 from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, response_to_client
@@ -27,6 +28,7 @@ KEPT_HEADS = 16  # waiting for another one like them, by their number of lines
 # are not learned from; the first few shapes are made on credit.
 REST = 16
 MOST_REST = KEPT_SHAPES * REST
+ANY_BYTES = sys.maxsize  # how long a request's head may be is its listener's to say
 _SLASH = ord("/")
 
 Parts: TypeAlias = list[bytes]  # the lines of a head, and the two empty strings at its end
@@ -87,21 +89,24 @@ class Blanks:
 class Outline:
     """The fixed parts of a head, and the blanks between them."""
 
-    __slots__ = ("_begin", "_behind_begin", "_blocks", "_order", "has_length", "passed")
+    __slots__ = ("_begin", "_behind_begin", "_blocks", "_has_length", "_has_target", "_most_bytes", "_order", "_passed")
 
-    def __init__(self, marked: bytes, blanks: Blanks, *more: bytes) -> None:
-        """`more`: marks of values that are passed on, too, and stand before those of `blanks`."""
+    def __init__(self, marked: bytes, blanks: Blanks, most_bytes: int, target: bytes | None = None) -> None:
+        """`target`: the mark of one; it stands before those of `blanks`, and is passed on."""
+        more = () if target is None else (target,)
         marks = [*more, *blanks.marks]
+        self._most_bytes = most_bytes
+        self._has_target = target is not None
         self._begin, *blocks = _between(marked, marks)
         self._behind_begin = len(self._begin)
         self._blocks = [(block[:1], block, len(block)) for block in blocks]
-        self.passed = len(more) + len(blanks.passed)
-        self.has_length = bool(blanks.lengths)
+        self._passed = len(more) + len(blanks.passed)
+        self._has_length = bool(blanks.lengths)
         ordered = [*more, *(mark for _, mark in (*blanks.passed, *blanks.lengths, *blanks.aside))]
         # None if they are ordered as they stand.
         self._order = None if ordered == marks and not blanks.lengths else [marks.index(mark) for mark in ordered]
 
-    def read(self, data: bytes) -> tuple[Values, int] | None:
+    def read(self, data: bytes) -> tuple[Self, Values, int] | None:
         """What stands in the blanks of the head that `data` begins with, and where that ends; None if it is unlike."""
         # Hot. A value ends where the fixed part behind it begins: a target at the next blank, any other value at the
         # next CR. What has one of these inside is not read over: the fixed part does not fit there.
@@ -122,24 +127,25 @@ class Outline:
             return None
         if self._order is not None:
             values = [values[number] for number in self._order]
-            if self.has_length:
-                told = values[self.passed]
+            if self._has_length:
+                told = values[self._passed]
                 if not told.isdigit() or len(told) > 19:
                     return None
-                values[self.passed] = b"%d" % int(told)
-        return values, at
+                values[self._passed] = b"%d" % int(told)
+        if self._has_target:
+            target = values[0]
+            if target[0] != _SLASH or target.translate(IN_TARGET) != target:
+                return None
+        return (self, values, at) if at <= self._most_bytes else None
 
-    def length(self, values: Values, otherwise: int | None) -> int | None:
-        return int(values[self.passed]) if self.has_length else otherwise
 
-
-class RequestShape:
+class RequestShape(Outline):
     """Of what `read` finds in a head, `head` and `to_backend` are made.
 
     `like` is a head of this shape. All of them are alike but for the target, the length, `lines` and `fields`.
     """
 
-    __slots__ = ("_fields", "_lines", "_outline", "_template", "field_lines", "like")
+    __slots__ = ("_fields", "_lines", "_template", "field_lines", "like")
 
     def __init__(self, one: Parts, two: Parts) -> None:
         """Raises NoShape, or Refused."""
@@ -151,7 +157,7 @@ class RequestShape:
         target = b"/" + _MARKS[0]
         marked = b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *blanks.lines[1:]))
         self.field_lines = len(two) - 3
-        self._outline = Outline(marked.replace(target, _MARKS[0], 1), blanks, _MARKS[0])
+        super().__init__(marked.replace(target, _MARKS[0], 1), blanks, ANY_BYTES, _MARKS[0])
         self.like = head = read_request(marked, Lines(), self.field_lines)
         if head.target != target or head.chunked or head.expects_continue or head.websocket:
             raise NoShape
@@ -171,19 +177,8 @@ class RequestShape:
         if any(len(head.fields[name]) != 1 for name, _ in self._fields):
             raise NoShape
 
-    def read(self, data: bytes) -> tuple[Self, Values, int] | None:
-        """As Outline.read."""
-        found = self._outline.read(data)
-        if found is None:
-            return None
-        values, end = found
-        target = values[0]
-        if target[0] != _SLASH or target.translate(IN_TARGET) != target:
-            return None
-        return self, values, end
-
     def length(self, values: Values) -> int | None:
-        return self._outline.length(values, self.like.length)
+        return int(values[self._passed]) if self._has_length else self.like.length
 
     def head(self, values: Values) -> RequestHead:
         """As read_request makes it."""
@@ -203,17 +198,17 @@ class RequestShape:
 
     def to_backend(self, values: Values, client: ClientFacts, request_id: bytes) -> bytes:
         """As request_to_backend makes it, for a client that is not trusted."""
-        passed = self._outline.passed
+        passed = self._passed
         if passed == len(values):
             return self._template % (*values, client.forwarded, request_id)
-        length = values[passed : passed + self._outline.has_length]
+        length = values[passed : passed + self._has_length]
         return self._template % (*values[:passed], client.forwarded, request_id, *length)
 
 
-class ReplyShape:
+class ReplyShape(Outline):
     """What a response says that `read` has read is what `like` says, but for its length."""
 
-    __slots__ = ("_blanks", "_outline", "_templates", "like")
+    __slots__ = ("_blanks", "_templates", "like")
 
     def __init__(self, one: Parts, two: Parts) -> None:
         """Raises NoShape, or Refused."""
@@ -221,24 +216,19 @@ class ReplyShape:
             raise NoShape
         self._blanks = blanks = Blanks(one, two, RESPONSE_KINDS)
         marked = b"\r\n".join(blanks.lines)
-        self._outline = Outline(marked, blanks)
+        super().__init__(marked, blanks, RESPONSE_HEAD_BYTES)
         self.like: ResponseHead = read_response(marked, Lines())
         self._templates: dict[tuple[Framing, bool, int], tuple[bytes, int]] = {}
         if self.like.status < 200:
             raise NoShape
         _between(b"\r\n".join(self.like.lines), _marks(blanks.passed))
 
-    def read(self, data: bytes) -> tuple[Self, Values, int] | None:
-        """As Outline.read."""
-        found = self._outline.read(data)
-        return None if found is None or found[1] > RESPONSE_HEAD_BYTES else (self, *found)
-
     def length(self, values: Values) -> int | None:
-        return self._outline.length(values, self.like.length)
+        return int(values[self._passed]) if self._has_length else self.like.length
 
     def to_client(self, values: Values, request: RequestHead, request_id: bytes, framing: Framing, keep: bool) -> bytes:
         """As response_to_client makes it."""
-        passed = self._outline.passed
+        passed = self._passed
         template, lengths = self._templates.get((framing, keep, request.minor)) or self._make(request, framing, keep)
         if passed == len(values):
             return template % (*values, request_id)
@@ -253,11 +243,7 @@ class ReplyShape:
         return template, len(lengths)
 
 
-class Reads(Protocol):
-    def read(self, data: bytes) -> tuple[Self, Values, int] | None: ...
-
-
-Shape = TypeVar("Shape", bound=Reads)
+Shape = TypeVar("Shape", bound=Outline)
 
 
 class Shapes(Generic[Shape]):

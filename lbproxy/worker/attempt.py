@@ -248,8 +248,7 @@ class Attempt:
         exchange, connection = self._exchange, self._connection
         client = exchange.client.stream
         chunked = framing is Framing.CHUNKED
-        data = bytes(connection.buffer)
-        connection.buffer.clear()
+        data, connection.buffer = connection.buffer, b""
         out = start
         while True:
             payload = body.feed(data) if data or body.done else b""
@@ -332,24 +331,24 @@ class Attempt:
 
     async def _read_head(self) -> ResponseHead:
         connection = self._connection
-        buffer, seen = connection.buffer, 0
+        buffer, seen = bytearray(connection.buffer), 0
         while (end := response_head_end(buffer, seen) if buffer else -1) < 0:
             seen = len(buffer)
             try:
                 data = await connection.stream.receive()
             except StreamBroken as exc:
-                raise self._ended(str(exc)) from exc
+                raise self._ended(str(exc), bool(buffer)) from exc
             if not data:
-                raise self._ended("the backend closed the connection before it had answered")
+                raise self._ended("the backend closed the connection before it had answered", bool(buffer))
             buffer += data
         raw = bytes(buffer[:end])
-        del buffer[:end]
+        connection.buffer = bytes(buffer[end:])
         head = read_response(raw, self._exchange.context.lines)
         confirm_response(raw, head, self._exchange.head.method)
         return head
 
-    def _ended(self, reason: str) -> LbproxyError:
-        if self._connection.reused and not self._connection.buffer:
+    def _ended(self, reason: str, has_begun: bool) -> LbproxyError:
+        if self._connection.reused and not has_begun:
             return StaleConnection(reason)
         return ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", reason)
 

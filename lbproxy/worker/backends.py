@@ -37,7 +37,10 @@ class Crowded(ConnectFailed):
 
 
 class BackendConnection:
-    """A connection and what came on it that nobody has read yet. `sock` is None where a test has only a stream."""
+    """A connection and what came on it that nobody has read yet.
+
+    Where a test has only a stream there is no `sock`, and `fd` is -1.
+    """
 
     __slots__ = (
         "_keeper",
@@ -48,19 +51,19 @@ class BackendConnection:
         "fd",
         "idle_since",
         "raw",
-        "recv",
         "recv_bytes",
         "reply",
         "reused",
-        "send",
         "sock",
     )
 
     def __init__(self, backend: BackendView, sock: socket.socket | None, stream: ByteStream | None = None) -> None:
         self.backend = backend
-        self.sock = sock
-        self.fd = sock.fileno() if sock is not None else -1
-        self.buffer = bytearray()
+        self.fd = -1
+        if sock is not None:
+            self.sock = sock
+            self.fd = sock.fileno()
+        self.buffer = b""
         self.reused = False
         self.idle_since = 0.0
         self._stream = stream
@@ -70,22 +73,18 @@ class BackendConnection:
         self.raw = b""  # the last one, as it came
         self.reply: RepeatedReply | None = None  # once it has repeated
         self.recv_bytes = RECV_BYTES
-        if sock is not None:
-            self.recv = sock.recv
-            self.send = sock.send
 
     @property
     def stream(self) -> ByteStream:
         """For the task lane."""
         if self._stream is None:
-            assert self.sock is not None
             self._stream = SocketStream(self.sock)
         return self._stream
 
     def is_silent(self) -> bool:
         """Neither bytes nor an end are waiting."""
         if self._poll is None:
-            if self.sock is None:
+            if self.fd < 0:
                 return True
             self._poll = select.poll()
             self._poll.register(self.fd, select.POLLIN | select.POLLRDHUP)
@@ -99,7 +98,7 @@ class BackendConnection:
     def close(self) -> None:
         if self._stream is not None:
             self._stream.close()
-        elif self.sock is not None:
+        elif self.fd >= 0:
             self.sock.close()
 
 
@@ -129,7 +128,7 @@ class BackendConnections:
         """As `take`, for a task: off the reactor, and its end is looked for once more, because nobody is told later."""
         while (connection := self.take(backend, keepalive_s)) is not None:
             self._reactor.unregister(connection.fd)
-            if connection.sock is None or is_silent(connection.sock):
+            if connection.fd < 0 or is_silent(connection.sock):
                 return connection
             connection.close()
         return None
@@ -137,7 +136,7 @@ class BackendConnections:
     def give_back(self, connection: BackendConnection) -> None:
         """As `keep`, for one that the reactor does not know."""
         self._put(connection)
-        if connection.sock is not None:
+        if connection.fd >= 0:
             self._reactor.register_backend(connection.fd, READ, connection.on_idle)
 
     def keep(self, connection: BackendConnection) -> None:

@@ -73,7 +73,9 @@ class ExpressClient(ReplySide):
             self.buffer = b""
             self._consider(data, seen)
         elif data == self._bare and self._read_under is self.view:
-            self._forward_again()
+            if self._repeated is None:
+                self._remember()
+            self._forward()
         else:
             self._consider(data, 0)
 
@@ -145,15 +147,15 @@ class ExpressClient(ReplySide):
             self.upload_left = max(missing, 0)
             if missing < 0:
                 self.buffer = data[missing:]
-        if again:
-            self._forward_again()
-        else:
+        if not again:
             self.raw = raw
             self._read_under = self.view
             self.like = head
             self._shaped_head = shaped
             self._repeated = None
-            self._forward()
+        elif self._repeated is None:
+            self._remember()
+        self._forward()
 
     def _read_head(self, data: bytes, seen: int) -> int:
         """Where the head ends that is now in `self.like`; 0 if it was handed over, or the rest is waited for."""
@@ -196,15 +198,13 @@ class ExpressClient(ReplySide):
         self.buffer = body.rest
         return True
 
-    def _forward_again(self) -> None:
+    def _remember(self) -> None:
         """The same head as the last one: from now on it is remembered with what is made of it."""
-        if self._repeated is None:
-            known = self._repeated = self.lanes.repeats.request(self.raw, self.head, self.facts)
-            self.like = known.head
-            self.raw = known.raw
-            if self._bare:
-                self._bare = known.raw
-        self._forward()
+        known = self._repeated = self.lanes.repeats.request(self.raw, self.head, self.facts)
+        self.like = known.head
+        self.raw = known.raw
+        if self._bare:
+            self._bare = known.raw
 
     def _wait_for_body(self, data: bytes, host: bytes, target: bytes) -> None:
         if self.lanes.router.route(self.view, host, target) is None:
@@ -296,7 +296,7 @@ class ExpressClient(ReplySide):
 
     def on_connected(self, mask: int) -> None:
         connection, lease, data = self._connection, self._lease, self.unsent
-        if connection is None or connection.sock is None or lease is None:
+        if connection is None or lease is None:
             return
         try:
             if not finish_connect(connection.sock, lease.backend.address):
@@ -309,15 +309,17 @@ class ExpressClient(ReplySide):
         self._put_request(connection, data)
 
     def _put_request(self, connection: BackendConnection, data: bytes) -> None:
-        send = connection.send
         try:
-            sent = send(data)
+            sent = connection.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
             self._resume("backend_ended")  # whether it may be sent again is for the task lane to decide
             return
-        self._sent(data, sent)
+        if sent == len(data) and not self.upload_left:
+            self._wait_for_reply()
+        else:
+            self._sent(data, sent)
 
     def _sent(self, data: bytes, sent: int) -> None:
         if sent < len(data):

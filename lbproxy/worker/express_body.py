@@ -74,7 +74,7 @@ class BodySide(ExpressRecord):
             self._splice(self._pipe)
             return
         try:
-            data = connection.recv(BODY_BYTES)
+            data = connection.sock.recv(BODY_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -286,7 +286,7 @@ class BodySide(ExpressRecord):
         self.upload_left = left
         lease.moved_at = reactor.now
         try:
-            sent = connection.send(data)
+            sent = connection.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -322,7 +322,7 @@ class BodySide(ExpressRecord):
             if pipe is not None:
                 self._drain_upload(pipe)
             else:
-                self.unsent = self.unsent[connection.send(self.unsent) :]
+                self.unsent = self.unsent[connection.sock.send(self.unsent) :]
         except BlockingIOError:
             return
         except OSError:

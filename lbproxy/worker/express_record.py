@@ -143,8 +143,8 @@ class ExpressRecord:
     def begin(self) -> None:
         """Wait for a request; `buffer` may hold one already."""
         reactor = self.lanes.reactor
-        # What is left of the last exchange; the task lane may have had it.
-        self.payload = self.unsent = b""
+        # What is left of the last exchange; the task lane may have had it. The id, too: its memory is in the cache now.
+        self.payload = self.unsent = self.request_id = b""
         self.upload_left = self._status = 0
         if not self._reading:
             self._reading = True

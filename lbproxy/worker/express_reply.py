@@ -11,6 +11,8 @@ from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.express_body import BODY_BYTES, BodySide
 from lbproxy.worker.repeats import ReadReply
 
+LENGTH = Framing.LENGTH  # an attribute of an enum costs as much as three of these
+
 
 class ReplySide(BodySide):
     __slots__ = ()
@@ -19,9 +21,8 @@ class ReplySide(BodySide):
         connection = self._connection
         if connection is None:
             return
-        recv = connection.recv
         try:
-            data = recv(connection.recv_bytes)
+            data = connection.sock.recv(connection.recv_bytes)
         except BlockingIOError:
             return
         except OSError:
@@ -30,8 +31,8 @@ class ReplySide(BodySide):
             self._resume("backend_ended")
             return
         if connection.buffer:
-            data = bytes(connection.buffer) + data
-            connection.buffer.clear()
+            data = connection.buffer + data
+            connection.buffer = b""
         if self.upload_left or self.unsent:
             self._resume("early_answer", data)  # the client is still sending
             return
@@ -48,15 +49,15 @@ class ReplySide(BodySide):
         elif length is not None:
             have = len(data) - end
             if have == length:
-                self._answer(head, Framing.LENGTH, data[end:], have, True)
+                self._answer(head, LENGTH, data[end:], have, True)
             elif have > length:
-                self._answer(head, Framing.LENGTH, data[end : end + length], length, False)
+                self._answer(head, LENGTH, data[end : end + length], length, False)
             else:
                 self._status = status
                 self._from_head = head
                 self._reply_bytes = have
                 connection.recv_bytes = BODY_BYTES
-                self._begin_body(self._head_for_client(head, Framing.LENGTH) + data[end:], length - have)
+                self._begin_body(self._head_for_client(head, LENGTH) + data[end:], length - have)
         elif head.chunked and request.minor:
             self._answer_chunked(head, data, end)
         else:
@@ -124,7 +125,8 @@ class ReplySide(BodySide):
         assert self._connection is not None
         reply, shaped = self._connection.reply, self._shaped
         if reply is not None:
-            before, behind = reply.for_client(request, framing, keep)
+            usual = reply.usual if framing is LENGTH and keep and request.minor else None
+            before, behind = usual or reply.for_client(request, framing, keep)
             return before + self.request_id + behind
         if shaped is not None:
             return shaped[0].to_client(shaped[1], request, self.request_id, framing, keep)

@@ -31,12 +31,13 @@ ReadReply: TypeAlias = tuple[ResponseHead, int, int | None]  # a head, where it 
 
 
 class RepeatedReply:
-    __slots__ = ("_made", "raw", "read")
+    __slots__ = ("_made", "raw", "read", "usual")
 
     def __init__(self, raw: bytes, head: ResponseHead) -> None:
         self.raw = raw
         self.read: ReadReply = (head, len(raw), head.length)
         self._made: dict[tuple[Framing, bool, int], tuple[bytes, bytes]] = {}
+        self.usual: tuple[bytes, bytes] | None = None  # the same for a known length, HTTP/1.1 and a client that stays
 
     def for_client(self, request: RequestHead, framing: Framing, keep: bool) -> tuple[bytes, bytes]:
         """What goes to the client, before and behind the request id. A HEAD or 1.0 request changes the framing."""
@@ -44,6 +45,8 @@ class RepeatedReply:
         made = self._made.get(shape)
         if made is None:
             made = self._made[shape] = _split(response_to_client(self.read[0], request, MARK, framing, keep))
+            if shape == (Framing.LENGTH, True, 1):
+                self.usual = made
         return made
 
 

@@ -186,24 +186,27 @@ class Router:
     def finish(self, lease: Lease) -> None:
         """As `release`, and count the request. The lease may be lent to another one: it must not be looked at again."""
         cell = lease.backend.cell
-        self._values[self._row_base + cell * WIDTH + REQUESTS] += 1
+        base = self._row_base + cell * WIDTH
+        self._values[base + REQUESTS] += 1
         leases = self._leases[cell]
         leases.finish(lease)
-        self._released(lease, leases)
+        self._values[base] = len(leases.held)
+        if lease.kind is not REQUEST or self._draining or self.queues:
+            self._released(lease, leases)
 
     def release(self, lease: Lease) -> None:
         """The work is done, or lost. A backend that drains may be done with it."""
         leases = self._leases[lease.backend.cell]
         leases.remove(lease)
+        self._values[self._row_base + lease.backend.cell * WIDTH] = len(leases.held)
         self._released(lease, leases)
 
     def _released(self, lease: Lease, leases: Leases) -> None:
+        """What else there may be to do."""
         view = lease.backend
         cell = view.cell
-        base = self._row_base + cell * WIDTH
-        self._values[base] = len(leases.held)
         if lease.kind is not REQUEST:
-            self._values[base + COUNTER_OF[lease.kind]] -= 1
+            self._values[self._row_base + cell * WIDTH + COUNTER_OF[lease.kind]] -= 1
         if cell in self._draining:
             if leases.empty:
                 self._is_drained(view)

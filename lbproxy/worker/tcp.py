@@ -127,7 +127,6 @@ class TcpClient:
             except BaseException:
                 lanes.router.release(lease)
                 raise
-            assert connection.sock is not None
             self._start(lease, connection.sock)
             return
 

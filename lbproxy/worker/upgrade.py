@@ -65,7 +65,6 @@ class WebSocketClient:
     def begin(self, upgrade: Upgrade) -> None:
         """Lanes are told when both sockets are closed."""
         exchange, lease, backend = upgrade.exchange, self._lease, upgrade.connection
-        assert backend.sock is not None
         relay = WebSocketRelay(
             self.lanes.reactor,
             self.sock,
@@ -78,7 +77,7 @@ class WebSocketClient:
         relay.start(
             head=response_to_client(upgrade.head, exchange.head, exchange.request_id, Framing.NONE, True),
             from_client=bytes(exchange.client.buffer),
-            from_backend=bytes(backend.buffer),
+            from_backend=backend.buffer,
         )
 
     def _ended(self, relay: WebSocketRelay) -> None:

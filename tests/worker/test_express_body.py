@@ -2,7 +2,9 @@
 
 import errno
 import os
+import socket
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import trio
@@ -255,6 +257,19 @@ async def test_an_upload_that_stalls_takes_its_request_back() -> None:
         assert 100_000 < record.request_bytes < 200_000
 
 
+class TakesLittle:
+    """A socket that does not take more at once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def send(self, data: bytes) -> int:
+        return self._sock.send(data[:1000])
+
+
 @trio_test(timeout_s=8)
 async def test_a_connection_that_comes_back_from_an_upload_in_the_task_lane_begins_anew() -> None:
     async with proxy("express", answering(OK)) as lb:
@@ -262,12 +277,12 @@ async def test_a_connection_that_comes_back_from_an_upload_in_the_task_lane_begi
         await client.send(GET)
         await client.answer()
         (idle,) = lb.context.backends._idle.values()
-        whole = idle[0].send
-        idle[0].send = lambda data: whole(data[:1000])  # it does not take more at once
+        whole = idle[0].sock
+        idle[0].sock = TakesLittle(whole)  # type: ignore[assignment]
         await client.send(post(NOISE[:200_000]))
         assert (await client.answer()).status == 200
         assert lb.lanes.handed_over == {"backpressure": 1}
-        idle[0].send = whole
+        idle[0].sock = whole
         for asked in (GET, GET, post(b"abc"), GET):
             await client.send(asked)
             assert (await client.answer()).status == 200
