@@ -13,7 +13,7 @@ difference in tests/wire/test_shape_alike.py).
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Generic, Self, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES, RequestHead, ResponseHead, read_request, read_response
 from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, response_to_client
@@ -87,9 +87,13 @@ class Blanks:
 
 
 class Outline:
-    """The fixed parts of a head, and the blanks between them."""
+    """The fixed parts of a head, and the blanks between them.
 
-    __slots__ = ("_begin", "_behind_begin", "_blocks", "_has_length", "_has_target", "_most_bytes", "_order", "_passed")
+    A class by itself, not a base of the shapes: the interpreter looks attributes up faster where all `self` are of one
+    class.
+    """
+
+    __slots__ = ("_begin", "_behind_begin", "_blocks", "_has_target", "_most_bytes", "_order", "has_length", "passed")
 
     def __init__(self, marked: bytes, blanks: Blanks, most_bytes: int, target: bytes | None = None) -> None:
         """`target`: the mark of one; it stands before those of `blanks`, and is passed on."""
@@ -100,13 +104,13 @@ class Outline:
         self._begin, *blocks = _between(marked, marks)
         self._behind_begin = len(self._begin)
         self._blocks = [(block[:1], block, len(block)) for block in blocks]
-        self._passed = len(more) + len(blanks.passed)
-        self._has_length = bool(blanks.lengths)
+        self.passed = len(more) + len(blanks.passed)
+        self.has_length = bool(blanks.lengths)
         ordered = [*more, *(mark for _, mark in (*blanks.passed, *blanks.lengths, *blanks.aside))]
         # None if they are ordered as they stand.
         self._order = None if ordered == marks and not blanks.lengths else [marks.index(mark) for mark in ordered]
 
-    def read(self, data: bytes) -> tuple[Self, Values, int] | None:
+    def read(self, data: bytes) -> tuple[Values, int] | None:
         """What stands in the blanks of the head that `data` begins with, and where that ends; None if it is unlike."""
         # Hot. A value ends where the fixed part behind it begins: a target at the next blank, any other value at the
         # next CR. What has one of these inside is not read over: the fixed part does not fit there.
@@ -127,25 +131,25 @@ class Outline:
             return None
         if self._order is not None:
             values = [values[number] for number in self._order]
-            if self._has_length:
-                told = values[self._passed]
+            if self.has_length:
+                told = values[self.passed]
                 if not told.isdigit() or len(told) > 19:
                     return None
-                values[self._passed] = b"%d" % int(told)
+                values[self.passed] = b"%d" % int(told)
         if self._has_target:
             target = values[0]
             if target[0] != _SLASH or target.translate(IN_TARGET) != target:
                 return None
-        return (self, values, at) if at <= self._most_bytes else None
+        return (values, at) if at <= self._most_bytes else None
 
 
-class RequestShape(Outline):
-    """Of what `read` finds in a head, `head` and `to_backend` are made.
+class RequestShape:
+    """Of what `outline` finds in a head, `head` and `to_backend` are made.
 
     `like` is a head of this shape. All of them are alike but for the target, the length, `lines` and `fields`.
     """
 
-    __slots__ = ("_fields", "_lines", "_template", "field_lines", "like")
+    __slots__ = ("_fields", "_has_length", "_lines", "_passed", "_template", "field_lines", "like", "outline")
 
     def __init__(self, one: Parts, two: Parts) -> None:
         """Raises NoShape, or Refused."""
@@ -157,7 +161,9 @@ class RequestShape(Outline):
         target = b"/" + _MARKS[0]
         marked = b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *blanks.lines[1:]))
         self.field_lines = len(two) - 3
-        super().__init__(marked.replace(target, _MARKS[0], 1), blanks, ANY_BYTES, _MARKS[0])
+        self.outline = Outline(marked.replace(target, _MARKS[0], 1), blanks, ANY_BYTES, _MARKS[0])
+        self._passed = self.outline.passed
+        self._has_length = self.outline.has_length
         self.like = head = read_request(marked, Lines(), self.field_lines)
         if head.target != target or head.chunked or head.expects_continue or head.websocket:
             raise NoShape
@@ -205,10 +211,10 @@ class RequestShape(Outline):
         return self._template % (*values[:passed], client.forwarded, request_id, *length)
 
 
-class ReplyShape(Outline):
-    """What a response says that `read` has read is what `like` says, but for its length."""
+class ReplyShape:
+    """What a response says that `outline` has read is what `like` says, but for its length."""
 
-    __slots__ = ("_blanks", "_templates", "like")
+    __slots__ = ("_blanks", "_has_length", "_passed", "_templates", "like", "outline")
 
     def __init__(self, one: Parts, two: Parts) -> None:
         """Raises NoShape, or Refused."""
@@ -216,7 +222,9 @@ class ReplyShape(Outline):
             raise NoShape
         self._blanks = blanks = Blanks(one, two, RESPONSE_KINDS)
         marked = b"\r\n".join(blanks.lines)
-        super().__init__(marked, blanks, RESPONSE_HEAD_BYTES)
+        self.outline = Outline(marked, blanks, RESPONSE_HEAD_BYTES)
+        self._passed = self.outline.passed
+        self._has_length = self.outline.has_length
         self.like: ResponseHead = read_response(marked, Lines())
         self._templates: dict[tuple[Framing, bool, int], tuple[bytes, int]] = {}
         if self.like.status < 200:
@@ -243,7 +251,11 @@ class ReplyShape(Outline):
         return template, len(lengths)
 
 
-Shape = TypeVar("Shape", bound=Outline)
+class Outlined(Protocol):
+    outline: Outline
+
+
+Shape = TypeVar("Shape", bound=Outlined)
 
 
 class Shapes(Generic[Shape]):
@@ -251,19 +263,21 @@ class Shapes(Generic[Shape]):
 
     def __init__(self, make: Callable[[Parts, Parts], Shape]) -> None:
         self._make = make
-        self._shapes: list[Shape] = []
+        self._shapes: list[tuple[Outline, Shape]] = []
         self._waiting: dict[int, bytes] = {}
         self._rest = 0  # heads
 
     def read(self, data: bytes) -> tuple[Shape, Values, int] | None:
         """The first shape that fits the head which `data` begins with, what it reads, and where the head ends."""
-        for shape in self._shapes:
-            found = shape.read(data)
+        for pair in self._shapes:
+            outline, shape = pair
+            found = outline.read(data)
             if found is not None:
-                if shape is not self._shapes[0]:
-                    self._shapes.remove(shape)
-                    self._shapes.insert(0, shape)
-                return found
+                if pair is not self._shapes[0]:
+                    self._shapes.remove(pair)
+                    self._shapes.insert(0, pair)
+                values, end = found
+                return shape, values, end
         return None
 
     def learn(self, raw: bytes) -> None:
@@ -277,10 +291,11 @@ class Shapes(Generic[Shape]):
         if before is not None:
             self._rest += REST
             try:
-                self._shapes.insert(0, self._make(before.split(b"\r\n"), parts))
+                shape = self._make(before.split(b"\r\n"), parts)
             except (NoShape, Refused):
                 pass
             else:
+                self._shapes.insert(0, (shape.outline, shape))
                 del self._shapes[KEPT_SHAPES:]
                 return
         if len(self._waiting) >= KEPT_HEADS:

@@ -246,14 +246,13 @@ class ExpressClient(ReplySide):
         lease.cut = self._be_cut
         timeouts = self.timeouts = pool.timeouts
         request_id = self.request_id = request_id_of(head, facts)
-        if self._repeated is not None:
-            data = self._repeated.before + request_id + self._repeated.behind
+        repeated, payload = self._repeated, self.payload
+        if repeated is not None:
+            data = b"".join((repeated.before, request_id, repeated.behind, payload))
         elif shaped is not None and not facts.trusted:
-            data = shaped[0].to_backend(shaped[1], facts, request_id)
+            data = shaped[0].to_backend(shaped[1], facts, request_id) + payload
         else:
-            data = request_to_backend(head, facts, request_id)
-        if self.payload:
-            data += self.payload
+            data = request_to_backend(head, facts, request_id) + payload
         connection = lanes.backends.take(lease.backend, timeouts.keepalive_s)
         if connection is None:
             self._connect_and_send(lease, data)

@@ -57,7 +57,7 @@ class ReplySide(BodySide):
                 self._from_head = head
                 self._reply_bytes = have
                 connection.recv_bytes = BODY_BYTES
-                self._begin_body(self._head_for_client(head, LENGTH) + data[end:], length - have)
+                self._begin_body(self._for_client(head, LENGTH, data[end:]), length - have)
         elif head.chunked and request.minor:
             self._answer_chunked(head, data, end)
         else:
@@ -110,15 +110,14 @@ class ReplySide(BodySide):
 
     def _answer(self, head: ResponseHead, framing: Framing, body: bytes, size: int, clean: bool) -> None:
         """The whole answer is in hand, framed; `size` is that of its payload. Let go of the backend, then send."""
-        out = self._head_for_client(head, framing)
-        if body:
-            out += body
+        out = self._for_client(head, framing, body)
         self._status = head.status
         self._reply_bytes = size
         self._let_backend_go(clean and head.keep_alive)
         self._send_last(out)
 
-    def _head_for_client(self, head: ResponseHead, framing: Framing) -> bytes:
+    def _for_client(self, head: ResponseHead, framing: Framing, body: bytes) -> bytes:
+        """The head as the client gets it, and `body` behind it."""
         request = self.like
         keep = request.keep_alive and not self.lanes.stopping
         self._close_after = not keep
@@ -127,7 +126,7 @@ class ReplySide(BodySide):
         if reply is not None:
             usual = reply.usual if framing is LENGTH and keep and request.minor else None
             before, behind = usual or reply.for_client(request, framing, keep)
-            return before + self.request_id + behind
+            return b"".join((before, self.request_id, behind, body))
         if shaped is not None:
-            return shaped[0].to_client(shaped[1], request, self.request_id, framing, keep)
-        return response_to_client(head, request, self.request_id, framing, keep)
+            return shaped[0].to_client(shaped[1], request, self.request_id, framing, keep) + body
+        return response_to_client(head, request, self.request_id, framing, keep) + body

@@ -31,7 +31,8 @@ HANGUP = select.EPOLLHUP
 LAST = select.EPOLLRDHUP  # the peer's end stands behind what can be read
 
 BATCH_EVENTS = 64  # handled before Trio's tasks get their turn
-CROWD = 8  # with so many ready, answers go first
+CROWD = 8  # with so many ready, answers go first the next time,
+CROWD_EVENTS = 32  # and of the others only so many have a turn: else answers wait, and take connections meanwhile
 TURN_S = 0.005  # the longest before Trio's tasks get their turn,
 TASKS_TURN_S = 0.001  # and if the task lane has any
 # The longest that nothing happens in a turn. Not less than the kernel's own tick: a shorter wait has it set a timer for
@@ -208,12 +209,21 @@ class Reactor:
                     await trio.lowlevel.wait_readable(fd)
                     self._parked = False
                 started = now = clock()
+                crowded = False
                 while now - started < (TASKS_TURN_S if self.tasks else TURN_S):
-                    ready = self._epoll.poll(0.0 if self.tasks or self._deferred else LINGER_S, BATCH_EVENTS)
-                    self.now = began = now = clock()
+                    began = now
+                    if crowded:
+                        self.now = now
+                        self._handle(self._answers.poll(0, BATCH_EVENTS))
+                    waits_s = 0.0 if self.tasks or self._deferred else LINGER_S
+                    ready = self._epoll.poll(waits_s, CROWD_EVENTS if crowded else BATCH_EVENTS)
+                    self.now = now = clock()
                     if not ready:
                         break
-                    self._handle_batch(ready)
+                    if not crowded:
+                        began = now
+                    self._handle(ready)
+                    crowded = len(ready) >= CROWD
                     now = clock()
                     if now - began > self.longest_batch_s:
                         self.longest_batch_s = now - began
@@ -224,17 +234,6 @@ class Reactor:
                     self.now = now = clock()
                 if now - started > self.longest_turn_s:
                     self.longest_turn_s = now - started
-
-    def _handle_batch(self, ready: list[tuple[int, int]]) -> None:
-        if len(ready) < CROWD or not self._backends:
-            self._handle(ready)
-            return
-        answers = self._answers.poll(0, BATCH_EVENTS)
-        self._handle(answers)
-        if answers:
-            backends = self._backends
-            ready = [event for event in ready if event[0] not in backends]  # they had their turn, or have the next
-        self._handle(ready)
 
     def _handle(self, ready: list[tuple[int, int]]) -> None:
         handlers = self.handlers
