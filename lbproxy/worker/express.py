@@ -28,14 +28,7 @@ from lbproxy.wire.body import chunk, last_chunk, request_body
 from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
 from lbproxy.worker.attempt import Begun
-from lbproxy.worker.backends import (
-    RECV_BYTES,
-    BackendConnection,
-    ConnectFailed,
-    Crowded,
-    begin_connect,
-    finish_connect,
-)
+from lbproxy.worker.backends import RECV_BYTES, BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect
 from lbproxy.worker.client import EARLY_BODY_BYTES, READ_AHEAD_BYTES
 from lbproxy.worker.express_body import BODY_BYTES
 from lbproxy.worker.express_reply import ReplySide
@@ -119,8 +112,7 @@ class ExpressClient(ReplySide):
                 end = self._read_head(data, seen)
                 if not end:
                     return
-                head = self.like
-                length = head.length
+                head, length = self.like, self.like.length
         size = len(data)
         if head.chunked:
             raw = data[:end]
@@ -282,6 +274,9 @@ class ExpressClient(ReplySide):
         try:
             if not finish_connect(sock, lease.backend.address):
                 self.unsent = data
+                if self.upload_left:  # the rest of the body has nowhere to go yet
+                    reactor.unregister(self.fd)
+                    self._reading = False
                 reactor.register_backend(connection.fd, WRITE, self.on_connected)
                 reactor.arm(self, self.timeouts.connect_s)
                 self._too_late = ExpressClient._connect_too_slow
@@ -303,8 +298,13 @@ class ExpressClient(ReplySide):
         except ConnectFailed as exc:
             self._refused(lease, str(exc))
             return
-        self.lanes.reactor.modify(connection.fd, READ)
-        self.lanes.reactor.handle(connection.fd, self.on_reply)
+        reactor = self.lanes.reactor
+        reactor.modify(connection.fd, READ)
+        reactor.handle(connection.fd, self.on_reply)
+        if self.upload_left:
+            self._reading = True
+            reactor.register(self.fd, READ, self.on_client)
+        self.unsent = b""
         self._put_request(connection, data)
 
     def _put_request(self, connection: BackendConnection, data: bytes) -> None:

@@ -84,8 +84,8 @@ class Reactor:
         self.now = 0.0  # the clock, read once per batch
         self._wall_offset = 0.0
         # Since whoever reads them last set them to zero.
-        self.longest_turn_s = 0.0  # in which Trio's tasks had to wait for this one
-        self.longest_batch_s = 0.0  # in which those who were not in it had to wait, a moment of lingering included
+        self.longest_turn_s = 0.0  # in which Trio's tasks had to wait for this one, a moment of lingering included
+        self.longest_batch_s = 0.0  # in which those who were not in it had to wait
 
     def register(self, fd: int, events: int, handler: Handler) -> None:
         self._epoll.register(fd, events)
@@ -201,6 +201,7 @@ class Reactor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
             fd = self._epoll.fileno()
+            crowded = False
             while True:
                 if self._deferred:
                     await trio.lowlevel.checkpoint()
@@ -209,19 +210,18 @@ class Reactor:
                     await trio.lowlevel.wait_readable(fd)
                     self._parked = False
                 started = now = clock()
-                crowded = False
                 while now - started < (TASKS_TURN_S if self.tasks else TURN_S):
-                    began = now
+                    answers_s = 0.0
                     if crowded:
                         self.now = now
                         self._handle(self._answers.poll(0, BATCH_EVENTS))
+                        answers_s = clock() - now
                     waits_s = 0.0 if self.tasks or self._deferred else LINGER_S
                     ready = self._epoll.poll(waits_s, CROWD_EVENTS if crowded else BATCH_EVENTS)
                     self.now = now = clock()
                     if not ready:
                         break
-                    if not crowded:
-                        began = now
+                    began = now - answers_s
                     self._handle(ready)
                     crowded = len(ready) >= CROWD
                     now = clock()

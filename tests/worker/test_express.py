@@ -9,6 +9,7 @@ from support.peer import Peer
 from support.proxy import GET, OK, Setup, answering, get, never_answering, post, proxy, wait_until
 from support.trio_test import trio_test
 
+from lbproxy.address import Address
 from lbproxy.link.grid import Counter
 from lbproxy.settings import ListenerTimeouts, PoolTimeouts
 from lbproxy.worker import express as module
@@ -120,6 +121,28 @@ def _begun(address: tuple[str, int]) -> socket.socket:
     sock.setblocking(False)
     sock.connect_ex(address)
     return sock
+
+
+@pytest.mark.parametrize("asked", [GET, post(b"abc"), post(b"x" * 100_000)], ids=["get", "post", "upload"])
+@trio_test(timeout_s=8)
+async def test_what_waited_for_its_connection_is_sent_once(monkeypatch: pytest.MonkeyPatch, asked: bytes) -> None:
+    looked = 0
+    real = module.finish_connect
+
+    def not_yet(sock: socket.socket, address: Address) -> bool:
+        nonlocal looked
+        looked += 1
+        return looked > 1 and real(sock, address)
+
+    monkeypatch.setattr(module, "finish_connect", not_yet)
+    async with proxy("express", answering(OK)) as lb:
+        client = await lb.client()
+        for _ in range(2):
+            await client.send(asked)
+            assert (await client.answer()).status == 200
+        assert looked == 2
+        assert not lb.lanes.handed_over
+        assert lb.backends[0].received.count(b" HTTP/1.1\r\n") == 2
 
 
 @trio_test(timeout_s=8)
