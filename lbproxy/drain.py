@@ -16,7 +16,6 @@ from lbproxy.settings import DrainSettings
 ECHO_SLACK_S = 0.5
 STALLED_S = 5.0  # a transfer that moved nothing for so long counts as a request
 LEAST_STREAM_S = 0.25  # with no time at all, not even a stream between two events could end properly
-MOST_SPARE = 1024  # leases kept for the next ones, of a backend
 _AT_ONCE = float("-inf")
 _NEVER = float("inf")
 
@@ -30,39 +29,45 @@ _TCP = LeaseKind.TCP
 class Lease:
     """One piece of client work that holds one backend. Its owner writes the public attributes; `kind` only by change().
 
-    `cut()` ends it at once. `say_goodbye(window_ends)` starts a polite end; up to that clock reading a message (an
-    event) in hand may still be finished. It is called again if the window becomes shorter. None: this lease cannot be
-    told anything, it only finishes or is cut.
+    `cut()` ends it at once: what its owner says in `on_cut`. `say_goodbye(window_ends)` starts a polite end; up to that
+    clock reading a message (an event) in hand may still be finished. It is called again if the window becomes shorter.
+    None: this lease cannot be told anything, it only finishes or is cut.
+
+    Leases.hold says what is held, since when. It may be used again when it is over.
     """
 
     __slots__ = (
         "backend",
         "closed_at",
-        "cut",
         "drain",
         "ends",
         "kind",
         "moved_at",
+        "on_cut",
         "overdue",
         "say_goodbye",
         "started",
     )
 
-    def __init__(self, backend: BackendView, kind: LeaseKind, now: float) -> None:
-        self.backend = backend
-        self.kind = kind
-        self.started = now
-        self.moved_at = now  # the last byte, either way: kept up by transfers only
-        self.cut: Callable[[], None] = _nobody
+    backend: BackendView
+    kind: LeaseKind
+    started: float
+    moved_at: float  # the last byte, either way: kept up by transfers only
+
+    def __init__(self) -> None:
+        self.on_cut: Callable[[], None] = _nobody
         self.say_goodbye: Callable[[float], None] | None = None
         self.closed_at: float | None = None  # when our Close went to the client
         self.ends: float | None = None  # told goodbye: the window's end it was given
         self.drain: DrainSettings | None = None  # in force when it was told; its goodbye_s is the effective one
         self.overdue = False  # its grace is over, and it has been counted: by who asks due(), or by its owner
 
+    def cut(self) -> None:
+        self.on_cut()
+
     def forget(self) -> None:
         """It is over. Who held it is not kept alive by it."""
-        self.cut = _nobody
+        self.on_cut = _nobody
         self.say_goodbye = None
 
 
@@ -73,11 +78,10 @@ def _nobody() -> None:
 class Leases:
     """Who holds this backend. A drain begins, and is over when nobody is left; or it is taken back."""
 
-    __slots__ = ("_drain", "_ends", "_farewells", "_goodbye_s", "_spare", "_to_tell", "held")
+    __slots__ = ("_drain", "_ends", "_farewells", "_goodbye_s", "_to_tell", "held")
 
     def __init__(self) -> None:
         self.held: set[Lease] = set()
-        self._spare: list[Lease] = []
         self._drain: DrainSettings | None = None
         self._ends: dict[LeaseKind, float] = {}  # clock readings; empty while not draining
         self._goodbye_s = 0.0
@@ -95,26 +99,20 @@ class Leases:
     def draining(self) -> bool:
         return self._drain is not None
 
-    def lend(self, backend: BackendView, kind: LeaseKind, now: float) -> Lease:
-        """A lease that is held from now on. It finishes by itself, until its owner says how it is cut."""
-        if self._spare:
-            lease = self._spare.pop()
-            lease.backend = backend
-            lease.kind = kind
-            lease.started = lease.moved_at = now
-        else:
-            lease = Lease(backend, kind, now)
+    def hold(self, lease: Lease, backend: BackendView, kind: LeaseKind, now: float) -> None:
+        lease.backend = backend
+        lease.kind = kind
+        lease.started = lease.moved_at = now
         self.held.add(lease)
-        return lease
 
-    def finish(self, lease: Lease) -> None:
-        """As remove, from its only owner: nobody else knows it, so that it can be lent again. (To make one costs as
-        much as all the rest that is done with it.)"""
-        self.held.discard(lease)
-        if self._drain is None and not lease.overdue and lease.ends is None and len(self._spare) < MOST_SPARE:
-            lease.cut = _nobody  # as in forget()
-            lease.say_goodbye = None
-            self._spare.append(lease)
+    def hand_on(self, lease: Lease) -> Lease:
+        """Another one in its place, with all that is known of it."""
+        other = Lease()
+        other.backend, other.kind = lease.backend, lease.kind
+        other.started, other.moved_at, other.overdue = lease.started, lease.moved_at, lease.overdue
+        self.held.remove(lease)
+        self.held.add(other)
+        return other
 
     def remove(self, lease: Lease) -> bool:
         """True if this ended a drain: nobody is left. Removing twice is no error (and ends nothing twice)."""

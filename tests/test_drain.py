@@ -31,7 +31,8 @@ class Told:
 
 
 def lease_of(kind: LeaseKind, started: float = 0.0, told: Callable[[float], None] | None = None) -> Lease:
-    lease = Lease(BACKEND, kind, started)
+    lease = Lease()
+    Leases().hold(lease, BACKEND, kind, started)
     lease.say_goodbye = told
     return lease
 
@@ -63,39 +64,29 @@ def test_a_lease_that_becomes_a_websocket_is_counted_as_one() -> None:
     assert held.counts() == {LeaseKind.WEBSOCKET: 1}
 
 
-def test_a_finished_lease_is_lent_again_as_a_new_one() -> None:
+def test_what_is_handed_on_takes_the_place_of_the_other() -> None:
     held = Leases()
-    first = held.lend(BACKEND, LeaseKind.REQUEST, 1.0)
-    held.change(first, LeaseKind.TRANSFER)
-    first.cut = pytest.fail
-    held.finish(first)
-    assert held.empty
-    again = held.lend(OTHER, LeaseKind.REQUEST, 2.0)
-    assert again is first
-    assert (again.backend, again.kind, again.started, again.moved_at) == (OTHER, LeaseKind.REQUEST, 2.0, 2.0)
-    again.cut()  # whoever had it before is not cut
-    assert held.lend(BACKEND, LeaseKind.REQUEST, 3.0) is not again
+    lease = Lease()
+    held.hold(lease, BACKEND, LeaseKind.REQUEST, 1.0)
+    held.change(lease, LeaseKind.TRANSFER)
+    lease.moved_at = 2.0
+    lease.overdue = True
+    lease.on_cut = pytest.fail
+    other = held.hand_on(lease)
+    assert held.held == {other}
+    assert (other.backend, other.kind, other.started, other.moved_at) == (BACKEND, LeaseKind.TRANSFER, 1.0, 2.0)
+    assert other.overdue  # it is not due once more
+    other.cut()  # whoever had it before is not cut
 
 
-def test_what_a_drain_may_still_know_is_not_lent_again() -> None:
-    held = Leases()
-    drained, told, cut = (held.lend(BACKEND, LeaseKind.REQUEST, 0.0) for _ in range(3))
-    held.begin(DRAIN, 0.0)
-    held.finish(drained)
-    held.change(told, LeaseKind.STREAM, Told())
-    held.tell(0.0)
-    cut.overdue = True
-    held.take_back()
-    held.finish(told)
-    held.finish(cut)
-    assert held.lend(BACKEND, LeaseKind.REQUEST, 1.0) not in (drained, told, cut)
-
-
-def test_a_lease_that_was_only_removed_is_not_lent_again() -> None:
-    held = Leases()
-    lease = held.lend(BACKEND, LeaseKind.REQUEST, 0.0)
+def test_a_lease_may_be_used_again() -> None:
+    held, others = Leases(), Leases()
+    lease = Lease()
+    held.hold(lease, BACKEND, LeaseKind.REQUEST, 1.0)
     held.remove(lease)
-    assert held.lend(BACKEND, LeaseKind.REQUEST, 0.0) is not lease
+    others.hold(lease, OTHER, LeaseKind.TCP, 2.0)
+    assert held.empty
+    assert (lease.backend, lease.kind, lease.started, lease.moved_at) == (OTHER, LeaseKind.TCP, 2.0, 2.0)
 
 
 def test_without_a_drain_nothing_is_ever_due() -> None:

@@ -83,7 +83,7 @@ class Attempt:
             body = self._exchange.body
             self._is_sent = body is not None and body.done and (self._begun or not self._exchange.head.chunked)
             async with trio.open_nursery() as nursery:
-                self._lease.cut = lambda: self._be_cut(nursery.cancel_scope)
+                self._lease.on_cut = lambda: self._be_cut(nursery.cancel_scope)
                 nursery.start_soon(self._guarded, self._client_side, nursery.cancel_scope)
                 await self._guarded(self._backend_side, nursery.cancel_scope)
                 nursery.cancel_scope.cancel()

@@ -88,8 +88,8 @@ class Exchange:
         else:
             self.early += record.payload
             self.body.skip(self.request_bytes)
-        self.started = record.began
-        self._at = self.context.reactor.wall(record.began)
+        self.started = record.started
+        self._at = self.context.reactor.wall(record.started)
         self._begun = replace(begun, sent=True)
 
     async def run(self) -> bool:

@@ -224,18 +224,17 @@ class ExpressClient(ReplySide):
         lanes, facts, shaped = self.lanes, self.facts, self._shaped_head
         router, reactor = lanes.router, lanes.reactor
         head = self.head if facts.trusted and shaped is not None else self.like
-        self.began = now = reactor.now
+        self.started = now = reactor.now
         pool = router.route(self.view, head.host, shaped[1][0] if shaped is not None else head.target)
         if pool is None:
             self._enter_again("no_route")
             return
         key = hash_key(pool.hash_key, self.head, facts) if pool.balance == "hash" else None
-        lease = None if router.queues and router.waiting(pool.name) else router.claim(pool, REQUEST, key, now)
+        lease = None if router.queues and router.waiting(pool.name) else router.claim(pool, REQUEST, key, now, self)
         if lease is None:
             self._enter_again("queue")
             return
         self._lease = lease
-        lease.cut = self._be_cut
         timeouts = self.timeouts = pool.timeouts
         request_id = self.request_id = request_id_of(head, facts)
         repeated, payload = self._repeated, self.payload
@@ -369,7 +368,7 @@ class ExpressClient(ReplySide):
         assert self._lease is not None
         self._refused(self._lease, f"no connection within {self.timeouts.connect_s:g}s")
 
-    def _be_cut(self) -> None:
+    def cut(self) -> None:
         """The grace of a drain is over."""
         if self._status:
             self._cut_short("cut")

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 CLIENT_CLOSED = 499  # in the log only
 
 
-class ExpressRecord:
+class ExpressRecord(Lease):
+    """It is its own lease: one object less for each exchange. Only the task lane gets one that stands by itself."""
+
     __slots__ = (
         "_bare",
         "_body_left",
@@ -47,7 +49,6 @@ class ExpressRecord:
         "_shaped_head",
         "_status",
         "_too_late",
-        "began",
         "buffer",
         "deadline",
         "facts",
@@ -83,12 +84,11 @@ class ExpressRecord:
     payload: bytes  # what goes to the backend behind the head
     request_bytes: int  # of the body, as far as they are to be counted: all of it, less `upload_left`
     request_id: bytes
-    began: float
     unsent: bytes  # what the backend has not taken yet
     upload_left: int  # still to come from the client
     _repeated: RepeatedRequest | None  # the head and what is made of it, if it is the same as the last one
     timeouts: PoolTimeouts
-    _lease: Lease | None
+    _lease: Lease | None  # this record, as long as it holds a backend
     _connection: BackendConnection | None
     # The response.
     _from_head: ResponseHead
@@ -104,6 +104,7 @@ class ExpressRecord:
     _too_late: Callable[[Any], None]  # what the deadline means in the present state: a function of this record
 
     def __init__(self, lanes: "Lanes", sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+        super().__init__()
         self.lanes = lanes
         self.sock = sock
         self.fd = sock.fileno()
@@ -170,12 +171,13 @@ class ExpressRecord:
         self._too_late = _never
 
     def release(self) -> tuple[Lease, BackendConnection]:
-        """Lease and backend connection, off the reactor, for the task lane."""
+        """Lease and backend connection, off the reactor, for the task lane, which looks whether it is overdue."""
         lease, connection = self._lease, self._connection
         assert lease is not None
         assert connection is not None
         self._lease = self._connection = None
-        lease.cut = _held_by_nobody
+        lease = self.lanes.router.hand_on(lease)
+        self.overdue = False
         self.lanes.reactor.unregister(connection.fd)
         return lease, connection
 
@@ -261,22 +263,18 @@ class ExpressRecord:
         head, reactor = self.head, self.lanes.reactor
         access.add(
             AccessRecord(
-                reactor.wall(self.began),
+                reactor.wall(self.started),
                 head,
                 self._status,
                 self.request_bytes - self.upload_left,
                 self._reply_bytes,
-                reactor.now - self.began,
+                reactor.now - self.started,
                 self._served_by,
                 self.facts.ip,
                 self.request_id,
                 error,
             )
         )
-
-
-def _held_by_nobody() -> None:
-    """How a lease is cut on its way to the task lane, which looks whether it is overdue before it begins."""
 
 
 def _idle_too_long(record: ExpressRecord) -> None:

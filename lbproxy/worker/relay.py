@@ -66,7 +66,7 @@ class Relay:
     def hold(self, lease: Lease) -> None:
         """From now on this is how the lease is cut. Releasing it is the owner's, in `on_end`."""
         self._lease = lease
-        lease.cut = self.cut
+        lease.on_cut = self.cut
 
     def start(self, *, head: bytes = b"", from_client: bytes = b"", from_backend: bytes = b"") -> None:
         """Begin, with what is in hand: `head` of our own for the client, then what had come from either side."""

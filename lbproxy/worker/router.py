@@ -105,8 +105,15 @@ class Router:
 
     # Leases
 
-    def claim(self, pool: PoolView, kind: LeaseKind, key: bytes | None, now: float | None = None) -> Lease | None:
-        """A lease on a backend that is in the table and has room; None when there is none.
+    def claim(
+        self,
+        pool: PoolView,
+        kind: LeaseKind,
+        key: bytes | None,
+        now: float | None = None,
+        lease: Lease | None = None,
+    ) -> Lease | None:
+        """A lease on a backend that is in the table and has room; None when there is none. `lease`: it is to be used.
 
         `pool` must come from the table in force: ask `route` or `pool` after every await.
         """
@@ -125,7 +132,9 @@ class Router:
             view = pick(pool.balance, candidates, self._load, turn, key, draw=random.random)
         cell = view.cell
         leases = self._leases[cell]
-        lease = leases.lend(view, kind, trio.current_time() if now is None else now)
+        if lease is None:
+            lease = Lease()
+        leases.hold(lease, view, kind, trio.current_time() if now is None else now)
         base = self._row_base + cell * WIDTH
         self._values[base] = len(leases.held)
         if kind is not REQUEST:
@@ -184,15 +193,19 @@ class Router:
             waiter.called.set()
 
     def finish(self, lease: Lease) -> None:
-        """As `release`, and count the request. The lease may be lent to another one: it must not be looked at again."""
+        """As `release`, and count the request."""
         cell = lease.backend.cell
         base = self._row_base + cell * WIDTH
         self._values[base + REQUESTS] += 1
         leases = self._leases[cell]
-        leases.finish(lease)
+        leases.held.discard(lease)
         self._values[base] = len(leases.held)
         if lease.kind is not REQUEST or self._draining or self.queues:
             self._released(lease, leases)
+
+    def hand_on(self, lease: Lease) -> Lease:
+        """See Leases.hand_on."""
+        return self._leases[lease.backend.cell].hand_on(lease)
 
     def release(self, lease: Lease) -> None:
         """The work is done, or lost. A backend that drains may be done with it."""

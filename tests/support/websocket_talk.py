@@ -4,9 +4,7 @@ import trio
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Event
 
-from lbproxy.address import Address
 from lbproxy.drain import Lease
-from lbproxy.model import BackendId, BackendView, LeaseKind
 from lbproxy.settings import DrainSettings
 from lbproxy.wire.websocket import FrameTracker
 from lbproxy.worker.websocket_relay import WebSocketRelay
@@ -73,8 +71,7 @@ class Conversation:
         self.relay = self.link.relay
         self.client = Speaker(self.link.client, ConnectionType.CLIENT)
         self.backend = Speaker(self.link.backend, ConnectionType.SERVER)
-        view = BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 1), cell=0)
-        self.lease = Lease(view, LeaseKind.WEBSOCKET, 0.0)
+        self.lease = Lease()
         self.lease.drain = drain
         self.relay.hold(self.lease)
         self.relay.start()

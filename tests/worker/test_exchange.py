@@ -231,7 +231,7 @@ class Sent:
         self.upload_left = upload_left
         self.request_bytes = len(payload) if request_bytes is None else request_bytes
         self.request_id = b"a" * 32
-        self.began = trio.current_time()
+        self.started = trio.current_time()
 
 
 def handed_over(bench: Bench, raw: bytes, sent: Sent) -> tuple[MemoryStream, Exchange]:

@@ -118,8 +118,11 @@ async def test_a_lease_on_its_way_to_a_task_can_be_cut() -> None:
         await client.send(GET)
         await wait_until(lambda: lb.leases == 1)
         (record,) = lb.lanes._records
-        (lease,) = next(iter(lb.router._leases.values())).held
+        leases = next(iter(lb.router._leases.values()))
+        assert leases.held == {record}
         record._resume("slow_reply")  # type: ignore[union-attr]
+        (lease,) = leases.held
+        assert lease is not record
         lease.overdue = True
         lease.cut()
         answer = await client.answer()

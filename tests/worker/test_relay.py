@@ -12,9 +12,7 @@ import trio.testing
 from support.relaying import Relayed, Rig, rig
 from support.trio_test import trio_test
 
-from lbproxy.address import Address
 from lbproxy.drain import Lease
-from lbproxy.model import BackendId, BackendView, LeaseKind
 from lbproxy.telemetry.events import Notice
 from lbproxy.worker.end import BULK_BYTES, TURN_BYTES
 from lbproxy.worker.reactor import READ, WRITE
@@ -198,8 +196,7 @@ async def test_a_client_that_left_ends_a_backend_that_keeps_talking(tcp: bool) -
 async def test_a_cut_closes_both_at_once_and_is_said_once() -> None:
     async with rig() as made:
         link = started(made)
-        view = BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 1), cell=0)
-        lease = Lease(view, LeaseKind.TCP, 0.0)
+        lease = Lease()
         link.relay.hold(lease)
         lease.cut()
         assert link.relay.why is Why.CUT
@@ -213,8 +210,7 @@ async def test_a_cut_closes_both_at_once_and_is_said_once() -> None:
 async def test_a_lease_whose_grace_ended_before_the_relay_began_is_cut() -> None:
     async with rig() as made:
         link = made.relay(Relay)
-        view = BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 1), cell=0)
-        lease = Lease(view, LeaseKind.TCP, 0.0)
+        lease = Lease()
         lease.overdue = True
         link.relay.hold(lease)
         link.relay.start(head=b"nobody gets this")

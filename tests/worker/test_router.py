@@ -177,7 +177,7 @@ def cut_by(bench: Bench, lease: Lease, cut: list[Lease]) -> None:
         cut.append(lease)
         bench.router.release(lease)
 
-    lease.cut = cutting
+    lease.on_cut = cutting
 
 
 @trio_test(clock="autojump")

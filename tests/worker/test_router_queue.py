@@ -24,9 +24,16 @@ settled = trio.testing.wait_all_tasks_blocked
 class Counting(Router):
     claims = 0
 
-    def claim(self, pool: PoolView, kind: LeaseKind, key: bytes | None, now: float | None = None) -> Lease | None:
+    def claim(
+        self,
+        pool: PoolView,
+        kind: LeaseKind,
+        key: bytes | None,
+        now: float | None = None,
+        lease: Lease | None = None,
+    ) -> Lease | None:
         self.claims += 1
-        return super().claim(pool, kind, key, now)
+        return super().claim(pool, kind, key, now, lease)
 
 
 @pytest.fixture

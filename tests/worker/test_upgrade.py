@@ -156,7 +156,7 @@ async def test_a_cut_is_counted_once_whoever_comes_first_in_the_moment_of_both(l
         lb.publish()
         await wait_until(lambda: lease.ends is not None)
         assert lease.ends is not None
-        relay = lease.cut.__self__  # type: ignore[attr-defined]
+        relay = lease.on_cut.__self__  # type: ignore[attr-defined]
         assert isinstance(relay, WebSocketRelay)
         both = [relay.on_deadline, lambda: lb.router._drain_on(leases, lease.ends + 30)]
         for end in both if first == "its own deadline" else reversed(both):
