@@ -1,6 +1,7 @@
 """What each proxy of a comparison is told, and the origin: a worker or two, access logs off, the loopback only.
 
-Templates for `peers.Wiring.fill`. Everybody may keep 4,096 connections to the origin and 10,000 clients for 10 minutes.
+Templates for `peers.Wiring.fill`. Everybody may keep 4,096 connections to the origin, for as long as is nginx's default
+(lbproxy's own is a second: real backends close idle connections soon), and 10,000 clients for 10 minutes.
 """
 
 ORIGIN_NGINX = """
@@ -117,6 +118,7 @@ timeouts = { idle = "600s" }
 
 [pool.web]
 targets = ["127.0.0.1:$origin"]
+timeouts = { keepalive = "60s" }
 
 [log]
 access = "off"
