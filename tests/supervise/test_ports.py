@@ -2,6 +2,7 @@ import socket
 from contextlib import contextmanager
 
 import pytest
+from support.ports import free_port
 
 from lbproxy.supervise.ports import NoFreePort, Ports, is_free
 
@@ -9,7 +10,7 @@ from lbproxy.supervise.ports import NoFreePort, Ports, is_free
 @contextmanager
 def listener(host="127.0.0.1", family=socket.AF_INET):
     with socket.socket(family) as sock:
-        sock.bind((host, 0))
+        sock.bind((host, free_port()))  # not an ephemeral one: that may be anybody's on another address
         sock.listen()
         yield sock.getsockname()[1]
 
