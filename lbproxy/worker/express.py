@@ -223,8 +223,8 @@ class ExpressClient(ReplySide):
         """Claim a backend, and put the request on a connection to it."""
         lanes, facts, shaped = self.lanes, self.facts, self._shaped_head
         router, reactor = lanes.router, lanes.reactor
-        head = self.head if facts.trusted and shaped is not None else self.like
-        self.started = now = reactor.now
+        now = reactor.now
+        head = self.head if facts.trusted else self.like
         pool = router.route(self.view, head.host, shaped[1][0] if shaped is not None else head.target)
         if pool is None:
             self._enter_again("no_route")

@@ -223,7 +223,7 @@ class Reactor:
                         break
                     began = now - answers_s
                     self._handle(ready)
-                    crowded = len(ready) >= CROWD
+                    crowded = len(ready) >= CROWD and bool(self._backends)
                     now = clock()
                     if now - began > self.longest_batch_s:
                         self.longest_batch_s = now - began
