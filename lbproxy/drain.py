@@ -33,7 +33,7 @@ class Lease:
     clock reading a message (an event) in hand may still be finished. It is called again if the window becomes shorter.
     None: this lease cannot be told anything, it only finishes or is cut.
 
-    Leases.hold says what is held, since when. It may be used again when it is over.
+    Router.claim says what is held, since when. It may be used again when it is over.
     """
 
     __slots__ = (
@@ -42,6 +42,7 @@ class Lease:
         "drain",
         "ends",
         "kind",
+        "leases",
         "moved_at",
         "on_cut",
         "overdue",
@@ -50,6 +51,7 @@ class Lease:
     )
 
     backend: BackendView
+    leases: "Leases"  # the backend's; it is among them while it is held
     kind: LeaseKind
     started: float
     moved_at: float  # the last byte, either way: kept up by transfers only
@@ -76,11 +78,16 @@ def _nobody() -> None:
 
 
 class Leases:
-    """Who holds this backend. A drain begins, and is over when nobody is left; or it is taken back."""
+    """Who holds this backend. A drain begins, and is over when nobody is left; or it is taken back.
 
-    __slots__ = ("_drain", "_ends", "_farewells", "_goodbye_s", "_to_tell", "held")
+    `counters`: where the router counts them.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_drain", "_ends", "_farewells", "_goodbye_s", "_to_tell", "backend", "counters", "held")
+
+    def __init__(self, backend: BackendView, counters: int = 0) -> None:
+        self.backend = backend
+        self.counters = counters
         self.held: set[Lease] = set()
         self._drain: DrainSettings | None = None
         self._ends: dict[LeaseKind, float] = {}  # clock readings; empty while not draining
@@ -99,16 +106,10 @@ class Leases:
     def draining(self) -> bool:
         return self._drain is not None
 
-    def hold(self, lease: Lease, backend: BackendView, kind: LeaseKind, now: float) -> None:
-        lease.backend = backend
-        lease.kind = kind
-        lease.started = lease.moved_at = now
-        self.held.add(lease)
-
     def hand_on(self, lease: Lease) -> Lease:
         """Another one in its place, with all that is known of it."""
         other = Lease()
-        other.backend, other.kind = lease.backend, lease.kind
+        other.leases, other.backend, other.kind = self, lease.backend, lease.kind
         other.started, other.moved_at, other.overdue = lease.started, lease.moved_at, lease.overdue
         self.held.remove(lease)
         self.held.add(other)

@@ -13,7 +13,6 @@ from lbproxy.model import BackendId, BackendView, LeaseKind
 from lbproxy.settings import DrainSettings
 
 BACKEND = BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 20000), cell=3)
-OTHER = BackendView(BackendId("web", 2, 1), Address("127.0.0.1", 20001), cell=4)
 DRAIN = DrainSettings(
     request_s=30.0, transfer_s=900.0, stream_s=20.0, websocket_s=6.0, tcp_s=40.0, goodbye_s=2.0
 )  # fmt: skip
@@ -32,13 +31,14 @@ class Told:
 
 def lease_of(kind: LeaseKind, started: float = 0.0, told: Callable[[float], None] | None = None) -> Lease:
     lease = Lease()
-    Leases().hold(lease, BACKEND, kind, started)
+    lease.backend, lease.kind = BACKEND, kind
+    lease.started = lease.moved_at = started
     lease.say_goodbye = told
     return lease
 
 
 def leases_of(*leases: Lease) -> Leases:
-    held = Leases()
+    held = Leases(BACKEND)
     for lease in leases:
         held.held.add(lease)
     return held
@@ -65,9 +65,8 @@ def test_a_lease_that_becomes_a_websocket_is_counted_as_one() -> None:
 
 
 def test_what_is_handed_on_takes_the_place_of_the_other() -> None:
-    held = Leases()
-    lease = Lease()
-    held.hold(lease, BACKEND, LeaseKind.REQUEST, 1.0)
+    lease = lease_of(LeaseKind.REQUEST, started=1.0)
+    held = leases_of(lease)
     held.change(lease, LeaseKind.TRANSFER)
     lease.moved_at = 2.0
     lease.overdue = True
@@ -75,18 +74,9 @@ def test_what_is_handed_on_takes_the_place_of_the_other() -> None:
     other = held.hand_on(lease)
     assert held.held == {other}
     assert (other.backend, other.kind, other.started, other.moved_at) == (BACKEND, LeaseKind.TRANSFER, 1.0, 2.0)
+    assert other.leases is held
     assert other.overdue  # it is not due once more
     other.cut()  # whoever had it before is not cut
-
-
-def test_a_lease_may_be_used_again() -> None:
-    held, others = Leases(), Leases()
-    lease = Lease()
-    held.hold(lease, BACKEND, LeaseKind.REQUEST, 1.0)
-    held.remove(lease)
-    others.hold(lease, OTHER, LeaseKind.TCP, 2.0)
-    assert held.empty
-    assert (lease.backend, lease.kind, lease.started, lease.moved_at) == (OTHER, LeaseKind.TCP, 2.0, 2.0)
 
 
 def test_without_a_drain_nothing_is_ever_due() -> None:

@@ -68,7 +68,7 @@ class BackendConnection:
         self.idle_since = 0.0
         self._stream = stream
         self._poll: select.poll | None = None
-        self._keeper: BackendConnections | None = None  # while it is idle
+        self._keeper: BackendConnections | None = None  # who had it last while it was idle
         # The express lane's memory: heads of one backend mostly repeat.
         self.raw = b""  # the last one, as it came
         self.reply: RepeatedReply | None = None  # once it has repeated
@@ -117,8 +117,6 @@ class BackendConnections:
             return None
         connection = idle.pop()
         if self._reactor.now - connection.idle_since < keepalive_s:
-            connection._keeper = None
-            connection.reused = True
             return connection
         idle.append(connection)  # the youngest is too old: so are all
         self.forget(backend)
@@ -135,16 +133,13 @@ class BackendConnections:
 
     def give_back(self, connection: BackendConnection) -> None:
         """As `keep`, for one that the reactor does not know."""
-        self._put(connection)
+        self.keep(connection)
         if connection.fd >= 0:
             self._reactor.register_backend(connection.fd, READ, connection.on_idle)
 
     def keep(self, connection: BackendConnection) -> None:
-        """For the next request. The caller vouches that the last exchange on it is complete."""
-        self._put(connection)
-        self._reactor.handlers[connection.fd] = connection.on_idle
-
-    def _put(self, connection: BackendConnection) -> None:
+        """For the next request. The caller vouches that the last exchange on it is complete, and that the reactor calls
+        its `on_idle`."""
         cell = connection.backend.cell
         idle = self._idle.get(cell)
         if idle is None:
@@ -154,6 +149,7 @@ class BackendConnections:
             self.drop(idle[0])
         connection.idle_since = self._reactor.now
         connection._keeper = self
+        connection.reused = True
         idle.append(connection)
 
     def drop(self, connection: BackendConnection) -> None:
@@ -186,7 +182,6 @@ class BackendConnections:
         self._idle.clear()
 
     def _close(self, connection: BackendConnection) -> None:
-        connection._keeper = None
         self._reactor.unregister(connection.fd)
         connection.close()
 

@@ -225,10 +225,12 @@ class ExpressClient(ReplySide):
         router, reactor = lanes.router, lanes.reactor
         now = reactor.now
         head = self.head if facts.trusted else self.like
-        pool = router.route(self.view, head.host, shaped[1][0] if shaped is not None else head.target)
+        pool = router.unrouted.get(self.view.key)
         if pool is None:
-            self._enter_again("no_route")
-            return
+            pool = router.route(self.view, head.host, shaped[1][0] if shaped is not None else head.target)
+            if pool is None:
+                self._enter_again("no_route")
+                return
         key = hash_key(pool.hash_key, self.head, facts) if pool.balance == "hash" else None
         lease = None if router.queues and router.waiting(pool.name) else router.claim(pool, REQUEST, key, now, self)
         if lease is None:

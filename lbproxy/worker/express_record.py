@@ -208,6 +208,7 @@ class ExpressRecord(Lease):
         self._served_by = lease.backend.id
         if connection is not None:
             if reusable:
+                lanes.reactor.handlers[connection.fd] = connection.on_idle
                 lanes.backends.keep(connection)
             else:
                 lanes.reactor.forget(connection.fd)

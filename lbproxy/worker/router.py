@@ -47,6 +47,10 @@ class Router:
         self._pools: dict[str, PoolView] = {}
         # By cell, not by id: hashing a BackendId costs more than everything else that is done with one here.
         self._leases: dict[int, Leases] = {}
+        # What need not be looked for, because the table leaves no choice: the pool that gets all of a listener, by the
+        # listener's key; the only backend of a pool, by the pool's name, as long as nothing is said against it.
+        self.unrouted: dict[int, PoolView] = {}
+        self._single: dict[str, Leases] = {}
         self._draining: dict[int, BackendView] = {}
         self._skipped: dict[BackendId, float] = {}
         self._load = _load_of(grid)
@@ -71,8 +75,11 @@ class Router:
         for cell in present:
             if self._draining.pop(cell, None) is not None:
                 self._leases[cell].take_back()
-            if cell not in self._leases:
-                self._leases[cell] = Leases()
+        for pool in table.pools:
+            for view in pool.backends:
+                if view.cell not in self._leases:
+                    self._leases[view.cell] = Leases(view, self._row_base + view.cell * WIDTH)
+                self._leases[view.cell].backend = view
         for cell, view in before.items():
             if cell not in present:
                 self._draining[cell] = view
@@ -81,9 +88,22 @@ class Router:
                 else:
                     self._leases[cell].begin(drains[view.id.pool], trio.current_time(), random.random())
         self._rouse_drains()
-        for pool in self.queues:
-            self._serve_queue(pool)
+        self.unrouted.clear()
+        if not table.routes:
+            for listener in table.listeners:
+                if (all_of_it := self._pools.get(listener.settings.pool or "")) is not None:
+                    self.unrouted[listener.key] = all_of_it
+        self._find_single()
+        for name in self.queues:
+            self._serve_queue(name)
         return True
+
+    def _find_single(self) -> None:
+        self._single = {
+            pool.name: self._leases[pool.backends[0].cell]
+            for pool in self.table.pools
+            if len(pool.backends) == 1 and not pool.limits.connections and pool.backends[0].id not in self._skipped
+        }
 
     def pool(self, name: str) -> PoolView | None:
         return self._pools.get(name)
@@ -117,29 +137,36 @@ class Router:
 
         `pool` must come from the table in force: ask `route` or `pool` after every await.
         """
+        leases = self._single.get(pool.name)
+        if leases is None:
+            view = self._choose(pool, kind, key)
+            if view is None:
+                return None
+            leases = self._leases[view.cell]
+        if lease is None:
+            lease = Lease()
+        lease.leases = leases
+        lease.backend = leases.backend
+        lease.kind = kind
+        lease.started = lease.moved_at = trio.current_time() if now is None else now
+        held = leases.held
+        held.add(lease)
+        self._values[leases.counters] = len(held)
+        if kind is not REQUEST:
+            self._values[leases.counters + COUNTER_OF[kind]] += 1
+        return lease
+
+    def _choose(self, pool: PoolView, kind: LeaseKind, key: bytes | None) -> BackendView | None:
         candidates = pool.backends
         limit = pool.limits.connections
         if limit or self._skipped:
             candidates = tuple(view for view in candidates if self._has_room(view, limit))
-        if not candidates:
-            return None
-        if len(candidates) == 1:
-            view = candidates[0]
-        else:
-            if kind in LONG_LIVED:
-                candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
-            turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
-            view = pick(pool.balance, candidates, self._load, turn, key, draw=random.random)
-        cell = view.cell
-        leases = self._leases[cell]
-        if lease is None:
-            lease = Lease()
-        leases.hold(lease, view, kind, trio.current_time() if now is None else now)
-        base = self._row_base + cell * WIDTH
-        self._values[base] = len(leases.held)
-        if kind is not REQUEST:
-            self._values[base + COUNTER_OF[kind]] += 1
-        return lease
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+        if kind in LONG_LIVED:
+            candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
+        turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
+        return pick(pool.balance, candidates, self._load, turn, key, draw=random.random)
 
     async def wait_claim(self, pool_name: str, kind: LeaseKind, key: bytes | None, since: float | None = None) -> Lease:
         """As `claim`, but waits in the pool's queue, bounded by count and age. Raises ProxyError (503).
@@ -194,33 +221,31 @@ class Router:
 
     def finish(self, lease: Lease) -> None:
         """As `release`, and count the request."""
-        cell = lease.backend.cell
-        base = self._row_base + cell * WIDTH
-        self._values[base + REQUESTS] += 1
-        leases = self._leases[cell]
-        leases.held.discard(lease)
-        self._values[base] = len(leases.held)
+        leases, values = lease.leases, self._values
+        counters, held = leases.counters, leases.held
+        values[counters + REQUESTS] += 1
+        held.discard(lease)
+        values[counters] = len(held)
         if lease.kind is not REQUEST or self._draining or self.queues:
             self._released(lease, leases)
 
     def hand_on(self, lease: Lease) -> Lease:
         """See Leases.hand_on."""
-        return self._leases[lease.backend.cell].hand_on(lease)
+        return lease.leases.hand_on(lease)
 
     def release(self, lease: Lease) -> None:
         """The work is done, or lost. A backend that drains may be done with it."""
-        leases = self._leases[lease.backend.cell]
+        leases = lease.leases
         leases.remove(lease)
-        self._values[self._row_base + lease.backend.cell * WIDTH] = len(leases.held)
+        self._values[leases.counters] = len(leases.held)
         self._released(lease, leases)
 
     def _released(self, lease: Lease, leases: Leases) -> None:
         """What else there may be to do."""
         view = lease.backend
-        cell = view.cell
         if lease.kind is not REQUEST:
-            self._values[self._row_base + cell * WIDTH + COUNTER_OF[lease.kind]] -= 1
-        if cell in self._draining:
+            self._values[leases.counters + COUNTER_OF[lease.kind]] -= 1
+        if view.cell in self._draining:
             if leases.empty:
                 self._is_drained(view)
         elif self.queues and self.queues.get(view.id.pool):
@@ -228,12 +253,11 @@ class Router:
 
     def change_kind(self, lease: Lease, kind: LeaseKind, say_goodbye: Callable[[float], None] | None = None) -> None:
         """What it is has become known; see Leases.change."""
-        base = self._row_base + lease.backend.cell * WIDTH
+        leases = lease.leases
         if lease.kind is not REQUEST:
-            self._values[base + COUNTER_OF[lease.kind]] -= 1
+            self._values[leases.counters + COUNTER_OF[lease.kind]] -= 1
         if kind is not REQUEST:
-            self._values[base + COUNTER_OF[kind]] += 1
-        leases = self._leases[lease.backend.cell]
+            self._values[leases.counters + COUNTER_OF[kind]] += 1
         leases.change(lease, kind, say_goodbye)
         if leases.draining:
             self._rouse_drains()
@@ -256,6 +280,7 @@ class Router:
     def skip(self, backend: BackendId) -> None:
         """It refused a connection: not ready, whatever the table says, for a moment or until the next table."""
         self._skipped[backend] = trio.current_time() + SKIP_S
+        self._find_single()
 
     # Draining
 
@@ -309,6 +334,7 @@ class Router:
             if trio.current_time() < until:
                 return False
             del self._skipped[view.id]
+            self._find_single()
         return not limit or self._load(view.cell) < limit
 
     def _recheck_at(self, pool: PoolView, recheck_s: float) -> float:

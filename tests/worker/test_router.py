@@ -62,6 +62,18 @@ async def test_a_lease_is_counted_by_kind_until_it_is_released(bench: Bench) -> 
 
 
 @trio_test
+async def test_a_lease_may_be_used_again(bench: Bench) -> None:
+    lease = Lease()
+    for number, backend in enumerate((ONE, TWO), 1):
+        bench.publish(backend)
+        assert bench.router.claim(bench.pool(backend), LeaseKind.REQUEST, None, float(number), lease) is lease
+        assert (lease.backend, lease.started, lease.moved_at) == (backend, number, number)
+        assert bench.leases(backend.cell) == 1
+        bench.router.finish(lease)
+        assert (bench.leases(backend.cell), bench.leases(backend.cell, Counter.REQUESTS)) == (0, 1)
+
+
+@trio_test
 async def test_the_load_that_other_workers_put_on_a_backend_counts(bench: Bench) -> None:
     bench.balance = "least_conn"
     bench.publish(ONE, TWO)
@@ -268,6 +280,16 @@ async def test_a_backend_that_refused_is_passed_over_for_a_moment(bench: Bench) 
 
 
 @trio_test(clock="autojump")
+async def test_so_is_the_only_one(bench: Bench) -> None:
+    bench.publish(ONE, others=(bench.pool(TWO, name="api"),))
+    bench.router.skip(ONE.id)
+    assert bench.claim() is None
+    assert bench.claim(pool="api") is not None
+    await trio.sleep(SKIP_S + 0.01)
+    assert {bench.must_claim().backend for _ in range(2)} == {ONE}
+
+
+@trio_test(clock="autojump")
 async def test_a_new_table_forgives_a_refusal(bench: Bench) -> None:
     bench.publish(ONE)
     bench.router.skip(ONE.id)
@@ -328,6 +350,17 @@ async def test_what_no_route_claims_goes_nowhere_without_a_pool_of_the_listener(
     assert bench.router.route(BARE, b"x", b"/") is None
     assert bench.router.route(BARE, b"x", b"/static") == bench.pool(name="static")
     assert bench.router.route(BARE, b"x", b"/v1/") is None  # its pool is not in the table
+
+
+@trio_test
+async def test_a_listener_is_unrouted_as_long_as_its_table_has_no_routes(bench: Bench) -> None:
+    pools = (bench.pool(ONE), bench.pool(TWO, name="static"))
+    bench.router.apply(RoutingTable(1, "", (PUBLIC, BARE), (), pools))
+    assert bench.router.unrouted == {PUBLIC.key: bench.pool(ONE)}
+    bench.router.apply(RoutingTable(2, "", (PUBLIC, BARE), ROUTES, pools))
+    assert bench.router.unrouted == {}
+    bench.router.apply(RoutingTable(3, "", (PUBLIC,), (), pools[1:]))
+    assert bench.router.unrouted == {}  # its pool is gone
 
 
 def test_a_host_name_is_read_without_its_port() -> None:
