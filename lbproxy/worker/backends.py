@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Protocol
 
 import trio
 
@@ -36,6 +37,11 @@ class Crowded(ConnectFailed):
     """A unix socket whose queue is full for the moment: somebody does listen."""
 
 
+class Owner(Protocol):
+    def on_reply(self, connection: "BackendConnection") -> None: ...
+    def abort(self) -> None: ...
+
+
 class BackendConnection:
     """A connection and what came on it that nobody has read yet.
 
@@ -49,7 +55,9 @@ class BackendConnection:
         "backend",
         "buffer",
         "fd",
+        "handler",
         "idle_since",
+        "owner",
         "raw",
         "recv_bytes",
         "reply",
@@ -69,6 +77,8 @@ class BackendConnection:
         self._stream = stream
         self._poll: select.poll | None = None
         self._keeper: BackendConnections | None = None  # who had it last while it was idle
+        self.owner: Owner | None = None  # the exchange of the express lane that waits for an answer
+        self.handler = self.on_ready  # made once: to make a method costs more than to call one
         # The express lane's memory: heads of one backend mostly repeat.
         self.raw = b""  # the last one, as it came
         self.reply: RepeatedReply | None = None  # once it has repeated
@@ -90,12 +100,22 @@ class BackendConnection:
             self._poll.register(self.fd, select.POLLIN | select.POLLRDHUP)
         return not self._poll.poll(0)
 
-    def on_idle(self, mask: int) -> None:
-        """It ended, or something came unasked: either way it is not used again."""
-        if self._keeper is not None:
+    def on_ready(self, mask: int) -> None:
+        """An answer; or, while it is idle, its end or something unasked: then it is not used again."""
+        owner = self.owner
+        if owner is not None:
+            owner.on_reply(self)
+        elif self._keeper is not None:
             self._keeper.drop(self)
 
+    def abort(self) -> None:
+        """A mistake of ours: the reactor calls this for whoever made it."""
+        if self.owner is not None:
+            self.owner.abort()
+
     def close(self) -> None:
+        self.owner = None
+        self.handler = _closed  # itself no more
         if self._stream is not None:
             self._stream.close()
         elif self.fd >= 0:
@@ -135,11 +155,11 @@ class BackendConnections:
         """As `keep`, for one that the reactor does not know."""
         self.keep(connection)
         if connection.fd >= 0:
-            self._reactor.register_backend(connection.fd, READ, connection.on_idle)
+            self._reactor.register_backend(connection.fd, READ, connection.handler)
 
     def keep(self, connection: BackendConnection) -> None:
-        """For the next request. The caller vouches that the last exchange on it is complete, and that the reactor calls
-        its `on_idle`."""
+        """For the next request. The caller vouches that the last exchange on it is complete, and that the reactor has
+        its `handler`."""
         cell = connection.backend.cell
         idle = self._idle.get(cell)
         if idle is None:
@@ -147,6 +167,7 @@ class BackendConnections:
             self.on_first_idle()
         elif len(idle) >= IDLE_PER_BACKEND:
             self.drop(idle[0])
+        connection.owner = None
         connection.idle_since = self._reactor.now
         connection._keeper = self
         connection.reused = True
@@ -187,6 +208,10 @@ class BackendConnections:
 
 
 def _nobody_sweeps() -> None:
+    pass
+
+
+def _closed(mask: int) -> None:
     pass
 
 

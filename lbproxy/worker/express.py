@@ -31,9 +31,9 @@ from lbproxy.worker.attempt import Begun
 from lbproxy.worker.backends import RECV_BYTES, BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect
 from lbproxy.worker.client import EARLY_BODY_BYTES, READ_AHEAD_BYTES
 from lbproxy.worker.express_body import BODY_BYTES
-from lbproxy.worker.express_reply import ReplySide
+from lbproxy.worker.express_reply import ReplySide, reply_too_slow
 from lbproxy.worker.hash_key import hash_key
-from lbproxy.worker.reactor import READ, WRITE
+from lbproxy.worker.reactor import AT_LOOK, LOOK_S, READ, WRITE
 
 REQUEST = LeaseKind.REQUEST  # an attribute of an enum costs as much as three of these
 
@@ -50,7 +50,11 @@ class ExpressClient(ReplySide):
             return
         except OSError:
             data = b""
-        if self._lease is not None:
+        if self._lease is None and data and data == self._bare and not self.buffer:
+            if self._repeated is None:
+                self._remember()
+            self._forward()
+        elif self._lease is not None:
             if self.upload_left and data:
                 self._upload(data)
             else:
@@ -65,10 +69,6 @@ class ExpressClient(ReplySide):
             data = self.buffer + data
             self.buffer = b""
             self._consider(data, seen)
-        elif data == self._bare and self._read_under is self.view:
-            if self._repeated is None:
-                self._remember()
-            self._forward()
         else:
             self._consider(data, 0)
 
@@ -153,6 +153,7 @@ class ExpressClient(ReplySide):
         """Where the head ends that is now in `self.like`; 0 if it was handed over, or the rest is waited for."""
         lanes, limits = self.lanes, self.view.settings.limits
         self._read_under = None
+        self._bare = b""
         end = data.find(b"\r\n\r\n") + 4
         try:
             if end < 5:  # no end yet, or nothing before it
@@ -251,11 +252,25 @@ class ExpressClient(ReplySide):
             self._connect_and_send(lease, data)
             return
         self._connection = connection
-        reactor.handlers[connection.fd] = self.on_reply
+        connection.owner = self
         if head.method not in IDEMPOTENT and not connection.is_silent():
             self._give_up("stale")  # it has just ended, and this request could not be sent twice
             return
-        self._put_request(connection, data)
+        try:
+            sent = connection.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._resume("backend_ended")  # whether it may be sent again is for the task lane to decide
+            return
+        if sent < len(data) or self.upload_left:
+            self._sent(data, sent)
+            return
+        self._too_late = reply_too_slow
+        if timeouts.response_s < LOOK_S:
+            reactor.arm(self, timeouts.response_s)
+        else:
+            self.deadline = AT_LOOK
 
     def _connect_and_send(self, lease: Lease, data: bytes) -> None:
         """On loopback a connection stands before connect() returns: the request is sent at once. Else it waits."""
@@ -272,6 +287,7 @@ class ExpressClient(ReplySide):
             self._give_up("name")
             return
         connection = self._connection = BackendConnection(lease.backend, sock)
+        connection.owner = self
         try:
             if not finish_connect(sock, lease.backend.address):
                 self.unsent = data
@@ -286,7 +302,7 @@ class ExpressClient(ReplySide):
         except (OSError, ConnectFailed) as exc:  # nothing was sent: it may go elsewhere
             self._refused(lease, str(exc))
             return
-        reactor.register_backend(connection.fd, READ, self.on_reply)
+        reactor.register_backend(connection.fd, READ, connection.handler)
         self._sent(data, sent)
 
     def on_connected(self, mask: int) -> None:
@@ -301,25 +317,19 @@ class ExpressClient(ReplySide):
             return
         reactor = self.lanes.reactor
         reactor.modify(connection.fd, READ)
-        reactor.handle(connection.fd, self.on_reply)
+        reactor.handle(connection.fd, connection.handler)
         if self.upload_left:
             self._reading = True
             reactor.register(self.fd, READ, self.on_client)
         self.unsent = b""
-        self._put_request(connection, data)
-
-    def _put_request(self, connection: BackendConnection, data: bytes) -> None:
         try:
             sent = connection.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._resume("backend_ended")  # whether it may be sent again is for the task lane to decide
+            self._resume("backend_ended")
             return
-        if sent == len(data) and not self.upload_left:
-            self._wait_for_reply()
-        else:
-            self._sent(data, sent)
+        self._sent(data, sent)
 
     def _sent(self, data: bytes, sent: int) -> None:
         if sent < len(data):
@@ -334,10 +344,9 @@ class ExpressClient(ReplySide):
 
     def _wait_for_reply(self) -> None:
         reactor = self.lanes.reactor
-        self._too_late = _reply_too_slow
-        self.deadline = deadline = reactor.now + self.timeouts.response_s  # as reactor.arm, without the call
-        if deadline < self.queued_at:
-            reactor.queue(self)
+        self._too_late = reply_too_slow
+        self.moved_at = reactor.now
+        reactor.arm(self, self.timeouts.response_s)
 
     # Handing over
 
@@ -382,14 +391,10 @@ class ExpressClient(ReplySide):
         respond_by: float | None = None  # the time of an answer is not begun anew
         if why == "slow_reply":
             respond_by = self.lanes.reactor.now
-        elif self._too_late is _reply_too_slow:
-            respond_by = self.deadline
+        elif self._too_late is reply_too_slow:
+            respond_by = self.moved_at + self.timeouts.response_s
         self._stop_splicing()
         lease, connection = self.release()
         connection.buffer += data
         self.leave()
         self.lanes.resume(self, Begun(lease, connection, self.timeouts, respond_by=respond_by), why)
-
-
-def _reply_too_slow(record: ExpressClient) -> None:
-    record._resume("slow_reply")

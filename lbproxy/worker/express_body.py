@@ -7,6 +7,7 @@ a response moves through a pipe in the kernel (splice.py).
 from socket import MSG_MORE
 
 from lbproxy.model import LeaseKind
+from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.express_record import ExpressRecord
 from lbproxy.worker.reactor import READ, WRITE
 from lbproxy.worker.splice import PIPE_BYTES, Pipe
@@ -22,7 +23,7 @@ class BodySide(ExpressRecord):
     def on_client(self, mask: int) -> None:
         raise NotImplementedError
 
-    def on_reply(self, mask: int) -> None:
+    def on_reply(self, connection: BackendConnection) -> None:
         raise NotImplementedError
 
     def _wait_for_reply(self) -> None:
@@ -315,7 +316,7 @@ class BodySide(ExpressRecord):
         if connection is None:
             return
         if not mask & WRITE:
-            self.on_reply(mask)
+            self.on_reply(connection)
             return
         pipe = self._pipe
         try:
@@ -332,7 +333,7 @@ class BodySide(ExpressRecord):
             reactor.arm(self, self.timeouts.idle_s)
             return
         reactor.modify(connection.fd, READ)
-        reactor.handle(connection.fd, self.on_reply)
+        reactor.handle(connection.fd, connection.handler)
         self._reading = True
         reactor.register(self.fd, READ, self.on_upload if pipe is not None and self.upload_left else self.on_client)
         if self.upload_left:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from lbproxy.drain import Lease
 from lbproxy.link.grid import Counter
-from lbproxy.model import BackendId, ListenerView
+from lbproxy.model import ListenerView
 from lbproxy.settings import PoolTimeouts
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.shape import ReplyShape, RequestShape, Values
 from lbproxy.worker.backends import BackendConnection
-from lbproxy.worker.reactor import NEVER, READ
+from lbproxy.worker.reactor import AT_LOOK, LOOK_S, NEVER, READ
 from lbproxy.worker.repeats import RepeatedRequest
 from lbproxy.worker.splice import Pipe
 
@@ -44,7 +44,6 @@ class ExpressRecord(Lease):
         "_reading",
         "_repeated",
         "_reply_bytes",
-        "_served_by",
         "_shaped",
         "_shaped_head",
         "_status",
@@ -75,9 +74,11 @@ class ExpressRecord(Lease):
     deadline: float
     queued_at: float
     buffer: bytes  # what the client said and nobody has used yet
+    # `moved_at` is also since when it waits for a request or an answer: their deadlines are worked out of it. While the
+    # client's descriptor is registered, there is a deadline.
     # The request; as long as `_lease` is held, or the answer is not wholly sent.
     raw: bytes  # its head, as it came
-    _bare: bytes  # the same if it has no body: then it is the whole request
+    _bare: bytes  # the same if it has no body: then it is the whole request. Of a head that is good under `view`
     like: RequestHead  # its head; while `_shaped_head` is not None another one of its shape, see `head`
     _shaped_head: tuple[RequestShape, Values, int] | None  # what read it, and what it found
     _read_under: ListenerView | None  # the limits that `raw` and its head passed; None: they are not of one request
@@ -93,7 +94,6 @@ class ExpressRecord(Lease):
     # The response.
     _from_head: ResponseHead
     _shaped: tuple[ReplyShape, Values, int] | None  # what read it, and what it found
-    _served_by: BackendId
     _status: int
     _reply_bytes: int
     _body_left: int  # still to come from the backend
@@ -144,18 +144,22 @@ class ExpressRecord(Lease):
     def begin(self) -> None:
         """Wait for a request; `buffer` may hold one already."""
         reactor = self.lanes.reactor
-        # What is left of the last exchange; the task lane may have had it. The id, too: its memory is in the cache now.
+        # What is left of the last exchange; the task lane may have had it.
         self.payload = self.unsent = self.request_id = b""
         self.upload_left = self._status = 0
         if not self._reading:
             self._reading = True
             reactor.register(self.fd, READ, self.on_client)
         self._too_late = _idle_too_long
-        self.deadline = deadline = reactor.now + self.view.settings.timeouts.idle_s  # as reactor.arm, without the call
-        if deadline < self.queued_at:
-            reactor.queue(self)
+        self.moved_at = reactor.now
+        reactor.arm(self, self.view.settings.timeouts.idle_s)
         if self.buffer:
             reactor.defer(self.on_pipelined)
+
+    def forget_head(self) -> None:
+        """Other limits hold now."""
+        self._bare = b""
+        self._read_under = None
 
     def on_deadline(self) -> None:
         self._too_late(self)
@@ -175,7 +179,7 @@ class ExpressRecord(Lease):
         lease, connection = self._lease, self._connection
         assert lease is not None
         assert connection is not None
-        self._lease = self._connection = None
+        self._lease = self._connection = connection.owner = None
         lease = self.lanes.router.hand_on(lease)
         self.overdue = False
         self.lanes.reactor.unregister(connection.fd)
@@ -205,10 +209,9 @@ class ExpressRecord(Lease):
         if self._pipe is not None:
             lanes.pipes.give_back(self._pipe)
             self._pipe = None
-        self._served_by = lease.backend.id
         if connection is not None:
             if reusable:
-                lanes.reactor.handlers[connection.fd] = connection.on_idle
+                lanes.reactor.handlers[connection.fd] = connection.handler
                 lanes.backends.keep(connection)
             else:
                 lanes.reactor.forget(connection.fd)
@@ -221,15 +224,25 @@ class ExpressRecord(Lease):
         """The last byte of the answer is with the client."""
         lanes = self.lanes
         lanes.served += 1
-        if lanes.context.access.is_on:
+        if lanes.access.is_on:
             self._record(None)
         if self._close_after or lanes.stopping:
             if self.buffer:
                 lanes.linger(self)  # it said more than it may: a reset could swallow the answer
             else:
                 self._end_and_close()
-        else:
+        elif self.buffer or not self._reading:
             self.begin()
+        else:  # as begin, without the call, and with what a whole exchange in this lane leaves as it was
+            self.payload = self.request_id = b""  # let go of while it is in the processor's cache
+            self._status = 0
+            self._too_late = _idle_too_long
+            self.moved_at = lanes.reactor.now
+            idle_s = self.view.settings.timeouts.idle_s
+            if idle_s < LOOK_S:
+                lanes.reactor.arm(self, idle_s)
+            else:
+                self.deadline = AT_LOOK
 
     def _end_and_close(self) -> None:
         """The answer's last bytes may have waited for this: they go out with the end, and before a close that finds
@@ -270,7 +283,7 @@ class ExpressRecord(Lease):
                 self.request_bytes - self.upload_left,
                 self._reply_bytes,
                 reactor.now - self.started,
-                self._served_by,
+                self.backend.id,
                 self.facts.ip,
                 self.request_id,
                 error,
@@ -279,7 +292,12 @@ class ExpressRecord(Lease):
 
 
 def _idle_too_long(record: ExpressRecord) -> None:
-    record.close()
+    reactor = record.lanes.reactor
+    due = record.moved_at + record.view.settings.timeouts.idle_s
+    if due > reactor.now:
+        reactor.arm_at(record, due)
+    else:
+        record.close()
 
 
 def _never(record: ExpressRecord) -> None:

@@ -17,16 +17,36 @@ LENGTH = Framing.LENGTH  # an attribute of an enum costs as much as three of the
 class ReplySide(BodySide):
     __slots__ = ()
 
-    def on_reply(self, mask: int) -> None:
-        connection = self._connection
-        if connection is None:
-            return
+    def on_reply(self, connection: BackendConnection) -> None:
         try:
             data = connection.sock.recv(connection.recv_bytes)
         except BlockingIOError:
             return
         except OSError:
             data = b""
+        reply, request = connection.reply, self.like
+        if (
+            reply is not None
+            and len(data) == reply.size
+            and data.startswith(reply.raw)
+            and not connection.buffer
+            and self._too_late is reply_too_slow  # the request is wholly sent
+            and request.keep_alive
+            and request.minor
+            and request.method != b"HEAD"
+            and not self.lanes.stopping
+        ):
+            head, end, _ = reply.read
+            before, behind = reply.usual
+            body = data[end:]
+            out = b"".join((before, self.request_id, behind, body))
+            self._close_after = False
+            self._finish(connection, out, head.status, len(body), True)
+        else:
+            self._consider_reply(connection, data)
+
+    def _consider_reply(self, connection: BackendConnection, data: bytes) -> None:
+        """Is this the head of a simple response, and how much of it? Else it is handed over, or waited for the rest."""
         if not data:
             self._resume("backend_ended")
             return
@@ -109,11 +129,23 @@ class ReplySide(BodySide):
         self._answer(head, Framing.CHUNKED, framed, len(payload), not body.rest)
 
     def _answer(self, head: ResponseHead, framing: Framing, body: bytes, size: int, clean: bool) -> None:
-        """The whole answer is in hand, framed; `size` is that of its payload. Let go of the backend, then send."""
+        """The whole answer is in hand, framed; `size` is that of its payload."""
+        assert self._connection is not None
         out = self._for_client(head, framing, body)
-        self._status = head.status
+        self._finish(self._connection, out, head.status, size, clean and head.keep_alive)
+
+    def _finish(self, connection: BackendConnection, out: bytes, status: int, size: int, reusable: bool) -> None:
+        """Let go of the backend, as _let_backend_go, and send what the client gets."""
+        lanes = self.lanes
+        self._connection = self._lease = None
+        if reusable:
+            lanes.backends.keep(connection)
+        else:
+            lanes.reactor.forget(connection.fd)
+            connection.close()
+        lanes.router.finish(self)
+        self._status = status
         self._reply_bytes = size
-        self._let_backend_go(clean and head.keep_alive)
         self._send_last(out)
 
     def _for_client(self, head: ResponseHead, framing: Framing, body: bytes) -> bytes:
@@ -124,9 +156,17 @@ class ReplySide(BodySide):
         assert self._connection is not None
         reply, shaped = self._connection.reply, self._shaped
         if reply is not None:
-            usual = reply.usual if framing is LENGTH and keep and request.minor else None
-            before, behind = usual or reply.for_client(request, framing, keep)
+            before, behind = reply.for_client(request, framing, keep)
             return b"".join((before, self.request_id, behind, body))
         if shaped is not None:
             return shaped[0].to_client(shaped[1], request, self.request_id, framing, keep) + body
         return response_to_client(head, request, self.request_id, framing, keep) + body
+
+
+def reply_too_slow(record: ReplySide) -> None:
+    reactor = record.lanes.reactor
+    due = record.moved_at + record.timeouts.response_s
+    if due > reactor.now:
+        reactor.arm_at(record, due)
+    else:
+        record._resume("slow_reply")

@@ -53,6 +53,7 @@ class Lanes:
         self.request_shapes = Shapes(RequestShape)
         self._reply_shapes: dict[str, Shapes[ReplyShape]] = {}
         self.pipes = Pipes()
+        self.access = context.access
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
         self.served = 0
@@ -108,6 +109,8 @@ class Lanes:
         views = {view.key: view for view in listeners}
         for record in self._records:
             record.view = views.get(record.view.key, record.view)
+            if isinstance(record, ExpressRecord):
+                record.forget_head()
         for client in self._in_tasks:
             client.listener = views.get(client.listener.key, client.listener)
 

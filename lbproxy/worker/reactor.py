@@ -5,9 +5,10 @@ handlers run one after the other in this task and never wait. Trio is asked only
 once per batch, so an event costs what epoll costs plus a share of one trip through Trio's loop.
 
 Deadlines are lazy. Each item keeps its own `deadline`; a heap keeps at most one live entry per item, at or before that
-deadline. Putting a deadline off, which every message does, is one comparison; only a deadline that comes sooner is
-pushed. (Not a FIFO per timeout value: an item that is put back at a FIFO's end waits behind younger ones and may
-fire as late as twice its time.)
+deadline and never more than LOOK_S ahead. Putting a deadline off is one comparison; only a deadline that comes sooner
+is pushed. And an item whose timeouts are not shorter than LOOK_S need not even compare: it says AT_LOOK, and works its
+deadline out when it is asked. (Not a FIFO per timeout value: an item that is put back at a FIFO's end waits behind
+younger ones and may fire as late as twice its time.)
 """
 
 import itertools
@@ -41,6 +42,8 @@ LINGER_S = 0.004
 TICK_S = 0.1  # how late a deadline may be noticed
 DOZE_LATE_S = TICK_S / 2  # where nothing happens: neighbours go along, and a task of the same moment comes first
 NEVER = float("inf")
+LOOK_S = 30.0
+AT_LOOK = 0.0  # a deadline: `on_deadline` is called within LOOK_S, and says itself whether it is time
 
 Handler = Callable[[int], None]
 
@@ -150,16 +153,18 @@ class Reactor:
 
     def arm(self, item: Timed, timeout_s: float) -> None:
         """`item.on_deadline()` is called in `timeout_s`, unless it is armed again or disarmed before."""
-        item.deadline = deadline = self.now + timeout_s
-        if deadline < item.queued_at:
-            self.queue(item)
+        self.arm_at(item, self.now + timeout_s)
 
-    def queue(self, item: Timed) -> None:
-        """The second half of `arm`, for who did the first itself: the deadline comes sooner than it is queued for."""
-        if item.queued_at != NEVER:
-            self._dead += 1  # the later entry is void
-        item.queued_at = item.deadline
-        heappush(self._heap, (item.deadline, next(self._order), item))
+    def arm_at(self, item: Timed, deadline: float) -> None:
+        item.deadline = deadline
+        if deadline < item.queued_at:
+            if item.queued_at != NEVER:
+                self._dead += 1  # the later entry is void
+            self._queue(item)
+
+    def _queue(self, item: Timed) -> None:
+        item.queued_at = at = min(item.deadline, self.now + LOOK_S)
+        heappush(self._heap, (at, next(self._order), item))
 
     def disarm(self, item: Timed) -> None:
         """Never, and let go of it: connections that come and go must not pile up here until their time would come."""
@@ -182,8 +187,7 @@ class Reactor:
             item.queued_at = NEVER
             if item.deadline > now:
                 if item.deadline != NEVER:
-                    item.queued_at = item.deadline
-                    heappush(heap, (item.deadline, next(self._order), item))
+                    self._queue(item)
                 continue
             item.deadline = NEVER
             self._guarded(item.on_deadline)

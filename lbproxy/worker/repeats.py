@@ -14,6 +14,8 @@ from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, respo
 REMEMBERED = 512  # of each kind; the largest possible head is 16 or 64 KiB, a usual one 300 bytes
 LONGEST_BYTES = 4096
 MARK = b"\0"  # stands for the request id while a head is made: no head can contain it
+BODILESS = frozenset((*range(100, 200), 204, 304))
+USUAL = RequestHead(b"GET", b"/", b"", 1, True, None, False, [], {})
 
 
 class RepeatedRequest:
@@ -31,13 +33,19 @@ ReadReply: TypeAlias = tuple[ResponseHead, int, int | None]  # a head, where it 
 
 
 class RepeatedReply:
-    __slots__ = ("_made", "raw", "read", "usual")
+    __slots__ = ("_made", "raw", "read", "size", "usual")
 
     def __init__(self, raw: bytes, head: ResponseHead) -> None:
         self.raw = raw
         self.read: ReadReply = (head, len(raw), head.length)
         self._made: dict[tuple[Framing, bool, int], tuple[bytes, bytes]] = {}
-        self.usual: tuple[bytes, bytes] | None = None  # the same for a known length, HTTP/1.1 and a client that stays
+        # Of the whole answer, with its body; 0: it has none, or how long it is is not all that matters.
+        self.size = 0
+        # As for_client, where the size is known: for a GET in HTTP/1.1 of a client that stays.
+        self.usual: tuple[bytes, bytes] = (b"", b"")
+        if head.length is not None and head.keep_alive and not head.event_stream and head.status not in BODILESS:
+            self.size = len(raw) + head.length
+            self.usual = _split(response_to_client(head, USUAL, MARK, Framing.LENGTH, True))
 
     def for_client(self, request: RequestHead, framing: Framing, keep: bool) -> tuple[bytes, bytes]:
         """What goes to the client, before and behind the request id. A HEAD or 1.0 request changes the framing."""
@@ -45,8 +53,6 @@ class RepeatedReply:
         made = self._made.get(shape)
         if made is None:
             made = self._made[shape] = _split(response_to_client(self.read[0], request, MARK, framing, keep))
-            if shape == (Framing.LENGTH, True, 1):
-                self.usual = made
         return made
 
 

@@ -11,7 +11,7 @@ from support.proxy import GET, OK, Setup, answering, get, never_answering, post,
 from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
-from lbproxy.settings import DrainSettings
+from lbproxy.settings import DrainSettings, ListenerTimeouts, PoolTimeouts
 from lbproxy.worker.express_record import ExpressRecord, _idle_too_long
 
 
@@ -189,9 +189,44 @@ async def test_a_deadline_means_what_the_record_waits_for() -> None:
         assert isinstance(record, ExpressRecord)
         await trio.testing.wait_all_tasks_blocked()
         assert record._too_late is _idle_too_long
+        record.on_deadline()  # a look, and not yet time
         assert 70 < record.deadline - trio.current_time() <= 75
+        record.moved_at -= 75
         record.on_deadline()
         assert await client.rest() == b""
+
+
+async def answering_thrice(peer: Peer) -> None:
+    for _ in range(3):
+        await peer.request()
+        await peer.send(OK)
+    await peer.request()
+    await peer.wait_ended()
+
+
+@pytest.mark.parametrize("waits_for", ["request", "answer"])
+@trio_test(timeout_s=8)
+async def test_a_timeout_that_is_longer_than_a_look_is_kept(waits_for: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline is worked out when the record is looked at: nothing is written down while requests come and go."""
+    for module in ("reactor", "express", "express_record"):
+        monkeypatch.setattr(f"lbproxy.worker.{module}.LOOK_S", 0.1)
+    timeouts = PoolTimeouts(response_s=0.5, keepalive_s=60)
+    setup = Setup(timeouts=ListenerTimeouts(idle_s=0.5), pool_timeouts=timeouts)
+    async with proxy("express", answering_thrice, setup=setup) as lb:
+        client = await lb.client()
+        for _ in range(3):
+            await client.send(GET)
+            assert (await client.answer()).status == 200
+            await trio.sleep(0.3)
+        began = trio.current_time() - (0.3 if waits_for == "request" else 0.0)
+        (record,) = lb.lanes._records
+        assert isinstance(record, ExpressRecord)
+        if waits_for == "answer":
+            await client.send(GET)
+            assert (await client.answer()).status == 504
+        else:
+            assert await client.rest() == b""
+        assert 0.49 <= trio.current_time() - began < 1.5
 
 
 @trio_test(timeout_s=8)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.trio_test import trio_test
 
 from lbproxy.telemetry.events import Event, Notice
-from lbproxy.worker.reactor import LINGER_S, NEVER, READ, TICK_S, TURN_S, WRITE, Reactor
+from lbproxy.worker.reactor import AT_LOOK, LINGER_S, LOOK_S, NEVER, READ, TICK_S, TURN_S, WRITE, Reactor
 
 
 class Item:
@@ -286,6 +286,31 @@ def test_a_deadline_that_comes_sooner_fires_sooner() -> None:
     assert item.fired == 1
 
 
+def test_a_far_deadline_is_looked_at_meanwhile_and_fires_at_its_time() -> None:
+    reactor, item = still(), Item()
+    reactor.arm(item, 3.5 * LOOK_S)
+    for looks in range(1, 4):
+        reactor.now = looks * LOOK_S
+        reactor.fire_due()
+        assert item.queued_at <= reactor.now + LOOK_S
+    assert item.fired == 0
+    reactor.now = 3.5 * LOOK_S
+    reactor.fire_due()
+    assert item.fired == 1
+
+
+def test_who_says_at_look_is_asked_within_that_time() -> None:
+    reactor, item = still(), Item()
+    reactor.arm(item, 10 * LOOK_S)
+    reactor.now = LOOK_S - 1
+    item.deadline = AT_LOOK
+    reactor.fire_due()
+    assert item.fired == 0
+    reactor.now = LOOK_S
+    reactor.fire_due()
+    assert item.fired == 1
+
+
 def test_who_is_disarmed_never_fires_and_can_be_armed_again() -> None:
     reactor, item = still(), Item()
     reactor.arm(item, 1.0)
@@ -347,7 +372,7 @@ def test_many_who_leave_while_deadlines_fire_take_nobody_with_them() -> None:
 
 
 steps = st.lists(
-    st.tuples(st.integers(0, 4), st.sampled_from(["arm", "disarm", "wait"]), st.integers(0, 20)), max_size=60
+    st.tuples(st.integers(0, 4), st.sampled_from(["arm", "disarm", "wait"]), st.integers(0, 80)), max_size=60
 )
 
 
