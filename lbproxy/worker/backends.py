@@ -104,14 +104,19 @@ class BackendConnection:
         """An answer; or, while it is idle, its end or something unasked: then it is not used again."""
         owner = self.owner
         if owner is not None:
-            owner.on_reply(self)
+            try:
+                owner.on_reply(self)
+            except Exception:
+                self.owner = owner  # it may have let go of us before: abort() ends it all the same
+                raise
         elif self._keeper is not None:
             self._keeper.drop(self)
 
     def abort(self) -> None:
         """A mistake of ours: the reactor calls this for whoever made it."""
-        if self.owner is not None:
-            self.owner.abort()
+        owner, self.owner = self.owner, None
+        if owner is not None:
+            owner.abort()
 
     def close(self) -> None:
         self.owner = None

@@ -8,8 +8,8 @@ from socket import MSG_MORE
 
 from lbproxy.model import LeaseKind
 from lbproxy.worker.backends import BackendConnection
-from lbproxy.worker.express_record import ExpressRecord
-from lbproxy.worker.reactor import READ, WRITE
+from lbproxy.worker.express_record import ExpressRecord, idle_too_long
+from lbproxy.worker.reactor import AT_LOOK, LOOK_S, READ, WRITE
 from lbproxy.worker.splice import PIPE_BYTES, Pipe
 
 BODY_BYTES = 64 * 1024
@@ -47,11 +47,23 @@ class BodySide(ExpressRecord):
         except OSError:
             self._client_gone()
             return
-        if sent == len(data):
-            self._done()
-        else:
+        lanes = self.lanes
+        if sent < len(data):
             self._out = data[sent:]
             self._wait_for_client()
+        elif self._close_after or self.buffer or not self._reading or lanes.access.is_on or lanes.stopping:
+            self._done()
+        else:  # as _done and begin, without the calls: the client may ask again, and nobody takes notes
+            lanes.served += 1
+            self.payload = self.request_id = b""  # let go of while it is in the processor's cache
+            self._status = 0
+            self._too_late = idle_too_long
+            self.moved_at = lanes.reactor.now
+            idle_s = self.view.settings.timeouts.idle_s
+            if idle_s < LOOK_S:
+                lanes.reactor.arm(self, idle_s)
+            else:
+                self.deadline = AT_LOOK
 
     def _begin_body(self, start: bytes, left: int) -> None:
         """`start`: the head and what came with it; `left` bytes are still to come."""

@@ -18,7 +18,7 @@ from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.shape import ReplyShape, RequestShape, Values
 from lbproxy.worker.backends import BackendConnection
-from lbproxy.worker.reactor import AT_LOOK, LOOK_S, NEVER, READ
+from lbproxy.worker.reactor import NEVER, READ
 from lbproxy.worker.repeats import RepeatedRequest
 from lbproxy.worker.splice import Pipe
 
@@ -119,7 +119,7 @@ class ExpressRecord(Lease):
         self._pipe = None
         self._status = self.upload_left = 0
         self._reading = False
-        self._too_late = _idle_too_long
+        self._too_late = idle_too_long
 
     def on_client(self, mask: int) -> None:
         raise NotImplementedError
@@ -150,7 +150,7 @@ class ExpressRecord(Lease):
         if not self._reading:
             self._reading = True
             reactor.register(self.fd, READ, self.on_client)
-        self._too_late = _idle_too_long
+        self._too_late = idle_too_long
         self.moved_at = reactor.now
         reactor.arm(self, self.view.settings.timeouts.idle_s)
         if self.buffer:
@@ -231,18 +231,8 @@ class ExpressRecord(Lease):
                 lanes.linger(self)  # it said more than it may: a reset could swallow the answer
             else:
                 self._end_and_close()
-        elif self.buffer or not self._reading:
+        else:
             self.begin()
-        else:  # as begin, without the call, and with what a whole exchange in this lane leaves as it was
-            self.payload = self.request_id = b""  # let go of while it is in the processor's cache
-            self._status = 0
-            self._too_late = _idle_too_long
-            self.moved_at = lanes.reactor.now
-            idle_s = self.view.settings.timeouts.idle_s
-            if idle_s < LOOK_S:
-                lanes.reactor.arm(self, idle_s)
-            else:
-                self.deadline = AT_LOOK
 
     def _end_and_close(self) -> None:
         """The answer's last bytes may have waited for this: they go out with the end, and before a close that finds
@@ -291,7 +281,7 @@ class ExpressRecord(Lease):
         )
 
 
-def _idle_too_long(record: ExpressRecord) -> None:
+def idle_too_long(record: ExpressRecord) -> None:
     reactor = record.lanes.reactor
     due = record.moved_at + record.view.settings.timeouts.idle_s
     if due > reactor.now:

@@ -24,7 +24,7 @@ class ReplySide(BodySide):
             return
         except OSError:
             data = b""
-        reply, request = connection.reply, self.like
+        reply, request, lanes = connection.reply, self.like, self.lanes
         if (
             reply is not None
             and len(data) == reply.size
@@ -34,14 +34,18 @@ class ReplySide(BodySide):
             and request.keep_alive
             and request.minor
             and request.method != b"HEAD"
-            and not self.lanes.stopping
+            and not lanes.stopping
         ):
             head, end, _ = reply.read
             before, behind = reply.usual
-            body = data[end:]
-            out = b"".join((before, self.request_id, behind, body))
+            out = b"".join((before, self.request_id, behind, data[end:]))
+            self._connection = self._lease = None  # as _let_backend_go(True)
+            lanes.backends.keep(connection)
+            lanes.router.finish(self)
             self._close_after = False
-            self._finish(connection, out, head.status, len(body), True)
+            self._status = head.status
+            self._reply_bytes = len(data) - end
+            self._send_last(out)
         else:
             self._consider_reply(connection, data)
 
@@ -129,23 +133,11 @@ class ReplySide(BodySide):
         self._answer(head, Framing.CHUNKED, framed, len(payload), not body.rest)
 
     def _answer(self, head: ResponseHead, framing: Framing, body: bytes, size: int, clean: bool) -> None:
-        """The whole answer is in hand, framed; `size` is that of its payload."""
-        assert self._connection is not None
+        """The whole answer is in hand, framed; `size` is that of its payload. Let go of the backend, then send."""
         out = self._for_client(head, framing, body)
-        self._finish(self._connection, out, head.status, size, clean and head.keep_alive)
-
-    def _finish(self, connection: BackendConnection, out: bytes, status: int, size: int, reusable: bool) -> None:
-        """Let go of the backend, as _let_backend_go, and send what the client gets."""
-        lanes = self.lanes
-        self._connection = self._lease = None
-        if reusable:
-            lanes.backends.keep(connection)
-        else:
-            lanes.reactor.forget(connection.fd)
-            connection.close()
-        lanes.router.finish(self)
-        self._status = status
+        self._status = head.status
         self._reply_bytes = size
+        self._let_backend_go(clean and head.keep_alive)
         self._send_last(out)
 
     def _for_client(self, head: ResponseHead, framing: Framing, body: bytes) -> bytes:

@@ -12,7 +12,7 @@ from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
 from lbproxy.settings import DrainSettings, ListenerTimeouts, PoolTimeouts
-from lbproxy.worker.express_record import ExpressRecord, _idle_too_long
+from lbproxy.worker.express_record import ExpressRecord, idle_too_long
 
 
 @trio_test(timeout_s=8)
@@ -81,15 +81,18 @@ async def test_the_last_answer_arrives_although_more_was_said_that_nobody_reads(
             assert (await client.answer()).body == b"hello"
 
 
+@pytest.mark.parametrize("mistake", ["express_reply.ReplySide._answer", "express_body.BodySide._send_last"])
 @trio_test(timeout_s=8)
-async def test_a_mistake_of_ours_costs_one_client_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_mistake_of_ours_costs_one_client_and_nothing_else(
+    mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with proxy("express", answering(OK)) as lb:
         kept, lost = await lb.client(), await lb.client()
         await kept.send(GET)
         await kept.answer()
         lb.expected_notices = 1
         with monkeypatch.context() as patch:
-            patch.setattr("lbproxy.worker.express_reply.ReplySide._answer", None)
+            patch.setattr(f"lbproxy.worker.{mistake}", None)
             await lost.send(GET)
             assert await lost.rest() == b""
         assert "a connection was dropped" in lb.notices[0]
@@ -188,7 +191,7 @@ async def test_a_deadline_means_what_the_record_waits_for() -> None:
         (record,) = lb.lanes._records
         assert isinstance(record, ExpressRecord)
         await trio.testing.wait_all_tasks_blocked()
-        assert record._too_late is _idle_too_long
+        assert record._too_late is idle_too_long
         record.on_deadline()  # a look, and not yet time
         assert 70 < record.deadline - trio.current_time() <= 75
         record.moved_at -= 75
@@ -208,7 +211,7 @@ async def answering_thrice(peer: Peer) -> None:
 @trio_test(timeout_s=8)
 async def test_a_timeout_that_is_longer_than_a_look_is_kept(waits_for: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline is worked out when the record is looked at: nothing is written down while requests come and go."""
-    for module in ("reactor", "express", "express_record"):
+    for module in ("reactor", "express", "express_body"):
         monkeypatch.setattr(f"lbproxy.worker.{module}.LOOK_S", 0.1)
     timeouts = PoolTimeouts(response_s=0.5, keepalive_s=60)
     setup = Setup(timeouts=ListenerTimeouts(idle_s=0.5), pool_timeouts=timeouts)
