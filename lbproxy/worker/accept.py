@@ -40,7 +40,7 @@ class Listening:
         self._paused = False
         self.deadline = self.queued_at = NEVER
         self.update(view)
-        acceptor.reactor.register(sock.fileno(), READ, self.on_clients)
+        acceptor.reactor.register(sock.fileno(), READ, self)
 
     def update(self, view: ListenerView) -> None:
         self.view = view
@@ -48,12 +48,12 @@ class Listening:
         self._networks = [ip_network(network) for network in view.settings.trusted_proxies]
         self._peers: dict[str, ClientFacts] = {}
 
-    def on_clients(self, mask: int) -> None:
+    def on_ready(self, mask: int) -> None:
         self._accept(ACCEPT_BATCH)
 
     def on_deadline(self) -> None:
         """After a pause: try again."""
-        self._acceptor.reactor.register(self._sock.fileno(), READ, self.on_clients)
+        self._acceptor.reactor.register(self._sock.fileno(), READ, self)
         self._accept(ACCEPT_BATCH)
 
     def leave(self) -> None:

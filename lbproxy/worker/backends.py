@@ -55,7 +55,6 @@ class BackendConnection:
         "backend",
         "buffer",
         "fd",
-        "handler",
         "idle_since",
         "owner",
         "raw",
@@ -78,7 +77,6 @@ class BackendConnection:
         self._poll: select.poll | None = None
         self._keeper: BackendConnections | None = None  # who had it last while it was idle
         self.owner: Owner | None = None  # the exchange of the express lane that waits for an answer
-        self.handler = self.on_ready  # made once: to make a method costs more than to call one
         # The express lane's memory: heads of one backend mostly repeat.
         self.raw = b""  # the last one, as it came
         self.reply: RepeatedReply | None = None  # once it has repeated
@@ -120,7 +118,6 @@ class BackendConnection:
 
     def close(self) -> None:
         self.owner = None
-        self.handler = _closed  # itself no more
         if self._stream is not None:
             self._stream.close()
         elif self.fd >= 0:
@@ -160,11 +157,11 @@ class BackendConnections:
         """As `keep`, for one that the reactor does not know."""
         self.keep(connection)
         if connection.fd >= 0:
-            self._reactor.register_backend(connection.fd, READ, connection.handler)
+            self._reactor.register_backend(connection.fd, READ, connection)
 
     def keep(self, connection: BackendConnection) -> None:
-        """For the next request. The caller vouches that the last exchange on it is complete, and that the reactor has
-        its `handler`."""
+        """For the next request. The caller vouches that the last exchange on it is complete, and that it is its own
+        handler."""
         cell = connection.backend.cell
         idle = self._idle.get(cell)
         if idle is None:
@@ -213,10 +210,6 @@ class BackendConnections:
 
 
 def _nobody_sweeps() -> None:
-    pass
-
-
-def _closed(mask: int) -> None:
     pass
 
 

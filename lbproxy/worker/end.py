@@ -285,7 +285,7 @@ class End:
         elif before:
             reactor.modify(fd, events)
         else:
-            reactor.register(fd, events, self.on_ready)
+            reactor.register(fd, events, self)
 
     def on_deadline(self) -> None:
         if self.outbox:

@@ -3,7 +3,7 @@
 One record per client connection (express_record.py). Its methods are the reactor's handlers, and they follow each other
 in the order of an exchange:
 
-    on_client     the whole head is there and strict, the body is complete  ->  claim, send to the backend
+    on_ready      the whole head is there and strict, the body is complete  ->  claim, send to the backend
     on_reply      the whole response head is there and strict               ->  send to the client
     on_body       the rest of a body of known length, as fast as the client takes it (express_body.py)
     on_flush      what the client had not taken at once
@@ -33,7 +33,7 @@ from lbproxy.worker.client import EARLY_BODY_BYTES, READ_AHEAD_BYTES
 from lbproxy.worker.express_body import BODY_BYTES
 from lbproxy.worker.express_reply import ReplySide, reply_too_slow
 from lbproxy.worker.hash_key import hash_key
-from lbproxy.worker.reactor import AT_LOOK, LOOK_S, READ, WRITE
+from lbproxy.worker.reactor import AT_LOOK, LOOK_S, READ, WRITE, When
 
 REQUEST = LeaseKind.REQUEST  # an attribute of an enum costs as much as three of these
 
@@ -43,7 +43,7 @@ class ExpressClient(ReplySide):
 
     # From the client
 
-    def on_client(self, mask: int) -> None:
+    def on_ready(self, mask: int) -> None:
         try:
             data = self.sock.recv(BODY_BYTES if self.upload_left else RECV_BYTES)
         except BlockingIOError:
@@ -294,7 +294,7 @@ class ExpressClient(ReplySide):
                 if self.upload_left:  # the rest of the body has nowhere to go yet
                     reactor.unregister(self.fd)
                     self._reading = False
-                reactor.register_backend(connection.fd, WRITE, self.on_connected)
+                reactor.register_backend(connection.fd, WRITE, When(self.on_connected))
                 reactor.arm(self, self.timeouts.connect_s)
                 self._too_late = ExpressClient._connect_too_slow
                 return
@@ -302,7 +302,7 @@ class ExpressClient(ReplySide):
         except (OSError, ConnectFailed) as exc:  # nothing was sent: it may go elsewhere
             self._refused(lease, str(exc))
             return
-        reactor.register_backend(connection.fd, READ, connection.handler)
+        reactor.register_backend(connection.fd, READ, connection)
         self._sent(data, sent)
 
     def on_connected(self, mask: int) -> None:
@@ -317,10 +317,10 @@ class ExpressClient(ReplySide):
             return
         reactor = self.lanes.reactor
         reactor.modify(connection.fd, READ)
-        reactor.handle(connection.fd, connection.handler)
+        reactor.handle(connection.fd, connection)
         if self.upload_left:
             self._reading = True
-            reactor.register(self.fd, READ, self.on_client)
+            reactor.register(self.fd, READ, self)
         self.unsent = b""
         try:
             sent = connection.sock.send(data)

@@ -9,7 +9,7 @@ from socket import MSG_MORE
 from lbproxy.model import LeaseKind
 from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.express_record import ExpressRecord, idle_too_long
-from lbproxy.worker.reactor import AT_LOOK, LOOK_S, READ, WRITE
+from lbproxy.worker.reactor import AT_LOOK, LOOK_S, READ, WRITE, When
 from lbproxy.worker.splice import PIPE_BYTES, Pipe
 
 BODY_BYTES = 64 * 1024
@@ -20,7 +20,7 @@ SPLICES_A_TURN = 4
 class BodySide(ExpressRecord):
     __slots__ = ()
 
-    def on_client(self, mask: int) -> None:
+    def on_ready(self, mask: int) -> None:
         raise NotImplementedError
 
     def on_reply(self, connection: BackendConnection) -> None:
@@ -74,7 +74,7 @@ class BodySide(ExpressRecord):
         self.lanes.router.change_kind(lease, LeaseKind.TRANSFER)
         if left >= SPLICE_FROM_BYTES:
             self._pipe = self.lanes.pipes.take()
-        reactor.handle(connection.fd, self.on_body)
+        reactor.handle(connection.fd, When(self.on_body))
         reactor.arm(self, self.timeouts.idle_s)
         self._too_late = BodySide._body_stalled
         self._pass_on(start)
@@ -185,10 +185,10 @@ class BodySide(ExpressRecord):
         reactor = self.lanes.reactor
         if self._reading:
             reactor.modify(self.fd, WRITE)
-            reactor.handle(self.fd, self.on_flush)
+            reactor.handle(self.fd, When(self.on_flush))
         else:
             self._reading = True
-            reactor.register(self.fd, WRITE, self.on_flush)
+            reactor.register(self.fd, WRITE, When(self.on_flush))
         reactor.arm(self, self.view.settings.timeouts.body_s)
         self._too_late = BodySide._client_gone
 
@@ -207,12 +207,12 @@ class BodySide(ExpressRecord):
         if self._out or (pipe is not None and not self._drain_pipe(pipe)):
             return
         reactor.modify(self.fd, READ)
-        reactor.handle(self.fd, self.on_client)
+        reactor.handle(self.fd, self)
         if self._connection is None:
             self._done()
             return
         reactor.unregister(self._connection.fd)  # it may still be there
-        reactor.register_backend(self._connection.fd, READ, self.on_body)
+        reactor.register_backend(self._connection.fd, READ, When(self.on_body))
         if self._body_left:
             reactor.arm(self, self.timeouts.idle_s)
             self._too_late = BodySide._body_stalled
@@ -234,7 +234,7 @@ class BodySide(ExpressRecord):
         if self.upload_left >= SPLICE_FROM_BYTES and self._reading:
             self._pipe = self.lanes.pipes.take()
             if self._pipe is not None:
-                reactor.handle(self.fd, self.on_upload)
+                reactor.handle(self.fd, When(self.on_upload))
 
     def on_upload(self, mask: int) -> None:
         """A large rest of the body, through a pipe. What that holds still counts as left."""
@@ -247,8 +247,8 @@ class BodySide(ExpressRecord):
             return
         except OSError:  # also where the kernel does not do it: reading tells
             self._stop_splicing()
-            reactor.handle(self.fd, self.on_client)
-            self.on_client(mask)
+            reactor.handle(self.fd, self)
+            self.on_ready(mask)
             return
         if not count:
             self._client_gone()
@@ -267,7 +267,7 @@ class BodySide(ExpressRecord):
             reactor.arm(self, self.view.settings.timeouts.body_s)
             return
         self._stop_splicing()
-        reactor.handle(self.fd, self.on_client)
+        reactor.handle(self.fd, self)
         self._wait_for_reply()
 
     def _drain_upload(self, pipe: Pipe) -> None:
@@ -319,7 +319,7 @@ class BodySide(ExpressRecord):
         reactor.unregister(self.fd)
         self._reading = False
         reactor.modify(connection.fd, READ | WRITE)
-        reactor.handle(connection.fd, self.on_backend_takes)
+        reactor.handle(connection.fd, When(self.on_backend_takes))
         reactor.arm(self, self.timeouts.idle_s)
         self._too_late = BodySide._resume_upload
 
@@ -345,9 +345,9 @@ class BodySide(ExpressRecord):
             reactor.arm(self, self.timeouts.idle_s)
             return
         reactor.modify(connection.fd, READ)
-        reactor.handle(connection.fd, connection.handler)
+        reactor.handle(connection.fd, connection)
         self._reading = True
-        reactor.register(self.fd, READ, self.on_upload if pipe is not None and self.upload_left else self.on_client)
+        reactor.register(self.fd, READ, When(self.on_upload) if pipe is not None and self.upload_left else self)
         if self.upload_left:
             reactor.arm(self, self.view.settings.timeouts.body_s)
             self._too_late = BodySide._upload_stalled

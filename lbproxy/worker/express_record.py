@@ -121,7 +121,7 @@ class ExpressRecord(Lease):
         self._reading = False
         self._too_late = idle_too_long
 
-    def on_client(self, mask: int) -> None:
+    def on_ready(self, mask: int) -> None:
         raise NotImplementedError
 
     def on_pipelined(self) -> None:
@@ -149,7 +149,7 @@ class ExpressRecord(Lease):
         self.upload_left = self._status = 0
         if not self._reading:
             self._reading = True
-            reactor.register(self.fd, READ, self.on_client)
+            reactor.register(self.fd, READ, self)
         self._too_late = idle_too_long
         self.moved_at = reactor.now
         reactor.arm(self, self.view.settings.timeouts.idle_s)
@@ -211,7 +211,7 @@ class ExpressRecord(Lease):
             self._pipe = None
         if connection is not None:
             if reusable:
-                lanes.reactor.handlers[connection.fd] = connection.handler
+                lanes.reactor.handlers[connection.fd] = connection
                 lanes.backends.keep(connection)
             else:
                 lanes.reactor.forget(connection.fd)

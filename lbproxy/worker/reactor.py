@@ -1,8 +1,8 @@
 """Readiness and deadlines for the steady states: one epoll inside one Trio task (DESIGN.md 4).
 
-The only module that knows epoll. A descriptor is registered with a handler, a plain function of the event mask;
-handlers run one after the other in this task and never wait. Trio is asked only whether the epoll itself is readable,
-once per batch, so an event costs what epoll costs plus a share of one trip through Trio's loop.
+The only module that knows epoll. A descriptor is registered with a handler, whose `on_ready` is called with the event
+mask; handlers run one after the other in this task and never wait. Trio is asked only whether the epoll itself is
+readable, once per batch, so an event costs what epoll costs plus a share of one trip through Trio's loop.
 
 Deadlines are lazy. Each item keeps its own `deadline`; a heap keeps at most one live entry per item, at or before that
 deadline and never more than LOOK_S ahead. Putting a deadline off is one comparison; only a deadline that comes sooner
@@ -45,7 +45,28 @@ NEVER = float("inf")
 LOOK_S = 30.0
 AT_LOOK = 0.0  # a deadline: `on_deadline` is called within LOOK_S, and says itself whether it is time
 
-Handler = Callable[[int], None]
+
+class Handler(Protocol):
+    """Registered itself, not its method: a method is an object, and that of a connection is in no processor's cache.
+
+    If it has an `abort()`, that is called after an exception.
+    """
+
+    def on_ready(self, mask: int) -> None: ...
+
+
+class When:
+    """A handler that calls a function: for states that pass."""
+
+    __slots__ = ("on_ready",)
+
+    def __init__(self, on_ready: Callable[[int], None]) -> None:
+        self.on_ready = on_ready
+
+    def abort(self) -> None:
+        abort = getattr(getattr(self.on_ready, "__self__", None), "abort", None)
+        if abort is not None:
+            abort()
 
 
 class Timed(Protocol):
@@ -247,7 +268,7 @@ class Reactor:
             if handler is None:
                 continue  # unregistered by a handler before it in this batch
             try:
-                handler(mask)
+                handler.on_ready(mask)
             except Exception:
                 self._broken(handler)
 
@@ -293,12 +314,11 @@ class Reactor:
         try:
             callback()
         except Exception:
-            self._broken(callback)
+            self._broken(getattr(callback, "__self__", None))
 
-    def _broken(self, callback: Callable[..., None]) -> None:
+    def _broken(self, owner: object) -> None:
         """Our own mistake, whatever it is, costs this connection and no other one."""
         self._emit(Notice(f"a connection was dropped: {traceback.format_exc(limit=-4).strip()}"))
-        owner = getattr(callback, "__self__", None)
         abort = getattr(owner, "abort", None)
         if abort is not None:
             try:

@@ -12,7 +12,7 @@ from lbproxy.link.grid import Counter
 from lbproxy.model import LeaseKind, ListenerView, PoolView
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends import ConnectFailed, Crowded, begin_connect, connect, finish_connect
-from lbproxy.worker.reactor import NEVER, WRITE
+from lbproxy.worker.reactor import NEVER, WRITE, When
 from lbproxy.worker.relay import Relay
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class TcpClient:
             self._start(lease, sock)
             return
         assert self._pool is not None
-        reactor.register(sock.fileno(), WRITE, self.on_connected)
+        reactor.register(sock.fileno(), WRITE, When(self.on_connected))
         reactor.arm(self, self._pool.timeouts.connect_s)
 
     def on_connected(self, mask: int) -> None:

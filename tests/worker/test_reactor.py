@@ -4,6 +4,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 import trio.testing
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from support.trio_test import trio_test
 
 from lbproxy.telemetry.events import Event, Notice
-from lbproxy.worker.reactor import AT_LOOK, LINGER_S, LOOK_S, NEVER, READ, TICK_S, TURN_S, WRITE, Reactor
+from lbproxy.worker.reactor import LINGER_S, NEVER, READ, TICK_S, TURN_S, WRITE, Reactor, When
 
 
 class Item:
@@ -73,7 +74,7 @@ async def test_a_handler_is_told_what_is_ready() -> None:
         async with running() as made:
             told = trio.Event()
             item = Item(told.set)
-            made.reactor.register(left.fileno(), WRITE, item.on_ready)
+            made.reactor.register(left.fileno(), WRITE, item)
             await told.wait()
             made.reactor.modify(left.fileno(), READ)
             item.masks.clear()
@@ -92,7 +93,7 @@ async def test_who_has_left_is_not_called_any_more() -> None:
     with left, right:
         async with running() as made:
             item = Item()
-            made.reactor.register(left.fileno(), READ, item.on_ready)
+            made.reactor.register(left.fileno(), READ, item)
             made.reactor.unregister(left.fileno())
             made.reactor.unregister(left.fileno())  # no error
             right.send(b"x")
@@ -115,7 +116,7 @@ async def test_who_is_unregistered_by_a_neighbour_in_the_same_batch_is_not_calle
             for pair in pairs:
                 pair[1].send(b"x")
             for fd, item in zip(fds, items, strict=True):
-                made.reactor.register(fd, READ, item.on_ready)
+                made.reactor.register(fd, READ, item)
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert sorted(len(item.masks) for item in items) == [0, 1]
     finally:
@@ -131,8 +132,8 @@ async def test_a_handler_can_be_replaced() -> None:
         async with running() as made:
             reactor, fd = made.reactor, left.fileno()
             second = Item(lambda: reactor.unregister(fd))
-            first = Item(lambda: reactor.handle(fd, second.on_ready))
-            reactor.register(fd, READ, first.on_ready)
+            first = Item(lambda: reactor.handle(fd, second))
+            reactor.register(fd, READ, first)
             right.send(b"x")
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert (len(first.masks), len(second.masks)) == (1, 1)
@@ -144,7 +145,7 @@ async def test_busy_descriptors_do_not_starve_the_tasks() -> None:
     with left, right:
         async with running() as made:
             item = Item()
-            made.reactor.register(left.fileno(), WRITE, item.on_ready)  # always ready
+            made.reactor.register(left.fileno(), WRITE, item)  # always ready
             began = trio.current_time()
             for _ in range(20):
                 await trio.lowlevel.checkpoint()
@@ -161,7 +162,7 @@ async def test_nobody_lingers_while_a_task_waits_for_its_turn() -> None:
         left, right = socket.socketpair()
         with left, right:
             item = Item()
-            made.reactor.register(left.fileno(), READ, item.on_ready)
+            made.reactor.register(left.fileno(), READ, item)
             right.send(b"x")
             while not item.masks:
                 await trio.lowlevel.checkpoint()
@@ -174,8 +175,9 @@ async def test_nobody_lingers_while_a_task_waits_for_its_turn() -> None:
             assert took_s < 200 * LINGER_S  # what it would take at the least if each turn lingered
 
 
+@pytest.mark.parametrize("passes", [False, True], ids=["itself", "a method"])
 @trio_test
-async def test_a_mistake_in_a_handler_ends_its_owner_and_nobody_else() -> None:
+async def test_a_mistake_in_a_handler_ends_its_owner_and_nobody_else(passes: bool) -> None:
     left, right = socket.socketpair()
     with left, right:
         async with running() as made:
@@ -188,8 +190,8 @@ async def test_a_mistake_in_a_handler_ends_its_owner_and_nobody_else() -> None:
 
             broken = Broken(fail)
             whole = Item(lambda: reactor.unregister(right.fileno()))
-            reactor.register(left.fileno(), WRITE, broken.on_ready)
-            reactor.register(right.fileno(), WRITE, whole.on_ready)
+            reactor.register(left.fileno(), WRITE, When(broken.on_ready) if passes else broken)
+            reactor.register(right.fileno(), WRITE, whole)
             await trio.testing.wait_all_tasks_blocked()
             assert broken.aborted == len(whole.masks) == 1
             (event,) = made.events
@@ -226,7 +228,7 @@ async def test_what_is_deferred_runs_soon_and_may_defer_itself_without_starving_
         left, right = socket.socketpair()
         with left, right:
             item = Item(lambda: made.reactor.unregister(left.fileno()))
-            made.reactor.register(left.fileno(), WRITE, item.on_ready)
+            made.reactor.register(left.fileno(), WRITE, item)
             await trio.testing.wait_all_tasks_blocked(0.01)
         assert ran == 50
         assert item.masks
@@ -282,31 +284,6 @@ def test_a_deadline_that_comes_sooner_fires_sooner() -> None:
     reactor.fire_due()
     assert item.fired == 1
     reactor.now = 100.0
-    reactor.fire_due()
-    assert item.fired == 1
-
-
-def test_a_far_deadline_is_looked_at_meanwhile_and_fires_at_its_time() -> None:
-    reactor, item = still(), Item()
-    reactor.arm(item, 3.5 * LOOK_S)
-    for looks in range(1, 4):
-        reactor.now = looks * LOOK_S
-        reactor.fire_due()
-        assert item.queued_at <= reactor.now + LOOK_S
-    assert item.fired == 0
-    reactor.now = 3.5 * LOOK_S
-    reactor.fire_due()
-    assert item.fired == 1
-
-
-def test_who_says_at_look_is_asked_within_that_time() -> None:
-    reactor, item = still(), Item()
-    reactor.arm(item, 10 * LOOK_S)
-    reactor.now = LOOK_S - 1
-    item.deadline = AT_LOOK
-    reactor.fire_due()
-    assert item.fired == 0
-    reactor.now = LOOK_S
     reactor.fire_due()
     assert item.fired == 1
 

@@ -15,7 +15,7 @@ from support.trio_test import trio_test
 from lbproxy.drain import Lease
 from lbproxy.telemetry.events import Notice
 from lbproxy.worker.end import BULK_BYTES, TURN_BYTES
-from lbproxy.worker.reactor import READ, WRITE
+from lbproxy.worker.reactor import READ, WRITE, When
 from lbproxy.worker.relay import Relay, Why, notice_dead_peer
 
 LARGE = bytes(range(256)) * 16384  # 4 MiB: more than the kernel buffers for a reader that does not read
@@ -328,7 +328,7 @@ async def test_nothing_spins_whatever_the_two_sides_have_ended() -> None:
                     handle(mask)
 
                 if end._events:
-                    made.reactor.handle(fd, partial(count, handle=partial(end.on_ready)))
+                    made.reactor.handle(fd, When(partial(count, handle=end.on_ready)))
         await trio.sleep(0.1)
         assert events == 0
 
