@@ -28,77 +28,89 @@ if TYPE_CHECKING:
 CLIENT_CLOSED = 499  # in the log only
 
 
-class ExpressRecord(Lease):
+class Seldom(Lease):
+    """What a small exchange that repeats does not touch.
+
+    A class by itself because the slots of one class lie together: with thousands of clients none of them is in the
+    processor's caches when it speaks, and each line of 64 bytes that need not be fetched counts.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_from_head",
+        "_out",
+        "_pipe",
+        "_read_under",
+        "_shaped",
+        "fd",
+        "queued_at",
+        "raw",
+        "request_bytes",
+        "unsent",
+    )
+
+    _body_left: int  # still to come from the backend
+    _from_head: ResponseHead
+    _out: bytes  # what the client has not taken yet
+    _pipe: Pipe | None  # for the rest of a large body
+    _read_under: ListenerView | None  # the limits that `raw` and its head passed; None: they are not of one request
+    _shaped: tuple[ReplyShape, Values, int] | None  # what read the head of the answer, and what it found
+    fd: int
+    queued_at: float
+    raw: bytes  # the head of the request, as it came
+    request_bytes: int  # of the body, as far as they are to be counted: all of it, less `upload_left`
+    unsent: bytes  # what the backend has not taken yet
+
+
+class ExpressRecord(Seldom):
     """It is its own lease: one object less for each exchange. Only the task lane gets one that stands by itself."""
 
     __slots__ = (
         "_bare",
-        "_body_left",
         "_close_after",
         "_connection",
-        "_from_head",
         "_lease",
-        "_out",
-        "_pipe",
-        "_read_under",
         "_reading",
         "_repeated",
         "_reply_bytes",
-        "_shaped",
         "_shaped_head",
         "_status",
         "_too_late",
         "buffer",
         "deadline",
         "facts",
-        "fd",
         "lanes",
         "like",
         "payload",
-        "queued_at",
-        "raw",
-        "request_bytes",
         "request_id",
         "sock",
         "timeouts",
-        "unsent",
         "upload_left",
         "view",
     )
 
     lanes: "Lanes"
     sock: socket.socket
-    fd: int
     view: ListenerView
     facts: ClientFacts
     deadline: float
-    queued_at: float
     buffer: bytes  # what the client said and nobody has used yet
     # `moved_at` is also since when it waits for a request or an answer: their deadlines are worked out of it. While the
     # client's descriptor is registered, there is a deadline.
     # The request; as long as `_lease` is held, or the answer is not wholly sent.
-    raw: bytes  # its head, as it came
-    _bare: bytes  # the same if it has no body: then it is the whole request. Of a head that is good under `view`
+    _bare: bytes  # `raw` if it is the whole request, without a body, and good under `view`
     like: RequestHead  # its head; while `_shaped_head` is not None another one of its shape, see `head`
     _shaped_head: tuple[RequestShape, Values, int] | None  # what read it, and what it found
-    _read_under: ListenerView | None  # the limits that `raw` and its head passed; None: they are not of one request
     payload: bytes  # what goes to the backend behind the head
-    request_bytes: int  # of the body, as far as they are to be counted: all of it, less `upload_left`
     request_id: bytes
-    unsent: bytes  # what the backend has not taken yet
     upload_left: int  # still to come from the client
     _repeated: RepeatedRequest | None  # the head and what is made of it, if it is the same as the last one
     timeouts: PoolTimeouts
     _lease: Lease | None  # this record, as long as it holds a backend
     _connection: BackendConnection | None
     # The response.
-    _from_head: ResponseHead
-    _shaped: tuple[ReplyShape, Values, int] | None  # what read it, and what it found
     _status: int
     _reply_bytes: int
-    _body_left: int  # still to come from the backend
-    _out: bytes  # what the client has not taken yet
-    _pipe: Pipe | None  # for the rest of a large body
     _close_after: bool
     _reading: bool  # the client's descriptor is registered
     _too_late: Callable[[Any], None]  # what the deadline means in the present state: a function of this record
