@@ -20,11 +20,11 @@ from lbproxy.errors import LbproxyError
 from lbproxy.model import BackendView
 from lbproxy.worker.reactor import READ, Reactor
 from lbproxy.worker.repeats import RepeatedReply
+from lbproxy.worker.room import RECV_BYTES
 from lbproxy.worker.stream import ByteStream, SocketStream
 
 SWEEP_S = 0.25
 CROWDED_S = 0.01
-RECV_BYTES = 16 * 1024  # fits most messages; a larger buffer is allocated only where a body fills it
 IDLE_PER_BACKEND = 4096  # the time limit is what bounds them: as many as worked within it
 IN_PROGRESS = frozenset((0, errno.EINPROGRESS))
 

@@ -12,10 +12,9 @@ At the first sign of anything else the exchange goes to the task lane: `_enter` 
 client's bytes go along), `_resume` when the request is wholly or partly sent (lease, backend connection, unsent bytes
 and response bytes go along).
 
-Hot: per exchange four system calls and about two dozen Python calls. A head is looked at line by line only where it is
-new: one that repeats is remembered whole, with the bytes that were made of it (repeats.py); one that differs from
-others in a few values is read by its shape (wire/shape.py). All bytes come from the same functions in both lanes.
-Benchmarks: loadtest/compare.py beside nginx, loadtest/hotpath.py without the kernel.
+Hot: per exchange four system calls and a dozen Python calls. A head is looked at line by line only where it is new: one
+that repeats is remembered whole (repeats.py); one that differs from others in a few values is read by its shape
+(wire/shape.py). All bytes come from the same functions in both lanes. Benchmarks: loadtest/compare.py, hotpath.py.
 """
 
 from collections.abc import Callable
@@ -28,12 +27,12 @@ from lbproxy.wire.body import chunk, last_chunk, request_body
 from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
 from lbproxy.worker.attempt import Begun
-from lbproxy.worker.backends import RECV_BYTES, BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect
+from lbproxy.worker.backends import BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect
 from lbproxy.worker.client import EARLY_BODY_BYTES, READ_AHEAD_BYTES
-from lbproxy.worker.express_body import BODY_BYTES
 from lbproxy.worker.express_reply import ReplySide, reply_too_slow
 from lbproxy.worker.hash_key import hash_key
 from lbproxy.worker.reactor import AT_LOOK, LOOK_S, READ, WRITE, When
+from lbproxy.worker.room import read_on, room_for
 
 REQUEST = LeaseKind.REQUEST  # an attribute of an enum costs as much as three of these
 
@@ -45,7 +44,7 @@ class ExpressClient(ReplySide):
 
     def on_ready(self, mask: int) -> None:
         try:
-            data = self.sock.recv(BODY_BYTES if self.upload_left else RECV_BYTES)
+            data = self.sock.recv(self.recv_bytes)
         except BlockingIOError:
             return
         except OSError:
@@ -65,10 +64,8 @@ class ExpressClient(ReplySide):
             else:
                 self.close()
         elif self.buffer:
-            seen = len(self.buffer)
-            data = self.buffer + data
-            self.buffer = b""
-            self._consider(data, seen)
+            before, self.buffer = self.buffer, b""
+            self._consider(before + data, len(before))
         else:
             self._consider(data, 0)
 
@@ -94,6 +91,8 @@ class ExpressClient(ReplySide):
         The first `seen` bytes were looked at before, without a result.
         """
         lanes, limits = self.lanes, self.view.settings.limits
+        if len(data) == self.recv_bytes:
+            data = read_on(self, data)
         if lanes.off:
             self._enter(data, "off")
             return
@@ -145,6 +144,7 @@ class ExpressClient(ReplySide):
             self.like = head
             self._shaped_head = shaped
             self._repeated = None
+            self.recv_bytes = room_for(size)
         elif self._repeated is None:
             self._remember()
         self._forward()

@@ -229,6 +229,7 @@ class BodySide(ExpressRecord):
         assert lease is not None
         self.lanes.router.change_kind(lease, LeaseKind.TRANSFER)
         self.payload = b""  # on its way: this request is not sent twice
+        self.recv_bytes = BODY_BYTES
         reactor.arm(self, self.view.settings.timeouts.body_s)
         self._too_late = BodySide._upload_stalled
         if self.upload_left >= SPLICE_FROM_BYTES and self._reading:

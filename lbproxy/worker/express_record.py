@@ -20,6 +20,7 @@ from lbproxy.wire.shape import ReplyShape, RequestShape, Values
 from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.reactor import NEVER, READ
 from lbproxy.worker.repeats import RepeatedRequest
+from lbproxy.worker.room import RECV_BYTES
 from lbproxy.worker.splice import Pipe
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class ExpressRecord(Seldom):
         "lanes",
         "like",
         "payload",
+        "recv_bytes",
         "request_id",
         "sock",
         "timeouts",
@@ -102,6 +104,7 @@ class ExpressRecord(Seldom):
     like: RequestHead  # its head; while `_shaped_head` is not None another one of its shape, see `head`
     _shaped_head: tuple[RequestShape, Values, int] | None  # what read it, and what it found
     payload: bytes  # what goes to the backend behind the head
+    recv_bytes: int  # how much is read at once: after the size of the last request
     request_id: bytes
     upload_left: int  # still to come from the client
     _repeated: RepeatedRequest | None  # the head and what is made of it, if it is the same as the last one
@@ -130,6 +133,7 @@ class ExpressRecord(Seldom):
         self._connection = None
         self._pipe = None
         self._status = self.upload_left = 0
+        self.recv_bytes = RECV_BYTES
         self._reading = False
         self._too_late = idle_too_long
 

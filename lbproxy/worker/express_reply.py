@@ -10,6 +10,7 @@ from lbproxy.wire.headers import Framing, response_to_client
 from lbproxy.worker.backends import BackendConnection
 from lbproxy.worker.express_body import BODY_BYTES, BodySide
 from lbproxy.worker.repeats import ReadReply
+from lbproxy.worker.room import read_on, room_for
 
 LENGTH = Framing.LENGTH  # an attribute of an enum costs as much as three of these
 
@@ -54,6 +55,8 @@ class ReplySide(BodySide):
         if not data:
             self._resume("backend_ended")
             return
+        if len(data) == connection.recv_bytes:
+            data = read_on(connection, data)
         if connection.buffer:
             data = connection.buffer + data
             connection.buffer = b""
@@ -73,6 +76,7 @@ class ReplySide(BodySide):
         elif length is not None:
             have = len(data) - end
             if have == length:
+                connection.recv_bytes = room_for(len(data))
                 self._answer(head, LENGTH, data[end:], have, True)
             elif have > length:
                 self._answer(head, LENGTH, data[end : end + length], length, False)
