@@ -51,7 +51,7 @@ class BodySide(ExpressRecord):
         if sent < len(data):
             self._out = data[sent:]
             self._wait_for_client()
-        elif self._close_after or self.buffer or not self._reading or lanes.access.is_on or lanes.stopping:
+        elif self._close_after or self.buffer or not self._reading or lanes.context.access.is_on or lanes.stopping:
             self._done()
         else:  # as _done and begin, without the calls: the client may ask again, and nobody takes notes
             lanes.served += 1

@@ -240,7 +240,7 @@ class ExpressRecord(Seldom):
         """The last byte of the answer is with the client."""
         lanes = self.lanes
         lanes.served += 1
-        if lanes.access.is_on:
+        if lanes.context.access.is_on:
             self._record(None)
         if self._close_after or lanes.stopping:
             if self.buffer:

@@ -53,7 +53,6 @@ class Lanes:
         self.request_shapes = Shapes(RequestShape)
         self._reply_shapes: dict[str, Shapes[ReplyShape]] = {}
         self.pipes = Pipes()
-        self.access = context.access
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
         self.served = 0
