@@ -42,7 +42,7 @@ LINGER_S = 0.004
 TICK_S = 0.1  # how late a deadline may be noticed
 DOZE_LATE_S = TICK_S / 2  # where nothing happens: neighbours go along, and a task of the same moment comes first
 NEVER = float("inf")
-LOOK_S = 30.0
+LOOK_S = 60.0  # not more than the usual timeouts of a client and of an answer, see AT_LOOK
 AT_LOOK = 0.0  # a deadline: `on_deadline` is called within LOOK_S, and says itself whether it is time
 
 
