@@ -3,6 +3,7 @@
 What others wait is measured in processor time of this thread, in which everything runs: a busy machine does not count.
 """
 
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,10 +26,9 @@ class Others:
         self.waited: list[float] = []
 
     @property
-    def p90_s(self) -> float:
-        """Never of the slowest one: on that a collection may fall, of all that thousands of tests have left."""
+    def p99_s(self) -> float:
         assert len(self.waited) >= FEWEST, "nobody else was served"
-        return sorted(self.waited)[int((len(self.waited) - 1) * 0.9)]
+        return sorted(self.waited)[int((len(self.waited) - 1) * 0.99)]
 
 
 @asynccontextmanager
@@ -45,11 +45,16 @@ async def others(lb: Proxy, path: bytes = b"/") -> AsyncIterator[Others]:
             seen.waited.append(time.thread_time() - began)
             await trio.sleep(0.002)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(ask)
-        yield seen
-        await wait_until(lambda: len(seen.waited) >= FEWEST)
-        nursery.cancel_scope.cancel()
+    gc.collect()
+    gc.freeze()  # what thousands of tests have left is not looked through in somebody's request
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            yield seen
+            await wait_until(lambda: len(seen.waited) >= FEWEST)
+            nursery.cancel_scope.cancel()
+    finally:
+        gc.unfreeze()
 
 
 async def _send(client: Peer, data: bytes) -> None:
@@ -86,7 +91,7 @@ async def test_a_flood_of_pipelined_requests_keeps_nobody_waiting(lane: str, wha
             else:
                 async with others(lb) as seen:
                     await lb.wait_records(500)
-                assert seen.p90_s < MOST_S
+                assert seen.p99_s < MOST_S
             nursery.cancel_scope.cancel()
 
 
@@ -100,7 +105,7 @@ async def test_a_flood_of_requests_that_we_answer_ourselves_keeps_nobody_waiting
         nursery.start_soon(_read, flooding)
         async with others(lb, b"/in") as seen:
             await lb.wait_records(1500)
-        assert seen.p90_s < MOST_S
+        assert seen.p99_s < MOST_S
         nursery.cancel_scope.cancel()
 
 
@@ -114,7 +119,7 @@ async def test_a_megabyte_of_head_keeps_nobody_waiting(lane: str) -> None:
         nursery.start_soon(_read, client)
         async with others(lb) as seen:
             await trio.sleep(0.2)
-        assert seen.p90_s < MOST_S
+        assert seen.p99_s < MOST_S
         nursery.cancel_scope.cancel()
 
 
@@ -142,7 +147,7 @@ async def test_clients_that_come_and_go_leave_nothing(lane: str) -> None:
         async with others(lb) as seen:
             for _ in range(300):
                 (await lb.client()).close()
-        assert seen.p90_s < MOST_S
+        assert seen.p99_s < MOST_S
         await wait_until(lambda: lb.lanes.connections <= 1)
 
 
