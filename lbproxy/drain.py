@@ -82,7 +82,7 @@ class Leases:
 
     __slots__ = ("_drain", "_ends", "_farewells", "_goodbye_s", "_to_tell", "backend", "counters", "held")
 
-    def __init__(self, backend: BackendView, counters: int = 0) -> None:
+    def __init__(self, backend: BackendView, counters: int) -> None:
         self.backend = backend
         self.counters = counters
         self.held: set[Lease] = set()

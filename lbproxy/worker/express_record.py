@@ -180,6 +180,15 @@ class ExpressRecord(Seldom):
     def on_deadline(self) -> None:
         self._too_late(self)
 
+    def has_waited(self, timeout_s: float) -> bool:
+        """So long since `moved_at`? If not, it is asked again when it has."""
+        reactor = self.lanes.reactor
+        due = self.moved_at + timeout_s
+        if due > reactor.now:
+            reactor.arm_at(self, due)
+            return False
+        return True
+
     # Letting go
 
     def leave(self) -> None:
@@ -298,11 +307,7 @@ class ExpressRecord(Seldom):
 
 
 def idle_too_long(record: ExpressRecord) -> None:
-    reactor = record.lanes.reactor
-    due = record.moved_at + record.view.settings.timeouts.idle_s
-    if due > reactor.now:
-        reactor.arm_at(record, due)
-    else:
+    if record.has_waited(record.view.settings.timeouts.idle_s):
         record.close()
 
 

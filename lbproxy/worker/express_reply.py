@@ -160,9 +160,5 @@ class ReplySide(BodySide):
 
 
 def reply_too_slow(record: ReplySide) -> None:
-    reactor = record.lanes.reactor
-    due = record.moved_at + record.timeouts.response_s
-    if due > reactor.now:
-        reactor.arm_at(record, due)
-    else:
+    if record.has_waited(record.timeouts.response_s):
         record._resume("slow_reply")

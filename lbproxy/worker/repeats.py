@@ -9,12 +9,11 @@ Bounded; a full memory is dropped whole, and who still holds an entry keeps it.
 from typing import TypeAlias
 
 from lbproxy.wire.head import Lines, RequestHead, ResponseHead, read_response
-from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, response_to_client
+from lbproxy.wire.headers import ClientFacts, Framing, framing_for_client, request_to_backend, response_to_client
 
 REMEMBERED = 512  # of each kind; the largest possible head is 16 or 64 KiB, a usual one 300 bytes
 LONGEST_BYTES = 4096
 MARK = b"\0"  # stands for the request id while a head is made: no head can contain it
-BODILESS = frozenset((*range(100, 200), 204, 304))
 USUAL = RequestHead(b"GET", b"/", b"", 1, True, None, False, [], {})
 
 
@@ -43,9 +42,10 @@ class RepeatedReply:
         self.size = 0
         # As for_client, where the size is known: for a GET in HTTP/1.1 of a client that stays.
         self.usual: tuple[bytes, bytes] = (b"", b"")
-        if head.length is not None and head.keep_alive and not head.event_stream and head.status not in BODILESS:
+        sized = framing_for_client(head, USUAL) is Framing.LENGTH and head.keep_alive and not head.event_stream
+        if sized and head.length is not None:
             self.size = len(raw) + head.length
-            self.usual = _split(response_to_client(head, USUAL, MARK, Framing.LENGTH, True))
+            self.usual = self.for_client(USUAL, Framing.LENGTH, True)
 
     def for_client(self, request: RequestHead, framing: Framing, keep: bool) -> tuple[bytes, bytes]:
         """What goes to the client, before and behind the request id. A HEAD or 1.0 request changes the framing."""

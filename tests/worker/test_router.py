@@ -64,10 +64,10 @@ async def test_a_lease_is_counted_by_kind_until_it_is_released(bench: Bench) -> 
 @trio_test
 async def test_a_lease_may_be_used_again(bench: Bench) -> None:
     lease = Lease()
-    for number, backend in enumerate((ONE, TWO), 1):
+    for number, backend, kind in ((1, ONE, LeaseKind.REQUEST), (2, TWO, LeaseKind.TCP)):
         bench.publish(backend)
-        assert bench.router.claim(bench.pool(backend), LeaseKind.REQUEST, None, float(number), lease) is lease
-        assert (lease.backend, lease.started, lease.moved_at) == (backend, number, number)
+        assert bench.router.claim(bench.pool(backend), kind, None, float(number), lease) is lease
+        assert (lease.backend, lease.kind, lease.started, lease.moved_at) == (backend, kind, number, number)
         assert bench.leases(backend.cell) == 1
         bench.router.finish(lease)
         assert (bench.leases(backend.cell), bench.leases(backend.cell, Counter.REQUESTS)) == (0, 1)
