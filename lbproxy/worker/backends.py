@@ -23,7 +23,7 @@ from lbproxy.worker.repeats import RepeatedReply
 from lbproxy.worker.room import RECV_BYTES
 from lbproxy.worker.stream import ByteStream, SocketStream
 
-SWEEP_S = 0.25
+SWEEP_S = 0.25  # not more often
 CROWDED_S = 0.01
 IDLE_PER_BACKEND = 4096  # the time limit is what bounds them: as many as worked within it
 IN_PROGRESS = frozenset((0, errno.EINPROGRESS))
@@ -185,18 +185,22 @@ class BackendConnections:
         for connection in self._idle.pop(backend.cell, ()):
             self._close(connection)
 
-    def sweep(self, keepalive_s: dict[str, float]) -> bool:
+    def sweep(self, keepalive_s: dict[str, float]) -> float | None:
         """Close what has been idle for longer than its pool allows, so that no descriptor waits for a next request.
 
-        Returns whether there is anything left to sweep.
+        Returns in how many seconds there may be something again; None: when there is a first idle one.
         """
         now = trio.current_time()
+        pauses = []
         for cell, idle in list(self._idle.items()):
-            while idle and now - idle[0].idle_since >= keepalive_s.get(idle[0].backend.id.pool, 0.0):
+            kept_s = keepalive_s.get(idle[0].backend.id.pool, 0.0) if idle else 0.0
+            while idle and now - idle[0].idle_since >= kept_s:
                 self._close(idle.popleft())
-            if not idle:
+            if idle:
+                pauses.append(idle[0].idle_since + kept_s - now)
+            else:
                 del self._idle[cell]
-        return bool(self._idle)
+        return max(min(pauses), SWEEP_S) if pauses else None
 
     def close(self) -> None:
         for idle in list(self._idle.values()):

@@ -67,9 +67,9 @@ class Worker:
         backends = BackendConnections(self._reactor)
         self._context = Context(self._reactor, router, backends, channel.post, self._log.emit)
         # Neither has a clock of its own: nothing wakes a worker that has nothing to do.
-        self._flush = _Chore(self._reactor, FLUSH_S, lambda: self._context.access.flush())
-        self._sweep = _Chore(self._reactor, SWEEP_S, self._sweep_backends)
-        backends.on_first_idle = self._sweep.plan
+        self._flush = _Chore(self._reactor, lambda: self._context.access.flush())
+        self._sweep = _Chore(self._reactor, self._sweep_backends)
+        backends.on_first_idle = lambda: self._sweep.plan(SWEEP_S)
         self._turns = Recent(LONGEST_WITHIN_S)
         self._batches = Recent(LONGEST_WITHIN_S)
         self._acceptor = Acceptor(self._reactor, grid, row, self._log.emit)
@@ -117,6 +117,7 @@ class Worker:
                 sock.close()
             return
         self._use_access_log(table.access, table.access_path)
+        self._sweep.plan(SWEEP_S)  # it may keep connections for less long
         self._acceptor.apply(table.listeners, sockets)
         if table.listeners != before:
             self._lanes.refresh(table.listeners)
@@ -137,7 +138,10 @@ class Worker:
             self._log.emit(Notice(f"cannot open the access log {path}: {exc.strerror}"))
             sink = None
         self._context.access = AccessLog(
-            sink, format, lambda lines: self._log.emit(LogDropped(lines, "access")), self._flush.plan
+            sink,
+            format,
+            lambda lines: self._log.emit(LogDropped(lines, "access")),
+            lambda: self._flush.plan(FLUSH_S),
         )
 
     def _reopen(self) -> None:
@@ -148,8 +152,9 @@ class Worker:
 
     def _sweep_backends(self) -> None:
         pools = self._context.router.table.pools
-        if self._context.backends.sweep({pool.name: pool.timeouts.keepalive_s for pool in pools}):
-            self._sweep.plan()
+        again_s = self._context.backends.sweep({pool.name: pool.timeouts.keepalive_s for pool in pools})
+        if again_s is not None:
+            self._sweep.plan(again_s)
 
     def _stats(self, ask: int) -> Stats:
         lanes, reactor, now = self._lanes, self._reactor, trio.current_time()
@@ -167,14 +172,14 @@ class Worker:
 
 
 class _Chore:
-    """Done on the reactor `after_s` from when it is planned, or a tick later; once, however often it was planned."""
+    """Done on the reactor when it is planned for, or a tick later: once, at the soonest time that was asked for."""
 
-    def __init__(self, reactor: Reactor, after_s: float, do: Callable[[], None]) -> None:
+    def __init__(self, reactor: Reactor, do: Callable[[], None]) -> None:
         self.deadline = self.queued_at = NEVER
         self._reactor = reactor
-        self._after_s = after_s
         self.on_deadline = do
 
-    def plan(self) -> None:
-        if self.deadline == NEVER:
-            self._reactor.arm(self, self._after_s)
+    def plan(self, in_s: float) -> None:
+        at = self._reactor.now + in_s
+        if at < self.deadline:
+            self._reactor.arm_at(self, at)

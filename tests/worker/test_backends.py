@@ -15,6 +15,7 @@ from lbproxy.address import Address
 from lbproxy.model import BackendId, BackendView
 from lbproxy.worker.backends import (
     IDLE_PER_BACKEND,
+    SWEEP_S,
     BackendConnection,
     BackendConnections,
     ConnectFailed,
@@ -182,10 +183,24 @@ async def test_what_has_been_idle_for_too_long_is_swept_out() -> None:
     async with running() as bench:
         connection = await bench.connect()
         bench.idle.give_back(connection)
-        assert bench.idle.sweep({"web": 60})
+        assert bench.idle.sweep({"web": 60}) == pytest.approx(60, abs=5), "nothing to do before"
         assert is_open(connection)
-        assert not bench.idle.sweep({"web": 0}), "nothing is left to sweep"
+        assert bench.idle.sweep({"web": 0}) is None, "nothing is left to sweep"
         assert not is_open(connection)
+
+
+@trio_test
+async def test_the_next_sweep_is_when_the_oldest_has_been_idle_for_long_enough_but_not_at_once() -> None:
+    async with running() as bench:
+        other = BackendView(BackendId("api", 0, 1), bench.view.address, 2)
+        for view, idle_s in ((bench.view, 3.0), (other, 9.0)):
+            connection = BackendConnection(view, (await bench.connect()).sock)
+            bench.idle.give_back(connection)
+            connection.idle_since = trio.current_time() - idle_s
+        assert bench.idle.sweep({"web": 10, "api": 20}) == pytest.approx(7, abs=1)
+        assert bench.idle.sweep({"web": 10, "api": 12}) == pytest.approx(3, abs=1)
+        connection.idle_since = trio.current_time() + SWEEP_S / 2 - 12.0
+        assert bench.idle.sweep({"web": 10, "api": 12}) == SWEEP_S, "not more often"
 
 
 @trio_test
