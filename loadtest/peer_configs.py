@@ -2,11 +2,13 @@
 
 Templates for `peers.Wiring.fill`. Everybody may keep 4,096 connections to the origin, for as long as is nginx's default
 (lbproxy's own is a second: real backends close idle connections soon), and 10,000 clients for 10 minutes.
+The origin takes connections as they come: with nginx's usual one per turn of its loop, a proxy that opens many at once,
+as at the beginning of a load, is said to have a 99th percentile of 250 to 800 ms, which is the origin's.
 """
 
 ORIGIN_NGINX = """
 daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid $folder/origin.pid; error_log $folder/origin.log;
-events { worker_connections 20000; }
+events { worker_connections 20000; multi_accept on; }
 http {
     access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; sendfile on; tcp_nodelay on;
     client_body_temp_path $folder/body; default_type application/octet-stream;

@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import signal
 
 import pytest
 from hypothesis import settings
 
 settings.register_profile("lbproxy", derandomize=True, deadline=None, database=None)
 settings.load_profile("lbproxy")
+
+# A shell that runs the suite in the background ignores Ctrl-C for it; the programs under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -148,6 +148,7 @@ class Conductor:
         site.worker_count = self._worker_count()
         site.workers.resize(site.worker_count)
         site.apply_live(old, settings)
+        site.sockets.hide_others(listeners)
         await site.fleet.wait_applied(site.fleet.publish())
         site.sockets.release_others(listeners, site.worker_count)
         wanted = {pool.name for pool in settings.pools}

@@ -96,6 +96,14 @@ class Sockets:
         """The descriptors of worker `row` (0-based) in the order of `listeners`. Clients may be queued there now."""
         return [self._bound[listener.settings.address].fd_of(row) for listener in listeners]
 
+    def hide_others(self, keep: Iterable[ListenerView]) -> None:
+        """Nobody new finds the unix sockets that no table will name: who is there already, a worker still accepts.
+        (Of TCP sockets the workers let nobody new in.)"""
+        kept = {listener.key for listener in keep}
+        for bound in self._bound.values():
+            if bound.key not in kept:
+                _unlink(bound)
+
     def release_others(self, keep: Iterable[ListenerView], workers: int) -> None:
         """Close what no table names any more. Call it once every worker has applied the table."""
         kept = {listener.key for listener in keep}
@@ -127,11 +135,15 @@ class Sockets:
         del self._bound[bound.address]
         self._cells.give_back(bound.cell)
         bound.shrink(0)
-        path = bound.address.path
-        if path is not None:
-            with contextlib.suppress(OSError):  # somebody else's cleaning up is as good as ours
-                if os.stat(path).st_ino == bound.inode:
-                    os.unlink(path)
+        _unlink(bound)
+
+
+def _unlink(bound: _Bound) -> None:
+    path = bound.address.path
+    if path is not None:
+        with contextlib.suppress(OSError):  # somebody else's cleaning up is as good as ours
+            if os.stat(path).st_ino == bound.inode:
+                os.unlink(path)
 
 
 def _tcp_socket(address: Address, *, share: bool) -> socket.socket:

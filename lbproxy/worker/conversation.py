@@ -62,7 +62,9 @@ async def linger(client: Client) -> bool:
 
 async def _next_exchange(context: Context, client: Client) -> Exchange | None:
     """Raises Refused; None when the client is done."""
-    raw = None if context.stopping.is_set() else await client.read_head()
+    if context.stopping.is_set() and not client.buffer:
+        return None
+    raw = await client.read_head()
     if raw is None:
         return None
     head = read_request(raw, context.lines, client.listener.settings.limits.headers)

@@ -17,7 +17,7 @@ from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.shape import ReplyShape, RequestShape, Values
-from lbproxy.worker.backends import BackendConnection
+from lbproxy.worker.backends import BackendConnection, is_silent
 from lbproxy.worker.reactor import NEVER, READ
 from lbproxy.worker.repeats import RepeatedRequest
 from lbproxy.worker.room import RECV_BYTES
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lbproxy.worker.lanes import Lanes
 
 CLIENT_CLOSED = 499  # in the log only
+LAST_REQUEST_S = 0.5  # the worker stops: whoever is silent for so long has nothing to ask
 
 
 class Seldom(Lease):
@@ -307,7 +308,10 @@ class ExpressRecord(Seldom):
 
 
 def idle_too_long(record: ExpressRecord) -> None:
-    if record.has_waited(record.view.settings.timeouts.idle_s):
+    idle_s = record.view.settings.timeouts.idle_s
+    if record.lanes.stopping:
+        idle_s = min(idle_s, LAST_REQUEST_S)
+    if record.has_waited(idle_s) and is_silent(record.sock):  # what has been asked is answered
         record.close()
 
 

@@ -19,13 +19,12 @@ from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.shape import ReplyShape, RequestShape, Shapes
 from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.attempt import Begun
-from lbproxy.worker.backends import is_silent
 from lbproxy.worker.client import Client
 from lbproxy.worker.context import Context
 from lbproxy.worker.conversation import converse, linger, refuse
 from lbproxy.worker.exchange import Exchange
 from lbproxy.worker.express import ExpressClient
-from lbproxy.worker.express_record import ExpressRecord
+from lbproxy.worker.express_record import LAST_REQUEST_S, ExpressRecord, idle_too_long
 from lbproxy.worker.repeats import Repeats
 from lbproxy.worker.splice import Pipes
 from lbproxy.worker.stream import SocketStream, StreamBroken
@@ -81,19 +80,22 @@ class Lanes:
                 await self._emptied.wait()
 
     def stop(self, grace_s: float) -> None:
-        """What is in hand has its grace, each kind its own, within `grace_s`; who is idle goes now."""
+        """What is in hand has its grace, each kind its own, within `grace_s`; who is idle goes now.
+
+        Who has come, or got an answer, only just now may be about to ask: for that it has LAST_REQUEST_S.
+        """
         self.stopping = True
         self.router.stop(grace_s)
         self.context.stopping.set()
         for record in list(self._records):
             if not isinstance(record, ExpressRecord):
                 continue  # nobody can tell what a relay that says nothing is waiting for
-            if record.is_idle and is_silent(record.sock):  # what has been asked is answered
-                record.close()
+            if record.is_idle:
+                idle_too_long(record)
+        silent_until = trio.current_time() + LAST_REQUEST_S
         for client in self._in_tasks:
-            stream = client.stream
-            if client.idle_scope is not None and isinstance(stream, SocketStream) and is_silent(stream.sock):
-                client.idle_scope.cancel()
+            if client.idle_scope is not None:
+                client.idle_scope.deadline = min(client.idle_scope.deadline, silent_until)
 
     def open(self, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         """A new client. The socket is ours from now on."""

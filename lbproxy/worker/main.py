@@ -86,6 +86,7 @@ class Worker:
                 clients.start_soon(self._lanes.run)
                 await self._follow(clients.cancel_scope)
             nursery.cancel_scope.cancel()
+        self._acceptor.close()
         self._context.backends.close()
         self._context.access.close(CLOSE_LOG_S)
 
@@ -94,11 +95,14 @@ class Worker:
         while (message := await self._channel.receive()) is not None:
             match message:
                 case Publish():
-                    self._apply(message)
+                    if self._apply(message):
+                        await self._acceptor.wait_left()  # then control can close them, and nobody is left in there
+                        self._channel.post(Applied(message.table.epoch))
                 case Stop(grace_s):
                     # Handle outside, accept inside: what is in hand has its grace, who is idle goes now.
                     clients.deadline = trio.current_time() + grace_s
                     self._acceptor.leave_all()
+                    await self._acceptor.wait_left()
                     self._lanes.stop(grace_s)
                     return
                 case Reopen():
@@ -107,7 +111,7 @@ class Worker:
                     self._channel.post(self._stats(ask))
         clients.cancel()
 
-    def _apply(self, message: Publish) -> None:
+    def _apply(self, message: Publish) -> bool:
         fds = self._channel.take_fds(len(message.sockets))
         sockets = {key: socket.socket(fileno=fd) for key, fd in zip(message.sockets, fds, strict=True)}
         table = message.table
@@ -115,13 +119,13 @@ class Worker:
         if not self._context.router.apply(table):
             for sock in sockets.values():
                 sock.close()
-            return
+            return False
         self._use_access_log(table.access, table.access_path)
         self._sweep.plan(SWEEP_S)  # it may keep connections for less long
         self._acceptor.apply(table.listeners, sockets)
         if table.listeners != before:
             self._lanes.refresh(table.listeners)
-        self._channel.post(Applied(table.epoch))
+        return True
 
     def _drained(self, backend: BackendView) -> None:
         self._context.backends.forget(backend)

@@ -40,7 +40,6 @@ class Router:
         emit: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.table = RoutingTable(0, "", (), (), ())
-        self.stopping = False
         self._values = grid.values
         self._on_drained = on_drained
         self._emit = emit

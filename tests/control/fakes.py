@@ -266,6 +266,9 @@ class FakeSockets:
                 raise BindFailed(f"cannot listen on {listener.address}: address already in use")
         return tuple(ListenerView(key, 0, listener) for key, listener in enumerate(listeners, start=1))
 
+    def hide_others(self, keep):
+        """There is no file."""
+
     def release_others(self, keep, workers):
         self.released.append((tuple(str(view.settings.address) for view in keep), workers))
 

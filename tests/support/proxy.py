@@ -265,7 +265,7 @@ class Proxy:
         assert all(leases.empty for leases in self.router._leases.values()), self._left()
         assert not any(self.router.queues.values()), self._left()
         self.context.backends.close()
-        self.acceptor.leave_all()
+        self.acceptor.close()
         assert not any(self.reactor.handlers), self._left()
         alive = [entry for entry in self.reactor._heap if entry[2].queued_at == entry[0]]
         assert not alive, alive
@@ -289,7 +289,7 @@ class Proxy:
 
     def close(self) -> None:
         self.context.backends.close()
-        self.acceptor.leave_all()
+        self.acceptor.close()
         for peer in (*self._clients, *self.backends):
             peer.close()
         for record in list(self.lanes._records):

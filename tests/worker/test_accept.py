@@ -19,7 +19,7 @@ from lbproxy.model import ListenerView
 from lbproxy.settings import ListenerLimits, ListenerSettings
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.worker.accept import ACCEPT_BATCH, Acceptor
+from lbproxy.worker.accept import ACCEPT_BATCH, LEAVE_S, Acceptor
 from lbproxy.worker.reactor import Reactor
 
 
@@ -75,7 +75,7 @@ class Bench:
         return made
 
     def close(self) -> None:
-        self.acceptor.leave_all()
+        self.acceptor.close()
         while self.open:
             self.let_go()
         for sock in self._owned:
@@ -157,6 +157,7 @@ async def test_a_listener_that_goes_is_emptied_first() -> None:
         bench.apply(first, second)
         bench.connect(first, 2 * ACCEPT_BATCH)
         bench.apply(second)
+        await bench.acceptor.wait_left()
         assert len(bench.open) == 2 * ACCEPT_BATCH
         bench.connect(second)
         await until(lambda: len(bench.open) == 2 * ACCEPT_BATCH + 1)
@@ -174,16 +175,45 @@ async def test_a_listener_that_comes_is_accepted_from() -> None:
 
 
 @trio_test
-async def test_nobody_is_accepted_after_the_last_listener_has_left() -> None:
+async def test_who_is_there_when_the_listeners_leave_is_accepted_and_nobody_after_that() -> None:
     async with running() as bench:
         view = bench.listen()
         bench.apply(view)
         bench.connect(view, 2)
         bench.acceptor.leave_all()
+        with pytest.raises(trio.TooSlowError), trio.fail_after(0.2):
+            await trio.open_tcp_stream("127.0.0.1", view.settings.address.port)
+        await bench.acceptor.wait_left()
         assert len(bench.open) == 2
-        bench.connect(view)
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        assert len(bench.open) == 2
+        assert not any(bench.reactor.handlers)
+
+
+@trio_test
+async def test_a_handshake_that_has_begun_is_waited_for() -> None:
+    """Its client has seen our half of it and takes the connection for granted: a close would reset it."""
+    async with running() as bench:
+        view = bench.listen()
+        # The kernel waits for the first byte with the last part of a handshake: so we say when it comes.
+        bench._owned[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+        bench.apply(view)
+        first, late = bench.connect(view, 2)
+        first.send(b"GET")
+        await until(lambda: len(bench.open) == 1)
+        bench.acceptor.leave_all()
+        await trio.sleep(LEAVE_S / 3)
+        assert len(bench.open) == 1
+        late.send(b"GET")
+        await until(lambda: len(bench.open) == 2)
+        await bench.acceptor.wait_left()
+        assert not any(bench.reactor.handlers)
+
+
+@trio_test
+async def test_where_nobody_comes_nobody_is_waited_for() -> None:
+    async with running() as bench:
+        bench.apply(bench.listen(1), bench.listen(2))
+        bench.acceptor.leave_all()
+        assert not any(bench.reactor.handlers)
 
 
 # Limits
@@ -264,9 +294,8 @@ async def test_a_pause_does_not_keep_a_listener_that_leaves() -> None:
         bench.connect(first, 2)
         await until(lambda: AcceptPaused in bench.said())
         bench.apply(second)
-        bench.let_go()
-        await trio.sleep(0.1)
-        assert not bench.open
+        await bench.acceptor.wait_left()
+        assert len(bench.open) == 1
 
 
 @trio_test

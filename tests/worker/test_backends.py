@@ -181,8 +181,7 @@ async def test_only_so_many_are_kept_and_the_oldest_goes() -> None:
 @trio_test
 async def test_what_has_been_idle_for_too_long_is_swept_out() -> None:
     async with running() as bench:
-        connection = await bench.connect()
-        bench.idle.give_back(connection)
+        bench.idle.give_back(connection := await bench.connect())
         assert bench.idle.sweep({"web": 60}) == pytest.approx(60, abs=5), "nothing to do before"
         assert is_open(connection)
         assert bench.idle.sweep({"web": 0}) is None, "nothing is left to sweep"
@@ -194,8 +193,7 @@ async def test_the_next_sweep_is_when_the_oldest_has_been_idle_for_long_enough_b
     async with running() as bench:
         other = BackendView(BackendId("api", 0, 1), bench.view.address, 2)
         for view, idle_s in ((bench.view, 3.0), (other, 9.0)):
-            connection = BackendConnection(view, (await bench.connect()).sock)
-            bench.idle.give_back(connection)
+            bench.idle.give_back(connection := BackendConnection(view, (await bench.connect()).sock))
             connection.idle_since = trio.current_time() - idle_s
         assert bench.idle.sweep({"web": 10, "api": 20}) == pytest.approx(7, abs=1)
         assert bench.idle.sweep({"web": 10, "api": 12}) == pytest.approx(3, abs=1)
@@ -223,8 +221,7 @@ async def test_the_first_idle_connection_asks_for_a_sweep_and_so_does_the_first_
 @trio_test
 async def test_a_pool_that_is_gone_keeps_nothing() -> None:
     async with running() as bench:
-        connection = await bench.connect()
-        bench.idle.give_back(connection)
+        bench.idle.give_back(connection := await bench.connect())
         bench.idle.sweep({})
         assert not is_open(connection)
 

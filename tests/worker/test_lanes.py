@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+import trio.testing
 from support.peer import Peer
 from support.proxy import GET, OK, Setup, answering, get, lanes, never_answering, post, post_chunked, proxy, wait_until
 from support.trio_test import trio_test
@@ -9,6 +10,7 @@ from support.trio_test import trio_test
 from lbproxy.settings import ListenerLimits, ListenerTimeouts, PoolTimeouts, RouteSettings
 from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.context import Context
+from lbproxy.worker.express_record import LAST_REQUEST_S
 from lbproxy.worker.lanes import OFF_VARIABLE, Lanes
 
 LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000)
@@ -184,6 +186,27 @@ async def test_an_idle_client_may_ask_to_the_very_last_moment(lane: str) -> None
         lb.lanes.stop(30.0)
         assert (await client.answer()).status == 200
         assert await client.rest() == b""
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_who_has_connected_just_now_may_still_ask_when_it_stops(lane: str) -> None:
+    """Its request is on its way: a connection that closes under it would be a request lost."""
+    async with proxy(lane, answering(OK)) as lb:
+        client, silent = await lb.client(), await lb.client()
+        await wait_until(lambda: lb.lanes.connections == 2)
+        lb.acceptor.leave_all()
+        lb.lanes.stop(30.0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert lb.lanes.connections == 2
+        await client.send(GET)
+        answer = await client.answer()
+        assert answer.status == 200
+        assert answer.get(b"connection") == b"close"
+        began = trio.current_time()
+        assert await client.rest() == await silent.rest() == b""
+        assert trio.current_time() - began < LAST_REQUEST_S + 1.0, "silence does not hold the stop up"
+        assert lb.lanes.connections == 0
 
 
 @trio_test(timeout_s=8)
