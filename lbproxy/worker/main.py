@@ -102,8 +102,9 @@ class Worker:
                     # Handle outside, accept inside: what is in hand has its grace, who is idle goes now.
                     clients.deadline = trio.current_time() + grace_s
                     self._acceptor.leave_all()
-                    await self._acceptor.wait_left()
-                    self._lanes.stop(grace_s)
+                    with trio.move_on_at(clients.deadline):
+                        await self._acceptor.wait_left()
+                    self._lanes.stop(max(0.0, clients.deadline - trio.current_time()))
                     return
                 case Reopen():
                     self._reopen()
