@@ -149,8 +149,10 @@ class Conductor:
         site.workers.resize(site.worker_count)
         site.apply_live(old, settings)
         site.sockets.hide_others(listeners)
-        await site.fleet.wait_applied(site.fleet.publish())
-        site.sockets.release_others(listeners, site.worker_count)
+        try:
+            await site.fleet.wait_applied(site.fleet.publish())
+        finally:
+            site.sockets.release_others(listeners, site.worker_count)  # what is hidden is good for nothing else
         wanted = {pool.name for pool in settings.pools}
         async with trio.open_nursery() as retiring:
             for pool in [pool for name, pool in site.fleet.pools.items() if name not in wanted]:

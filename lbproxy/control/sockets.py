@@ -8,6 +8,8 @@ import errno
 import os
 import socket
 import stat
+import struct
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +53,16 @@ class _Bound:
         while self.listening < min(count, len(self.sockets)):
             self.sockets[self.listening].listen(BACKLOG)
             self.listening += 1
+
+    def hide(self) -> None:
+        """Nobody can begin to connect. Closing a socket resets who is in its queue, or in a handshake."""
+        if self.address.path is None:
+            for sock in self.sockets:
+                _drop_syns(sock)
+            return
+        with contextlib.suppress(OSError):  # somebody else's cleaning up is as good as ours
+            if os.stat(self.address.path).st_ino == self.inode:
+                os.unlink(self.address.path)
 
     def shrink(self, count: int) -> None:
         for sock in self.sockets[count:]:
@@ -97,12 +109,12 @@ class Sockets:
         return [self._bound[listener.settings.address].fd_of(row) for listener in listeners]
 
     def hide_others(self, keep: Iterable[ListenerView]) -> None:
-        """Nobody new finds the unix sockets that no table will name: who is there already, a worker still accepts.
-        (Of TCP sockets the workers let nobody new in.)"""
+        """Nobody new comes to what no table will name: who is connecting, a worker still accepts. To be followed by
+        `release_others`."""
         kept = {listener.key for listener in keep}
         for bound in self._bound.values():
             if bound.key not in kept:
-                _unlink(bound)
+                bound.hide()
 
     def release_others(self, keep: Iterable[ListenerView], workers: int) -> None:
         """Close what no table names any more. Call it once every worker has applied the table."""
@@ -134,16 +146,8 @@ class Sockets:
     def _close(self, bound: _Bound) -> None:
         del self._bound[bound.address]
         self._cells.give_back(bound.cell)
+        bound.hide()
         bound.shrink(0)
-        _unlink(bound)
-
-
-def _unlink(bound: _Bound) -> None:
-    path = bound.address.path
-    if path is not None:
-        with contextlib.suppress(OSError):  # somebody else's cleaning up is as good as ours
-            if os.stat(path).st_ino == bound.inode:
-                os.unlink(path)
 
 
 def _tcp_socket(address: Address, *, share: bool) -> socket.socket:
@@ -196,6 +200,28 @@ def _unix_socket(path: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _drop_syns(sock: socket.socket) -> None:
+    """A client that comes now tries again in a second, and finds whoever has the port then, or nobody.
+
+    A classic filter of the kernel sees the TCP header from its first byte; the flags are in the fourteenth (RFC 9293,
+    3.1). It belongs to the socket, whoever has a descriptor of it, and cannot hurt those who were accepted from it.
+    """
+    program = array("B", b"".join(struct.pack("HBBI", *line) for line in DROP_SYNS))
+    address, _ = program.buffer_info()
+    with contextlib.suppress(OSError):  # no filters here: then they are refused a little later
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(DROP_SYNS), address))
+
+
+SO_ATTACH_FILTER = 26  # the standard library has no name for it
+DROP_SYNS = (
+    (0x30, 0, 0, 13),  # load the byte of the flags
+    (0x54, 0, 0, 0x12),  # of them SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
+)
 
 
 def _reason(exc: Exception, address: Address | None) -> str:

@@ -158,7 +158,7 @@ class Workers:
     async def stop(self, grace_s: float) -> None:
         """No new work; what is in hand has `grace_s`. Returns when all processes are gone."""
         self._stopping = True
-        # Only the workers hold them now: who waits is accepted before they close, who comes later is refused.
+        # Only the workers hold them now: who is connecting is accepted before they close, and nobody new gets in.
         self._sockets.close()
         for worker in self._serving():
             self._stop_one(worker, grace_s)

@@ -1,15 +1,12 @@
 """Accepting clients on the reactor, and how listening sockets come and go with the table.
 
-Knows listeners and their limits; nothing of what a client says. A socket that goes away first lets nobody begin a
-handshake any more; who is in one is waited for, and only then it is closed.
+Knows listeners and their limits; nothing of what a client says. A socket that goes away is accepted from for a moment
+more: control has seen to it that nobody begins a handshake there, and who is in one comes through.
 """
 
 import errno
 import socket
-import struct
-from array import array
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -24,7 +21,7 @@ from lbproxy.worker.relay import notice_dead_peer
 
 ACCEPT_BATCH = 32  # accepted in a row before others get their turn
 QUEUE_MOST = 100_000  # more than a listening socket can have waiting
-LEAVE_S = 0.5  # more than most round trips: for the last part of a handshake
+LEAVE_S = 0.3  # more than most round trips: for the last part of a handshake
 PAUSE_S = 0.05  # out of descriptors, or at the limit: nobody tells us when another process has freed one
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 REMEMBERED_PEERS = 4096
@@ -44,8 +41,7 @@ class Listening:
         self._sock = sock
         self._family = int(sock.family)
         self._paused = False
-        self._last_at = 0.0  # when somebody came, by the reactor's clock
-        self._closes_at = NEVER
+        self._leaves_at = NEVER
         self.deadline = self.queued_at = NEVER
         self.update(view)
         acceptor.reactor.register(sock.fileno(), READ, self)
@@ -60,33 +56,30 @@ class Listening:
         self._accept(ACCEPT_BATCH)
 
     def on_deadline(self) -> None:
-        """After a pause: try again. After a leave: it is over."""
+        """After a pause: try again. At the end of a leave: whoever has connected by now, and no more."""
         reactor = self._acceptor.reactor
-        if reactor.now >= self._closes_at:
-            self.close()
+        if reactor.now < self._leaves_at:
+            reactor.arm_at(self, self._leaves_at)
+            reactor.register(self._sock.fileno(), READ, self)
+            self._accept(ACCEPT_BATCH)
             return
-        reactor.arm_at(self, self._closes_at)
-        reactor.register(self._sock.fileno(), READ, self)
-        self._accept(ACCEPT_BATCH)
-
-    def leave(self, *, at_once_if_quiet: bool) -> None:
-        """Whoever has connected is still served, and who is connecting; nobody else can begin to."""
-        reactor = self._acceptor.reactor
-        _drop_syns(self._sock)
-        if at_once_if_quiet and reactor.now - self._last_at > LEAVE_S:
+        try:
+            self._accept(QUEUE_MOST)
+        finally:
             self.close()
-        else:
-            self._closes_at = reactor.now + LEAVE_S
-            if not self._paused:
-                reactor.arm_at(self, self._closes_at)
+
+    def leave(self) -> None:
+        reactor = self._acceptor.reactor
+        self._leaves_at = reactor.now + LEAVE_S
+        if not self._paused:  # else it tries once more before that
+            reactor.arm_at(self, self._leaves_at)
 
     def close(self) -> None:
-        self._accept(QUEUE_MOST)
         reactor = self._acceptor.reactor
         reactor.unregister(self._sock.fileno())
         reactor.disarm(self)
         self._sock.close()
-        self._acceptor.left(self)
+        self._acceptor.has_left(self)
 
     def _accept(self, most: int) -> None:
         acceptor, view = self._acceptor, self.view
@@ -108,7 +101,6 @@ class Listening:
                 self._pause(exc.strerror or str(exc))
                 return
             sock.setblocking(False)
-            self._last_at = acceptor.reactor.now
             acceptor.open(sock, view, self._facts(peer))
         if self._paused:
             self._paused = False
@@ -148,7 +140,7 @@ class Acceptor:
         self._row_base = grid.base(row, 0)
         self._listening: dict[int, Listening] = {}
         self._leaving: set[Listening] = set()
-        self._left = trio.Event()  # one of them is closed
+        self._one_has_left = trio.Event()
 
     def apply(self, views: Sequence[ListenerView], sockets: dict[int, socket.socket]) -> None:
         """The listeners of a new table: see `wait_left`. `sockets` are ours from now on, by listener key: of those that
@@ -163,30 +155,37 @@ class Acceptor:
                 self._listening[view.key] = Listening(self, view, sock)
         present = {view.key for view in views}
         for key in [key for key in self._listening if key not in present]:
-            self._leave(self._listening.pop(key), at_once_if_quiet=False)
+            self._leave(key)
 
     def leave_all(self) -> None:
         for key in list(self._listening):
-            self._leave(self._listening.pop(key), at_once_if_quiet=True)
+            self._leave(key)
+
+    def _leave(self, key: int) -> None:
+        listening = self._listening.pop(key)
+        self._leaving.add(listening)
+        listening.leave()
+
+    @property
+    def leaving(self) -> bool:
+        """Clients may still come from a listener that goes."""
+        return bool(self._leaving)
+
+    def has_left(self, listening: Listening) -> None:
+        self._leaving.discard(listening)
+        self._one_has_left.set()
+        self._one_has_left = trio.Event()
 
     async def wait_left(self) -> None:
         """Until those that go are closed, with everybody accepted: LEAVE_S, if at all."""
         while self._leaving:
-            await self._left.wait()
+            await self._one_has_left.wait()
 
     def close(self) -> None:
+        """At once: nobody is accepted any more."""
         for listening in (*self._listening.values(), *self._leaving):
             listening.close()
         self._listening.clear()
-
-    def _leave(self, listening: Listening, *, at_once_if_quiet: bool) -> None:
-        self._leaving.add(listening)
-        listening.leave(at_once_if_quiet=at_once_if_quiet)
-
-    def left(self, listening: Listening) -> None:
-        self._leaving.discard(listening)
-        self._left.set()
-        self._left = trio.Event()
 
     def is_full(self, view: ListenerView) -> bool:
         return self._grid.sum(view.cell, CONNECTIONS) >= view.settings.limits.connections
@@ -198,32 +197,6 @@ class Acceptor:
 
     def closed(self, view: ListenerView) -> None:
         self._values[self._row_base + view.cell * WIDTH + CONNECTIONS] -= 1
-
-
-def _drop_syns(sock: socket.socket) -> None:
-    """A client that comes now tries again in a second, and finds whoever has the port then.
-
-    Closing a socket resets who is in its queue or in a handshake, and there is no moment at which surely nobody is. A
-    classic filter of the kernel sees the TCP header from its first byte; the flags are in the fourteenth (RFC 9293,
-    3.1). A unix socket has neither: its path has gone before.
-    """
-    if sock.family == socket.AF_UNIX:
-        return
-    program = array("B", b"".join(struct.pack("HBBI", *line) for line in DROP_SYNS))
-    with suppress(OSError):  # no filters here: as it was without
-        sock.setsockopt(
-            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(DROP_SYNS), program.buffer_info()[0])
-        )
-
-
-SO_ATTACH_FILTER = 26  # the standard library has no name for it
-DROP_SYNS = (
-    (0x30, 0, 0, 13),  # load the byte of the flags
-    (0x54, 0, 0, 0x12),  # of them SYN and ACK
-    (0x15, 0, 1, 0x02),  # SYN alone?
-    (0x06, 0, 0, 0),  # drop it
-    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
-)
 
 
 def _closed_at_once(sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:

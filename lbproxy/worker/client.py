@@ -4,6 +4,7 @@ Knows listeners and time limits; nothing of backends. What was read and not used
 exchange, whichever lane that takes.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 READ_AHEAD_BYTES = 64 * 1024
 EARLY_BODY_BYTES = 64 * 1024  # a body up to this is complete before a backend is claimed, in either lane
+LAST_REQUEST_S = 0.5  # the worker stops: whoever is silent for so long has nothing to ask
 LINGER_S = 1.0
 LINGER_BYTES = 64 * 1024
 LINGER_UPLOAD_S = 30.0  # an upload that was answered early: as long as it keeps coming, the answer must not be reset
@@ -41,13 +43,14 @@ class Client:
         self.away: Upgrade | None = None  # it has become a relay's, which waits to be started
         self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
 
-    async def read_head(self) -> bytes | None:
-        """The next request head, taken from the buffer; None when the client is done, or silent for too long.
+    async def read_head(self, at_most_s: float = math.inf) -> bytes | None:
+        """The next request head, taken from the buffer; None when the client is done, or silent for too long (for its
+        listener, or for longer than `at_most_s`).
 
         Raises Refused: 408 when a head has begun and is not complete in time, 400 and 431 as `head_end`.
         """
         limits, timeouts = self.listener.settings.limits, self.listener.settings.timeouts
-        if not self.buffer and not await self._wait_first(timeouts.idle_s):
+        if not self.buffer and not await self._wait_first(min(timeouts.idle_s, at_most_s)):
             return None
         seen = 0
         with trio.move_on_after(timeouts.header_s):

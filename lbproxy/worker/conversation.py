@@ -8,7 +8,7 @@ from lbproxy.telemetry.events import Notice
 from lbproxy.wire.head import Refused, read_request
 from lbproxy.wire.http1 import confirm_request
 from lbproxy.wire.pages import ErrorPage, error_response
-from lbproxy.worker.client import Client
+from lbproxy.worker.client import LAST_REQUEST_S, Client
 from lbproxy.worker.context import Context
 from lbproxy.worker.exchange import Exchange
 from lbproxy.worker.stream import StreamBroken, StreamStalled
@@ -62,9 +62,7 @@ async def linger(client: Client) -> bool:
 
 async def _next_exchange(context: Context, client: Client) -> Exchange | None:
     """Raises Refused; None when the client is done."""
-    if context.stopping.is_set() and not client.buffer:
-        return None
-    raw = await client.read_head()
+    raw = await (client.read_head(LAST_REQUEST_S) if context.stopping.is_set() else client.read_head())
     if raw is None:
         return None
     head = read_request(raw, context.lines, client.listener.settings.limits.headers)

@@ -116,8 +116,7 @@ class Exchange:
         finally:
             if self.client.away is None:
                 self.end(self.error)
-        stays = self.client.away is None and not self.context.stopping.is_set()
-        return self.keep and stays
+        return self.keep and self.client.away is None
 
     # The phases
 

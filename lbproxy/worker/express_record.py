@@ -18,6 +18,7 @@ from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.shape import ReplyShape, RequestShape, Values
 from lbproxy.worker.backends import BackendConnection, is_silent
+from lbproxy.worker.client import LAST_REQUEST_S
 from lbproxy.worker.reactor import NEVER, READ
 from lbproxy.worker.repeats import RepeatedRequest
 from lbproxy.worker.room import RECV_BYTES
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from lbproxy.worker.lanes import Lanes
 
 CLIENT_CLOSED = 499  # in the log only
-LAST_REQUEST_S = 0.5  # the worker stops: whoever is silent for so long has nothing to ask
 
 
 class Seldom(Lease):
@@ -154,6 +154,12 @@ class ExpressRecord(Seldom):
         return self.like
 
     @property
+    def idle_s(self) -> float:
+        """How long it may be silent between two exchanges."""
+        idle_s = self.view.settings.timeouts.idle_s
+        return min(idle_s, LAST_REQUEST_S) if self.lanes.stopping else idle_s
+
+    @property
     def is_idle(self) -> bool:
         """Between two exchanges, with nothing of the next one here."""
         return self._reading and self._lease is None and not self.buffer and not self._out
@@ -169,7 +175,7 @@ class ExpressRecord(Seldom):
             reactor.register(self.fd, READ, self)
         self._too_late = idle_too_long
         self.moved_at = reactor.now
-        reactor.arm(self, self.view.settings.timeouts.idle_s)
+        reactor.arm(self, self.idle_s)
         if self.buffer:
             reactor.defer(self.on_pipelined)
 
@@ -252,7 +258,7 @@ class ExpressRecord(Seldom):
         lanes.served += 1
         if lanes.context.access.is_on:
             self._record(None)
-        if self._close_after or lanes.stopping:
+        if self._close_after:
             if self.buffer:
                 lanes.linger(self)  # it said more than it may: a reset could swallow the answer
             else:
@@ -308,10 +314,7 @@ class ExpressRecord(Seldom):
 
 
 def idle_too_long(record: ExpressRecord) -> None:
-    idle_s = record.view.settings.timeouts.idle_s
-    if record.lanes.stopping:
-        idle_s = min(idle_s, LAST_REQUEST_S)
-    if record.has_waited(idle_s) and is_silent(record.sock):  # what has been asked is answered
+    if record.has_waited(record.idle_s) and is_silent(record.sock):  # what has been asked is answered
         record.close()
 
 

@@ -19,12 +19,12 @@ from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.shape import ReplyShape, RequestShape, Shapes
 from lbproxy.worker.accept import Acceptor
 from lbproxy.worker.attempt import Begun
-from lbproxy.worker.client import Client
+from lbproxy.worker.client import LAST_REQUEST_S, Client
 from lbproxy.worker.context import Context
 from lbproxy.worker.conversation import converse, linger, refuse
 from lbproxy.worker.exchange import Exchange
 from lbproxy.worker.express import ExpressClient
-from lbproxy.worker.express_record import LAST_REQUEST_S, ExpressRecord, idle_too_long
+from lbproxy.worker.express_record import ExpressRecord, idle_too_long
 from lbproxy.worker.repeats import Repeats
 from lbproxy.worker.splice import Pipes
 from lbproxy.worker.stream import SocketStream, StreamBroken
@@ -73,17 +73,16 @@ class Lanes:
         return len(self._records)
 
     async def run(self) -> None:
-        """Home of the task lane. Ends when it is stopped and every client is gone, or is cancelled."""
+        """Home of the task lane. Ends when it is stopped, nobody comes and every client is gone, or is cancelled."""
         async with trio.open_nursery() as self._nursery:
             await self.context.stopping.wait()
+            await self._acceptor.wait_left()
             if self._records:
                 await self._emptied.wait()
 
     def stop(self, grace_s: float) -> None:
-        """What is in hand has its grace, each kind its own, within `grace_s`; who is idle goes now.
-
-        Who has come, or got an answer, only just now may be about to ask: for that it has LAST_REQUEST_S.
-        """
+        """What is in hand has its grace, each kind its own, within `grace_s`. Who is idle goes when it has been silent
+        for LAST_REQUEST_S: who has just come, or just got an answer, may be about to ask."""
         self.stopping = True
         self.router.stop(grace_s)
         self.context.stopping.set()
@@ -118,7 +117,7 @@ class Lanes:
     def closed(self, record: Record) -> None:
         self._records.discard(record)
         self._acceptor.closed(record.view)
-        if self.stopping and not self._records:
+        if self.stopping and not self._records and not self._acceptor.leaving:
             self._emptied.set()
 
     # To the task lane
@@ -184,7 +183,7 @@ class Lanes:
             away, client.away = client.away, None
             if away is not None:
                 self._relay(record, away)
-            elif kept and not self.stopping:
+            elif kept:
                 record.buffer = bytes(client.buffer)
                 record.begin()
             else:

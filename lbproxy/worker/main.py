@@ -84,33 +84,38 @@ class Worker:
             nursery.start_soon(self._context.router.run_drains)
             async with trio.open_nursery() as clients:
                 clients.start_soon(self._lanes.run)
-                await self._follow(clients.cancel_scope)
+                await self._follow(clients)
             nursery.cancel_scope.cancel()
         self._acceptor.close()
         self._context.backends.close()
         self._context.access.close(CLOSE_LOG_S)
 
-    async def _follow(self, clients: trio.CancelScope) -> None:
+    async def _follow(self, clients: trio.Nursery) -> None:
         """Do what control says until it says stop, or is gone: then there is no work without it."""
         while (message := await self._channel.receive()) is not None:
             match message:
                 case Publish():
                     if self._apply(message):
-                        await self._acceptor.wait_left()  # then control can close them, and nobody is left in there
-                        self._channel.post(Applied(message.table.epoch))
+                        if self._acceptor.leaving:
+                            clients.start_soon(self._say_applied, message.table.epoch)
+                        else:
+                            self._channel.post(Applied(message.table.epoch))
                 case Stop(grace_s):
                     # Handle outside, accept inside: what is in hand has its grace, who is idle goes now.
-                    clients.deadline = trio.current_time() + grace_s
+                    clients.cancel_scope.deadline = trio.current_time() + grace_s
                     self._acceptor.leave_all()
-                    with trio.move_on_at(clients.deadline):
-                        await self._acceptor.wait_left()
-                    self._lanes.stop(max(0.0, clients.deadline - trio.current_time()))
+                    self._lanes.stop(grace_s)
                     return
                 case Reopen():
                     self._reopen()
                 case AskStats(ask):
                     self._channel.post(self._stats(ask))
-        clients.cancel()
+        clients.cancel_scope.cancel()
+
+    async def _say_applied(self, epoch: int) -> None:
+        """When nobody is left in the listeners that have gone: control closes its sockets of them then."""
+        await self._acceptor.wait_left()
+        self._channel.post(Applied(epoch))
 
     def _apply(self, message: Publish) -> bool:
         fds = self._channel.take_fds(len(message.sockets))

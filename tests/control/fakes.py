@@ -258,6 +258,7 @@ class FakeWorkers:
 class FakeSockets:
     def __init__(self):
         self.taken = set()
+        self.hidden = []
         self.released = []
 
     def bind(self, listeners, workers):
@@ -267,7 +268,7 @@ class FakeSockets:
         return tuple(ListenerView(key, 0, listener) for key, listener in enumerate(listeners, start=1))
 
     def hide_others(self, keep):
-        """There is no file."""
+        self.hidden.append(tuple(str(view.settings.address) for view in keep))
 
     def release_others(self, keep, workers):
         self.released.append((tuple(str(view.settings.address) for view in keep), workers))

@@ -217,6 +217,31 @@ def test_a_socket_that_no_table_names_is_open_until_it_is_released(owner: Owner)
     assert again.key != gone.key
 
 
+def test_nobody_begins_to_connect_where_a_listener_goes_and_who_has_is_accepted(owner: Owner, tmp_path: Path) -> None:
+    stays, goes = tcp(), tcp()
+    path = Address(path=str(tmp_path / "public.sock"))
+    views = owner.bind(stays, goes, path, workers=2)
+    early = [connect(address) for address in (stays, goes, path) for _ in range(10)]
+    owner.sockets.hide_others(views[:1])
+    connect(stays).close()
+    with socket.socket() as late:
+        late.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            late.connect((goes.host, goes.port))
+    assert not os.path.exists(str(path.path))
+    assert [owner.accept_all(0, view) + owner.accept_all(1, view) for view in views] == [11, 10, 10]
+    for client in early:
+        client.settimeout(5)
+        assert client.recv(1) == b"", "an orderly end: it was accepted"
+        client.close()
+    owner.sockets.release_others(views[:1], 2)
+    assert is_served(stays)
+    assert not is_served(goes)
+    (again,) = owner.bind(goes)
+    assert is_served(goes), "a socket of its own"
+    assert again.key != views[1].key
+
+
 def test_connections_that_wait_survive_every_change_around_them(owner: Owner) -> None:
     address, other = tcp(), tcp()
     (view,) = owner.bind(address, workers=2)

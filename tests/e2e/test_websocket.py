@@ -130,3 +130,15 @@ def test_a_backend_that_is_killed_ends_its_websockets_without_a_close(tmp_path: 
         os.kill(lb.backends()[0]["pid"], signal.SIGKILL)
         heard = end.follow()
         assert (heard.closes, heard.unfinished) == ([], False)
+
+
+def test_a_stop_with_little_time_says_goodbye_all_the_same(tmp_path: Path) -> None:
+    """Neither the wait for handshakes nor that for last requests comes before it."""
+    text = longlived('websocket = "0s"\ngoodbye = "2s"', workers=1)
+    with serving(text.replace("[proxy]\n", '[proxy]\nshutdown_timeout = "500ms"\n'), tmp_path) as lb:
+        ends = [dial(lb.port, "/ws") for _ in range(3)]
+        with following(*ends):
+            lb.signal(signal.SIGTERM)
+            assert lb.process is not None
+            assert lb.process.wait(10) == 0
+        assert [end.heard.closes for end in ends] == [[GOING_AWAY]] * 3

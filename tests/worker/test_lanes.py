@@ -9,8 +9,8 @@ from support.trio_test import trio_test
 
 from lbproxy.settings import ListenerLimits, ListenerTimeouts, PoolTimeouts, RouteSettings
 from lbproxy.worker.accept import Acceptor
+from lbproxy.worker.client import LAST_REQUEST_S
 from lbproxy.worker.context import Context
-from lbproxy.worker.express_record import LAST_REQUEST_S
 from lbproxy.worker.lanes import OFF_VARIABLE, Lanes
 
 LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000)
@@ -207,6 +207,40 @@ async def test_who_has_connected_just_now_may_still_ask_when_it_stops(lane: str)
         assert await client.rest() == await silent.rest() == b""
         assert trio.current_time() - began < LAST_REQUEST_S + 1.0, "silence does not hold the stop up"
         assert lb.lanes.connections == 0
+
+
+@lanes
+@pytest.mark.parametrize("pipelined", [False, True])
+@trio_test(timeout_s=8)
+async def test_who_was_promised_a_next_request_before_the_stop_may_make_it(lane: str, pipelined: bool) -> None:
+    """The head of the answer went out without `Connection: close`; its end comes behind the stop."""
+
+    async def slow(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+        await go_on.wait()
+        await peer.send(b"world")
+        await peer.request()
+        await peer.send(OK)
+
+    async with proxy(lane, slow) as lb:
+        go_on = trio.Event()
+        client = await lb.client()
+        await client.send(GET)
+        head = await client.until(b"hello")
+        if pipelined:
+            await client.send(GET)
+        lb.acceptor.leave_all()
+        lb.lanes.stop(30.0)
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+        assert b"onnection: close" not in head
+        assert await client.until(b"world")
+        if not pipelined:
+            await client.send(GET)
+        answer = await client.answer()
+        assert (answer.status, answer.get(b"connection")) == (200, b"close")
+        assert await client.rest() == b""
 
 
 @trio_test(timeout_s=8)

@@ -179,6 +179,41 @@ async def test_clients_are_served_from_the_sockets_that_came_with_the_table() ->
 
 
 @trio_test
+async def test_a_table_without_a_listener_is_applied_when_nobody_is_left_in_its_socket() -> None:
+    async with hired() as worker:
+        # The kernel waits for the first byte with the last part of a handshake.
+        worker.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+        worker.publish(worker.table())
+        assert await worker.hear() == Applied(1)
+        async with await trio.open_tcp_stream(*worker.server.getsockname()) as late:
+            worker.channel.post(Publish(replace(worker.table(), listeners=()), ()))
+            assert (await worker.ask()).ask == 1, "it does not stand still meanwhile"
+            await late.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await late.receive_some(65536)).startswith(b"HTTP/1.1 404 ")
+            assert await worker.hear() == Applied(2)
+
+
+@trio_test
+async def test_a_table_that_keeps_idle_connections_for_less_long_holds_for_those_that_are_idle() -> None:
+    server = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with hired() as worker, server[0]:
+        backend = replace(ONE, address=Address(*server[0].socket.getsockname()))
+        pool = worker.bench.pool(backend)
+        worker.publish(worker.table(replace(pool, timeouts=replace(pool.timeouts, keepalive_s=60.0))))
+        assert await worker.hear() == Applied(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.get)
+            stream = await server[0].accept()
+            await stream.receive_some(65536)
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        worker.publish(worker.table(replace(pool, timeouts=replace(pool.timeouts, keepalive_s=0.1))))
+        assert await worker.hear() == Applied(2)
+        with trio.fail_after(5):
+            assert await stream.receive_some(1) == b""
+        await stream.aclose()
+
+
+@trio_test
 async def test_a_backend_that_refuses_is_told_of() -> None:
     async with hired() as worker:
         gone = replace(ONE, address=Address("127.0.0.1", 9))
