@@ -82,7 +82,7 @@ class Conductor:
         listeners = site.listeners
         if plan.whole:
             try:
-                listeners = site.sockets.bind(plan.settings.listeners, self._worker_count())
+                listeners = site.sockets.bind(plan.settings.listeners, self._worker_count(), hidden=True)
             except BindFailed as exc:
                 self._leave_rest(f"{exc}; nothing has happened", exit_code=1)
                 return
@@ -148,6 +148,7 @@ class Conductor:
         site.worker_count = self._worker_count()
         site.workers.resize(site.worker_count)
         site.apply_live(old, settings)
+        site.sockets.show(listeners)
         site.sockets.hide_others(listeners)
         try:
             await site.fleet.wait_applied(site.fleet.publish())

@@ -37,6 +37,7 @@ class _Bound:
     sockets: list[socket.socket]
     inode: int = 0  # of the path, so that we remove only what we made
     listening: int = 0  # how many of them; the others only hold their place
+    hidden: bool = False
 
     def fd_of(self, row: int) -> int:
         if self.address.path is not None:
@@ -47,12 +48,24 @@ class _Bound:
     def grow(self, count: int) -> None:
         """So that each of `count` workers can have one. Nobody is queued on a new one before `listen`."""
         while self.address.path is None and len(self.sockets) < count:
-            self.sockets.append(_tcp_socket(self.address, share=True))
+            self.sockets.append(_tcp_socket(self.address, share=True, hidden=self.hidden))
 
     def listen(self, count: int) -> None:
+        if self.hidden and self.address.path is not None:
+            return  # who connects is refused
         while self.listening < min(count, len(self.sockets)):
             self.sockets[self.listening].listen(BACKLOG)
             self.listening += 1
+
+    def show(self) -> None:
+        if not self.hidden:
+            return
+        self.hidden = False
+        if self.address.path is None:
+            for sock in self.sockets:
+                with contextlib.suppress(OSError):  # it has none
+                    sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        self.listen(len(self.sockets))
 
     def hide(self) -> None:
         """Nobody can begin to connect. Closing a socket resets who is in its queue, or in a handshake."""
@@ -77,9 +90,12 @@ class Sockets:
         self._bound: dict[Address, _Bound] = {}
         self._next_key = 1
 
-    def bind(self, listeners: Sequence[ListenerSettings], workers: int) -> tuple[ListenerView, ...]:
+    def bind(
+        self, listeners: Sequence[ListenerSettings], workers: int, *, hidden: bool = False
+    ) -> tuple[ListenerView, ...]:
         """Make what is missing, for `workers` workers; what is listened on already stays as it is.
 
+        With `hidden` nobody can connect to a new one before `show`: it may come to nothing.
         Sockets no longer wanted stay open too, until `release_others`: their clients have not been served yet.
         Raises BindFailed and undoes what this call made.
         """
@@ -87,7 +103,7 @@ class Sockets:
         address = None
         try:
             for address in dict.fromkeys(listener.address for listener in listeners):
-                bound = self._bound.get(address) or self._bind(address)
+                bound = self._bound.get(address) or self._bind(address, hidden=hidden)
                 bound.grow(workers)
                 if address not in before:
                     bound.listen(workers)
@@ -107,6 +123,11 @@ class Sockets:
     def for_worker(self, row: int, listeners: Iterable[ListenerView]) -> list[int]:
         """The descriptors of worker `row` (0-based) in the order of `listeners`. Clients may be queued there now."""
         return [self._bound[listener.settings.address].fd_of(row) for listener in listeners]
+
+    def show(self, views: Iterable[ListenerView]) -> None:
+        """Clients may come: the next table names these."""
+        for view in views:
+            self._bound[view.settings.address].show()
 
     def hide_others(self, keep: Iterable[ListenerView]) -> None:
         """Nobody new comes to what no table will name: who is connecting, a worker still accepts. To be followed by
@@ -129,16 +150,21 @@ class Sockets:
         for bound in list(self._bound.values()):
             self._close(bound)
 
-    def _bind(self, address: Address) -> _Bound:
-        first = _unix_socket(address.path) if address.path is not None else _tcp_socket(address, share=False)
+    def _bind(self, address: Address, *, hidden: bool) -> _Bound:
+        if address.path is not None:
+            first = _unix_socket(address.path)
+        else:
+            first = _tcp_socket(address, share=False, hidden=hidden)
         try:
             cell = self._cells.take()
         except BaseException:
             first.close()
             raise
-        bound = _Bound(address, self._next_key, cell, [first], listening=1)
+        bound = _Bound(address, self._next_key, cell, [first], hidden=hidden)
         if address.path is not None:
             bound.inode = os.stat(address.path).st_ino
+        else:
+            bound.listening = 1
         self._next_key += 1
         self._bound[address] = bound
         return bound
@@ -150,7 +176,7 @@ class Sockets:
         bound.shrink(0)
 
 
-def _tcp_socket(address: Address, *, share: bool) -> socket.socket:
+def _tcp_socket(address: Address, *, share: bool, hidden: bool) -> socket.socket:
     """A socket on the port. With `share` it joins sockets of ours that hold it already, and does not listen yet.
 
     The first one is bound without SO_REUSEPORT, so a port that another program holds is found in use although that
@@ -164,6 +190,8 @@ def _tcp_socket(address: Address, *, share: bool) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
+        if hidden:
+            _drop_syns(sock)
         if share:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((address.host or ("::" if both else "0.0.0.0"), address.port))
@@ -195,7 +223,6 @@ def _unix_socket(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.bind(path)
-        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise
@@ -214,7 +241,7 @@ def _drop_syns(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(DROP_SYNS), address))
 
 
-SO_ATTACH_FILTER = 26  # the standard library has no name for it
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # the standard library has no names for them
 DROP_SYNS = (
     (0x30, 0, 0, 13),  # load the byte of the flags
     (0x54, 0, 0, 0x12),  # of them SYN and ACK

@@ -31,8 +31,12 @@ class ClientGone(LbproxyError):
     """It ended its side, or reset, while an answer was owed, or in the middle of a request."""
 
 
+def head_too_slow(header_s: float) -> Refused:
+    return Refused(408, "http_request_error", f"the request head was not complete within {header_s:g}s")
+
+
 class Client:
-    __slots__ = ("away", "buffer", "facts", "has_stalled", "idle_scope", "listener", "stream")
+    __slots__ = ("away", "buffer", "came_at", "facts", "has_stalled", "idle_scope", "listener", "stream")
 
     def __init__(self, stream: ByteStream, listener: ListenerView, facts: ClientFacts) -> None:
         self.stream = stream
@@ -40,6 +44,7 @@ class Client:
         self.facts = facts
         self.buffer = bytearray()
         self.has_stalled = False  # in a body: the express lane has waited for it as long as it may take
+        self.came_at: float | None = None  # the head of the next request, if the express lane has waited for its body
         self.away: Upgrade | None = None  # it has become a relay's, which waits to be started
         self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
 
@@ -61,7 +66,7 @@ class Client:
             head = bytes(self.buffer[:end])
             del self.buffer[:end]
             return head
-        raise Refused(408, "http_request_error", f"the request head was not complete within {timeouts.header_s:g}s")
+        raise head_too_slow(timeouts.header_s)
 
     async def more(self) -> bool:
         """Wait for bytes and add them to the buffer; False at the end, or when the connection broke."""

@@ -75,7 +75,8 @@ class Exchange:
         self.backend: BackendId | None = None
         self._cell: int | None = None  # the grid's column it is counted in: its backend's, else its pool's
         self._begun: Begun | None = None
-        self.started = trio.current_time()
+        came_at, client.came_at = client.came_at, None
+        self.started = trio.current_time() if came_at is None else came_at
         self._at = context.reactor.wall(self.started)
 
     def continue_with(self, record: ExpressRecord, begun: Begun) -> None:

@@ -28,7 +28,7 @@ from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
 from lbproxy.worker.attempt import Begun
 from lbproxy.worker.backends import BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect
-from lbproxy.worker.client import EARLY_BODY_BYTES, READ_AHEAD_BYTES
+from lbproxy.worker.client import EARLY_BODY_BYTES, head_too_slow
 from lbproxy.worker.express_reply import ReplySide, reply_too_slow
 from lbproxy.worker.hash_key import hash_key
 from lbproxy.worker.reactor import AT_LOOK, LOOK_S, READ, WRITE, When
@@ -64,20 +64,16 @@ class ExpressClient(ReplySide):
             else:
                 self.close()
         elif self.buffer:
-            before, self.buffer = self.buffer, b""
-            self._consider(before + data, len(before))
+            self._consider_more(data)
         else:
             self._consider(data, 0)
 
-    def _client_speaks_early(self, data: bytes) -> None:
-        """Its answer is owed: this is the next request, or the client is gone."""
-        if not data:
-            self._client_gone()
-            return
-        self.buffer += data
-        if len(self.buffer) >= READ_AHEAD_BYTES:
-            self.lanes.reactor.unregister(self.fd)
-            self._reading = False
+    def _consider_more(self, data: bytes) -> None:
+        since = self.moved_at if self._too_late is ExpressClient._body_too_slow else self.lanes.reactor.now
+        before, self.buffer = self.buffer, b""
+        self._consider(before + data, len(before))
+        if self._lease is not None:
+            self.started = since
 
     def on_pipelined(self) -> None:
         """The next request is here already: looked at after everybody else had a turn."""
@@ -208,12 +204,15 @@ class ExpressClient(ReplySide):
     def _wait_for_rest(self, data: bytes, timeout_s: float, too_late: Callable[[Any], None]) -> None:
         """`timeout_s` in all for a head, from its first byte; a body only has to keep coming."""
         self.buffer = data
-        if self._too_late is not too_late or too_late is ExpressClient._body_too_slow:
+        if self._too_late is not too_late:
             self._too_late = too_late
+            self.moved_at = self.lanes.reactor.now
+            self.lanes.reactor.arm(self, timeout_s)
+        elif too_late is ExpressClient._body_too_slow:
             self.lanes.reactor.arm(self, timeout_s)
 
     def _head_too_slow(self) -> None:
-        self._enter(self.buffer, "slow_head", Refused(408, "http_request_error", "the request head was too slow"))
+        self._enter(self.buffer, "slow_head", head_too_slow(self.view.settings.timeouts.header_s))
 
     def _body_too_slow(self) -> None:
         self._enter(self.buffer, "slow_body")

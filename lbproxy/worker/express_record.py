@@ -18,7 +18,7 @@ from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.shape import ReplyShape, RequestShape, Values
 from lbproxy.worker.backends import BackendConnection, is_silent
-from lbproxy.worker.client import LAST_REQUEST_S
+from lbproxy.worker.client import LAST_REQUEST_S, READ_AHEAD_BYTES
 from lbproxy.worker.reactor import NEVER, READ
 from lbproxy.worker.repeats import RepeatedRequest
 from lbproxy.worker.room import RECV_BYTES
@@ -275,9 +275,20 @@ class ExpressRecord(Seldom):
             pass  # reset meanwhile
         self.close()
 
+    def _client_speaks_early(self, data: bytes) -> None:
+        """Its answer is owed: this is the next request, or the client is gone."""
+        if not data:
+            self._client_gone()
+            return
+        self.buffer += data
+        if len(self.buffer) >= READ_AHEAD_BYTES:
+            self.lanes.reactor.unregister(self.fd)
+            self._reading = False
+
     def _client_gone(self) -> None:
         """It has left while an answer was owed, or does not take it: the backend's work is abandoned."""
         self._let_backend_go(False)
+        self.lanes.served += 1
         if not self._status:
             self._status = CLIENT_CLOSED
             self._reply_bytes = 0
@@ -289,6 +300,7 @@ class ExpressRecord(Seldom):
         if self._lease is not None:
             self.lanes.router.count(self._lease.backend.cell, Counter.FAILED)
         self._let_backend_go(False)
+        self.lanes.served += 1
         self._record(error)
         self.close()
 

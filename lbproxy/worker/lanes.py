@@ -127,7 +127,9 @@ class Lanes:
         self._count(why)
         client = self._client(record)
         client.buffer += data
-        client.has_stalled = why == "slow_body"
+        if why == "slow_body":
+            client.has_stalled = True
+            client.came_at = record.moved_at
         if refused is None:
             self._spawn(record, client, partial(converse, self.context, client, stay=self.off))
         else:

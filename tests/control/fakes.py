@@ -258,14 +258,16 @@ class FakeWorkers:
 class FakeSockets:
     def __init__(self):
         self.taken = set()
-        self.hidden = []
-        self.released = []
+        self.hidden, self.shown, self.released = [], [], []
 
-    def bind(self, listeners, workers):
+    def bind(self, listeners, workers, *, hidden=False):
         for listener in listeners:
             if str(listener.address) in self.taken:
                 raise BindFailed(f"cannot listen on {listener.address}: address already in use")
         return tuple(ListenerView(key, 0, listener) for key, listener in enumerate(listeners, start=1))
+
+    def show(self, views):
+        self.shown.append(tuple(str(view.settings.address) for view in views))
 
     def hide_others(self, keep):
         self.hidden.append(tuple(str(view.settings.address) for view in keep))

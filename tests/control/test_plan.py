@@ -91,6 +91,7 @@ async def test_a_broken_deploy_is_rolled_back_and_later_pools_are_never_touched(
         )
         assert len(world.workers.tables[-1].listeners) == 1
         assert world.sockets.released == [(("127.0.0.1:80",), 1)], "what was bound for nothing is closed"
+        assert world.sockets.shown == [], "and nobody was let in"
         assert world.site.settings is settings
 
 
@@ -152,7 +153,7 @@ async def test_listeners_and_routes_come_last_and_a_removed_pool_is_retired_then
         names = {str(view.id) for pool in first.pools for view in pool.backends}
         assert {"new.1@1", "new.2@1", "web.1@2", "old.1@1"} <= names, "the old pool serves until no route leads to it"
         assert world.applied_live == [(settings, changed)]
-        assert world.sockets.hidden == [("127.0.0.1:81",)]
+        assert world.sockets.hidden == world.sockets.shown == [("127.0.0.1:81",)]
         assert world.sockets.released == [(("127.0.0.1:81",), 1)]
 
 

@@ -217,6 +217,22 @@ def test_a_socket_that_no_table_names_is_open_until_it_is_released(owner: Owner)
     assert again.key != gone.key
 
 
+def test_nobody_connects_to_a_hidden_one_until_it_is_shown(owner: Owner, tmp_path: Path) -> None:
+    address, path = tcp(), Address(path=str(tmp_path / "public.sock"))
+    views = owner.sockets.bind([ListenerSettings(str(one), one) for one in (address, path)], 2, hidden=True)
+    with socket.socket() as early:
+        early.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            early.connect((address.host, address.port))
+    with socket.socket(socket.AF_UNIX) as early, pytest.raises(ConnectionRefusedError):
+        early.connect(str(path.path))
+    owner.sockets.show(views)
+    for one in [address, path] * 10:
+        connect(one).close()
+    assert sum(owner.accept_all(row, views[0]) for row in range(2)) == 10
+    assert owner.accept_all(0, views[1]) == 10
+
+
 def test_nobody_begins_to_connect_where_a_listener_goes_and_who_has_is_accepted(owner: Owner, tmp_path: Path) -> None:
     stays, goes = tcp(), tcp()
     path = Address(path=str(tmp_path / "public.sock"))
@@ -238,7 +254,7 @@ def test_nobody_begins_to_connect_where_a_listener_goes_and_who_has_is_accepted(
     assert is_served(stays)
     assert not is_served(goes)
     (again,) = owner.bind(goes)
-    assert is_served(goes), "a socket of its own"
+    assert is_served(goes), "by a socket of its own"
     assert again.key != views[1].key
 
 

@@ -1,10 +1,13 @@
 """Deploys that do not work: the command says why, and the old generation serves on as if nothing had been."""
 
 import json
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 from support.load import load
+from support.ports import free_port
 from support.serve import Serving, serving
 from support.web import web
 
@@ -38,6 +41,30 @@ def test_a_deploy_that_dies_at_import_is_rolled_back_and_its_last_output_shown(t
         assert "@1 |" not in kept
         lb.write_config(web())
         assert lb.cli("reload").returncode == 0  # the way out is a deploy that works
+
+
+def test_a_listener_of_a_broken_deploy_lets_nobody_in(tmp_path: Path) -> None:
+    """Whoever it had let in would be reset: the table that names it never comes."""
+    port = free_port()
+    more = f'[[listener]]\naddress = "127.0.0.1:{port}"\npool = "web"'
+    with serving(web(), tmp_path) as lb:
+        lb.write_config(broken("import", more=more))
+        seen = set()
+        with subprocess.Popen(lb.command("reload"), stdout=subprocess.DEVNULL) as asking:
+            while asking.poll() is None:
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=0.1).close()
+                    seen.add("was let in")
+                except OSError as exc:
+                    seen.add(type(exc).__name__)
+        assert asking.returncode == 5
+        assert "TimeoutError" in seen, "it was held already"
+        assert seen <= {"TimeoutError", "ConnectionRefusedError"}
+        lb.write_config(web(more=more))
+        assert lb.cli("reload").returncode == 0
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(b"GET /whoami HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_deploy_whose_probe_answers_500_is_rolled_back_and_the_answer_shown(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lbproxy.link.grid import Counter
 from lbproxy.settings import ListenerTimeouts, PoolTimeouts
 from lbproxy.worker import express as module
 from lbproxy.worker.backends import ConnectFailed, Crowded
-from lbproxy.worker.express import READ_AHEAD_BYTES
+from lbproxy.worker.client import READ_AHEAD_BYTES
 
 
 @trio_test(timeout_s=8)

@@ -247,3 +247,22 @@ async def test_a_thousand_slow_heads_keep_nobody_waiting(lane: str) -> None:
                 assert (await lb.ask(GET)).status == 200
         assert refused == 300
         nursery.cancel_scope.cancel()
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_the_time_that_a_client_takes_for_its_body_counts(lane: str) -> None:
+    """Else nobody finds the slow ones in the log."""
+    async with proxy(lane, answering(OK), setup=QUICK_CLIENTS) as lb:
+        client = await lb.client()
+        for piece in (post(b"abc")[:-3], b"a", b"bc"):
+            await client.send(piece)
+            await trio.sleep(SHORT_S / 2)
+        assert (await client.answer()).status == 200
+        stalled = await lb.client()
+        await stalled.send(post(b"abc")[:-1])
+        assert (await stalled.answer()).status == 408
+        await lb.wait_records(2)
+        whole, broken = lb.records
+        assert SHORT_S * 0.9 < whole.duration_s < 5
+        assert SHORT_S * 0.9 < broken.duration_s < 5
