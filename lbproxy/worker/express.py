@@ -204,11 +204,11 @@ class ExpressClient(ReplySide):
     def _wait_for_rest(self, data: bytes, timeout_s: float, too_late: Callable[[Any], None]) -> None:
         """`timeout_s` in all for a head, from its first byte; a body only has to keep coming."""
         self.buffer = data
-        if self._too_late is not too_late:
+        begins = self._too_late is not too_late
+        if begins:
             self._too_late = too_late
             self.moved_at = self.lanes.reactor.now
-            self.lanes.reactor.arm(self, timeout_s)
-        elif too_late is ExpressClient._body_too_slow:
+        if begins or too_late is ExpressClient._body_too_slow:
             self.lanes.reactor.arm(self, timeout_s)
 
     def _head_too_slow(self) -> None:

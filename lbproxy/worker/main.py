@@ -101,7 +101,7 @@ class Worker:
                         else:
                             self._channel.post(Applied(message.table.epoch))
                 case Stop(grace_s):
-                    # Handle outside, accept inside: what is in hand has its grace, who is idle goes now.
+                    # Beside each other: the last ones are accepted while what is in hand begins its grace.
                     clients.cancel_scope.deadline = trio.current_time() + grace_s
                     self._acceptor.leave_all()
                     self._lanes.stop(grace_s)
