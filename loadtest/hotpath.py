@@ -24,13 +24,13 @@ from lbproxy.settings import DrainSettings, ListenerSettings, PoolLimits, PoolTi
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.sink import Sink
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.worker.accept import Acceptor
-from lbproxy.worker.backends import BackendConnection, BackendConnections
+from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
 from lbproxy.worker.context import Context
-from lbproxy.worker.express import ExpressClient
+from lbproxy.worker.express.request import ExpressClient
+from lbproxy.worker.front.accept import Acceptor
+from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.lanes import Lanes
-from lbproxy.worker.reactor import Reactor
-from lbproxy.worker.router import Router
+from lbproxy.worker.leases.router import Router
 
 CLIENTS = 64
 DATE = b"Date: Wed, 25 Nov 2026 09:%02d:%02d GMT\r\n"

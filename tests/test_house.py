@@ -23,7 +23,6 @@ FLOORS = {
     "policy": 1,
     "config": 2,
     "telemetry": 2,
-    "drain": 3,
     "link": 3,
     "worker": 4,
     "supervise": 4,

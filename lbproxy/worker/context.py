@@ -10,9 +10,9 @@ from lbproxy.model import BackendView
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import Event
 from lbproxy.wire.lines import Lines
-from lbproxy.worker.backends import BackendConnections
-from lbproxy.worker.reactor import Reactor
-from lbproxy.worker.router import Router
+from lbproxy.worker.backends.connections import BackendConnections
+from lbproxy.worker.io.reactor import Reactor
+from lbproxy.worker.leases.router import Router
 
 
 @dataclass(slots=True, eq=False)

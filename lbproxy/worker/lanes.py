@@ -15,21 +15,21 @@ import trio
 
 from lbproxy.model import ListenerView
 from lbproxy.wire.head import Lines, Refused
+from lbproxy.wire.head_cache import Repeats
+from lbproxy.wire.head_template import ReplyShape, RequestShape, Shapes
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.wire.shape import ReplyShape, RequestShape, Shapes
-from lbproxy.worker.accept import Acceptor
-from lbproxy.worker.attempt import Begun
-from lbproxy.worker.client import LAST_REQUEST_S, Client
 from lbproxy.worker.context import Context
-from lbproxy.worker.conversation import converse, linger, refuse
-from lbproxy.worker.exchange import Exchange
-from lbproxy.worker.express import ExpressClient
-from lbproxy.worker.express_record import ExpressRecord, idle_too_long
-from lbproxy.worker.repeats import Repeats
-from lbproxy.worker.splice import Pipes
-from lbproxy.worker.stream import SocketStream, StreamBroken
-from lbproxy.worker.tcp import TcpClient
-from lbproxy.worker.upgrade import Upgrade, WebSocketClient
+from lbproxy.worker.express.record import ExpressRecord, idle_too_long
+from lbproxy.worker.express.request import ExpressClient
+from lbproxy.worker.front.accept import Acceptor
+from lbproxy.worker.io.splice import Pipes
+from lbproxy.worker.io.stream import SocketStream, StreamBroken
+from lbproxy.worker.relay.tcp import TcpClient
+from lbproxy.worker.relay.upgrade import Upgrade, WebSocketClient
+from lbproxy.worker.task.attempt import Begun
+from lbproxy.worker.task.client import LAST_REQUEST_S, Client
+from lbproxy.worker.task.conversation import converse, linger, refuse
+from lbproxy.worker.task.exchange import Exchange
 
 OFF_VARIABLE = "LBPROXY_EXPRESS"  # =off: for tests, everything takes the task lane
 

@@ -19,13 +19,13 @@ from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import LogDropped, Notice
 from lbproxy.telemetry.log import Log
 from lbproxy.telemetry.sink import Sink
-from lbproxy.worker.accept import Acceptor
-from lbproxy.worker.backends import SWEEP_S, BackendConnections
+from lbproxy.worker.backends.connections import SWEEP_S, BackendConnections
 from lbproxy.worker.context import Context
+from lbproxy.worker.front.accept import Acceptor
+from lbproxy.worker.io.reactor import NEVER, Reactor
+from lbproxy.worker.io.recent_peak import Recent
 from lbproxy.worker.lanes import Lanes
-from lbproxy.worker.reactor import NEVER, Reactor
-from lbproxy.worker.recent import Recent
-from lbproxy.worker.router import Router
+from lbproxy.worker.leases.router import Router
 
 FLUSH_S = 0.0  # an access line waits for the reactor's next tick, not longer
 CLOSE_LOG_S = 0.5

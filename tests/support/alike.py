@@ -1,4 +1,4 @@
-"""HTTP heads that are alike: one template, other values each time. For what learns from heads (wire/shape.py)."""
+"""HTTP heads that are alike: one template, other values each time. For head templates (wire/head_template.py)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

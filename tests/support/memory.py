@@ -12,7 +12,6 @@ from dataclasses import replace
 import trio
 
 from lbproxy.address import Address
-from lbproxy.drain import Lease
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolView, RoutingTable
 from lbproxy.settings import (
@@ -26,14 +25,15 @@ from lbproxy.settings import (
 from lbproxy.telemetry.events import Event
 from lbproxy.wire.head import head_end, read_request
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.worker.attempt import Begun
-from lbproxy.worker.backends import BackendConnection, BackendConnections
-from lbproxy.worker.client import Client
+from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
 from lbproxy.worker.context import Context
-from lbproxy.worker.exchange import Exchange
-from lbproxy.worker.reactor import Reactor
-from lbproxy.worker.router import Router
-from lbproxy.worker.stream import READ_BYTES, StreamBroken, StreamStalled
+from lbproxy.worker.io.reactor import Reactor
+from lbproxy.worker.io.stream import READ_BYTES, StreamBroken, StreamStalled
+from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.leases.router import Router
+from lbproxy.worker.task.attempt import Begun
+from lbproxy.worker.task.client import Client
+from lbproxy.worker.task.exchange import Exchange
 from support.proxy import Records
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"

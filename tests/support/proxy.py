@@ -34,12 +34,12 @@ from lbproxy.settings import (
 )
 from lbproxy.telemetry.access import AccessLog, AccessRecord
 from lbproxy.telemetry.events import Event, Notice
-from lbproxy.worker import reactor
-from lbproxy.worker.accept import Acceptor
-from lbproxy.worker.backends import SWEEP_S, BackendConnections
+from lbproxy.worker.backends.connections import SWEEP_S, BackendConnections
 from lbproxy.worker.context import Context
+from lbproxy.worker.front.accept import Acceptor
+from lbproxy.worker.io import reactor
 from lbproxy.worker.lanes import Lanes
-from lbproxy.worker.router import Router
+from lbproxy.worker.leases.router import Router
 from support.peer import Ended, Message, Peer, connect
 
 Script = Callable[[Peer], Awaitable[None]]

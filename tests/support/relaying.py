@@ -9,9 +9,9 @@ import trio
 import trio.testing
 
 from lbproxy.telemetry.events import Event
-from lbproxy.worker.reactor import Reactor
-from lbproxy.worker.relay import Relay
-from lbproxy.worker.splice import Pipes
+from lbproxy.worker.io.reactor import Reactor
+from lbproxy.worker.io.splice import Pipes
+from lbproxy.worker.relay.relay import Relay
 
 R = TypeVar("R", bound=Relay)
 

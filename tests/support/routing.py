@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lbproxy.address import Address
-from lbproxy.drain import Lease
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView, RoutingTable
 from lbproxy.settings import DrainSettings, PoolLimits, PoolTimeouts
-from lbproxy.worker.router import Router
+from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.leases.router import Router
 
 ROWS, CELLS = 2, 16
 

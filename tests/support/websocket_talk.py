@@ -4,10 +4,10 @@ import trio
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Event
 
-from lbproxy.drain import Lease
 from lbproxy.settings import DrainSettings
 from lbproxy.wire.websocket import FrameTracker
-from lbproxy.worker.websocket_relay import WebSocketRelay
+from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.relay.websocket import WebSocketRelay
 from support.relaying import Peer, Relayed, Rig
 
 DRAIN = DrainSettings(websocket_s=0.3, goodbye_s=0.4, close_code=1001, close_reason="off")

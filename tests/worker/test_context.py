@@ -4,9 +4,9 @@ from support.routing import ONE, TWO, routing
 from support.trio_test import trio_test
 
 from lbproxy.link.messages import ToControl, Unreachable
-from lbproxy.worker.backends import BackendConnections
+from lbproxy.worker.backends.connections import BackendConnections
 from lbproxy.worker.context import Context
-from lbproxy.worker.reactor import Reactor
+from lbproxy.worker.io.reactor import Reactor
 
 
 @trio_test

@@ -1,7 +1,8 @@
 """Whatever way a head takes through lbproxy, the other side gets the same bytes of it.
 
 The task lane reads each head and makes what is sent; the express lane does so, too, or remembers the head whole
-(repeats.py), or reads it by its shape (wire/shape.py). Generated heads, bent ones among them, go all four ways.
+(wire/head_cache.py), or reads it by its shape (wire/head_template.py).
+Generated heads, bent ones among them, go all four ways.
 """
 
 from collections import Counter
@@ -12,10 +13,10 @@ from support.http_heads import bent, request_head, response_head
 from support.proxy import get
 
 from lbproxy.wire.head import Lines, Refused, head_end, read_request, read_response, response_head_end
+from lbproxy.wire.head_cache import Repeats
+from lbproxy.wire.head_template import ReplyShape, RequestShape, Shapes
 from lbproxy.wire.headers import ClientFacts, Framing, framing_for_client, request_to_backend, response_to_client
 from lbproxy.wire.http1 import confirm_request, confirm_response
-from lbproxy.wire.shape import ReplyShape, RequestShape, Shapes
-from lbproxy.worker.repeats import Repeats
 
 STRANGER = ClientFacts(b"192.0.2.1", False, b"http")
 FRIEND = ClientFacts(b"2001:db8::2", True, b"https")

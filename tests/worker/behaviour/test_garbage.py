@@ -11,14 +11,14 @@ from support.peer import Peer
 from support.proxy import GET, OK, Proxy, get, lanes, proxy, wait_until
 from support.trio_test import trio_test
 
-from lbproxy.drain import Lease
-from lbproxy.worker.attempt import Attempt
-from lbproxy.worker.client import Client
-from lbproxy.worker.exchange import Exchange
-from lbproxy.worker.express import ExpressClient
-from lbproxy.worker.relay import End, Relay
-from lbproxy.worker.tcp import TcpClient
-from lbproxy.worker.upgrade import Upgrade
+from lbproxy.worker.express.request import ExpressClient
+from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.relay.relay import End, Relay
+from lbproxy.worker.relay.tcp import TcpClient
+from lbproxy.worker.relay.upgrade import Upgrade
+from lbproxy.worker.task.attempt import Attempt
+from lbproxy.worker.task.client import Client
+from lbproxy.worker.task.exchange import Exchange
 
 OURS = (Attempt, Client, End, Exchange, ExpressClient, Lease, Relay, TcpClient, Upgrade)
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"

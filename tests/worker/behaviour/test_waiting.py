@@ -10,7 +10,7 @@ from support.trio_test import trio_test
 from lbproxy.link.grid import Counter
 from lbproxy.link.messages import Unreachable
 from lbproxy.settings import PoolLimits, RouteSettings
-from lbproxy.worker import router
+from lbproxy.worker.leases import router
 
 ASKED = pytest.mark.parametrize("asked", [GET, post(b"abc"), post(bytes(100_000))], ids=["get", "post", "upload"])
 

@@ -1,0 +1,203 @@
+"""Accepting clients on the reactor, and how listening sockets come and go with the table.
+
+Knows listeners and their limits; nothing of what a client says. A socket that goes away is accepted from for a moment
+more: control has seen to it that nobody begins a handshake there, and who is in one comes through.
+"""
+
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import trio
+
+from lbproxy.link.grid import WIDTH, Counter, Grid
+from lbproxy.model import ListenerView
+from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event
+from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.io.reactor import NEVER, READ, Reactor
+from lbproxy.worker.relay.relay import notice_dead_peer
+
+ACCEPT_BATCH = 32  # accepted in a row before others get their turn
+QUEUE_MOST = 100_000  # more than a listening socket can have waiting
+LEAVE_S = 0.3  # more than most round trips: for the last part of a handshake
+PAUSE_S = 0.05  # out of descriptors, or at the limit: nobody tells us when another process has freed one
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+REMEMBERED_PEERS = 4096
+
+# As plain ints: adding a member of an enum costs three times as much.
+CONNECTIONS = Counter.CONNECTIONS.value
+ACCEPTED = Counter.ACCEPTED.value
+
+Open = Callable[[socket.socket, ListenerView, ClientFacts], None]
+
+
+class Listening:
+    """One of our listening sockets. Its settings may change while it is open."""
+
+    def __init__(self, acceptor: "Acceptor", view: ListenerView, sock: socket.socket) -> None:
+        self._acceptor = acceptor
+        self._sock = sock
+        self._family = int(sock.family)
+        self._paused = False
+        self._leaves_at = NEVER
+        self.deadline = self.queued_at = NEVER
+        self.update(view)
+        acceptor.reactor.register(sock.fileno(), READ, self)
+
+    def update(self, view: ListenerView) -> None:
+        self.view = view
+        notice_dead_peer(self._sock, view.settings.timeouts.idle_s)
+        self._networks = [ip_network(network) for network in view.settings.trusted_proxies]
+        self._peers: dict[str, ClientFacts] = {}
+
+    def on_ready(self, mask: int) -> None:
+        self._accept(ACCEPT_BATCH)
+
+    def on_deadline(self) -> None:
+        """After a pause: try again. At the end of a leave: whoever has connected by now, and no more."""
+        reactor = self._acceptor.reactor
+        if reactor.now < self._leaves_at:
+            reactor.arm_at(self, self._leaves_at)
+            reactor.register(self._sock.fileno(), READ, self)
+            self._accept(ACCEPT_BATCH)
+            return
+        try:
+            self._accept(QUEUE_MOST)
+        finally:
+            self.close()
+
+    def leave(self) -> None:
+        reactor = self._acceptor.reactor
+        self._leaves_at = reactor.now + LEAVE_S
+        if not self._paused:  # else it tries once more before that
+            reactor.arm_at(self, self._leaves_at)
+
+    def close(self) -> None:
+        reactor = self._acceptor.reactor
+        reactor.unregister(self._sock.fileno())
+        reactor.disarm(self)
+        self._sock.close()
+        self._acceptor.has_left(self)
+
+    def _accept(self, most: int) -> None:
+        acceptor, view = self._acceptor, self.view
+        # Hot where a client makes a connection for each request. `accept` of the standard library is these two lines
+        # with the family and the kind passed through their enums: 6 us instead of 4.
+        accept: Callable[[], tuple[int, Any]] = self._sock._accept  # type: ignore[attr-defined]
+        family = self._family
+        for _ in range(most):
+            try:
+                if acceptor.is_full(view):
+                    raise OSError(errno.EMFILE, "the listener's limit of connections is reached")
+                fd, peer = accept()
+                sock = socket.socket(family, socket.SOCK_STREAM, 0, fd)
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno not in EXHAUSTED:
+                    continue  # that client's trouble: it left while it was waiting
+                self._pause(exc.strerror or str(exc))
+                return
+            sock.setblocking(False)
+            acceptor.open(sock, view, self._facts(peer))
+        if self._paused:
+            self._paused = False
+            acceptor.emit(AcceptResumed(view.settings.name))
+
+    def _pause(self, why: str) -> None:
+        if not self._paused:
+            self._paused = True
+            self._acceptor.emit(AcceptPaused(self.view.settings.name, why))
+        self._acceptor.reactor.unregister(self._sock.fileno())
+        self._acceptor.reactor.arm(self, PAUSE_S)
+
+    def _facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:
+        if not isinstance(peer, tuple):  # unix: a path, or bytes for a name without one
+            return ClientFacts(b"", False, b"http")
+        host = peer[0]
+        facts = self._peers.get(host)
+        if facts is None:
+            plain = host.removeprefix("::ffff:") if "." in host else host.partition("%")[0]
+            address = ip_address(plain)
+            trusted = any(address in network for network in self._networks)
+            if len(self._peers) >= REMEMBERED_PEERS:
+                self._peers.clear()
+            facts = self._peers[host] = ClientFacts(plain.encode(), trusted, b"http")
+        return facts
+
+
+class Acceptor:
+    """`open(sock, view, facts)` takes each client over; tell `closed(view)` when it is gone."""
+
+    def __init__(self, reactor: Reactor, grid: Grid, row: int, emit: Callable[[Event], None]) -> None:
+        self.reactor = reactor
+        self.emit = emit
+        self.open: Open = _closed_at_once
+        self._grid = grid
+        self._values = grid.values
+        self._row_base = grid.base(row, 0)
+        self._listening: dict[int, Listening] = {}
+        self._leaving: set[Listening] = set()
+        self._one_has_left = trio.Event()
+
+    def apply(self, views: Sequence[ListenerView], sockets: dict[int, socket.socket]) -> None:
+        """The listeners of a new table: see `wait_left`. `sockets` are ours from now on, by listener key: of those that
+        are new to us. Doubles are closed."""
+        for view in views:
+            known, sock = self._listening.get(view.key), sockets.get(view.key)
+            if known is not None:
+                known.update(view)
+                if sock is not None:
+                    sock.close()
+            elif sock is not None:
+                self._listening[view.key] = Listening(self, view, sock)
+        present = {view.key for view in views}
+        for key in [key for key in self._listening if key not in present]:
+            self._leave(key)
+
+    def leave_all(self) -> None:
+        for key in list(self._listening):
+            self._leave(key)
+
+    def _leave(self, key: int) -> None:
+        listening = self._listening.pop(key)
+        self._leaving.add(listening)
+        listening.leave()
+
+    @property
+    def leaving(self) -> bool:
+        """Clients may still come from a listener that goes."""
+        return bool(self._leaving)
+
+    def has_left(self, listening: Listening) -> None:
+        self._leaving.discard(listening)
+        self._one_has_left.set()
+        self._one_has_left = trio.Event()
+
+    async def wait_left(self) -> None:
+        """Until those that go are closed, with everybody accepted: LEAVE_S, if at all."""
+        while self._leaving:
+            await self._one_has_left.wait()
+
+    def close(self) -> None:
+        """At once: nobody is accepted any more."""
+        for listening in (*self._listening.values(), *self._leaving):
+            listening.close()
+        self._listening.clear()
+
+    def is_full(self, view: ListenerView) -> bool:
+        return self._grid.sum(view.cell, CONNECTIONS) >= view.settings.limits.connections
+
+    def opened(self, view: ListenerView) -> None:
+        values, base = self._values, self._row_base + view.cell * WIDTH
+        values[base + CONNECTIONS] += 1
+        values[base + ACCEPTED] += 1
+
+    def closed(self, view: ListenerView) -> None:
+        self._values[self._row_base + view.cell * WIDTH + CONNECTIONS] -= 1
+
+
+def _closed_at_once(sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+    sock.close()

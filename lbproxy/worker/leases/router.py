@@ -1,0 +1,384 @@
+"""Who gets the work: the table in force, the leases on its backends, and those who wait for one.
+
+`claim` is a plain def: between reading the table and holding the lease nothing else can run, so a claim cannot race
+with a table. Belongs to no lane. Knows no HTTP beyond a host and a path, and no socket.
+"""
+
+import random
+import traceback
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from lbproxy.errors import ProxyError, Side, Stage
+from lbproxy.link.grid import WIDTH, Counter, Grid
+from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolView, RoutingTable
+from lbproxy.policy.balance import pick
+from lbproxy.policy.goodbye import within
+from lbproxy.settings import RouteSettings
+from lbproxy.telemetry.events import Event, Notice
+from lbproxy.worker.leases.drain import Lease, Leases
+
+SKIP_S = 1.0  # how long a backend that refused a connection is passed over, if no table comes before
+RECHECK_S = 0.05  # while waiting for room that another worker may free: the grid does not wake anybody
+
+REQUEST = LeaseKind.REQUEST
+# As plain ints: adding a member of an enum costs three times as much. (Requests are what is left of all leases.)
+COUNTER_OF: dict[LeaseKind, int] = {kind: Counter[kind.name].value for kind in LeaseKind if kind is not REQUEST}
+REQUESTS = Counter.REQUESTS.value
+
+
+class Router:
+    """`on_drained(backend)` is called when a backend that left the table has no lease any more."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        row: int,
+        on_drained: Callable[[BackendView], None],
+        emit: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self.table = RoutingTable(0, "", (), (), ())
+        self._values = grid.values
+        self._on_drained = on_drained
+        self._emit = emit
+        self._pools: dict[str, PoolView] = {}
+        # By cell, not by id: hashing a BackendId costs more than everything else that is done with one here.
+        self._leases: dict[int, Leases] = {}
+        # What need not be looked for, because the table leaves no choice: the pool that gets all of a listener, by the
+        # listener's key; the only backend of a pool, by the pool's name, as long as nothing is said against it.
+        self.unrouted: dict[int, PoolView] = {}
+        self._single: dict[str, Leases] = {}
+        self._draining: dict[int, BackendView] = {}
+        self._skipped: dict[BackendId, float] = {}
+        self._load = _load_of(grid)
+        self._row_base = grid.base(row, 0)
+        self.queues: dict[str, deque[_Waiter]] = {}
+        self._turns: dict[str, int] = {}  # of each pool: were they shared, two pools could take turns with each other
+        self._first_turn = random.randrange(1 << 16)  # workers that start together do not all begin with the same one
+        self.drains_changed = trio.Event()
+
+    # The table
+
+    def apply(self, table: RoutingTable) -> bool:
+        """Take a newer table. What has left it begins to drain; what is back in it is taken back."""
+        if table.epoch <= self.table.epoch:
+            return False
+        before = {view.cell: view for pool in self._pools.values() for view in pool.backends}
+        drains = {pool.name: pool.drain for pool in (*self.table.pools, *table.pools)}
+        self.table = table
+        self._pools = {pool.name: pool for pool in table.pools}
+        self._skipped.clear()
+        present = {view.cell for pool in table.pools for view in pool.backends}
+        for cell in present:
+            if self._draining.pop(cell, None) is not None:
+                self._leases[cell].take_back()
+        for pool in table.pools:
+            for view in pool.backends:
+                if view.cell not in self._leases:
+                    self._leases[view.cell] = Leases(view, self._row_base + view.cell * WIDTH)
+                self._leases[view.cell].backend = view
+        for cell, view in before.items():
+            if cell not in present:
+                self._draining[cell] = view
+                if self._leases[cell].empty:
+                    self._is_drained(view)
+                else:
+                    self._leases[cell].begin(drains[view.id.pool], trio.current_time(), random.random())
+        self._rouse_drains()
+        self.unrouted.clear()
+        if not table.routes:
+            for listener in table.listeners:
+                if (all_of_it := self._pools.get(listener.settings.pool or "")) is not None:
+                    self.unrouted[listener.key] = all_of_it
+        self._find_single()
+        for name in self.queues:
+            self._serve_queue(name)
+        return True
+
+    def _find_single(self) -> None:
+        self._single = {
+            pool.name: self._leases[pool.backends[0].cell]
+            for pool in self.table.pools
+            if len(pool.backends) == 1 and not pool.limits.connections and pool.backends[0].id not in self._skipped
+        }
+
+    def pool(self, name: str) -> PoolView | None:
+        return self._pools.get(name)
+
+    def route(self, listener: ListenerView, host: bytes, target: bytes) -> PoolView | None:
+        """The pool of the first route that fits, else the listener's; None when nobody claims the request."""
+        name_of_pool = listener.settings.pool
+        if self.table.routes:
+            best: RouteSettings | None = None
+            name = host_name(host)
+            path = target.partition(b"?")[0].decode("latin-1")
+            for route in self.table.routes:
+                fits = (route.host is None or route.host == name) and _is_under(path, route.path)
+                if fits and (best is None or _rank(route) > _rank(best)):
+                    best = route
+            if best is not None:
+                name_of_pool = best.pool
+        return self._pools.get(name_of_pool) if name_of_pool is not None else None
+
+    # Leases
+
+    def claim(
+        self,
+        pool: PoolView,
+        kind: LeaseKind,
+        key: bytes | None,
+        now: float | None = None,
+        lease: Lease | None = None,
+    ) -> Lease | None:
+        """A lease on a backend that is in the table and has room; None when there is none. `lease`: it is to be used.
+
+        `pool` must come from the table in force: ask `route` or `pool` after every await.
+        """
+        leases = self._single.get(pool.name)
+        if leases is None:
+            view = self._choose(pool, kind, key)
+            if view is None:
+                return None
+            leases = self._leases[view.cell]
+        if lease is None:
+            lease = Lease()
+        lease.leases = leases
+        lease.backend = leases.backend
+        lease.kind = kind
+        lease.started = lease.moved_at = trio.current_time() if now is None else now
+        held = leases.held
+        held.add(lease)
+        self._values[leases.counters] = len(held)
+        if kind is not REQUEST:
+            self._values[leases.counters + COUNTER_OF[kind]] += 1
+        return lease
+
+    def _choose(self, pool: PoolView, kind: LeaseKind, key: bytes | None) -> BackendView | None:
+        candidates = pool.backends
+        limit = pool.limits.connections
+        if limit or self._skipped:
+            candidates = tuple(view for view in candidates if self._has_room(view, limit))
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+        if kind in LONG_LIVED:
+            candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
+        turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
+        return pick(pool.balance, candidates, self._load, turn, key, draw=random.random)
+
+    async def wait_claim(self, pool_name: str, kind: LeaseKind, key: bytes | None, since: float | None = None) -> Lease:
+        """As `claim`, but waits in the pool's queue, bounded by count and age. Raises ProxyError (503).
+
+        `since`: when this work was here first; what it claimed then could not be reached.
+        """
+        pool = self._pools.get(pool_name)
+        if pool is None:
+            raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "the pool is gone")
+        now = trio.current_time()
+        deadline = (now if since is None else since) + pool.limits.queue_timeout_s
+        if since is not None and now >= deadline:
+            raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "no backend can be reached")
+        queue = self.queues.setdefault(pool_name, deque())
+        if not queue and (lease := self.claim(pool, kind, key)) is not None:
+            return lease
+        if len(queue) >= pool.limits.queue_size:
+            raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "connection_limit_reached", "the queue is full")
+        waiter = _Waiter(kind, key)
+        queue.append(waiter)
+        try:
+            while waiter.lease is None:
+                pool = self._pools.get(pool_name)
+                if pool is None or trio.current_time() >= deadline:
+                    raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "no backend is ready")
+                # Who stands far behind need not look often: somebody before him does.
+                recheck_at = self._recheck_at(pool, RECHECK_S * (queue.index(waiter) + 1))
+                with trio.move_on_at(min(deadline, recheck_at)):
+                    await waiter.called.wait()
+                if waiter.lease is None:
+                    waiter.called = trio.Event()
+                    self._serve_queue(pool_name)
+        except BaseException:
+            if waiter.lease is not None:
+                self.release(waiter.lease)  # called, but not there any more: the next one
+            else:
+                queue.remove(waiter)
+            raise
+        return waiter.lease
+
+    def _serve_queue(self, pool_name: str) -> None:
+        """Leases for those who wait, in their order, as far as there is room: nobody can come between."""
+        queue, pool = self.queues[pool_name], self._pools.get(pool_name)
+        if pool is None:
+            for waiter in queue:
+                waiter.called.set()
+            return
+        while queue and (lease := self.claim(pool, queue[0].kind, queue[0].key)) is not None:
+            waiter = queue.popleft()
+            waiter.lease = lease
+            waiter.called.set()
+
+    def finish(self, lease: Lease) -> None:
+        """As `release`, and count the request."""
+        leases, values = lease.leases, self._values
+        counters, held = leases.counters, leases.held
+        values[counters + REQUESTS] += 1
+        held.discard(lease)
+        values[counters] = len(held)
+        if lease.kind is not REQUEST or self._draining or self.queues:
+            self._released(lease, leases)
+
+    def hand_on(self, lease: Lease) -> Lease:
+        """See Leases.hand_on."""
+        return lease.leases.hand_on(lease)
+
+    def release(self, lease: Lease) -> None:
+        """The work is done, or lost. A backend that drains may be done with it."""
+        leases = lease.leases
+        leases.remove(lease)
+        self._values[leases.counters] = len(leases.held)
+        self._released(lease, leases)
+
+    def _released(self, lease: Lease, leases: Leases) -> None:
+        """What else there may be to do."""
+        view = lease.backend
+        if lease.kind is not REQUEST:
+            self._values[leases.counters + COUNTER_OF[lease.kind]] -= 1
+        if view.cell in self._draining:
+            if leases.empty:
+                self._is_drained(view)
+        elif self.queues and self.queues.get(view.id.pool):
+            self._serve_queue(view.id.pool)
+
+    def change_kind(self, lease: Lease, kind: LeaseKind, say_goodbye: Callable[[float], None] | None = None) -> None:
+        """What it is has become known; see Leases.change."""
+        leases = lease.leases
+        if lease.kind is not REQUEST:
+            self._values[leases.counters + COUNTER_OF[lease.kind]] -= 1
+        if kind is not REQUEST:
+            self._values[leases.counters + COUNTER_OF[kind]] += 1
+        leases.change(lease, kind, say_goodbye)
+        if leases.draining:
+            self._rouse_drains()
+
+    def count(self, cell: int, counter: Counter) -> None:
+        self._values[self._row_base + cell * WIDTH + counter] += 1
+
+    def was_cut(self, lease: Lease) -> None:
+        """Its owner has ended it, because its grace is over; to be called before `release`. run_drains may have come
+        first, at the same moment: whoever it was, it is counted once.
+        """
+        if not lease.overdue:
+            lease.overdue = True
+            self.count(lease.backend.cell, Counter.CUT)
+
+    def waiting(self, pool: str) -> int:
+        """How many are in the pool's queue: who comes now stands behind them."""
+        return len(self.queues[pool]) if pool in self.queues else 0
+
+    def skip(self, backend: BackendId) -> None:
+        """It refused a connection: not ready, whatever the table says, for a moment or until the next table."""
+        self._skipped[backend] = trio.current_time() + SKIP_S
+        self._find_single()
+
+    # Draining
+
+    async def run_drains(self) -> None:
+        """Says goodbye when it is time, cuts the leases whose grace is over. Sleeps until the next one, or a change."""
+        while True:
+            now = trio.current_time()
+            nearest: float | None = None
+            for leases in list(self._leases.values()):
+                self._drain_on(leases, now)
+                due = leases.next_due(now)
+                if due is not None and (nearest is None or due < nearest):
+                    nearest = due
+            with trio.move_on_at(float("inf") if nearest is None else nearest):
+                await self.drains_changed.wait()
+
+    def _drain_on(self, leases: Leases, now: float) -> None:
+        """A mistake of ours in one lease must not keep the others from their end."""
+        try:
+            leases.tell(now)
+            for lease in leases.due(now):
+                self.count(lease.backend.cell, Counter.CUT)
+                lease.cut()
+        except Exception:
+            self._emit(Notice(f"a drain went wrong: {traceback.format_exc(limit=-4).strip()}"))
+
+    def stop(self, grace_s: float) -> None:
+        """The worker stops: every backend drains here, nobody longer than `grace_s`."""
+        for pool in self.table.pools:
+            for view in pool.backends:
+                self._leases[view.cell].begin(within(pool.drain, grace_s), trio.current_time(), random.random())
+        for cell, view in self._draining.items():
+            if (owner := self._pools.get(view.id.pool)) is not None:
+                self._leases[cell].begin(within(owner.drain, grace_s), trio.current_time(), random.random())
+        self._rouse_drains()
+
+    def _rouse_drains(self) -> None:
+        self.drains_changed.set()
+        self.drains_changed = trio.Event()
+
+    def _is_drained(self, view: BackendView) -> None:
+        del self._draining[view.cell]
+        del self._leases[view.cell]
+        self._on_drained(view)
+
+    # Choosing
+
+    def _has_room(self, view: BackendView, limit: int) -> bool:
+        until = self._skipped.get(view.id)
+        if until is not None:
+            if trio.current_time() < until:
+                return False
+            del self._skipped[view.id]
+            self._find_single()
+        return not limit or self._load(view.cell) < limit
+
+    def _recheck_at(self, pool: PoolView, recheck_s: float) -> float:
+        """When somebody waiting should look again although nobody calls him."""
+        if pool.limits.connections and pool.backends:
+            return trio.current_time() + recheck_s
+        return min((self._skipped[view.id] for view in pool.backends if view.id in self._skipped), default=float("inf"))
+
+
+class _Waiter:
+    """One who waits for a lease. It is given to him: what he was called for nobody else can have taken."""
+
+    __slots__ = ("called", "key", "kind", "lease")
+
+    def __init__(self, kind: LeaseKind, key: bytes | None) -> None:
+        self.kind = kind
+        self.key = key
+        self.lease: Lease | None = None
+        self.called = trio.Event()
+
+
+def _load_of(grid: Grid) -> Callable[[int], int]:
+    """The leases on a cell, over all workers. Asked for each candidate of each request: one worker needs no loop."""
+    values = grid.values
+    if grid.rows == 1:
+        return lambda cell: values[cell * WIDTH]
+    if grid.rows == 2:
+        other = grid.cells * WIDTH
+        return lambda cell: values[cell * WIDTH] + values[other + cell * WIDTH]
+    return lambda cell: grid.sum(cell, Counter.LEASES)
+
+
+LONG_LIVED = frozenset((LeaseKind.WEBSOCKET, LeaseKind.TCP))
+
+
+def host_name(host: bytes) -> str:
+    """A Host field without its port and the dot of the root, in lower case."""
+    if host.startswith(b"["):
+        return host.partition(b"]")[0].decode("latin-1").lower() + "]"
+    return host.partition(b":")[0].removesuffix(b".").decode("latin-1").lower()
+
+
+def _is_under(path: str, prefix: str) -> bool:
+    return path.startswith(prefix) and (prefix.endswith("/") or len(path) == len(prefix) or path[len(prefix)] == "/")
+
+
+def _rank(route: RouteSettings) -> tuple[bool, int]:
+    return (route.host is not None, len(route.path))

@@ -1,0 +1,169 @@
+"""Bytes both ways between a client and a backend until both ends are done: on the reactor, no task (DESIGN.md 4).
+
+Knows two connected sockets and how bytes, ends and errors cross from one to the other; nothing of what the bytes mean
+(websocket.py does), and nothing of leases but how one is cut. What happens at one of the sockets is side.py.
+
+An end is passed on (half-close), after the bytes before it. A side that does not take bytes any more may still have
+said something: it is read to its end first. Then both are closed.
+"""
+
+import socket
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Self
+
+from lbproxy.worker.io.reactor import Reactor
+from lbproxy.worker.io.splice import Pipe, Pipes
+from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.relay.side import End
+
+
+class Why(StrEnum):
+    """A relay is over."""
+
+    DONE = "done"  # both ends said all they had to say
+    CUT = "cut"  # its grace was over
+    CLIENT_GONE = "client_gone"  # reset, or dead
+    BACKEND_GONE = "backend_gone"
+    STALLED = "stalled"  # nothing was taken for too long
+    FAILED = "failed"  # a mistake of ours
+
+
+class Relay:
+    """Owns both sockets (connected, non-blocking, unknown to the reactor) from the start to its end.
+
+    `on_end(relay)` is called once, when both are closed: see `why`, `client.received`, `backend.received`. A write that
+    makes no progress for `stall_s` ends it. With `pipes`, what keeps coming does not pass through Python.
+    """
+
+    __slots__ = ("_lease", "_on_end", "_pipes", "_trouble", "backend", "client", "reactor", "stall_s", "why")
+
+    joins_ends = True  # the last bytes wait for the end behind them
+    passes_resets = True  # a reset arrives as a reset, so that nobody takes a part for the whole
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        client_sock: socket.socket,
+        backend_sock: socket.socket,
+        *,
+        stall_s: float,
+        on_end: Callable[[Self], None],
+        pipes: Pipes | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self._pipes = pipes  # None: what passes has to be seen
+        self.stall_s = stall_s
+        self.why: Why | None = None  # None while it goes on
+        self.client = client = End(self, client_sock)
+        self.backend = backend = End(self, backend_sock)
+        client.other, backend.other = backend, client
+        client.deliver, backend.deliver = backend.put, client.put
+        self._on_end: Callable[[Any], None] = on_end
+        self._lease: Lease | None = None
+        self._trouble: Why | None = None
+
+    def hold(self, lease: Lease) -> None:
+        """From now on this is how the lease is cut. Releasing it is the owner's, in `on_end`."""
+        self._lease = lease
+        lease.on_cut = self.cut
+
+    def start(self, *, head: bytes = b"", from_client: bytes = b"", from_backend: bytes = b"") -> None:
+        """Begin, with what is in hand: `head` of our own for the client, then what had come from either side."""
+        if self._lease is not None and self._lease.overdue:
+            self.cut()  # its grace ended before there was a relay to be cut
+            return
+        if head:
+            self.client.put(head)
+        for end, data in ((self.client, from_client), (self.backend, from_backend)):
+            if data:
+                end.received += len(data)
+                end.deliver(data)
+        self.settle()
+
+    def settle(self) -> None:
+        """Something other than bytes has happened: is it over, and if not, what can go on?"""
+        if self.why is not None:
+            return
+        client, backend = self.client, self.backend
+        # What a side said is through when it has been passed on, to the end, or nobody takes it.
+        if (client.broken or (backend.ended and not client.outbox)) and (
+            backend.broken or (client.ended and not backend.outbox)
+        ):
+            self.finish(self._trouble or Why.DONE)
+            return
+        if backend.ended:
+            client.hang_up()
+        if client.ended:
+            backend.hang_up()
+        client.watch()
+        backend.watch()
+
+    @property
+    def is_well(self) -> bool:
+        """Both sides take what they are sent: so far no end of it is a reset."""
+        return self._trouble is None
+
+    def broke(self, end: End) -> None:
+        """Writing to it, or reading from it, failed."""
+        end.abandon()
+        if self._trouble is None:
+            self._trouble = Why.CLIENT_GONE if end is self.client else Why.BACKEND_GONE
+        self.settle()
+
+    def cut(self) -> None:
+        """Now."""
+        self.finish(Why.CUT)
+
+    def take_pipe(self) -> Pipe | None:
+        """None: there is none left, or what passes has to be seen."""
+        return None if self._pipes is None else self._pipes.take()
+
+    def drop_pipe(self, pipe: Pipe) -> None:
+        assert self._pipes is not None
+        self._pipes.give_back(pipe)
+
+    def stalled(self) -> None:
+        self.finish(Why.STALLED)
+
+    def abort(self) -> None:
+        self.finish(Why.FAILED)
+
+    def finish(self, why: Why) -> None:
+        """Close both, whatever they still had to say; once."""
+        if self.why is not None:
+            return
+        self.why = why
+        self.client.close(reset=self.passes_resets and why is Why.BACKEND_GONE)
+        self.backend.close(reset=self.passes_resets and why is Why.CLIENT_GONE)
+        on_end, self._on_end = self._on_end, _nobody
+        on_end(self)
+        # Everybody here knows everybody: left to the collector, relays that are over would wait for it in thousands.
+        if self._lease is not None:
+            self._lease.forget()
+        for end in (self.client, self.backend):
+            end.deliver = _nobody
+            del end.other, end.relay
+
+
+def _nobody(what: object) -> None:
+    """Hears of what is over."""
+
+
+def notice_dead_peer(sock: socket.socket, idle_s: float) -> None:
+    """A peer that vanished without a word is noticed within about `idle_s` of silence.
+
+    Accepted sockets inherit this from the listening one, where it costs nothing per connection. (Not TCP_USER_TIMEOUT:
+    that would also end a peer that is alive and just does not read for so long.)
+    """
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _seconds(idle_s / 2))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _seconds(idle_s / 8))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+
+
+def _seconds(seconds: float) -> int:
+    """As the kernel takes it: whole, 1 to 32767."""
+    return min(max(1, round(seconds)), 32767)

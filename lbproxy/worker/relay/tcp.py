@@ -1,0 +1,186 @@
+"""TCP mode: a client connection is a lease and a relay. Claim, connect, relay; what has to wait waits in a task.
+
+On the reactor from the first moment. Knows nothing of what the bytes mean.
+"""
+
+import socket
+from typing import TYPE_CHECKING
+
+from lbproxy.errors import ProxyError
+from lbproxy.link.grid import Counter
+from lbproxy.model import LeaseKind, ListenerView, PoolView
+from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.backends.connections import ConnectFailed, Crowded, begin_connect, connect, finish_connect
+from lbproxy.worker.io.reactor import NEVER, WRITE, When
+from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.relay.relay import Relay
+
+if TYPE_CHECKING:
+    from lbproxy.worker.lanes import Lanes
+
+
+class TcpClient:
+    """One client of a tcp listener, until its relay is over."""
+
+    __slots__ = (
+        "_backend",
+        "_lease",
+        "_pool",
+        "_since",
+        "deadline",
+        "facts",
+        "lanes",
+        "queued_at",
+        "relay",
+        "sock",
+        "view",
+    )
+
+    def __init__(self, lanes: "Lanes", sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+        self.lanes = lanes
+        self.sock = sock
+        self.view = view
+        self.facts = facts
+        self.relay: Relay | None = None
+        self.deadline = self.queued_at = NEVER
+        self._lease: Lease | None = None
+        self._backend: socket.socket | None = None
+        self._pool: PoolView | None = None
+        self._since = lanes.reactor.now  # it waits for a backend
+
+    def begin(self) -> None:
+        """Claim and connect without waiting, if that can be had."""
+        while (lease := self._claim()) is not None:
+            try:
+                self._connect(lease)
+                return
+            except Crowded:
+                self._let_go()
+                break
+            except ConnectFailed as exc:
+                self._pass_over(str(exc))
+        self.lanes.spawn(self._begin_in_task)
+
+    def _claim(self) -> Lease | None:
+        """None: somebody else is waiting, too, or there is nobody to wait for."""
+        router = self.lanes.router
+        pool = self._pool = router.pool(self.view.settings.pool or "")
+        if pool is None or (router.queues and router.waiting(pool.name)):
+            return None
+        lease = self._lease = router.claim(pool, LeaseKind.TCP, self._key(pool), self.lanes.reactor.now)
+        return lease
+
+    def _connect(self, lease: Lease) -> None:
+        """On loopback a connection stands before connect() returns: the relay begins at once. Else it waits.
+
+        Raises ConnectFailed, or Crowded where only a task can wait.
+        """
+        reactor, address = self.lanes.reactor, lease.backend.address
+        sock = self._backend = begin_connect(address)
+        if sock is None:
+            raise Crowded(f"{address}: a name to look up")
+        if finish_connect(sock, address):
+            self._start(lease, sock)
+            return
+        assert self._pool is not None
+        reactor.register(sock.fileno(), WRITE, When(self.on_connected))
+        reactor.arm(self, self._pool.timeouts.connect_s)
+
+    def on_connected(self, mask: int) -> None:
+        lease, sock = self._lease, self._backend
+        if lease is None or sock is None:
+            return
+        try:
+            if not finish_connect(sock, lease.backend.address):
+                return
+        except ConnectFailed as exc:
+            self._refused(str(exc))
+            return
+        self.lanes.reactor.unregister(sock.fileno())
+        self.lanes.reactor.disarm(self)
+        self._start(lease, sock)
+
+    def on_deadline(self) -> None:
+        if self._pool is not None:
+            self._refused(f"no connection within {self._pool.timeouts.connect_s:g}s")
+
+    async def _begin_in_task(self) -> None:
+        """In the queue, or with a name to look up."""
+        lanes = self.lanes
+        while True:
+            pool = lanes.router.pool(self.view.settings.pool or "")
+            if pool is None:
+                self.close()
+                return
+            try:
+                lease = await lanes.router.wait_claim(pool.name, LeaseKind.TCP, self._key(pool), self._since)
+            except ProxyError:
+                lanes.router.count(pool.cell, Counter.FAILED)
+                self.close()
+                return
+            try:
+                connection = await connect(lease.backend, pool.timeouts.connect_s)
+            except ConnectFailed as exc:
+                lanes.context.unreachable(lease.backend, str(exc))
+                lanes.router.release(lease)
+                continue
+            except BaseException:
+                lanes.router.release(lease)
+                raise
+            self._start(lease, connection.sock)
+            return
+
+    def _start(self, lease: Lease, sock: socket.socket) -> None:
+        self._lease = lease
+        self._backend = None
+        self.relay = Relay(
+            self.lanes.reactor,
+            self.sock,
+            sock,
+            stall_s=self.view.settings.timeouts.body_s,
+            on_end=self._ended,
+            pipes=self.lanes.pipes,
+        )
+        self.relay.hold(lease)
+        self.relay.start()
+
+    def _ended(self, relay: Relay) -> None:
+        lease = self._lease
+        assert lease is not None
+        self._lease = None
+        self.lanes.router.finish(lease)
+        self.lanes.closed(self)
+
+    def _refused(self, why: str) -> None:
+        self._pass_over(why)
+        self.begin()
+
+    def _pass_over(self, why: str) -> None:
+        """That backend, from now on; the next one is tried, or the queue."""
+        if self._lease is not None:
+            self.lanes.context.unreachable(self._lease.backend, why)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        lanes, lease, sock = self.lanes, self._lease, self._backend
+        self._lease = self._backend = None
+        lanes.reactor.disarm(self)
+        if sock is not None:
+            lanes.reactor.forget(sock.fileno())
+            sock.close()
+        if lease is not None:
+            lanes.router.release(lease)
+
+    def _key(self, pool: PoolView) -> bytes | None:
+        return self.facts.ip if pool.hash_key in (None, "client_ip") and self.facts.ip else None
+
+    def close(self) -> None:
+        self._let_go()
+        self.sock.close()
+        self.lanes.closed(self)
+
+    def abort(self) -> None:
+        if self.relay is not None:
+            self.relay.abort()
+        else:
+            self.close()

@@ -1,0 +1,385 @@
+"""One exchange with one backend over one connection: the request goes there, the response comes back.
+
+Two sides run beside each other: the client's (the rest of an upload, then watching whether the client is still there)
+and the backend's (interim responses, the head, the body). Memory is bounded to 64 KiB per direction; a side that cannot
+be written to stops the reading of the other. Knows nothing of choosing a backend and of error pages.
+
+It can be entered with the request unsent, or (`Begun.sent`) with the request on its way and response bytes in the
+connection's buffer.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from lbproxy.errors import LbproxyError, ProxyError, Side, Stage
+from lbproxy.model import LeaseKind
+from lbproxy.settings import PoolTimeouts
+from lbproxy.wire.body import Body, chunk, last_chunk, response_body
+from lbproxy.wire.head import Refused, ResponseHead, read_response, response_head_end
+from lbproxy.wire.headers import Framing, framing_for_client, request_to_backend, response_to_client
+from lbproxy.wire.http1 import confirm_response
+from lbproxy.wire.sse import EventTracker
+from lbproxy.worker.backends.connections import BackendConnection
+from lbproxy.worker.io.stream import StreamBroken, StreamStalled
+from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.relay.upgrade import Upgrade
+from lbproxy.worker.task.client import ClientGone
+
+if TYPE_CHECKING:
+    from lbproxy.worker.task.exchange import Exchange
+
+BUFFER_BYTES = 64 * 1024
+MAX_INTERIM = 16
+
+
+class StaleConnection(LbproxyError):
+    """An idle connection that was used again had ended: no byte of a response came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A backend that is held, and a connection to it. `sent`: head and what was in hand of the body were put there."""
+
+    lease: Lease
+    connection: BackendConnection
+    timeouts: PoolTimeouts
+    sent: bool = False
+    respond_by: float | None = None  # clock reading; None: the backend's time begins when the request is sent
+
+
+class Attempt:
+    def __init__(self, exchange: "Exchange", begun: Begun) -> None:
+        self._exchange = exchange
+        self._lease = begun.lease
+        self._connection = begun.connection
+        self._timeouts = begun.timeouts
+        self._begun = begun.sent
+        self._respond_by = begun.respond_by
+        self._is_sent = False  # to its last byte
+        self._backend_takes = True  # False once writing to it failed: it may still have answered
+        self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
+        self._may_go_on = False  # the backend has said 100
+        self._patience = trio.CancelScope()  # of the wait for more of the request's body
+        self._trouble: LbproxyError | None = None
+        self._cut = False
+        self._upgraded: ResponseHead | None = None  # the 101: from now on it is a relay's
+        self._events: EventTracker | None = None  # of an event stream
+        self._told = False  # ... that was told goodbye
+        self._waiting: trio.CancelScope | None = None  # for more of a body
+        self._released = False
+
+    async def run(self) -> None:
+        """Until the response is with the client, or something went wrong: ProxyError, Refused, ClientGone,
+        StaleConnection. The lease is released and the connection kept or closed, whatever happens.
+        """
+        try:
+            if self._lease.overdue:
+                raise self._cut_error()  # its grace ended while we were connecting
+            if not self._begun:
+                self._put_request()
+            body = self._exchange.body
+            self._is_sent = body is not None and body.done and (self._begun or not self._exchange.head.chunked)
+            async with trio.open_nursery() as nursery:
+                self._lease.on_cut = lambda: self._be_cut(nursery.cancel_scope)
+                nursery.start_soon(self._guarded, self._client_side, nursery.cancel_scope)
+                await self._guarded(self._backend_side, nursery.cancel_scope)
+                nursery.cancel_scope.cancel()
+            if self._trouble is not None:
+                raise self._trouble
+            if self._cut:
+                raise self._cut_error()
+            if self._upgraded is not None:
+                exchange = self._exchange
+                exchange.client.away = Upgrade(exchange, self._lease, self._connection, self._upgraded)
+                self._released = True  # the relay does it
+        finally:
+            self._release(reusable=False)
+
+    async def _guarded(self, side: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+        """The first trouble of either side ends both."""
+        try:
+            await side()
+        except LbproxyError as exc:
+            self._trouble = self._trouble or exc
+            scope.cancel()
+
+    def _be_cut(self, scope: trio.CancelScope) -> None:
+        self._cut = True
+        scope.cancel()
+
+    def _cut_error(self) -> ProxyError:
+        """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
+        if self._exchange.replied:
+            return ProxyError(Side.PROXY, Stage.REPLY, 504, "cut", "the grace of the drain is over")
+        if self._exchange.may_replay:
+            return ProxyError(Side.PROXY, Stage.SEND, 503, "destination_unavailable", "the backend was taken away")
+        return ProxyError(Side.PROXY, Stage.SEND, 504, "http_response_timeout", "the grace of the drain is over")
+
+    def _release(self, *, reusable: bool) -> None:
+        if self._released:
+            return
+        self._released = True
+        context = self._exchange.context
+        if reusable and not self._connection.stream.pending:
+            context.backends.give_back(self._connection)
+        else:
+            self._connection.close()
+        self._lease.forget()  # it knows how to cut us, and we know it: nobody would free either before the next gc
+        context.router.release(self._lease)
+
+    # The client's side: the request on its way
+
+    async def _client_side(self) -> None:
+        await self._flush_backend()
+        await self._send_rest()
+        self._start_clock()
+        await self._exchange.client.watch()
+
+    def _put_request(self) -> None:
+        """The head, and what is in hand of the body: before anything is read, so that no answer comes unasked."""
+        exchange = self._exchange
+        head = request_to_backend(exchange.head, exchange.client.facts, exchange.request_id)
+        try:
+            self._connection.stream.put(head + self._framed(bytes(exchange.early)))
+        except StreamBroken:
+            self._backend_takes = False
+
+    async def _send_rest(self) -> None:
+        """What of the body was not in hand when the backend was claimed."""
+        exchange, body = self._exchange, self._exchange.body
+        assert body is not None
+        if exchange.head.expects_continue:
+            self._start_clock()  # the answer may come before the body does
+        while not body.done:
+            payload = await self._more_payload()
+            self._is_moving()
+            self._stop_clock()
+            await self._to_backend(self._framed(payload))
+        if not self._is_sent and exchange.head.chunked:
+            await self._to_backend(last_chunk(body.trailers))
+        self._is_sent = True
+
+    async def _more_payload(self) -> bytes:
+        exchange = self._exchange
+        if not exchange.client.buffer:
+            alive = False
+            with self._patience:
+                if not exchange.head.expects_continue or self._may_go_on:  # else it waits for the backend's word
+                    self._patience.deadline = trio.current_time() + exchange.client.body_wait_s()
+                alive = await exchange.client.more()
+            patience, self._patience = self._patience, trio.CancelScope()
+            if patience.cancelled_caught:
+                raise ProxyError(Side.CLIENT, Stage.SEND, 408, "http_request_error", "the request body stalled")
+            if not alive:
+                raise ClientGone("the client went away in the middle of its body")
+        return exchange.feed_body()
+
+    def _framed(self, payload: bytes) -> bytes:
+        return chunk(payload) if payload and self._exchange.head.chunked else payload
+
+    async def _to_backend(self, data: bytes) -> None:
+        """A backend that does not take the rest of a request may still have answered: what it said decides."""
+        if not self._backend_takes or not data:
+            return
+        self._lease.moved_at = trio.current_time()
+        try:
+            self._connection.stream.put(data)
+        except StreamBroken:
+            self._backend_takes = False
+        await self._flush_backend()
+
+    async def _flush_backend(self) -> None:
+        stream = self._connection.stream
+        if not stream.pending or not self._backend_takes:
+            return
+        try:
+            await stream.flush(self._timeouts.idle_s)
+        except StreamBroken:
+            self._backend_takes = False
+        except StreamStalled as exc:
+            raise ProxyError(Side.BACKEND, Stage.SEND, 504, "connection_write_timeout", str(exc)) from exc
+
+    def _start_clock(self) -> None:
+        if self._deadline.deadline == float("inf"):
+            by = self._respond_by
+            self._deadline.deadline = trio.current_time() + self._timeouts.response_s if by is None else by
+
+    def _stop_clock(self) -> None:
+        self._deadline.deadline = float("inf")
+
+    # The backend's side: the response on its way
+
+    async def _backend_side(self) -> None:
+        exchange = self._exchange
+        head = await self._final_head()
+        if head.status == 101:
+            exchange.status = head.status
+            self._upgraded = head
+            return
+        if self._lease.kind is LeaseKind.WEBSOCKET:
+            exchange.context.router.change_kind(self._lease, LeaseKind.REQUEST)  # the upgrade was declined
+        body = response_body(head, exchange.head.method)
+        framing = framing_for_client(head, exchange.head)
+        request_body = exchange.body
+        assert request_body is not None
+        if not request_body.done:
+            exchange.linger = True  # an early answer: the client is still sending
+        exchange.keep = (
+            exchange.keep
+            and framing is not Framing.CLOSE
+            and request_body.done
+            and not exchange.context.stopping.is_set()
+        )
+        exchange.ends_by_close = framing is Framing.CLOSE
+        exchange.status = head.status
+        if head.event_stream and framing is not Framing.LENGTH:
+            self._events = EventTracker()
+            exchange.context.router.change_kind(self._lease, LeaseKind.STREAM, self._say_goodbye)
+        start = response_to_client(head, exchange.head, exchange.request_id, framing, exchange.keep)
+        await self._relay_body(start, body, framing)
+        self._release(reusable=self._is_sent and body.done and head.keep_alive and not body.rest and not body.until_eof)
+        await self._flush_client()
+
+    async def _relay_body(self, start: bytes, body: Body, framing: Framing) -> None:
+        """`start` goes out with the first payload: one packet where the response is short."""
+        exchange, connection = self._exchange, self._connection
+        client = exchange.client.stream
+        chunked = framing is Framing.CHUNKED
+        data, connection.buffer = connection.buffer, b""
+        out = start
+        while True:
+            payload = body.feed(data) if data or body.done else b""
+            if self._events is not None:
+                payload = self._whole_events(payload)
+            if payload:
+                exchange.response_bytes += len(payload)
+                out += chunk(payload) if chunked else payload
+            if body.done or self._is_told:
+                break
+            if out:
+                self._put_to_client(out)
+                out = b""
+            if client.pending > BUFFER_BYTES:
+                await self._flush_client()
+            self._is_moving()
+            data = await self._more_response()
+            if not data and not self._is_told:
+                body.eof()  # raises Refused when it is not the end
+                if body.done:
+                    break
+        if chunked:
+            out += last_chunk(body.trailers if exchange.head.wants_trailers else ())
+        if out:
+            self._put_to_client(out)
+
+    def _say_goodbye(self, window_ends: float) -> None:
+        """Of an event stream: it ends behind a whole event, so that EventSource comes back with its last id."""
+        self._told = True
+        if self._is_told and self._waiting is not None:
+            self._waiting.cancel()
+
+    @property
+    def _is_told(self) -> bool:
+        return self._told and self._events is not None and self._events.at_boundary
+
+    def _whole_events(self, payload: bytes) -> bytes:
+        """What may pass of an event stream: all, until it was told goodbye; then up to the end of an event."""
+        assert self._events is not None
+        if self._told and (end := self._events.last_boundary(payload)) >= 0:
+            payload = payload[:end]
+        self._events.feed(payload)
+        return payload
+
+    def _is_moving(self) -> None:
+        """A body that goes on is a transfer: while it moves, its drain is patient."""
+        if self._lease.kind is LeaseKind.REQUEST:
+            self._exchange.context.router.change_kind(self._lease, LeaseKind.TRANSFER)
+
+    async def _final_head(self) -> ResponseHead:
+        """Interim responses are passed on as they come; the final head is returned."""
+        exchange = self._exchange
+        with self._deadline:
+            for passed_on in range(MAX_INTERIM + 1):
+                head = await self._read_head()
+                if head.status >= 200:
+                    return head
+                if head.status == 101:
+                    if head.websocket and exchange.head.websocket:
+                        await self._flush_client()
+                        return head
+                    raise Refused(502, "http_upgrade_failed", "the backend changed the protocol unasked")
+                if exchange.head.minor and passed_on < MAX_INTERIM:
+                    self._put_interim(head)
+            raise Refused(502, "http_protocol_error", f"more than {MAX_INTERIM} interim responses")
+        reason = f"no response head within {self._timeouts.response_s:g}s"
+        raise ProxyError(Side.BACKEND, Stage.SEND, 504, "http_response_timeout", reason)
+
+    def _put_interim(self, head: ResponseHead) -> None:
+        exchange = self._exchange
+        if head.status == 100 and exchange.body is not None and not exchange.body.done:
+            self._may_go_on = True
+            self._patience.deadline = trio.current_time() + exchange.client.body_wait_s()
+            self._stop_clock()
+        data = response_to_client(head, exchange.head, exchange.request_id, Framing.NONE, exchange.keep)
+        try:
+            exchange.client.stream.put(data)
+        except StreamBroken as exc:
+            raise ClientGone(str(exc)) from exc
+
+    async def _read_head(self) -> ResponseHead:
+        connection = self._connection
+        buffer, seen = bytearray(connection.buffer), 0
+        while (end := response_head_end(buffer, seen) if buffer else -1) < 0:
+            seen = len(buffer)
+            try:
+                data = await connection.stream.receive()
+            except StreamBroken as exc:
+                raise self._ended(str(exc), bool(buffer)) from exc
+            if not data:
+                raise self._ended("the backend closed the connection before it had answered", bool(buffer))
+            buffer += data
+        raw = bytes(buffer[:end])
+        connection.buffer = bytes(buffer[end:])
+        head = read_response(raw, self._exchange.context.lines)
+        confirm_response(raw, head, self._exchange.head.method)
+        return head
+
+    def _ended(self, reason: str, has_begun: bool) -> LbproxyError:
+        if self._connection.reused and not has_begun:
+            return StaleConnection(reason)
+        return ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", reason)
+
+    async def _more_response(self) -> bytes:
+        """b"" at the end, or when a stream that was told goodbye stands between two events."""
+        self._lease.moved_at = trio.current_time()
+        if self._is_told:
+            return b""
+        try:
+            with trio.move_on_after(self._timeouts.idle_s) as self._waiting:
+                return await self._connection.stream.receive()
+        except StreamBroken as exc:
+            raise Refused(502, "http_response_incomplete", f"the backend broke off in its body: {exc}") from exc
+        finally:
+            self._waiting = None
+        if self._is_told:
+            return b""
+        reason = f"the response body stalled for {self._timeouts.idle_s:g}s"
+        raise ProxyError(Side.BACKEND, Stage.RECEIVE, 504, "connection_read_timeout", reason)
+
+    def _put_to_client(self, data: bytes) -> None:
+        self._exchange.replied = True
+        try:
+            self._exchange.client.stream.put(data)
+        except StreamBroken as exc:
+            raise ClientGone(str(exc)) from exc
+
+    async def _flush_client(self) -> None:
+        stream = self._exchange.client.stream
+        if stream.pending:
+            try:
+                await stream.flush(self._exchange.client.listener.settings.timeouts.body_s)
+            except (StreamBroken, StreamStalled) as exc:
+                raise ClientGone(str(exc)) from exc

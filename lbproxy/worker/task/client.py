@@ -1,0 +1,114 @@
+"""The client's side of a connection: its bytes until they are a head, what is known of the peer, the way to let go.
+
+Knows listeners and time limits; nothing of backends. What was read and not used stays in `buffer` for the next
+exchange, whichever lane that takes.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from lbproxy.errors import LbproxyError
+from lbproxy.model import ListenerView
+from lbproxy.wire.head import Refused, head_end
+from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.io.stream import ByteStream, StreamBroken
+
+if TYPE_CHECKING:
+    from lbproxy.worker.relay.upgrade import Upgrade
+
+READ_AHEAD_BYTES = 64 * 1024
+EARLY_BODY_BYTES = 64 * 1024  # a body up to this is complete before a backend is claimed, in either lane
+LAST_REQUEST_S = 0.5  # the worker stops: whoever is silent for so long has nothing to ask
+LINGER_S = 1.0
+LINGER_BYTES = 64 * 1024
+LINGER_UPLOAD_S = 30.0  # an upload that was answered early: as long as it keeps coming, the answer must not be reset
+LINGER_UPLOAD_STALL_S = 5.0
+
+
+class ClientGone(LbproxyError):
+    """It ended its side, or reset, while an answer was owed, or in the middle of a request."""
+
+
+def head_too_slow(header_s: float) -> Refused:
+    return Refused(408, "http_request_error", f"the request head was not complete within {header_s:g}s")
+
+
+class Client:
+    __slots__ = ("away", "buffer", "came_at", "facts", "has_stalled", "idle_scope", "listener", "stream")
+
+    def __init__(self, stream: ByteStream, listener: ListenerView, facts: ClientFacts) -> None:
+        self.stream = stream
+        self.listener = listener
+        self.facts = facts
+        self.buffer = bytearray()
+        self.has_stalled = False  # in a body: the express lane has waited for it as long as it may take
+        self.came_at: float | None = None  # the head of the next request, if the express lane has waited for its body
+        self.away: Upgrade | None = None  # it has become a relay's, which waits to be started
+        self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
+
+    async def read_head(self, at_most_s: float = math.inf) -> bytes | None:
+        """The next request head, taken from the buffer; None when the client is done, or silent for too long (for its
+        listener, or for longer than `at_most_s`).
+
+        Raises Refused: 408 when a head has begun and is not complete in time, 400 and 431 as `head_end`.
+        """
+        limits, timeouts = self.listener.settings.limits, self.listener.settings.timeouts
+        if not self.buffer and not await self._wait_first(min(timeouts.idle_s, at_most_s)):
+            return None
+        seen = 0
+        with trio.move_on_after(timeouts.header_s):
+            while (end := head_end(self.buffer, seen, limits.header_bytes)) < 0:
+                seen = len(self.buffer)
+                if not await self.more():
+                    return None
+            head = bytes(self.buffer[:end])
+            del self.buffer[:end]
+            return head
+        raise head_too_slow(timeouts.header_s)
+
+    async def more(self) -> bool:
+        """Wait for bytes and add them to the buffer; False at the end, or when the connection broke."""
+        try:
+            data = await self.stream.receive()
+        except StreamBroken:
+            return False
+        self.buffer += data
+        return bool(data)
+
+    def body_wait_s(self) -> float:
+        """How long it may be silent in a body, from now."""
+        has_stalled, self.has_stalled = self.has_stalled, False
+        return 0.0 if has_stalled else self.listener.settings.timeouts.body_s
+
+    async def watch(self) -> None:
+        """Until the client is gone (raises ClientGone). What it sends meanwhile is kept, up to the limit."""
+        while len(self.buffer) < READ_AHEAD_BYTES:
+            if not await self.more():
+                raise ClientGone("the client ended its side while an answer was owed")
+        await trio.sleep_forever()  # its end is noticed when the answer cannot be sent
+
+    async def linger(self, *, upload: bool) -> None:
+        """Half-close, then read and drop for a while, so that a reset does not swallow the answer on its way."""
+        self.stream.half_close()
+        stall_s, total_s = (LINGER_UPLOAD_STALL_S, LINGER_UPLOAD_S) if upload else (LINGER_S, LINGER_S)
+        dropped = len(self.buffer)
+        with trio.move_on_after(total_s):
+            while upload or dropped < LINGER_BYTES:
+                self.buffer.clear()
+                alive = False
+                with trio.move_on_after(stall_s):
+                    alive = await self.more()
+                if not alive:
+                    return
+                dropped += len(self.buffer)
+
+    async def _wait_first(self, idle_s: float) -> bool:
+        self.idle_scope = trio.CancelScope(deadline=trio.current_time() + idle_s)
+        try:
+            with self.idle_scope:
+                return await self.more()
+            return False
+        finally:
+            self.idle_scope = None

@@ -1,0 +1,312 @@
+"""The task lane: one exchange, phase by phase. Judge, read what is short, claim, try, answer, record.
+
+Complete by itself: whatever the express lane declines comes here. Knows heads, leases and statuses; bytes on their way
+to and from one backend are attempt.py's. Errors of every kind end here, in an answer or in an honest cut.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import trio
+
+from lbproxy.errors import ProxyError, Side, Stage
+from lbproxy.link.grid import Counter
+from lbproxy.model import BackendId, LeaseKind, PoolView
+from lbproxy.policy.retry import may_replay, may_retry
+from lbproxy.telemetry.access import AccessRecord
+from lbproxy.wire.body import Body, request_body
+from lbproxy.wire.head import Refused, RequestHead
+from lbproxy.wire.headers import request_id_of
+from lbproxy.wire.pages import ErrorPage, error_response
+from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
+from lbproxy.worker.context import Context
+from lbproxy.worker.express.record import CLIENT_CLOSED, ExpressRecord
+from lbproxy.worker.io.stream import StreamBroken, StreamStalled
+from lbproxy.worker.leases.affinity import hash_key
+from lbproxy.worker.task.attempt import Attempt, Begun, StaleConnection
+from lbproxy.worker.task.client import EARLY_BODY_BYTES, Client, ClientGone
+
+RETRY_AFTER_S = 1
+
+T = TypeVar("T")
+
+
+class Exchange:
+    """One request and its response, on a client connection that outlives it."""
+
+    __slots__ = (
+        "_at",
+        "_begun",
+        "_cell",
+        "backend",
+        "body",
+        "client",
+        "context",
+        "early",
+        "ends_by_close",
+        "error",
+        "head",
+        "keep",
+        "linger",
+        "replied",
+        "request_bytes",
+        "request_id",
+        "response_bytes",
+        "started",
+        "status",
+    )
+
+    def __init__(self, context: Context, client: Client, head: RequestHead) -> None:
+        self.context = context
+        self.client = client
+        self.head = head
+        self.request_id = request_id_of(head, client.facts)
+        self.body: Body | None = None
+        self.early = bytearray()  # payload in hand before a backend was claimed
+        self.keep = head.keep_alive
+        self.replied = False  # a byte of the final response has gone to the client
+        self.ends_by_close = False  # the response has no other end: cutting it must not look like one
+        self.linger = False  # the client may still be sending: let go of it slowly
+        self.status = 0
+        self.error: str | None = None
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.backend: BackendId | None = None
+        self._cell: int | None = None  # the grid's column it is counted in: its backend's, else its pool's
+        self._begun: Begun | None = None
+        came_at, client.came_at = client.came_at, None
+        self.started = trio.current_time() if came_at is None else came_at
+        self._at = context.reactor.wall(self.started)
+
+    def continue_with(self, record: ExpressRecord, begun: Begun) -> None:
+        """The second entry: the express lane has sent the request, wholly or partly."""
+        self.request_id = record.request_id
+        self.body = request_body(self.head, 0)
+        self.request_bytes = record.request_bytes - record.upload_left
+        if self.head.chunked:
+            self.early += self.body.feed(record.payload)
+        else:
+            self.early += record.payload
+            self.body.skip(self.request_bytes)
+        self.started = record.started
+        self._at = self.context.reactor.wall(record.started)
+        self._begun = replace(begun, sent=True)
+
+    async def run(self) -> bool:
+        """From the request's head to the last byte of the response; True if the connection can serve another one."""
+        try:
+            try:
+                await self._serve()
+            except ProxyError as exc:
+                await self._fail(exc.status, exc.token, exc.reason)
+            except Refused as exc:
+                self.keep = self.keep and exc.status >= 500  # a backend's nonsense is not the client's fault
+                await self._fail(exc.status, exc.token, exc.reason)
+        except (ClientGone, StreamBroken, StreamStalled):
+            self.keep = False
+            self.error = self.error or "client_gone"
+            if not self.replied:
+                self.status = CLIENT_CLOSED
+        except BaseException as exc:
+            self.keep = False
+            # Cancelled comes in a group from within a nursery; what is an Exception is a mistake of ours.
+            self.error = "proxy_internal_error" if isinstance(exc, Exception) else "cut"
+            self._count_failed()
+            raise
+        finally:
+            if self.client.away is None:
+                self.end(self.error)
+        return self.keep and self.client.away is None
+
+    # The phases
+
+    async def _serve(self) -> None:
+        if self._begun is None:
+            self._pool()  # raises where nobody takes it: before its body is read
+            self.body = request_body(self.head, self.client.listener.settings.limits.body_bytes)
+            if not self.head.expects_continue:
+                await self._read_early_body()
+        attempts = 0
+        while True:
+            try:
+                return await self._attempt(fresh=attempts > 0)
+            except StaleConnection as exc:
+                attempts += 1
+                retriable = may_retry(Stage.SEND, reused=True, replayable=self.may_replay)
+                if not retriable or attempts >= self._pool().retry_attempts:
+                    raise ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", str(exc)) from exc
+
+    def _pool(self) -> PoolView:
+        """The pool in the table in force: it may change whenever this task has waited."""
+        pool = self.context.router.route(self.client.listener, self.head.host, self.head.target)
+        if pool is None:
+            raise ProxyError(Side.PROXY, Stage.CLAIM, 404, "destination_not_found", "no route takes this request")
+        if self.backend is None:
+            self._cell = pool.cell
+        return pool
+
+    async def _read_early_body(self) -> None:
+        """A slow client holds a connection, not a backend."""
+        client, body = self.client, self.body
+        assert body is not None
+        if body.done:
+            return
+        self.take_payload()
+        with trio.move_on_after(client.body_wait_s()) as patience:
+            while not body.done and len(self.early) < EARLY_BODY_BYTES:
+                if not await client.more():
+                    raise ClientGone("the client went away in the middle of its body")
+                patience.deadline = trio.current_time() + client.body_wait_s()
+                self.take_payload()
+        if patience.cancelled_caught:
+            raise ProxyError(Side.CLIENT, Stage.CLAIM, 408, "http_request_error", "the request body stalled")
+
+    def take_payload(self) -> None:
+        """Move what has come of the body from the client's buffer to `early`; what is behind it stays in the buffer."""
+        self.early += self.feed_body()
+
+    def feed_body(self) -> bytes:
+        """The payload in what the client has sent so far. Raises Refused."""
+        body, buffer = self.body, self.client.buffer
+        assert body is not None
+        if body.done or not buffer:
+            return b""
+        data = bytes(buffer)
+        buffer.clear()
+        payload = body.feed(data)
+        self.request_bytes += len(payload)
+        if body.done:
+            buffer += body.rest
+        return payload
+
+    @property
+    def may_replay(self) -> bool:
+        """The whole request is in hand, and may reach a backend twice."""
+        body = self.body
+        return may_replay(self.head.method) and body is not None and body.done and self.request_bytes == len(self.early)
+
+    async def _attempt(self, *, fresh: bool) -> None:
+        """Claim, connect, exchange. Raises StaleConnection when another try may do better."""
+        begun, self._begun = self._begun, None
+        since = trio.current_time()
+        while begun is None:
+            begun = await self._claim_and_connect(since, fresh=fresh)
+        backend = begun.lease.backend
+        self.backend, self._cell = backend.id, backend.cell
+        await Attempt(self, begun).run()
+
+    async def _claim_and_connect(self, since: float, *, fresh: bool) -> Begun | None:
+        """None when the backend that was claimed could not be reached: it is passed over now. All tries together may
+        wait as long as the queue allows, from `since`.
+        """
+        router, backends = self.context.router, self.context.backends
+        pool = self._pool()
+        kind = LeaseKind.WEBSOCKET if self.head.websocket else LeaseKind.REQUEST
+        key = hash_key(pool.hash_key, self.head, self.client.facts) if pool.balance == "hash" else None
+        lease = None if router.waiting(pool.name) else router.claim(pool, kind, key)
+        if lease is None:
+            lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, kind, key, since))
+        connection: BackendConnection | None = None
+        try:
+            if not fresh:
+                connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
+            if connection is None:
+                connection = await connect(lease.backend, pool.timeouts.connect_s)
+        except ConnectFailed as exc:
+            self.context.unreachable(lease.backend, str(exc))
+            return None
+        finally:
+            if connection is None:
+                router.release(lease)
+        return Begun(lease, connection, pool.timeouts)
+
+    async def _while_client_stays(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """The result of `wait()`, unless the client goes away first (ClientGone)."""
+        outcome: list[T] = []
+        gone = False
+
+        async def watch(scope: trio.CancelScope) -> None:
+            nonlocal gone
+            try:
+                await self.client.watch()
+            except ClientGone:
+                gone = True
+                scope.cancel()
+
+        failure: ProxyError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            try:
+                outcome.append(await wait())
+            except ProxyError as exc:
+                failure = exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if gone and not outcome:
+            raise ClientGone("the client went away while it waited for a backend")
+        return outcome[0]
+
+    # The end
+
+    async def _fail(self, status: int, token: str, reason: str) -> None:
+        """Answer, if no byte of a response has gone out; else cut, so that nobody takes a part for the whole."""
+        self.error = token
+        if status >= 500:
+            self._count_failed()
+        body_s = self.client.listener.settings.timeouts.body_s
+        if self.replied:
+            self.keep = False
+            if self.ends_by_close:
+                self.client.stream.reset()
+            return
+        if self.body is None:
+            self.body = request_body(self.head, 0)
+        if not self.body.done:
+            self.keep = False
+            self.linger = True
+        self.keep = self.keep and not self.context.stopping.is_set()
+        self.status = status
+        self.replied = True
+        page = ErrorPage(
+            status,
+            proxy=self.context.proxy_name,
+            token=token,
+            reason=reason,
+            accept=b", ".join(self.head.fields.get(b"accept", ())),
+            request_id=self.request_id,
+            close=not self.keep,
+            head_only=self.head.method == b"HEAD",
+            retry_after_s=RETRY_AFTER_S if status == 503 else None,
+            minor=self.head.minor,
+        )
+        self.client.stream.put(error_response(page))
+        await self.client.stream.flush(body_s)
+
+    def _count_failed(self) -> None:
+        if self._cell is not None:
+            self.context.router.count(self._cell, Counter.FAILED)
+
+    def end(self, error: str | None) -> None:
+        """Count and record it, once: its last byte has passed, or it failed."""
+        self.error = error
+        if self._cell is not None:
+            self.context.router.count(self._cell, Counter.REQUESTS)
+        if self.context.access.is_on:
+            self.context.access.add(self.record())
+
+    def record(self) -> AccessRecord:
+        """As far as it has come."""
+        return AccessRecord(
+            time=self._at,
+            head=self.head,
+            status=self.status,
+            request_bytes=self.request_bytes,
+            response_bytes=self.response_bytes,
+            duration_s=trio.current_time() - self.started,
+            served_by=self.backend,
+            client=self.client.facts.ip,
+            request_id=self.request_id,
+            error=self.error,
+        )
