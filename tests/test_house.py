@@ -29,7 +29,7 @@ FLOORS = {
     "control": 5,
     "cli": 6,
 }
-VALUES = ("address", "model", "settings", "errors")
+VALUES = ("address", "model", "settings", "errors", "descriptors")
 
 # Each third-party library has one door.
 DOORS = {

@@ -13,6 +13,7 @@ import click
 
 from lbproxy.cli.later import later
 from lbproxy.cli.options import OUTPUT_CLOSED, Fail, Options, with_options
+from lbproxy.descriptors import open_missing_streams
 
 _FROM_ENVIRONMENT = {"config": "LBPROXY_CONFIG", "control": "LBPROXY_CONTROL"}
 INTERRUPTED = 130  # as a shell shows a program that SIGINT ended
@@ -61,6 +62,7 @@ def lbproxy(options: Options) -> None:
 
 
 def main() -> None:
+    open_missing_streams()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -31,10 +31,9 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
         raise click.UsageError(
             "without a file it is: lbproxy serve -n 4 -l :8080 -- COMMAND, and {port} in the command"
         )
-    # A reload that somebody asks for while we start (the imports below take their time) comes too early, but must not
-    # kill us.
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    # A reload signal that comes while lbproxy starts (the imports below take their time) is too early, but must not
+    # kill the process.
+    ignored = take_over_signals()
     from lbproxy.config.load import from_command, load
     from lbproxy.config.problems import ConfigInvalid
     from lbproxy.errors import LbproxyError
@@ -47,11 +46,33 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
         settings = read()
         from lbproxy.control.app import serve as run
 
-        return run(settings, read)
+        return run(settings, read, ignores_hangup=signal.SIGHUP in ignored)
     except ConfigInvalid as exc:
         raise Fail(CONFIG_INVALID, exc.text) from None
     except LbproxyError as exc:
         raise Fail(1, f"lbproxy: {exc}") from None
+
+
+def take_over_signals() -> frozenset[signal.Signals]:
+    """Signals become lbproxy's own: none is blocked, and reload signals are ignored until control listens.
+
+    Returns the signals that were ignored when this process was started (nohup ignores HUP). They get an empty handler
+    instead: an ignored signal stays ignored in every child, but backends are to start with the default.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    ours = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these itself, and restores them in children
+    ignored = frozenset(
+        number
+        for number in signal.valid_signals() - set(ours)
+        if signal.getsignal(number) is signal.SIG_IGN and isinstance(number, signal.Signals)
+    )
+    for number in {*ignored, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}:
+        signal.signal(number, _ignore)
+    return ignored
+
+
+def _ignore(number: int, frame: object) -> None:
+    pass
 
 
 def overridden(settings: "Settings", options: Options) -> "Settings":

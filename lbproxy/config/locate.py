@@ -14,9 +14,10 @@ from lbproxy.config.problems import Path
 _SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
 _KEY = re.compile(r"""[A-Za-z0-9_-]+|"(?:\\.|[^"\\])*"|'[^']*'""")
 _DOT = re.compile(r"[ \t]*\.[ \t]*")
-# The long strings first. A closing """ may have up to two quotes of the content before it.
+# The long strings first. A closing """ may have up to two quotes of the content before it. The alternatives exclude
+# each other, so nothing is gained by possessive quantifiers, and Python 3.11.2 misreads an escaped quote with them.
 _STRING = re.compile(
-    r'''"""(?:\\.|[^"\\]|"{1,2}(?!"))*+"""(?:"{0,2})|\'\'\'.*?\'\'\'(?:'{0,2})|"(?:\\.|[^"\\])*+"|'[^']*\'''', re.DOTALL
+    r'''"""(?:\\.|[^"\\]|"(?!""))*"""(?:"{0,2})|\'\'\'.*?\'\'\'(?:'{0,2})|"(?:\\.|[^"\\])*"|'[^']*\'''', re.DOTALL
 )
 # A date and its time may be divided by one space.
 _PLAIN = re.compile(r"[^\s,\]}#]+(?: \d\d:\d\d[^\s,\]}#]*)?")

@@ -5,13 +5,13 @@ checks.py does.
 """
 
 import os
-import pwd
 from collections.abc import Iterator
 from typing import Any
 
 from lbproxy.address import Address
 from lbproxy.config.checks import Table, elements, pools
 from lbproxy.config.problems import Finding, Path
+from lbproxy.config.user import user_of, why_not
 
 _LONGEST_SOCKET = 107  # bytes of a unix socket's path (unix(7))
 
@@ -48,9 +48,11 @@ def _pool(path: Path, pool: Table, base: str) -> Iterator[Finding]:
             yield Finding((*path, "env_file"), f"{env_file!r} cannot be read")
     if _is_path(pool.get("user")):
         try:
-            pwd.getpwnam(pool["user"])
-        except KeyError:
-            yield Finding((*path, "user"), f"there is no user {pool['user']!r}")
+            why = why_not(user_of(pool["user"]))
+        except ValueError as exc:
+            why = str(exc)
+        if why is not None:
+            yield Finding((*path, "user"), why)
 
 
 def _socket(path: Path, address: object, base: str) -> Iterator[Finding]:

@@ -53,13 +53,15 @@ class Parts:
     sockets: Sockets
     listeners: tuple[ListenerView, ...]
     control_socket: ControlSocket
+    ignores_hangup: bool
+    has_terminal: bool  # at the start
 
 
-def serve(settings: Settings, load: Callable[[], Settings]) -> int:
-    """Run until told to stop. Raises LbproxyError, one line for the operator, when it cannot start."""
-    # A reload that somebody asks for while we start comes too early, but must not kill us.
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: bool = False) -> int:
+    """Run until told to stop. Raises LbproxyError, one line for the operator, when it cannot start.
+
+    `ignores_hangup`: HUP was ignored when lbproxy was started (nohup), and stays so.
+    """
     generations = resolve_all(list(settings.pools), settings)
     with contextlib.ExitStack() as owned:
         # From here on there are files to take away. A TERM that comes before `_watch_signals` waits for it (who is
@@ -78,7 +80,11 @@ def serve(settings: Settings, load: Callable[[], Settings]) -> int:
         listeners = sockets.bind(settings.listeners, settings.proxy.workers)
         log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format)
         owned.callback(log.close, _LOG_FLUSH_S)
-        parts = Parts(settings, generations, log, grid, cells, sockets, listeners, control_socket)
+        parts = Parts(
+            *(settings, generations, log, grid, cells, sockets, listeners, control_socket),
+            ignores_hangup=ignores_hangup,
+            has_terminal=has_terminal(),
+        )
         trio.run(_run, parts, load)
     return 0
 
@@ -185,6 +191,10 @@ class Control:
                 if now - self._stop_signals.get(number, float("-inf")) >= _ECHO_S:
                     self._stop_signals[number] = now
                     self._stop_because(number.name, now=False)
+            case signal.SIGHUP if self._parts.ignores_hangup:
+                pass
+            case signal.SIGHUP if self._parts.has_terminal and not has_terminal():
+                self._stop_because("HUP: the terminal is gone", now=False)
             case signal.SIGUSR2 | signal.SIGHUP:
                 self._reloader.signal(number.name.removeprefix("SIG"))
             case signal.SIGUSR1:
@@ -257,6 +267,15 @@ class Control:
         ):
             if before != after:
                 self._log.emit(Notice(f"{name} has changed: that takes effect at the next start"))
+
+
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal that can be opened (ENXIO or EIO when it has gone)."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _grid_size(settings: Settings) -> tuple[int, int]:

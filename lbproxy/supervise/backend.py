@@ -13,8 +13,7 @@ from lbproxy.model import BackendId, Generation, State
 from lbproxy.policy.backoff import crashes_in_row, delay_s, gives_up
 from lbproxy.policy.lifecycle import Event, IllegalTransition, spawned
 from lbproxy.settings import PoolSettings
-from lbproxy.supervise.account import CannotStart, account_of
-from lbproxy.supervise.command import order_for
+from lbproxy.supervise.command import CannotStart, order_for, user_to_become
 from lbproxy.supervise.hearing import Hearing
 from lbproxy.supervise.holder import Trouble, trouble_with
 from lbproxy.supervise.member import Member, NotReady
@@ -122,10 +121,10 @@ class Supervised(Member):
 
     async def _live(self, life: Life) -> Verdict | None:
         """Spawn it and be with it until nothing of it is left. The verdict, if it was ready when it died."""
-        account = account_of(self.generation.settings.user)
-        place = self._services.places.take(self.generation.settings.bind, self.id.name, account)
+        user = user_to_become(self.generation.settings.user)
+        place = self._services.places.take(self.generation.settings.bind, self.id.name, user)
         try:
-            order = order_for(self.id, self.generation, place, account)
+            order = order_for(self.id, self.generation, place, user)
             child = await Child.spawn(order, self._services.children, self._services.guard)
             place.close_listener()
             async with trio.open_nursery() as listening:

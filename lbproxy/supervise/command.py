@@ -7,17 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lbproxy.config.user import User, user_of, why_not
+from lbproxy.errors import LbproxyError
 from lbproxy.model import BackendId, Generation
 from lbproxy.supervise import launch
-from lbproxy.supervise.account import Account, CannotStart
 from lbproxy.supervise.place import Place
 
 _PLACEHOLDER = re.compile(r"\{(port|host|socket|fd|slot|generation)\}")
+LISTEN_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 # Ours, or meant for lbproxy itself: never passed on from our own environment.
 _NOT_INHERITED = (
     *("PORT", "HOST", "LBPROXY_SOCKET", "LBPROXY_CONFIG", "LBPROXY_CONTROL"),
-    *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+    *(*LISTEN_VARIABLES, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
 )
+
+
+class CannotStart(LbproxyError):
+    """A process cannot be started. The message is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +33,37 @@ class Order:
     command: tuple[str, ...]
     env: Mapping[str, str]
     directory: str
-    account: Account | None
+    user: User | None
     fd: int | None = None  # of the listener that the process inherits
 
 
-def order_for(id: BackendId, generation: Generation, place: Place, account: Account | None) -> Order:
+def user_to_become(text: str | None) -> User | None:
+    """The user that a backend is started as; None: the user that lbproxy runs as. Raises CannotStart."""
+    if text is None:
+        return None
+    try:
+        user = user_of(text)
+    except ValueError as exc:
+        raise CannotStart(f"user: {exc}") from None
+    why = why_not(user)
+    if why is not None:
+        raise CannotStart(why)
+    return None if (user.uid, user.gid) == (os.geteuid(), os.getegid()) else user
+
+
+def order_for(id: BackendId, generation: Generation, place: Place, user: User | None) -> Order:
     """Raises CannotStart."""
     values = {**place.values, "slot": str(id.slot), "generation": str(id.generation)}
     words = tuple(filled(word, values) for word in generation.settings.command or ())
-    env = environment(id, generation, place, account)
+    env = environment(id, generation, place, user)
     directory = generation.directory
     if not os.path.isdir(directory):
         raise CannotStart(f"directory is gone: {directory}")
     program = find_program(words[0], directory, env.get("PATH", os.defpath))
     if place.listener is None:
-        return Order((program, *words[1:]), env, directory, account)
+        return Order((program, *words[1:]), env, directory, user)
     fd = place.listener.fileno()
-    step = launch.command(sys.executable, fd, _who(account), (program, program, *words[1:]))
+    step = launch.command(sys.executable, fd, _who(user), (program, program, *words[1:]))
     return Order(step, env, directory, None, fd)
 
 
@@ -57,12 +77,12 @@ def filled(word: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(value, word)
 
 
-def environment(id: BackendId, generation: Generation, place: Place, account: Account | None) -> dict[str, str]:
+def environment(id: BackendId, generation: Generation, place: Place, user: User | None) -> dict[str, str]:
     """CONTRACT.md 2, end. What `env` sets goes over what we inherited; what the place needs goes over both."""
     env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     env |= {"PYTHONUNBUFFERED": "1", "WEB_CONCURRENCY": "1"}
-    if account is not None:
-        env |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
+    if user is not None:
+        env |= {"HOME": user.home, "USER": user.name, "LOGNAME": user.name}
     env |= dict(generation.env)
     env |= {
         "LBPROXY_POOL": id.pool,
@@ -70,7 +90,11 @@ def environment(id: BackendId, generation: Generation, place: Place, account: Ac
         "LBPROXY_GENERATION": str(id.generation),
         "NODE_APP_INSTANCE": str(id.slot - 1),  # PM2 counts from 0, and "instance 0 runs the cron jobs" is a habit
     }
-    return env | place.env
+    env |= place.env
+    if any("{fd}" in word for word in generation.settings.command or ()):
+        # The command names the descriptor itself. gunicorn would take LISTEN_FDS for a second one, and fail (EBADF).
+        env = {name: value for name, value in env.items() if name not in LISTEN_VARIABLES}
+    return env
 
 
 def find_program(word: str, directory: str, path: str) -> str:
@@ -91,7 +115,7 @@ def find_program(word: str, directory: str, path: str) -> str:
     raise CannotStart(f"not executable: {candidates[0]}")
 
 
-def _who(account: Account | None) -> str:
-    if account is None:
+def _who(user: User | None) -> str:
+    if user is None:
         return "-"
-    return f"{account.uid}:{account.gid}:{','.join(map(str, account.groups))}"
+    return f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}"

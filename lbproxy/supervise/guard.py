@@ -13,6 +13,7 @@ import select
 import signal
 import time
 
+from lbproxy.descriptors import open_missing_streams
 from lbproxy.supervise.session import marked, members
 
 GRACE_S = 2.0
@@ -20,6 +21,7 @@ EXEC_S = 0.05  # a child of control carries its mark when it has executed its pr
 
 
 def main() -> None:
+    open_missing_streams()
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)
     groups: set[int] = set()

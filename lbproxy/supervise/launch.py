@@ -1,6 +1,7 @@
 """The exec step of `bind = "fd"`: runs in the child, then becomes the backend.
 
-Moves the inherited listening socket to descriptor 3, says so in LISTEN_PID, drops privileges, executes the command.
+Moves the inherited listening socket to descriptor 3, says so in LISTEN_PID where LISTEN_FDS is set, drops privileges,
+executes the command.
 Control does not raise its RLIMIT_NOFILE, so there is none to restore. Run as a file by an interpreter that reads
 neither the environment nor site, because both belong to the backend; imports nothing of lbproxy.
 """
@@ -33,7 +34,8 @@ def main(arguments: list[str]) -> None:
     # The interpreter ignores these; the backend must not inherit that.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    os.environ["LISTEN_PID"] = str(os.getpid())
+    if "LISTEN_FDS" in os.environ:
+        os.environ["LISTEN_PID"] = str(os.getpid())
     try:
         os.execv(program, words)
     except OSError as exc:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lbproxy.address import Address
-from lbproxy.supervise.account import Account
+from lbproxy.config.user import User
 from lbproxy.supervise.ports import NoFreePort, Ports
 
 HOST = "127.0.0.1"
@@ -51,10 +51,10 @@ class Places:
     _lock: int = -1
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
-    def take(self, bind: str, name: str, account: Account | None) -> Place:
+    def take(self, bind: str, name: str, user: User | None) -> Place:
         """`name`: what a socket file is called. Raises NoFreePort, or OSError."""
         if bind == "unix":
-            return self._take_path(name, account)
+            return self._take_path(name, user)
         if bind == "fd":
             return self._take_listener(name)
         port = self.ports.take()
@@ -74,15 +74,15 @@ class Places:
             os.close(self._lock)
             self._base = None
 
-    def _take_path(self, name: str, account: Account | None) -> Place:
+    def _take_path(self, name: str, user: User | None) -> Place:
         if self._base is None:
             parent = _parent() or tempfile.gettempdir()
             remove_stale(parent)
             self._base, self._lock = _new_base(parent)
         room = self._base / str(next(self._numbers))
         room.mkdir(mode=0o700)
-        if account is not None and account.uid != os.geteuid():
-            os.chown(room, account.uid, account.gid)
+        if user is not None and user.uid != os.geteuid():
+            os.chown(room, user.uid, user.gid)
         room_for_name = 107 - len(os.fsencode(room)) - 1
         path = str(room / name.encode()[:room_for_name].decode(errors="ignore"))
         return Place(Address(path=path), {"socket": path}, {"LBPROXY_SOCKET": path}, room=str(room))

@@ -14,8 +14,7 @@ from typing import Any
 
 import trio
 
-from lbproxy.supervise.account import CannotStart
-from lbproxy.supervise.command import Order
+from lbproxy.supervise.command import CannotStart, Order
 from lbproxy.supervise.guard_handle import Guard
 from lbproxy.supervise.hearing import Hearing
 from lbproxy.supervise.output import LineSplitter
@@ -53,10 +52,10 @@ class Child:
         with contextlib.suppress(OSError):  # over the user's share of pipe memory: the usual size will do
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         mark = guard.new_mark()
-        account = order.account
+        user = order.user
         who: dict[str, Any] = {}
-        if account is not None:
-            who = {"user": account.uid, "group": account.gid, "extra_groups": account.groups}
+        if user is not None:
+            who = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
         try:
             popen = await children.spawn(
                 order.command,

@@ -198,3 +198,9 @@ def test_every_path_that_tomllib_knows_is_found_where_it_is_written(text: str):
         assert text[at] == "["
         assert not text[text.rfind("\n", 0, at) + 1 : at].strip()
         assert path in nodes
+
+
+def test_an_escaped_quote_before_the_end_of_a_long_string_is_read_over():
+    """Python 3.11.2's possessive quantifiers do not."""
+    text = 'a = """1\n""\\""""\nb = 2\n'
+    assert locate(text).key(("b",)) == (3, 1)

@@ -25,6 +25,7 @@ COMMANDS = {
     ("gunicorn", "tcp"): f"{GUNICORN} -b {{host}}:{{port}}",
     ("gunicorn", "unix"): f"{GUNICORN} -b unix:{{socket}}",
     ("gunicorn", "fd"): GUNICORN,  # finds LISTEN_FDS by itself
+    ("gunicorn", "fd", "by its number"): f"{GUNICORN} -b fd://{{fd}}",
     ("node", "tcp"): "$node",
     ("node", "unix"): "$node",
     ("node", "fd"): "$node",
@@ -32,10 +33,11 @@ COMMANDS = {
 
 
 @pytest.mark.peer("node")
-@pytest.mark.parametrize(("server", "bind"), COMMANDS)
-def test_a_server_serves_is_reloaded_under_load_and_ends_in_order(tmp_path: Path, server: str, bind: str) -> None:
+@pytest.mark.parametrize("which", COMMANDS, ids="-".join)
+def test_a_server_serves_is_reloaded_under_load_and_ends_in_order(tmp_path: Path, which: tuple[str, ...]) -> None:
+    bind = which[1]
     (tmp_path / "app.py").write_text(WSGI)
-    config = web(f'bind = "{bind}"\ndirectory = "$dir"', size=1, command=COMMANDS[server, bind])
+    config = web(f'bind = "{bind}"\ndirectory = "$dir"', size=1, command=COMMANDS[which])
     with serving(config, tmp_path) as lb:
         with load(lb.port, clients=2) as clients, lb.connect() as slow:
             slow.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -109,7 +109,7 @@ async def test_one_that_dies_on_trial_is_tried_once_more_with_another_port_and_t
         ({"command": ("./no-such",)}, r"command not found: './no-such' \(in /\)"),
         ({"command": ("/etc/passwd",)}, r"not executable: /etc/passwd"),
         ({"command": ("true",), "directory": "/nowhere"}, r"directory is gone: /nowhere"),
-        ({"command": ("true",), "user": "nobody-at-all"}, r"user unknown: 'nobody-at-all'"),
+        ({"command": ("true",), "user": "nobody-at-all"}, r"user: there is no user 'nobody-at-all'"),
         ({"command": ("true", "{socket}")}, r"\{socket\} has no value with this 'bind'"),
     ],
 )

@@ -5,19 +5,19 @@ import pytest
 from support.children import generation, pool
 
 from lbproxy.address import Address
+from lbproxy.config.user import User
 from lbproxy.model import BackendId
-from lbproxy.supervise.account import Account, CannotStart
-from lbproxy.supervise.command import environment, filled, find_program, order_for
+from lbproxy.supervise.command import CannotStart, environment, filled, find_program, order_for
 from lbproxy.supervise.place import Place
 
 ID = BackendId("web", 3, 7)
 TCP = Place(Address("127.0.0.1", 20001), {"port": "20001", "host": "127.0.0.1"}, {"PORT": "20001", "HOST": "127.0.0.1"})
 
 
-def env_of(monkeypatch, *, place=TCP, account=None, env=(), **inherited):
+def env_of(monkeypatch, *, place=TCP, user=None, env=(), **inherited):
     for name, value in inherited.items():
         monkeypatch.setenv(name, value)
-    return environment(ID, generation(pool("true", env=env)), place, account)
+    return environment(ID, generation(pool("true", env=env)), place, user)
 
 
 def test_placeholders_are_filled_wherever_they_stand():
@@ -68,8 +68,8 @@ def test_what_was_meant_for_lbproxy_is_not_passed_on(monkeypatch):
 
 
 def test_a_user_gets_a_home_and_a_name_unless_env_says_otherwise(monkeypatch):
-    account = Account("www", 33, 33, (33,), "/var/www")
-    env = env_of(monkeypatch, account=account, env=(("HOME", "/srv"),))
+    user = User("www", 33, 33, (33,), "/var/www")
+    env = env_of(monkeypatch, user=user, env=(("HOME", "/srv"),))
     assert (env["HOME"], env["USER"], env["LOGNAME"]) == ("/srv", "www", "www")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lbproxy.supervise.account import account_of
+from lbproxy.config.user import user_of
 from lbproxy.supervise.place import LOCK, PREFIX, Places, remove_stale
 from lbproxy.supervise.ports import NoFreePort, Ports
 
@@ -65,10 +65,10 @@ def test_sockets_and_their_directories_go_away(places):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a directory away")
 def test_another_user_owns_its_directory_and_can_reach_it(places):
-    account = account_of("daemon")
-    place = places.take("unix", "web.3", account)
+    user = user_of("daemon")
+    place = places.take("unix", "web.3", user)
     room = Path(place.address.path).parent
-    assert room.stat().st_uid == account.uid
+    assert room.stat().st_uid == user.uid
     for above in (room.parent, *room.parent.parents):
         assert above.stat().st_mode & stat.S_IXOTH
 

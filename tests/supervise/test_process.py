@@ -10,9 +10,9 @@ import trio
 from support.children import PYTHON, generation, is_known, is_running, open_descriptors, pool, stage
 from support.trio_test import trio_test
 
+from lbproxy.config.user import user_of
 from lbproxy.model import BackendId
-from lbproxy.supervise.account import CannotStart, account_of
-from lbproxy.supervise.command import Order, order_for
+from lbproxy.supervise.command import CannotStart, Order, order_for
 from lbproxy.supervise.hearing import Hearing
 from lbproxy.supervise.output import RING_LINES, OutputRing
 from lbproxy.supervise.process import Child, how_it_ended
@@ -32,7 +32,7 @@ print(json.dumps({
 
 
 def order(*command, **changes):
-    return Order(**{"command": command, "env": dict(os.environ), "directory": "/", "account": None} | changes)
+    return Order(**{"command": command, "env": dict(os.environ), "directory": "/", "user": None} | changes)
 
 
 @asynccontextmanager
@@ -85,11 +85,11 @@ async def test_a_backend_with_an_inherited_socket_has_four_descriptors():
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 @trio_test
 async def test_a_backend_runs_as_its_user_with_its_groups():
-    account = account_of("daemon")
+    user = user_of("daemon")
     python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
-    about = json.loads(await output_of(order(python, "-c", ABOUT, account=account)))
-    assert about["uid"] == account.uid
-    assert set(about["groups"]) == set(account.groups)
+    about = json.loads(await output_of(order(python, "-c", ABOUT, user=user)))
+    assert about["uid"] == user.uid
+    assert set(about["groups"]) == set(user.groups)
 
 
 @trio_test
