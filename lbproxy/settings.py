@@ -61,6 +61,9 @@ class HealthSettings:
     timeout_s: float = 2.0
     rise: int = 2
     fall: int = 3
+    host: str | None = None  # of the probe; None = the backend's address
+    headers: tuple[tuple[str, str], ...] = ()  # further fields of the probe
+    active: bool = True  # False = no probes: ready when it listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ class LogSettings:
     format: str = "auto"  # auto | text | json
     access: str = "combined"  # combined | json | off
     access_path: str = "-"  # "-" = standard output, else an absolute path
+    backend_lines: int = 100  # per second and backend, to lbproxy's own log; 0 = none
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,9 +144,13 @@ def _pool_is_one_thing(path: Path, pool: Table) -> Iterator[Finding]:
 def _command_fits_bind(path: Path, pool: Table) -> Iterator[Finding]:
     bind = pool.get("bind", "tcp")
     health = pool.get("health", {})
-    if bind == "fd" and "targets" not in pool and isinstance(health, dict) and "path" not in health:
-        message = 'bind = "fd" needs health.path: a connect to an inherited socket always succeeds'
-        yield Finding((*path, "bind"), message)
+    if bind == "fd" and "targets" not in pool and isinstance(health, dict):
+        if health.get("active") is False:
+            message = 'bind = "fd" needs probes: an inherited socket listens before the backend does'
+            yield Finding((*path, "health", "active"), message, see=(*path, "bind"))
+        elif "path" not in health:
+            message = 'bind = "fd" needs health.path: a connect to an inherited socket always succeeds'
+            yield Finding((*path, "bind"), message)
     try:
         words = values.words(pool.get("command"))
     except ValueError:

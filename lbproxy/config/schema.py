@@ -80,6 +80,9 @@ class Health(Table):
     timeout_s: SomeSeconds | None = None
     rise: Positive | None = None
     fall: Positive | None = None
+    host: Annotated[str, PlainValidator(values.probe_host)] | None = None
+    headers: Annotated[tuple[tuple[str, str], ...], PlainValidator(values.probe_headers)] | None = None
+    active: Annotated[bool, PlainValidator(values.truth)] | None = None
 
 
 class Reload(Table):
@@ -162,6 +165,7 @@ class Log(Table):
     format: Literal["auto", "text", "json"] | None = None
     access: Literal["combined", "json", "off"] | None = None
     access_path: Filled | None = None
+    backend_lines: Natural | None = None
 
 
 class Document(Table):

@@ -12,10 +12,12 @@ from typing import Literal
 
 from lbproxy.address import Address
 from lbproxy.config.problems import nearest, shown
+from lbproxy.wire.lines import check_host
 
 STOP_SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15, "WINCH": 28}
 PLACEHOLDERS = ("port", "host", "socket", "fd", "slot", "generation")
 
+_OF_THE_PROBE = ("host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "expect")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
@@ -232,6 +234,39 @@ def probe_path(value: object) -> str:
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or set(path) & set(" #"):
         raise _wrong('a path such as "/healthz"', value)
     return path
+
+
+def probe_host(value: object) -> str:
+    """The Host field of a probe: a host name or an address, with a port or without."""
+    host = filled(value)
+    try:
+        check_host(host.encode("ascii"))
+    except ValueError:
+        raise _wrong('a host name such as "app.example.com", with a port or without', value) from None
+    return host
+
+
+def probe_headers(value: object) -> tuple[tuple[str, str], ...]:
+    """Further fields of a probe, by name. What frames or routes it is not among them."""
+    if not isinstance(value, dict):
+        raise _wrong('a table such as { X-Probe = "1" }', value)
+    for name, text_ in value.items():
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{shown(name)} is not the name of a header field (RFC 9110, 5.1)")
+        if name.lower() in _OF_THE_PROBE:
+            written = " (write host = …)" if name.lower() == "host" else ""
+            raise ValueError(f"{shown(name)} is a field that the probe sets itself{written}")
+        plain = text(text_)
+        if not plain.isprintable() or not plain.isascii() or plain != plain.strip():
+            raise ValueError(f"the value of {name} holds what a header field cannot, got {shown(text_)}")
+    return tuple((name, str(text_)) for name, text_ in value.items())
+
+
+def truth(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    better = value.lower() if isinstance(value, str) and value.lower() in ("true", "false") else ""
+    raise _wrong("true or false", value, better)
 
 
 def _is_host(host: str) -> bool:

@@ -100,7 +100,7 @@ class Control:
         settings = parts.settings
         self._parts = parts
         self._log = parts.log
-        self._services = Services.make(self._emit, settings.proxy.ports)
+        self._services = Services.make(self._emit, settings.proxy.ports, settings.log.backend_lines)
         self._workers = Workers(
             parts.log.emit,
             parts.grid,
@@ -259,6 +259,7 @@ class Control:
         if new.proxy.ports != old.proxy.ports:
             self._services.ports.change(*new.proxy.ports)
         self._log.set_level(new.log.level)
+        self._services.outputs.logged_per_s = new.log.backend_lines
         for name, before, after in (
             ("proxy.control", old.proxy.control, new.proxy.control),
             ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),

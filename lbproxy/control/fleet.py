@@ -288,7 +288,9 @@ class PoolHandle:
             with trio.move_on_after(max(0.0, drain.transfer_s + drain.goodbye_s - grace_s)):
                 await workers.wait_drained(member.backend.id, member.left_epoch)
         began, cut_before = self._since.pop(id(member), (trio.current_time(), self._cut(member)))
-        self._say(BackendDrained, member, after_s=trio.current_time() - began, cut=self._cut(member) - cut_before)
+        self._say(
+            BackendDrained, member, after_s=round(trio.current_time() - began, 3), cut=self._cut(member) - cut_before
+        )
         if drained:
             await trio.sleep(LAST_LINE_S)
 

@@ -48,7 +48,7 @@ class Member:
         if backend.pid != self._pid:
             self._pid, self.started_at = backend.pid, trio.current_time()
         was_live, self._live = self._live, backend.state in _LIVE
-        if was_live and not self._live and backend.state is not State.STOPPING:
+        if was_live and not self._live and backend.state in (State.BACKOFF, State.FAILED):
             self.died.set()
 
     def begin_watch(self) -> None:

@@ -18,6 +18,7 @@ class Event(Enum):
     DIED = "it dies, or is not ready in time"
     GAVE_UP = "it dies once too often"
     RETRIED = "its port was taken, or it is on trial: started anew at once"
+    RECYCLED = "it ends by itself with exit code 0, after it was ready"
     RESTARTED = "the back-off is over"
     DRAINED = "it is told to drain"
     TAKEN_BACK = "it is taken back"
@@ -34,12 +35,14 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.STARTING, Event.STOPPED): State.STOPPING,
     (State.READY, Event.FELL): State.UNHEALTHY,
     (State.READY, Event.RETRIED): State.STARTING,
+    (State.READY, Event.RECYCLED): State.STARTING,
     (State.READY, Event.DIED): State.BACKOFF,
     (State.READY, Event.GAVE_UP): State.FAILED,
     (State.READY, Event.DRAINED): State.DRAINING,
     (State.READY, Event.STOPPED): State.STOPPING,
     (State.UNHEALTHY, Event.RECOVERED): State.READY,
     (State.UNHEALTHY, Event.RETRIED): State.STARTING,
+    (State.UNHEALTHY, Event.RECYCLED): State.STARTING,
     (State.UNHEALTHY, Event.DIED): State.BACKOFF,
     (State.UNHEALTHY, Event.GAVE_UP): State.FAILED,
     (State.UNHEALTHY, Event.DRAINED): State.DRAINING,
@@ -64,7 +67,7 @@ def after(backend: Backend, event: Event, *, now: float) -> Backend:
         state = TRANSITIONS[backend.state, event]
     except KeyError:
         raise IllegalTransition(f"{backend.id}: {event.name} while {backend.state.name}") from None
-    if event in (Event.DIED, Event.GAVE_UP, Event.RETRIED):
+    if event in (Event.DIED, Event.GAVE_UP, Event.RETRIED, Event.RECYCLED):
         backend = replace(backend, address=None, pid=None)
     return replace(backend, state=state, since=now, restarts=backend.restarts + (event is Event.RESTARTED))
 

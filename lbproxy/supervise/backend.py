@@ -15,18 +15,26 @@ from lbproxy.policy.lifecycle import Event, IllegalTransition, spawned
 from lbproxy.settings import PoolSettings
 from lbproxy.supervise.command import CannotStart, order_for, user_to_become
 from lbproxy.supervise.hearing import Hearing
-from lbproxy.supervise.holder import Trouble, trouble_with
+from lbproxy.supervise.holder import Trouble, listening, listens_on_path, trouble_with, where_it_listens
 from lbproxy.supervise.member import Member, NotReady
 from lbproxy.supervise.place import Place
 from lbproxy.supervise.ports import NoFreePort, is_free
-from lbproxy.supervise.probe import probe
+from lbproxy.supervise.probe import Answer, probe
 from lbproxy.supervise.process import Child, how_it_ended
 from lbproxy.supervise.services import Services
-from lbproxy.supervise.session import signal_name
+from lbproxy.supervise.session import marked, members, signal_name
 from lbproxy.supervise.target import FixedTarget
-from lbproxy.telemetry.events import BackendExited, BackendFailed, BackendReady, BackendStarting, BackendStopped
+from lbproxy.telemetry.events import (
+    BackendExited,
+    BackendFailed,
+    BackendReady,
+    BackendRecycled,
+    BackendStarting,
+    BackendStopped,
+)
 
 SHOWN_LINES = 20
+RECYCLED_SOON_S = 1.0  # a backend that ends by itself so soon is started again with back-off: it must not become a loop
 PORT_TRIES = 3  # in a row: a taken port is not the backend's fault, but it must not become a loop
 
 
@@ -44,12 +52,22 @@ class Life:
     port_taken: bool = False
     patient_until: float = 0.0  # until then the rest of its session may leave by itself
     ready_s: float | None = None  # how long it was ready; None: never
+    left_behind: tuple[int, ...] = ()  # pids that went on when the leader ended before it was ready
 
     @property
     def how(self) -> str:
         if self.why is not None or self.code is None:
             return self.why or "unknown"
         return how_it_ended(self.code)
+
+    @property
+    def hint(self) -> str:
+        """What an exit code 0 before it was ready means: the end of a message."""
+        if self.code != 0 or self.ready_s is not None or self.why is not None:
+            return ""
+        if self.left_behind:
+            return f" (it went into the background as pid {self.left_behind[0]}: keep it in the foreground)"
+        return " (a backend has to stay: keep it in the foreground)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +95,7 @@ class Supervised(Member):
         self._retried = False
         self._port_tries = 0
         self._row = 0  # crashes in a row
+        self._short_lives = 0  # recycled in a row, each within RECYCLED_SOON_S
         self._crashes: list[float] = []
 
     async def run(self) -> None:
@@ -88,6 +107,7 @@ class Supervised(Member):
                     break
                 await self._wait_restart(verdict)
         finally:
+            self._services.outputs.retire(self.id)
             self._ended.set()
             self._tell()
 
@@ -129,7 +149,9 @@ class Supervised(Member):
             place.close_listener()
             async with trio.open_nursery() as listening:
                 try:
-                    listening.start_soon(child.hear, Hearing(self.id, self.output, self._emit))
+                    outputs = self._services.outputs
+                    hearing = Hearing(self.id, self.output, self._emit, per_s=lambda: outputs.logged_per_s)
+                    listening.start_soon(child.hear, hearing)
                     verdict = await self._attend(life, child, place)
                     await child.wait_rest_gone(life.patient_until - trio.current_time())
                     return verdict
@@ -151,7 +173,10 @@ class Supervised(Member):
             nursery.start_soon(self._end, life, child)
             await child.wait_dead()
             nursery.cancel_scope.cancel()
+        life.code = child.code()
         if self._ready_since is None:
+            if life.code == 0 and not self._stop.is_set():
+                life.left_behind = await trio.to_thread.run_sync(_others, child.pid, child.mark)
             return None
         # At once: a dead backend must leave the table before its last words are read.
         life.ready_s = trio.current_time() - self._ready_since
@@ -171,7 +196,7 @@ class Supervised(Member):
         limit_s = self.settings.health.start_timeout_s
         with trio.move_on_after(limit_s) as limit:
             while True:
-                answer = await probe(place.address, self.settings.health)
+                answer = await self._ask_whether_ready(place)
                 self._said = answer.said
                 if answer.passed:
                     trouble = await self._trouble_with(place, child)
@@ -183,7 +208,8 @@ class Supervised(Member):
                         return False
                 await trio.sleep(self._pause_s())
         if limit.cancelled_caught:
-            life.why, life.late = f"not ready within {limit_s:g}s: {self._said}", True
+            places = await trio.to_thread.run_sync(where_it_listens, child.pid, child.mark)
+            life.why, life.late = f"not ready within {limit_s:g}s: {self._said}{_elsewhere(place, places)}", True
             if self._trial:
                 self._fail(life.why, self._tail())  # at once: its end may take as long as stop_timeout
         elif self.backend.state is State.STARTING and child.is_alive():
@@ -193,6 +219,16 @@ class Supervised(Member):
             self._become_ready()
             return True
         return False
+
+    async def _ask_whether_ready(self, place: Place) -> Answer:
+        """The answer of a probe; without active probes, whether somebody listens (a connect would be a probe)."""
+        if self.settings.health.active:
+            return await probe(place.address, self.settings.health)
+        if place.address.path is not None:
+            listens = await trio.to_thread.run_sync(listens_on_path, place.address.path)
+        else:
+            listens = bool(await trio.to_thread.run_sync(listening, place.address.port))
+        return Answer(listens, "it listens" if listens else f"nothing listens on {place.address}")
 
     async def _trouble_with(self, place: Place, child: Child) -> Trouble | None:
         if self.generation.settings.bind != "tcp":
@@ -220,6 +256,10 @@ class Supervised(Member):
     def _decide(self, life: Life) -> Verdict:
         if self.backend.state is State.DRAINING:
             return Verdict(Event.DIED, None)
+        if life.code == 0 and life.ready_s is not None and life.why is None and not life.ending.is_set():
+            soon = trio.current_time() - life.began < RECYCLED_SOON_S
+            if not soon or not self._trial:
+                return self._recycle(soon)
         if life.ready_s is None and life.port_taken and self._port_tries < PORT_TRIES:
             self._port_tries += 1
             return Verdict(Event.RETRIED, 0.0)
@@ -236,6 +276,14 @@ class Supervised(Member):
         pause_s = delay_s(self._row, restart.backoff_first_s, restart.backoff_max_s, random.random())
         return Verdict(Event.DIED, pause_s)
 
+    def _recycle(self, soon: bool) -> Verdict:
+        """A wanted end: it does not count towards `give_up`, and no reload rolls back because of it."""
+        self.recycled += 1
+        self._short_lives = self._short_lives + 1 if soon else 0
+        restart = self.settings.restart
+        pause_s = delay_s(self._short_lives, restart.backoff_first_s, restart.backoff_max_s, random.random())
+        return Verdict(Event.RECYCLED, pause_s)
+
     async def _wait_restart(self, verdict: Verdict) -> None:
         if verdict.restart_in_s is None:
             await self._stop.wait()  # failed: until somebody takes it away
@@ -247,8 +295,15 @@ class Supervised(Member):
 
     def _say_died(self, life: Life, verdict: Verdict) -> None:
         pool, name, output = self.id.pool, str(self.id), self._tail()
+        if verdict.event is Event.RECYCLED:
+            assert life.pid is not None
+            assert verdict.restart_in_s is not None
+            lived_s, pause_s = round(trio.current_time() - life.began, 3), round(verdict.restart_in_s, 3)
+            self._emit(BackendRecycled(pool, name, life.pid, lived_s, pause_s, self.reload))
+            self._tell()
+            return
         restart_in_s = None if verdict.restart_in_s is None else round(verdict.restart_in_s, 3)
-        self._emit(BackendExited(pool, name, life.pid, life.how, restart_in_s, output, self.reload))
+        self._emit(BackendExited(pool, name, life.pid, life.how + life.hint, restart_in_s, output, self.reload))
         if self._trial and verdict.event is Event.GAVE_UP:
             if not life.late:
                 self._fail(_reason(life, self._retried), output)
@@ -271,11 +326,24 @@ class Supervised(Member):
         return tuple(line.text for line in self.output.last(SHOWN_LINES, since=since))
 
 
+def _others(leader: int, mark: str) -> tuple[int, ...]:
+    """The live processes that a dead leader has started."""
+    return tuple(sorted({*members((leader,)), *marked(mark)} - {leader}))
+
+
+def _elsewhere(place: Place, places: list[str]) -> str:
+    """Where the backend does listen, if not where it should: the end of a message."""
+    if not places or str(place.address) in places:
+        return ""
+    return f" (it listens on {', '.join(places[:4])}, not on {place.address})"
+
+
 def _reason(life: Life, retried: bool) -> str:
     """Why it is not ready, in one line."""
     if life.why is not None:
         return life.why
-    return f"{life.how} before it was {'ready' if life.ready_s is None else 'proved'}" + (", twice" if retried else "")
+    when = "ready" if life.ready_s is None else "proved"
+    return f"{life.how} before it was {when}{', twice' if retried else ''}{life.hint}"
 
 
 __all__ = ["FixedTarget", "IllegalTransition", "NotReady", "PoolSettings", "Services", "Supervised"]

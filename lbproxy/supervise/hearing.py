@@ -13,7 +13,12 @@ from lbproxy.telemetry.events import BackendOutput, Event, Notice
 
 class Hearing:
     def __init__(
-        self, id: BackendId, ring: OutputRing, emit: Callable[[Event], None], *, per_s: int = LOGGED_PER_S
+        self,
+        id: BackendId,
+        ring: OutputRing,
+        emit: Callable[[Event], None],
+        *,
+        per_s: Callable[[], int] = lambda: LOGGED_PER_S,
     ) -> None:
         self._id = id
         self._ring = ring

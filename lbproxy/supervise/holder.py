@@ -5,12 +5,16 @@ Blocking (milliseconds): called in a thread, once for each time that a backend b
 
 import contextlib
 import os
+import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from lbproxy.address import Address
 from lbproxy.supervise.session import family, marked
 
 _LISTEN = b"0A"
+_ACCEPTS = b"00010000"  # flags of a listening unix socket (__SO_ACCEPTCON)
 # How /proc/net/tcp{,6} writes the addresses on which a connect to 127.0.0.1 arrives; the exact ones win.
 _EXACT = (b"0100007F", b"0000000000000000FFFF00000100007F")
 _ANY = (b"00000000", b"0" * 32)
@@ -54,6 +58,57 @@ def listening(port: int) -> set[str]:
                         by_address.setdefault(words[1][:-5], set()).add(words[9].decode())
     exact = set().union(*(by_address.get(address, set()) for address in _EXACT))
     return exact or set().union(*(by_address.get(address, set()) for address in _ANY))
+
+
+def listens_on_path(path: str) -> bool:
+    """Whether a unix socket at `path` listens."""
+    return any(where == path for _, where in _unix_listeners("/proc/net/unix"))
+
+
+def where_it_listens(session: int, mark: str = "") -> list[str]:
+    """Where the processes of `session`, their descendants and those with `mark` listen: "127.0.0.1:8000", "[::1]:8000",
+    "unix:/run/app.sock". Empty also where lbproxy may not look.
+    """
+    found: dict[str, None] = {}
+    for pid in sorted({*family(session), *marked(mark)}):
+        held = _sockets_of(pid) or set()
+        if held:
+            net = f"/proc/{pid}/net"  # it may have a network namespace of its own
+            places = [*_tcp_listeners(f"{net}/tcp"), *_tcp_listeners(f"{net}/tcp6")]
+            places += [(inode, f"unix:{where}") for inode, where in _unix_listeners(f"{net}/unix")]
+            found.update(dict.fromkeys(where for inode, where in places if inode in held))
+    return list(found)
+
+
+def _tcp_listeners(table: str) -> list[tuple[str, str]]:
+    """Inode and address of each listening socket."""
+    found = []
+    with contextlib.suppress(OSError), open(table, "rb") as lines:
+        for line in lines:
+            words = line.split()
+            if len(words) > 9 and words[3] == _LISTEN:
+                found.append((words[9].decode(), _spelt(*words[1].decode().split(":"))))
+    return found
+
+
+def _spelt(address: str, port: str) -> str:
+    """An address of /proc/net/tcp{,6}, whose words of four bytes are in the machine's order, as people write it."""
+    raw = bytes.fromhex(address)
+    words = [raw[at : at + 4] for at in range(0, len(raw), 4)]
+    packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    host = socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+    return str(Address(host, int(port, 16)))
+
+
+def _unix_listeners(table: str) -> list[tuple[str, str]]:
+    """Inode and path of each listening socket that has a path."""
+    found = []
+    with contextlib.suppress(OSError), open(table, "rb") as lines:
+        for line in lines:
+            words = line.rstrip(b"\n").split(None, 7)
+            if len(words) == 8 and words[3] == _ACCEPTS:
+                found.append((words[6].decode(), os.fsdecode(words[7])))
+    return found
 
 
 def _sockets_of(pid: int) -> set[str] | None:

@@ -69,6 +69,7 @@ class Member:
         self._good_since: float | None = None  # first of the passes in a row
         self._good_until = 0.0  # newest of them
         self._ready_since: float | None = None  # first ready in this life
+        self._first_ready: float | None = None  # in any life
         self._said = "not asked yet"
         self._failure: NotReady | None = None  # of the newest attempt
         self._doubted = False
@@ -79,6 +80,7 @@ class Member:
         self._began = False
         self._ended = trio.Event()
         self._how = "not running"
+        self.recycled = 0  # ends by itself with exit code 0, after it was ready
 
     async def run(self) -> None:
         """Until it is stopped for good. Raises nothing of its own."""
@@ -109,7 +111,7 @@ class Member:
 
     def refused(self) -> None:
         """A worker could not connect: counts like a failed probe, and the next one comes soon."""
-        if self.backend.state in _LIVE:
+        if self.backend.state in _LIVE and self.settings.health.active:  # else no probe would ever take it back
             self._doubted = True
             self._judge(Answer(False, "a worker could not connect"))
             self._hurry.set()
@@ -143,7 +145,12 @@ class Member:
     async def _keep_probing(self, address: Address) -> None:
         while True:
             await self._wait_turn()
-            self._judge(await probe(address, self.settings.health))
+            self._judge(await self._ask(address))
+
+    async def _ask(self, address: Address) -> Answer:
+        """The answer of a probe; without active probes a backend is well as long as it lives."""
+        health = self.settings.health
+        return await probe(address, health) if health.active else Answer(True, "not probed")
 
     async def _wait_turn(self) -> None:
         """Until the next probe is due. What changes the pause on the way counts at once."""
@@ -196,6 +203,7 @@ class Member:
     def _become_ready(self) -> None:
         self._note_passes(True)
         self._ready_since = trio.current_time()
+        self._first_ready = self._first_ready or self._ready_since
         self._failure = None
         self._become(Event.PASSED)
 
@@ -242,7 +250,7 @@ class Member:
         if self.backend.state is State.UNHEALTHY:
             raise self._fail(f"became unhealthy while it was being proved: {self._said}", self._tail())
         limit_s = self.settings.health.start_timeout_s + min_ready_s
-        if self._ready_since is not None and trio.current_time() > self._ready_since + limit_s:
+        if self._first_ready is not None and trio.current_time() > self._first_ready + limit_s:
             raise self._fail(f"did not stay ready for {min_ready_s:g}s: {self._said}", self._tail())
 
     def _tail(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What backends write: lines, the last thousand of each backend and generation, and how much of a flood is logged.
+"""Output of backends: lines, the last thousand of each backend and generation, and how much of a flood is logged.
 
 Knows bytes and lines. Knows neither pipes nor processes; what reads them is process.py.
 """
@@ -15,8 +15,8 @@ from lbproxy.model import BackendId
 LINE_BYTES = 8192  # a longer line is split
 RING_LINES = 1000
 RING_BYTES = 1024 * 1024  # a thousand lines of 8 KiB would be 8 MiB, times backends, times generations
-LOGGED_PER_S = 500  # of one backend; the rest is in the ring, counted and said
-KEPT_GENERATIONS = 4  # of one slot
+LOGGED_PER_S = 100  # of one backend ([log] backend_lines); the rest is in the ring, counted and said
+KEPT_ENDED = 4  # rings of ended backends, of one slot
 
 
 class LineSplitter:
@@ -98,22 +98,31 @@ class OutputRing:
 
 
 class OutputBook:
-    """The ring of every backend and generation: of a slot, the newest few generations."""
+    """The rings of all backends that live, and of those of each slot that ended last.
 
-    def __init__(self) -> None:
+    `logged_per_s`: how many lines of one backend go to the log in a second.
+    """
+
+    def __init__(self, logged_per_s: int = LOGGED_PER_S) -> None:
+        self.logged_per_s = logged_per_s
         self._rings: dict[BackendId, OutputRing] = {}
+        self._ended: dict[BackendId, None] = {}  # in the order of their ends
         self._changed = trio.Event()
 
     def ring(self, id: BackendId) -> OutputRing:
         """The ring of `id`, made if there is none. A generation that comes back finds its old lines."""
+        self._ended.pop(id, None)
         if id not in self._rings:
             self._rings[id] = OutputRing(self._tell)
-            same_slot = sorted(other for other in self._rings if (other.pool, other.slot) == (id.pool, id.slot))
-            for old in same_slot[:-KEPT_GENERATIONS]:
-                if old != id:
-                    del self._rings[old]
             self._tell()
         return self._rings[id]
+
+    def retire(self, id: BackendId) -> None:
+        """The backend has ended: its ring stays as long as it is one of the last KEPT_ENDED of its slot."""
+        self._ended[id] = None
+        same_slot = [other for other in self._ended if (other.pool, other.slot) == (id.pool, id.slot)]
+        for old in same_slot[:-KEPT_ENDED]:
+            del self._ended[old], self._rings[old]
 
     def rings(
         self, pool: str | None = None, slot: int | None = None, generation: int | None = None
@@ -138,12 +147,16 @@ class OutputBook:
 
 
 class Allowance:
-    """How many lines go to the log in the current second. Time is an argument."""
+    """How many lines go to the log in the current second. Time is an argument.
 
-    def __init__(self, per_s: int = LOGGED_PER_S) -> None:
+    `per_s()` is asked anew each second, because a reload may change it. With 0 nothing goes there, and nothing is held
+    back.
+    """
+
+    def __init__(self, per_s: Callable[[], int] = lambda: LOGGED_PER_S) -> None:
         self._per_s = per_s
         self._since = float("-inf")
-        self._left = per_s
+        self._left = per_s()
         self.held_back = 0
 
     @property
@@ -156,11 +169,13 @@ class Allowance:
         if now < self._since + 1.0:
             return 0
         held_back, self.held_back = self.held_back, 0
-        self._since, self._left = now, self._per_s
+        self._since, self._left = now, self._per_s()
         return held_back
 
     def take(self, lines: list[bytes]) -> list[bytes]:
         """Those that may be logged; the rest is held back and counted."""
+        if not self._per_s():
+            return []
         allowed = lines[: self._left]
         self._left -= len(allowed)
         self.held_back += len(lines) - len(allowed)

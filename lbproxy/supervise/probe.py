@@ -85,11 +85,14 @@ async def _connect_to(family: int, where: object) -> trio.SocketStream:
 
 
 async def _ask(stream: trio.SocketStream, address: Address, health: HealthSettings) -> Answer:
-    host = "localhost" if address.path is not None else str(address)
-    await stream.send_all(
-        f"GET {health.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: lbproxy-probe\r\nAccept: */*\r\n"
-        "Connection: close\r\n\r\n".encode()
-    )
+    host = health.host or ("localhost" if address.path is not None else str(address))
+    fields = {"User-Agent": "lbproxy-probe", "Accept": "*/*"}
+    ours = {name.lower(): name for name in fields}
+    for name, value in health.headers:
+        fields.pop(ours.get(name.lower(), ""), None)
+        fields[name] = value
+    lines = [f"GET {health.path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in fields.items())]
+    await stream.send_all("\r\n".join([*lines, "Connection: close", "", ""]).encode())
     asked = f"GET {health.path}"
     try:
         head, rest = await _receive_head(stream)

@@ -86,8 +86,14 @@ class Child:
         return cls(popen, pidfd, read_end, mark, (children, guard))
 
     def is_alive(self) -> bool:
-        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PIDFD, self._pidfd, options) is None
+        return self.code() is None
+
+    def code(self) -> int | None:
+        """The return code (as Popen's) of a dead leader that is not reaped yet; None while it lives."""
+        ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def signal(self, number: int) -> None:
         """To the whole process group."""

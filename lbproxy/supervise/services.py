@@ -24,11 +24,11 @@ class Services:
     outputs: OutputBook
 
     @classmethod
-    def make(cls, emit: Callable[[Event], None], ports: tuple[int, int]) -> "Services":
-        """`ports`: the first and the last of the range."""
+    def make(cls, emit: Callable[[Event], None], ports: tuple[int, int], backend_lines: int) -> "Services":
+        """`ports`: the first and the last of the range. `backend_lines`: see OutputBook."""
         children = Children()
         row = Ports(*ports)
-        return cls(emit, row, Places(row), Guard(children, emit), children, OutputBook())
+        return cls(emit, row, Places(row), Guard(children, emit), children, OutputBook(backend_lines))
 
     def close(self) -> None:
         self.places.close()

@@ -5,7 +5,6 @@ import trio
 from lbproxy.model import State
 from lbproxy.policy.lifecycle import Event, spawned
 from lbproxy.supervise.member import Member, NotReady
-from lbproxy.supervise.probe import probe
 from lbproxy.telemetry.events import BackendReady, BackendUnhealthy
 
 
@@ -25,6 +24,7 @@ class FixedTarget(Member):
                 await self._stop.wait()
                 nursery.cancel_scope.cancel()
         finally:
+            self._services.outputs.retire(self.id)
             self._ended.set()
             self._tell()
 
@@ -33,7 +33,7 @@ class FixedTarget(Member):
         assert address is not None
         began = trio.current_time()
         while self.backend.state is State.STARTING:
-            answer = await probe(address, self.settings.health)
+            answer = await self._ask(address)
             self._judge(answer)
             if answer.passed:
                 self._emit(BackendReady(self.id.pool, str(self.id), round(trio.current_time() - began, 3), self.reload))

@@ -123,6 +123,19 @@ class BackendExited(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BackendRecycled(Event):
+    """Ended by itself with exit code 0 after it had been ready: as `--max-requests` makes it."""
+
+    name = "backend.recycled"
+    pool: str
+    backend: str
+    pid: int
+    after_s: float
+    restart_in_s: float
+    reload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BackendFailed(Event):
     name = "backend.failed"
     level = "error"

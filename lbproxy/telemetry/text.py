@@ -123,6 +123,11 @@ def _backend_text(event: e.Event) -> str | None:
             again = "not started again" if restart_in_s is None else f"started again in {seconds(restart_in_s)}"
             ended = f"did not start: {how}" if pid is None else f"(pid {pid}) ended: {how}"
             return _with_output(f"{backend} {ended}; {again}", output)
+        case e.BackendRecycled(_, backend, pid, after_s, restart_in_s):
+            again = f"in {seconds(restart_in_s)}" if restart_in_s else "at once"
+            return (
+                f"{backend} (pid {pid}) recycled itself after {seconds(after_s)} (exit code 0); started again {again}"
+            )
         case e.BackendFailed(_, backend, crashes, within_s):
             return f"{backend} failed: {_count(crashes, 'crash', 'crashes')} within {within_s:g}s, not started again"
         case e.BackendDraining(_, backend, leases):

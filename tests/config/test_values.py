@@ -131,3 +131,42 @@ def test_whatever_comes_is_read_or_a_value_error(value: object):
     for read in {read for read, *_ in READ + REFUSED if read is not values.placeholders}:
         with contextlib.suppress(ValueError):
             read(value)
+
+
+@pytest.mark.parametrize("host", ["app.example.com", "app.example.com:8080", "127.0.0.1", "[::1]:80"])
+def test_a_probe_may_name_any_host(host):
+    assert values.probe_host(host) == host
+
+
+@pytest.mark.parametrize("host", ["", "a b", "http://a/", "a/b", "a:0", "a:99999", "ä.example", "a\r\nb: c", 1])
+def test_what_cannot_be_a_host_field_is_refused(host):
+    with pytest.raises(ValueError):
+        values.probe_host(host)
+
+
+def test_fields_of_a_probe_are_pairs():
+    read = values.probe_headers({"X-Probe": "1", "Accept": "text/plain"})
+    assert read == (("X-Probe", "1"), ("Accept", "text/plain"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"Host": "a"}, "a field that the probe sets itself (write host"),
+        ({"content-length": "3"}, "a field that the probe sets itself"),
+        ({"X Y": "1"}, "is not the name of a header field"),
+        ({"X": "a\r\nb: c"}, "holds what a header field cannot"),
+        ({"X": 1}, 'expected a string, got 1 (write "1")'),
+        ("X: 1", "expected a table such as { X-Probe"),
+    ],
+)
+def test_what_cannot_be_a_field_of_a_probe_is_refused(headers, said):
+    with pytest.raises(ValueError) as caught:
+        values.probe_headers(headers)
+    assert said in str(caught.value)
+
+
+def test_true_and_false_are_no_strings():
+    assert values.truth(False) is False
+    with pytest.raises(ValueError, match=r"expected true or false, got 'False' \(write false\)"):
+        values.truth("False")

@@ -279,7 +279,7 @@ class FakeSockets:
 def settings_of(*pools, listeners=("127.0.0.1:80",), workers=1, **more):
     return Settings(
         path="lb.toml",
-        proxy=ProxySettings("edge", workers, "/run/lb.sock", None, (20000, 29999)),
+        proxy=ProxySettings("edge", workers, "/run/lb.sock", None, (20000, 29999), 100),
         listeners=tuple(ListenerSettings(text, Address.parse(text)) for text in listeners),
         routes=(),
         pools=tuple(pools),
@@ -307,7 +307,7 @@ class World:
         self.said = trio.Event()
         self.pids = 0
         self.log = Log(QuietSink(), level="error", format="json")
-        self.services = Services.make(self.emit, (20000, 29999))
+        self.services = Services.make(self.emit, (20000, 29999), 100)
         self.grid = Grid.create(2, 64)
         self.cells = CellBook(self.grid)
         self.workers = FakeWorkers()

@@ -32,6 +32,7 @@ async def test_the_document_says_what_runs():
             "address": str(world.member("web.1@1").backend.address),
             "uptime_s": 9.0,
             "restarts": 0,
+            "recycled": 0,
             "in_flight": 3,
             "leases": {"request": 1, "websocket": 2},
             "requests_total": 31,

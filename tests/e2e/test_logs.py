@@ -110,3 +110,21 @@ def test_a_grandchild_that_keeps_the_output_open_does_not_hold_up_the_end(tmp_pa
         assert lb.cli("reload").returncode == 0
         assert lb.stop() == 0
         lb.wait_nothing_left(2)
+
+
+def test_what_a_serving_backend_wrote_outlives_rolled_back_reloads(tmp_path: Path) -> None:
+    with serving(web(size=1), tmp_path) as lb:
+        say(lb, "from the one that serves")
+        lb.write_config(web('env = { BREAK = "import" }', size=1))
+        for _ in range(5):
+            assert lb.cli("reload").returncode == 5
+        assert "from the one that serves" in lines_of(lb, "web.1", "--gen", "1")
+        assert "from the one that serves" in lines_of(lb, "web.1", "-n", "1000")
+
+
+def test_a_talkative_backend_is_thinned_in_the_log_and_not_in_logs(tmp_path: Path) -> None:
+    with serving(web(size=1, more="[log]\nbackend_lines = 10"), tmp_path) as lb:
+        say(lb, "number %", 500)
+        lb.wait_log("more lines than the log takes in a second")
+        assert len([line for line in lb.log().splitlines() if '"line":"number ' in line]) <= 20
+        assert [line for line in lines_of(lb, "-n", "1000") if "number" in line] == [f"number {n}" for n in range(500)]

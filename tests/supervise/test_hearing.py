@@ -20,7 +20,7 @@ async def test_every_line_is_emitted_with_its_backend_and_kept():
 @trio_test(clock="autojump")
 async def test_a_flood_is_kept_but_not_logged_whole_and_that_is_said():
     events, ring = [], OutputRing()
-    hearing = Hearing(ID, ring, events.append, per_s=10)
+    hearing = Hearing(ID, ring, events.append, per_s=lambda: 10)
     hearing.take([b"x"] * 100)
     assert len(events) == 10
     assert ring.newest == 100
@@ -35,7 +35,17 @@ async def test_a_flood_is_kept_but_not_logged_whole_and_that_is_said():
 @trio_test(clock="autojump")
 async def test_what_was_held_back_is_said_at_the_end():
     events = []
-    hearing = Hearing(ID, OutputRing(), events.append, per_s=1)
+    hearing = Hearing(ID, OutputRing(), events.append, per_s=lambda: 1)
     hearing.take([b"x"] * 5)
     hearing.settle(over=True)
     assert "4 more lines" in events[-1].text
+
+
+@trio_test(clock="autojump")
+async def test_with_no_lines_a_second_the_log_gets_none_and_the_ring_all():
+    events, ring = [], OutputRing()
+    hearing = Hearing(ID, ring, events.append, per_s=lambda: 0)
+    hearing.take([b"x"] * 5)
+    hearing.settle(over=True)
+    assert events == []
+    assert ring.newest == 5

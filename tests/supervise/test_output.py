@@ -7,7 +7,7 @@ from support.trio_test import trio_test
 
 from lbproxy.model import BackendId
 from lbproxy.supervise.output import (
-    KEPT_GENERATIONS,
+    KEPT_ENDED,
     LINE_BYTES,
     RING_BYTES,
     RING_LINES,
@@ -93,14 +93,16 @@ async def test_the_book_tells_of_lines_in_any_ring():
 
 
 @trio_test
-async def test_the_book_keeps_the_newest_generations_of_a_slot():
+async def test_the_book_keeps_what_lives_and_the_last_that_ended_of_a_slot():
     book = OutputBook()
-    other = BackendId("web", 2, 1)
+    lives, other = BackendId("web", 1, 1), BackendId("web", 2, 1)
+    book.ring(lives)
     book.ring(other)
-    for number in range(1, 10):
+    for number in range(2, 10):
         book.ring(BackendId("web", 1, number))
+        book.retire(BackendId("web", 1, number))
     kept = [id.generation for id, _ in book.rings("web", 1)]
-    assert kept == list(range(10 - KEPT_GENERATIONS, 10))
+    assert kept == [1, *range(10 - KEPT_ENDED, 10)]
     assert [id for id, _ in book.rings(slot=2)] == [other]
     assert book.rings("api") == []
     assert [id for id, _ in book.rings(generation=9)] == [BackendId("web", 1, 9)]
@@ -115,7 +117,7 @@ async def test_a_generation_that_comes_back_finds_its_lines():
 
 
 def test_an_allowance_holds_back_what_is_over_and_says_how_much():
-    allowance = Allowance(3)
+    allowance = Allowance(lambda: 3)
     assert allowance.tell_at == float("inf")
     assert allowance.settle(10.0) == 0
     assert allowance.take([b"1", b"2"]) == [b"1", b"2"]

@@ -47,6 +47,17 @@ async def test_the_request_is_plain_http_with_our_name():
 
 
 @trio_test
+async def test_host_and_further_fields_are_sent_and_replace_ours():
+    headers = (("X-Probe", "1"), ("user-agent", "monitor"))
+    health = replace(HTTP, host="app.example.com", headers=headers)
+    _, request = await asked(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", health)
+    assert request == (
+        b"GET /healthz HTTP/1.1\r\nHost: app.example.com\r\nAccept: */*\r\nX-Probe: 1\r\nuser-agent: monitor\r\n"
+        b"Connection: close\r\n\r\n"
+    )
+
+
+@trio_test
 async def test_a_wrong_status_is_told_with_the_beginning_of_the_body():
     answer, _ = await asked(b"HTTP/1.1 500 Oops\r\n\r\n" + b"no database\n" + b"x" * 1000)
     assert not answer.passed

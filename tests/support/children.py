@@ -64,7 +64,7 @@ class Stage:
 
     def __init__(self, nursery: trio.Nursery, ports: tuple[int, int]) -> None:
         self.events: list = []
-        self.services = Services.make(self.events.append, ports)
+        self.services = Services.make(self.events.append, ports, 100)
         self.nursery = nursery
 
     def backend(self, settings: PoolSettings, **options) -> Supervised:
