@@ -1,11 +1,11 @@
-"""lbproxy beside nginx, HAProxy, Caddy and Node's http-proxy: CPU per operation, one worker each, on the same origin.
+"""lbproxy beside nginx, HAProxy, Caddy, Traefik, Envoy and Node's http-proxy: CPU per operation.
 
 python loadtest/compare.py --rounds 5 --seconds 3 --out /tmp/compare
 python loadtest/compare.py --scenario keepalive --scenario varied --proxy nginx --proxy lbproxy
 
-Every proxy is pinned to one CPU, loads and origin to another one; only with two workers everybody shares both. Each
-round gives every proxy its turn; what counts is the ratio to nginx within a round, and of those the median. Writes
-compare.md, compare.svg and compare.json.
+Every proxy has one worker and the same origin. Proxies are pinned to one CPU, loads and origin to another; only with
+two workers all of them share both. Each round gives every proxy its turn. The result is the ratio to nginx within a
+round, and the median of the rounds. Writes compare.md, compare.svg and compare.json.
 """
 
 import argparse
@@ -42,32 +42,37 @@ Hold = Callable[[int, int], contextlib.AbstractContextManager[int]]  # port, cou
 @dataclass(frozen=True, slots=True)
 class Scenario:
     what: str
-    target: str  # what issue 4 asks for, as a ratio to nginx
+    target: str  # what issue 11 asks for, as a ratio to nginx
     load: Load
     mode: str = "http"
     workers: int = 1  # more than one: they share all CPUs with the load and the origin
     hold: Hold | None = None  # nothing happens on these connections; `load` only warms up
+    logs: bool = False  # combined access logs to a file; only peers.WITH_LOGS take part
 
 
 SHARED = "GET 12 B, 64 connections, 2 workers on both CPUs, which load and origin share"
 
 
+VARIED = partial(loads.wrk, connections=64, script=loads.VARIED)
 SCENARIOS = {
-    "keepalive": Scenario("GET 12 B, 64 connections", "1.3", partial(loads.wrk, connections=64)),
-    "varied": Scenario(
-        "GET 2 KB, 13 headers, every request different",
-        "1.5",
-        partial(loads.wrk, connections=64, script=loads.VARIED),
+    "keepalive": Scenario("GET 12 B, 64 connections", "1.0", partial(loads.wrk, connections=64)),
+    "varied": Scenario("GET 2 KB, 13 headers, every request different", "1.15", VARIED),
+    "post": Scenario("POST 1 KB of JSON", "1.1", partial(loads.wrk, connections=64, path="/post", script=loads.POST)),
+    "close": Scenario("a connection per request (ab)", "1.25", partial(loads.ab, connections=32)),
+    "c2000": Scenario("2,000 connections", "0.75", partial(loads.wrk, connections=2000)),
+    "c1": Scenario("one connection, one at a time", "1.1", partial(loads.wrk, connections=1)),
+    "addresses": Scenario("250 connections from 250 addresses", "0.7", partial(loads.addresses, connections=250)),
+    "addresses2000": Scenario(
+        "2,000 connections from 2,000 addresses", "0.8", partial(loads.addresses, connections=2000)
     ),
-    "post": Scenario("POST 1 KB of JSON", "1.3", partial(loads.wrk, connections=64, path="/post", script=loads.POST)),
-    "close": Scenario("a connection per request (ab)", "1.5", partial(loads.ab, connections=32)),
-    "c2000": Scenario("2,000 connections", "0.8", partial(loads.wrk, connections=2000)),
-    "c1": Scenario("one connection, one at a time", "1.4", partial(loads.wrk, connections=1)),
-    "tcp": Scenario("TCP mode, small round trips", "1.3", partial(loads.wrk, connections=64), "tcp"),
-    "tcpclose": Scenario("TCP mode, a connection each", "1.5", partial(loads.ab, connections=32), "tcp"),
-    "ws": Scenario("WebSocket echo, 32 B", "1.4", partial(loads.websocket_echo, connections=64), "websocket"),
-    "bulk": Scenario("100 MB download", "0.5", partial(loads.bulk, path="/files/100m")),
-    "64k": Scenario("GET 64 KB, 16 connections", "1.0", partial(loads.wrk, connections=16, path="/files/64k")),
+    "tcp": Scenario("TCP mode, small round trips", "1.1", partial(loads.wrk, connections=64), "tcp"),
+    "tcpclose": Scenario("TCP mode, a connection each", "1.2", partial(loads.ab, connections=32), "tcp"),
+    "ws": Scenario("WebSocket echo, 32 B", "1.25", partial(loads.websocket_echo, connections=64), "websocket"),
+    "bulk": Scenario("100 MB download", "0.25", partial(loads.bulk, path="/files/100m")),
+    "64k": Scenario("GET 64 KB, 16 connections", "0.58", partial(loads.wrk, connections=16, path="/files/64k")),
+    "log": Scenario("as keepalive, with access logs", "1.1", partial(loads.wrk, connections=64), logs=True),
+    "logvaried": Scenario("as varied, with access logs", "1.3", VARIED, logs=True),
+    "log2000": Scenario("as c2000, with access logs", "-", partial(loads.wrk, connections=2000), logs=True),
     "workers2": Scenario(SHARED, "1.3", partial(loads.wrk, connections=64), workers=2),
     "idle": Scenario(
         f"{IDLE_CONNECTIONS:,} idle keep-alive connections",
@@ -87,7 +92,7 @@ SCENARIOS = {
 
 @dataclass(frozen=True, slots=True)
 class Cpus:
-    """Who runs where."""
+    """The CPUs of each side."""
 
     proxies: Sequence[int]
     loads: Sequence[int]  # and the origin
@@ -149,7 +154,7 @@ def _turn(running: Running, scenario: Scenario, turn: int, seconds: int) -> Slic
 
 @contextlib.contextmanager
 def _in_the_middle(seconds: float, look: Callable[[], list[int]]) -> Iterator[list[list[int]]]:
-    """What `look` saw when half of the time was over."""
+    """The result of `look` when half of the time was over."""
     seen: list[list[int]] = []
     timer = threading.Timer(seconds / 2, lambda: seen.append(look()))
     timer.start()
@@ -183,7 +188,7 @@ def _measure_idle(name: str, hold: Hold, stage: list[Running], seconds: int, res
 
 @contextlib.contextmanager
 def _stage(name: str, scenario: Scenario, proxies: list[str], result: Result) -> Iterator[list[Running]]:
-    """An origin, and fresh proxies in front of it: those that can do this scenario, warmed up."""
+    """An origin, and fresh proxies in front of it, warmed up. A proxy that cannot do this scenario is left out."""
     cpus = Cpus.of(scenario)
     os.sched_setaffinity(0, cpus.loads)
     folder = Path(tempfile.mkdtemp(prefix="lbproxy-compare-"))
@@ -193,9 +198,11 @@ def _stage(name: str, scenario: Scenario, proxies: list[str], result: Result) ->
             origin = stack.enter_context(origin_at(Wiring(folder, free_port(), 0), cpus.loads))
             stage = []
             for proxy in proxies:
+                if scenario.logs and proxy not in peers.WITH_LOGS:
+                    continue
                 place = folder / proxy
                 place.mkdir()
-                wiring = Wiring(place, free_port(), origin.port, scenario.mode, scenario.workers)
+                wiring = Wiring(place, free_port(), origin.port, scenario.mode, scenario.workers, scenario.logs)
                 try:
                     command = peers.PROXIES[proxy](wiring)
                     running = stack.enter_context(peers.started(proxy, command, wiring, cpus.proxies))
@@ -209,7 +216,7 @@ def _stage(name: str, scenario: Scenario, proxies: list[str], result: Result) ->
 
 
 def _warm_up(running: Running, load: Load) -> None:
-    """Code paths, connections and the JITs of others. Raises LoadFailed if it does not serve this load."""
+    """A first load, for code paths, connections and JITs. Raises LoadFailed if the proxy does not serve this load."""
     try:
         load(running.port, 1)
     except LoadFailed:  # on a busy machine a second can pass with nothing done

@@ -11,7 +11,17 @@ from statistics import median
 from bars import Bar, Section, svg
 from loads import Done
 
-COLOURS = {"nginx": "#8a8f98", "haproxy": "#4c8bf5", "caddy": "#2fb5a0", "node": "#d9a441", "lbproxy": "#d6456b"}
+COLOURS = {
+    "nginx": "#8a8f98",
+    "haproxy": "#4c8bf5",
+    "haproxy-now": "#2f5fb0",
+    "caddy": "#2fb5a0",
+    "caddy-now": "#1c7a6b",
+    "traefik": "#7d5bd6",
+    "envoy": "#b04fb8",
+    "node": "#d9a441",
+    "lbproxy": "#d6456b",
+}
 LONGEST_RATIO, LONGEST_KB = 4.0, 20.0  # in the chart
 
 

@@ -1,7 +1,9 @@
-"""What each proxy of a comparison is told, and the origin: a worker or two, access logs off, the loopback only.
+"""What each proxy of a comparison is told, and the origin: a worker or two, the loopback only, access logs off unless
+the scenario is about them.
 
-Templates for `peers.Wiring.fill`. Everybody may keep 4,096 connections to the origin, for as long as is nginx's default
-(lbproxy's own is a second: real backends close idle connections soon), and 10,000 clients for 10 minutes.
+Templates for `peers.Wiring.fill`. Every proxy may keep 4,096 connections to the origin for as long as nginx does by
+default (lbproxy's own default is a second: real backends close idle connections soon), and 10,000 clients for
+10 minutes.
 The origin takes connections as they come: with nginx's usual one per turn of its loop, a proxy that opens many at once,
 as at the beginning of a load, is said to have a 99th percentile of 250 to 800 ms, which is the origin's.
 """
@@ -33,7 +35,7 @@ NGINX_HTTP = """
 daemon off; worker_processes $workers; worker_rlimit_nofile 20000; pid $folder/nginx.pid; error_log $folder/nginx.log;
 events { worker_connections 20000; }
 http {
-    access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; tcp_nodelay on;
+    access_log $log; keepalive_requests 1000000000; keepalive_timeout 600s; tcp_nodelay on;
     client_body_temp_path $folder/body; proxy_temp_path $folder/proxy; proxy_max_temp_file_size 0;
     upstream backend { server 127.0.0.1:$origin; keepalive 4096; keepalive_requests 1000000000; }
     server {
@@ -95,6 +97,52 @@ CADDY = """
 }
 """
 
+TRAEFIK_OPTIONS = (
+    "--global.checkNewVersion=false",
+    "--global.sendAnonymousUsage=false",
+    "--log.level=ERROR",
+    "--entryPoints.in.address=127.0.0.1:$port",
+    "--entryPoints.in.transport.respondingTimeouts.idleTimeout=600s",
+    "--serversTransport.maxIdleConnsPerHost=4096",
+)
+TRAEFIK = """
+http:
+  routers: {all: {rule: "PathPrefix(`/`)", service: out, entryPoints: [in]}}
+  services: {out: {loadBalancer: {servers: [{url: "http://127.0.0.1:$origin"}]}}}
+"""
+
+ENVOY = """
+static_resources:
+  listeners:
+  - name: in
+    address: {socket_address: {address: 127.0.0.1, port_value: $port}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          use_remote_address: true
+          common_http_protocol_options: {idle_timeout: 600s}
+          upgrade_configs: [{upgrade_type: websocket}]
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+          route_config:
+            virtual_hosts:
+            - {name: all, domains: ["*"], routes: [{match: {prefix: "/"}, route: {cluster: out, timeout: 60s}}]}
+  clusters:
+  - name: out
+    type: STATIC
+    connect_timeout: 5s
+    circuit_breakers: {thresholds: [{max_connections: 4096, max_pending_requests: 10000, max_requests: 10000}]}
+    load_assignment:
+      cluster_name: out
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $origin}}}
+"""
+
 NODE = """
 const http = require('http'), proxy = require('http-proxy');
 const agent = new http.Agent({keepAlive: true, maxFreeSockets: 4096});
@@ -123,5 +171,5 @@ targets = ["127.0.0.1:$origin"]
 timeouts = { keepalive = "60s" }
 
 [log]
-access = "off"
+$log
 """

