@@ -1,15 +1,15 @@
 """The access log: one line for each exchange, as nginx's combined format or as JSON.
 
-Hot: a combined line costs about 0.7 µs, the record it is made of included (test_access.py measures), because
-it is one bytes interpolation and one `translate` that asks whether anything needs escaping (0.17 µs; a regular
-expression takes 0.57). Knows neither sockets nor exchanges.
+Hot: a combined line from its record costs about 0.7 µs (test_access.py measures), and 0.4 µs from `note`, which needs
+no record: the parts that the previous line had of the same head are used again. One `translate` tells whether a value
+needs escaping (0.05 µs; a regular expression takes 0.5). Knows neither sockets nor exchanges.
 """
 
 import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from lbproxy.model import BackendId
 from lbproxy.telemetry.sink import Sink
@@ -20,7 +20,7 @@ BATCH_LINES = 256
 
 
 class AccessRecord(NamedTuple):
-    """What an exchange was. A tuple, because making one costs a third of making an object."""
+    """The facts of one exchange. A tuple, because making one costs a third of making an object."""
 
     time: float  # when the request's head was complete: seconds of the epoch
     head: RequestHead
@@ -45,7 +45,7 @@ _NO_FIELDS: dict[bytes, list[bytes]] = {}
 
 
 def for_access(head: RequestHead) -> RequestHead:
-    """What a line says of a head, without the rest: for a record that has to wait for its end, for hours maybe."""
+    """The head with only the fields that a line needs: for a record that waits for its end, perhaps for hours."""
     fields = {name: values for name, values in head.fields.items() if name in _OF_HEAD}
     return replace(head, lines=_NO_LINES, fields=fields or _NO_FIELDS)
 
@@ -53,8 +53,8 @@ def for_access(head: RequestHead) -> RequestHead:
 class AccessLog:
     """Collects lines; `flush` hands them to the sink in one piece. `format`: combined | json | off.
 
-    `on_loss` is told how many lines the sink lost, once lines flow again. `on_first` is called for the first line
-    behind a flush: then it is time to think of the next one.
+    `on_loss` gets the number of lines that the sink lost, once lines flow again. `on_first` is called for the first
+    line after a flush: the owner plans the next flush then.
     """
 
     def __init__(
@@ -65,12 +65,23 @@ class AccessLog:
         on_first: Callable[[], None] = lambda: None,
     ) -> None:
         self.is_on = format != "off" and sink is not None
+        self.is_combined = self.is_on and format == "combined"  # then `note` may be used instead of `add`
         self._sink = sink
         self._on_loss = on_loss
         self._on_first = on_first
         self._told = 0
         self._lines: list[bytes] = []
-        self._make = json_maker() if format == "json" else combined_maker()
+        self._combined = combined_liner()
+        self._make = json_maker() if format == "json" else combined_maker(self._combined)
+
+    def note(self, at: float, client: bytes, head: RequestHead, target: bytes, *, status: int, size: int) -> None:
+        """Add a combined line without a record: see `combined_liner`."""
+        lines = self._lines
+        if not lines:
+            self._on_first()
+        lines.append(self._combined(at, client, head, target, status=status, size=size))
+        if len(lines) >= BATCH_LINES:
+            self.flush()
 
     def add(self, record: AccessRecord) -> None:
         if self.is_on:
@@ -108,33 +119,57 @@ class AccessLog:
 # What may stand in a line as it is: visible ASCII and the space, without the quote and the backslash.
 _PLAIN = frozenset(range(32, 127)) - frozenset(b'"\\')
 _UNESCAPED = spoiling(_PLAIN)
-_IN_LINE = spoiling(_PLAIN | frozenset(b'"'))
 _ESCAPED = {byte: b"\\x%02X" % byte for byte in range(256) if byte not in _PLAIN}
-_COMBINED = b'%b - - [%b] "%b %b HTTP/1.%d" %d %d "%b" "%b"'
 
 
-def combined_maker() -> Callable[[AccessRecord], bytes]:
-    """client - - [time] "METHOD path HTTP/1.1" status bytes "referer" "agent"."""
+class CombinedLiner(Protocol):
+    def __call__(
+        self, at: float, client: bytes, head: RequestHead, target: bytes, *, status: int, size: int
+    ) -> bytes: ...
+
+
+def combined_liner() -> CombinedLiner:
+    """The maker of client - - [time] "METHOD path HTTP/1.1" status bytes "referer" "agent".
+
+    The target is an argument of its own: the head may be one of the same shape with another target.
+    """
     second = -1
-    stamp = b""
+    stamp = before = middle = tail = b""
+    known: RequestHead | None = None
+    known_status = known_size = -1
 
-    def make(record: AccessRecord) -> bytes:
-        nonlocal second, stamp
-        at, head, status, _, size, _, _, client, _, _ = record
+    def make(at: float, client: bytes, head: RequestHead, target: bytes, *, status: int, size: int) -> bytes:
+        nonlocal second, stamp, before, middle, tail, known, known_status, known_size
         if int(at) != second:
             second = int(at)
             stamp = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second)).encode()
-        method, path, fields, minor = head.method, head.target, head.fields, head.minor
-        referer = b"".join(fields[b"referer"]) or b"-" if b"referer" in fields else b"-"
-        agent = b"".join(fields[b"user-agent"]) or b"-" if b"user-agent" in fields else b"-"
-        line = _COMBINED % (client, stamp, method, path, minor, status, size, referer, agent)
-        # Six quotes are ours. Anything else that is not plain came from the client.
-        if line.translate(_IN_LINE) != line or line.count(b'"') != 6:
-            method, path, referer, agent = map(escaped, (method, path, referer, agent))
-            line = _COMBINED % (client, stamp, method, path, minor, status, size, referer, agent)
-        return line + b"\n"
+            known = None
+        # Most lines differ from the previous one in the client and the target only.
+        if head is not known or status != known_status or size != known_size:
+            known, known_status, known_size = head, status, size
+            fields = head.fields
+            referer = b"".join(fields[b"referer"]) or b"-" if b"referer" in fields else b"-"
+            agent = b"".join(fields[b"user-agent"]) or b"-" if b"user-agent" in fields else b"-"
+            before = b' - - [%b] "%b ' % (stamp, plain(head.method))
+            tail = b' HTTP/1.%d" %d %d "%b" "%b"\n' % (head.minor, status, size, plain(referer), plain(agent))
+        return b"".join((client, before, plain(target), tail))
 
     return make
+
+
+def combined_maker(line: CombinedLiner | None = None) -> Callable[[AccessRecord], bytes]:
+    line = line or combined_liner()
+
+    def make(record: AccessRecord) -> bytes:
+        at, head, status, _, size, _, _, client, _, _ = record
+        return line(at, client, head, head.target, status=status, size=size)
+
+    return make
+
+
+def plain(value: bytes) -> bytes:
+    """`value`, escaped where that is needed."""
+    return value if value.translate(_UNESCAPED) == value else escaped(value)
 
 
 def json_maker() -> Callable[[AccessRecord], bytes]:

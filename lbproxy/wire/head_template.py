@@ -149,7 +149,17 @@ class RequestShape:
     `like` is a head of this shape. All of them are alike but for the target, the length, `lines` and `fields`.
     """
 
-    __slots__ = ("_fields", "_has_length", "_lines", "_passed", "_template", "field_lines", "like", "outline")
+    __slots__ = (
+        "_fields",
+        "_has_length",
+        "_lines",
+        "_passed",
+        "_template",
+        "field_lines",
+        "like",
+        "logs_alike",
+        "outline",
+    )
 
     def __init__(self, one: Parts, two: Parts) -> None:
         """Raises NoShape, or Refused."""
@@ -182,6 +192,7 @@ class RequestShape:
         ]
         if any(len(head.fields[name]) != 1 for name, _ in self._fields):
             raise NoShape
+        self.logs_alike = not self._fields  # `like` has every request's `fields`
 
     def length(self, values: Values) -> int | None:
         return int(values[self._passed]) if self._has_length else self.like.length

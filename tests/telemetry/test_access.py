@@ -51,6 +51,48 @@ def test_hostile_bytes_cannot_leave_their_field(field: str, byte: bytes) -> None
     assert all(32 <= other < 127 for other in line[:-1])
 
 
+OTHER_HEAD = replace(HEAD, method=b"POST", minor=0, fields={b"user-agent": [b"curl"]})
+NEXT_LINES = {
+    "the same": (RECORD.time, b"127.0.0.1", HEAD, HEAD.target, 200, 1234),
+    "another time": (RECORD.time + 1, b"127.0.0.1", HEAD, HEAD.target, 200, 1234),
+    "another client": (RECORD.time, b"::1", HEAD, HEAD.target, 200, 1234),
+    "another head": (RECORD.time, b"127.0.0.1", OTHER_HEAD, HEAD.target, 200, 1234),
+    "another target": (RECORD.time, b"127.0.0.1", HEAD, b'/"x"', 200, 1234),
+    "another status": (RECORD.time, b"127.0.0.1", HEAD, HEAD.target, 304, 1234),
+    "another size": (RECORD.time, b"127.0.0.1", HEAD, HEAD.target, 200, 0),
+}
+
+
+@pytest.mark.parametrize("what", NEXT_LINES)
+def test_a_line_without_a_record_is_that_of_the_record_whatever_came_before(what: str, tmp_path: Path) -> None:
+    at, client, head, target, status, size = NEXT_LINES[what]
+    access = AccessLog(Sink(str(tmp_path / "access")), "combined")
+    access.note(*NEXT_LINES["the same"][:4], status=200, size=1234)
+    access.note(at, client, head, target, status=status, size=size)
+    access.close(5)
+    record = RECORD._replace(
+        time=at, client=client, head=replace(head, target=target), status=status, response_bytes=size
+    )
+    assert (tmp_path / "access").read_bytes() == combined_maker()(RECORD) + combined_maker()(record)
+
+
+def test_many_lines_without_records_are_flushed_without_being_asked(tmp_path: Path) -> None:
+    sink = Sink(str(tmp_path / "access"))
+    access = AccessLog(sink, "combined")
+    for _ in range(1000):
+        access.note(*NEXT_LINES["the same"][:4], status=200, size=1234)
+    sink.close(5)
+    assert (tmp_path / "access").read_bytes().count(b"\n") == 768
+
+
+def test_only_a_combined_log_takes_lines_without_records(tmp_path: Path) -> None:
+    logs = {format: AccessLog(Sink(str(tmp_path / format)), format) for format in ("combined", "json", "off")}
+    assert [format for format, log in logs.items() if log.is_combined] == ["combined"]
+    assert not AccessLog(None, "combined").is_combined
+    for log in logs.values():
+        log.close(5)
+
+
 def test_escaping_leaves_ordinary_text_alone() -> None:
     assert escaped(b"Mozilla/5.0 (X11; <Linux> 'x')") == b"Mozilla/5.0 (X11; <Linux> 'x')"
 

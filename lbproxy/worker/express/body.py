@@ -51,10 +51,12 @@ class BodySide(ExpressRecord):
         if sent < len(data):
             self._out = data[sent:]
             self._wait_for_client()
-        elif self._close_after or self.buffer or not self._reading or lanes.context.access.is_on or lanes.stopping:
+        elif self._close_after or self.buffer or not self._reading or lanes.stopping:
             self._done()
-        else:  # as _done and begin, without the calls: the client may ask again, and nobody takes notes
+        else:  # as _done and begin, without the calls: the client may ask again
             lanes.served += 1
+            if lanes.context.access.is_on:
+                self._record(None)
             self.payload = self.request_id = b""  # let go of while it is in the processor's cache
             self._status = 0
             self._too_late = idle_too_long

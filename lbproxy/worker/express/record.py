@@ -308,7 +308,16 @@ class ExpressRecord(Seldom):
         access = self.lanes.context.access
         if not access.is_on:
             return
-        head, reactor = self.head, self.lanes.reactor
+        reactor = self.lanes.reactor
+        shaped = self._shaped_head
+        if access.is_combined and (shaped is None or shaped[0].logs_alike):
+            # The usual way: neither a record nor a head of its own is made (2.3 us of a request with 13 fields).
+            head = self.like
+            target = head.target if shaped is None else shaped[1][0]
+            at = reactor.wall(self.started)
+            access.note(at, self.facts.ip, head, target, status=self._status, size=self._reply_bytes)
+            return
+        head = self.head
         access.add(
             AccessRecord(
                 reactor.wall(self.started),
