@@ -1,13 +1,20 @@
-"""What may be sent a second time: only what cannot have had an effect (DESIGN.md 7, invariant 6).
+"""What happens to a request that a backend left without an answer: the one place where a retry is decided.
 
-Knows the facts of one failed attempt. Whether the body is still in hand, and how many attempts are left, is the
-caller's affair.
+Knows the facts of one failed attempt (HTTP.md "Responses"; invariant 6 of DESIGN.md 7). A request may be sent again
+only if a second arrival cannot do harm. Knows no socket and no pool: the caller finds the other backend.
 """
 
-from lbproxy.errors import Stage
+from enum import Enum
 
 # RFC 9110 9.2.2: the safe methods, PUT and DELETE. Anything unknown may do anything.
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
+
+class Retry(Enum):
+    FRESH = "again at once, on a fresh connection to any backend"
+    ELSEWHERE = "again at once, on another backend if there is one"
+    CLOSE = "the client's connection is closed without an answer"
+    FAIL = "502"
 
 
 def may_replay(method: bytes) -> bool:
@@ -15,15 +22,14 @@ def may_replay(method: bytes) -> bool:
     return method in IDEMPOTENT
 
 
-def may_retry(stage: Stage, reused: bool, replayable: bool) -> bool:
-    """May an attempt that failed at `stage` be made again, elsewhere or on a fresh connection?
+def after_no_answer(*, reused: bool, replayable: bool, attempts_left: int) -> Retry:
+    """What follows when a backend connection ended before a valid status line.
 
-    `reused`: it went over a connection that had served before, so that the backend may have closed it in the same
-    moment. `replayable`: the method may be replayed and its body is still in hand.
+    `reused`: the connection had served before, so the backend may have closed it in the same moment; that says nothing
+    against the backend, and does not count as an attempt. `replayable`: the method is idempotent and the whole body is
+    still in hand. A request that is not replayable goes out on a reused connection only if the client has had an answer
+    on its own connection before: it knows what the end of a kept connection means (RFC 9112 9.3.1).
     """
-    if stage is Stage.CONNECT:
-        return True
-    if stage is Stage.SEND:
-        return reused and replayable
-    # CLAIM: nobody could be had, and waiting for somebody is the queue's affair. Behind SEND the backend has spoken.
-    return False
+    if reused:
+        return Retry.FRESH if replayable else Retry.CLOSE
+    return Retry.ELSEWHERE if replayable and attempts_left > 0 else Retry.FAIL

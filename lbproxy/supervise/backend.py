@@ -34,7 +34,7 @@ from lbproxy.telemetry.events import (
 )
 
 SHOWN_LINES = 20
-RECYCLED_SOON_S = 1.0  # a backend that ends by itself so soon is started again with back-off: it must not become a loop
+RECYCLED_SOON_S = 1.0  # a backend that ends by itself lives at most once in this time
 PORT_TRIES = 3  # in a row: a taken port is not the backend's fault, but it must not become a loop
 
 
@@ -95,7 +95,6 @@ class Supervised(Member):
         self._retried = False
         self._port_tries = 0
         self._row = 0  # crashes in a row
-        self._short_lives = 0  # recycled in a row, each within RECYCLED_SOON_S
         self._crashes: list[float] = []
 
     async def run(self) -> None:
@@ -257,9 +256,9 @@ class Supervised(Member):
         if self.backend.state is State.DRAINING:
             return Verdict(Event.DIED, None)
         if life.code == 0 and life.ready_s is not None and life.why is None and not life.ending.is_set():
-            soon = trio.current_time() - life.began < RECYCLED_SOON_S
-            if not soon or not self._trial:
-                return self._recycle(soon)
+            lived_s = trio.current_time() - life.began
+            if lived_s >= RECYCLED_SOON_S or not self._trial:
+                return self._recycle(lived_s)
         if life.ready_s is None and life.port_taken and self._port_tries < PORT_TRIES:
             self._port_tries += 1
             return Verdict(Event.RETRIED, 0.0)
@@ -276,13 +275,14 @@ class Supervised(Member):
         pause_s = delay_s(self._row, restart.backoff_first_s, restart.backoff_max_s, random.random())
         return Verdict(Event.DIED, pause_s)
 
-    def _recycle(self, soon: bool) -> Verdict:
-        """A wanted end: it does not count towards `give_up`, and no reload rolls back because of it."""
+    def _recycle(self, lived_s: float) -> Verdict:
+        """A wanted end: it does not count towards `give_up`, and no reload rolls back because of it.
+
+        A life that lasted less than RECYCLED_SOON_S is followed by a pause, so that there is at most one life in that
+        time. A pause that doubles, as after a crash, would leave a pool with few requests per life without backends.
+        """
         self.recycled += 1
-        self._short_lives = self._short_lives + 1 if soon else 0
-        restart = self.settings.restart
-        pause_s = delay_s(self._short_lives, restart.backoff_first_s, restart.backoff_max_s, random.random())
-        return Verdict(Event.RECYCLED, pause_s)
+        return Verdict(Event.RECYCLED, max(0.0, RECYCLED_SOON_S - lived_s))
 
     async def _wait_restart(self, verdict: Verdict) -> None:
         if verdict.restart_in_s is None:

@@ -270,7 +270,18 @@ def read_response(raw: bytes, lines: Lines) -> ResponseHead:
     head.event_stream = event_stream and not encoded
     if rare:
         _settle_response(head, rare)
+    if status < 200 or status == 204:
+        _drop_announced_body(head)
     return head
+
+
+def _drop_announced_body(head: ResponseHead) -> None:
+    """A 1xx or 204 has no body, whatever it announces (RFC 9110, 8.6; RFC 9112, 6.1). A backend that announces one with
+    a 204 may send it a moment later, as the answer to the next request: its connection is not used again."""
+    if head.length or head.chunked:
+        head.keep_alive = head.keep_alive and head.status != 204
+    head.length = None
+    head.chunked = False
 
 
 def _settle_response(head: ResponseHead, rare: list[Entry]) -> None:

@@ -238,8 +238,8 @@ class ReplyShape:
         self._has_length = self.outline.has_length
         self.like: ResponseHead = read_response(marked, Lines())
         self._templates: dict[tuple[Framing, bool, int], tuple[bytes, int]] = {}
-        if self.like.status < 200:
-            raise NoShape
+        if self.like.status < 200 or (self.like.status == 204 and blanks.lengths):
+            raise NoShape  # whether its connection is used again depends on its length
         _between(b"\r\n".join(self.like.lines), _marks(blanks.passed))
 
     def length(self, values: Values) -> int | None:

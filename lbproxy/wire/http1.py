@@ -57,7 +57,11 @@ def confirm_response(raw: bytes, head: ResponseHead, method: bytes) -> None:
     if not isinstance(event, h11.Response | h11.InformationalResponse):
         raise bad_response("the second reader sees no whole response")
     length, chunked = _framing(event)
-    if (event.status_code, bytes(event.reason), length, chunked, _stays(event)) != (
+    stays = _stays(event)
+    if event.status_code < 200 or event.status_code == 204:  # no body follows, whatever the fields announce (head.py)
+        stays = stays and (event.status_code != 204 or not (length or chunked))
+        length, chunked = None, False
+    if (event.status_code, bytes(event.reason), length, chunked, stays) != (
         head.status,
         head.reason,
         head.length,

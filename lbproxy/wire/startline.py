@@ -5,7 +5,7 @@ Knows the four forms of a target, and that a reverse proxy serves three of them.
 
 import re
 
-from lbproxy.wire.lines import TOKEN, Start, Status, bad_request, bad_response, check_host, spoiling
+from lbproxy.wire.lines import TOKEN, Refused, Start, Status, bad_request, bad_response, check_host, spoiling
 
 NOT_IN_START_LINE = re.compile(rb"[^ -~\r\n]").search
 _request_line = re.compile(rb"(" + TOKEN + rb") ([!-~]+) HTTP/([0-9])\.([0-9])").fullmatch
@@ -79,3 +79,12 @@ def read_status_line(line: bytes) -> Status:
     if major != b"1":
         raise bad_response("the backend does not answer in HTTP/1")
     return int(status), reason or b"", 0 if minor == b"0" else 1
+
+
+def has_status_line(buffer: bytes | bytearray) -> bool:
+    """Whether the buffer begins with a whole and valid status line."""
+    line, end, _ = buffer.partition(b"\r\n")
+    try:
+        return bool(end) and bool(read_status_line(bytes(line)))
+    except Refused:
+        return False

@@ -158,7 +158,9 @@ class Lanes:
         self.handed_over[why] = self.handed_over.get(why, 0) + 1
 
     def _client(self, record: ExpressRecord) -> Client:
-        return Client(SocketStream(record.sock), record.view, record.facts)
+        client = Client(SocketStream(record.sock), record.view, record.facts)
+        client.has_risked = record.has_risked
+        return client
 
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
         assert self._nursery is not None
@@ -187,6 +189,7 @@ class Lanes:
                 self._relay(record, away)
             elif kept:
                 record.buffer = bytes(client.buffer)
+                record.has_risked = client.has_risked
                 record.begin()
             else:
                 client.stream.close()

@@ -1,4 +1,4 @@
-"""Backends that end by themselves with exit code 0 (`--max-requests`), and what is told of one that never gets ready."""
+"""Backends that end by themselves with exit code 0 (`--max-requests`), and what is said of one never ready."""
 
 from dataclasses import replace
 

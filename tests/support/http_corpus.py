@@ -262,7 +262,7 @@ REFUSED_RESPONSES: list[Refusal] = [
                 b"HTTP/1.1 099 no",
                 b"HTTP/1.1 000 no", b"HTTP/1.1 -20 no", b"HTTP/1.1\t200 OK", b"HTTP/1.1 200 O\x00K",
                 b"HTTP/1.1 200 O\x7fK", b"200 OK",
-                b"HTTP/1.1 200 O\nK", b" HTTP/1.1 200 OK", b"ICY 200 OK", b"",
+                b"HTTP/1.1 200 O\nK", b" HTTP/1.1 200 OK", b"ICY 200 OK",
             )
         ),
     ),
@@ -297,6 +297,9 @@ ACCEPTED_RESPONSES: list[bytes] = [
     response(b"Content-Length: 3, 3"),
     response(b"Transfer-Encoding: Chunked"),
     response(b"Content-Length: 5", start=b"HTTP/1.1 204 No Content"),
+    response(b"Transfer-Encoding: chunked", start=b"HTTP/1.1 204 No Content"),
+    response(b"Content-Length: 7", start=b"HTTP/1.1 103 Early Hints"),
+    response(b"Transfer-Encoding: chunked", start=b"HTTP/1.1 103 Early Hints"),
     response(b"Content-Length: 5", start=b"HTTP/1.1 304 Not Modified"),
     response(b"Connection: close"),
     response(b"Connection: keep-alive", b"Keep-Alive: timeout=5", b"Content-Length: 0", start=b"HTTP/1.0 200 OK"),

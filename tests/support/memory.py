@@ -197,7 +197,10 @@ class Bench:
         return stream, Begun(self.lease(), connection, self.pool.timeouts, sent)
 
     def talk(self) -> Client:
-        return Client(self.client, self.listener, FACTS)  # type: ignore[arg-type]
+        """A client that has been served before: its requests may use idle connections."""
+        client = Client(self.client, self.listener, FACTS)  # type: ignore[arg-type]
+        client.has_risked = True
+        return client
 
     def exchange(self, request: bytes = GET) -> Exchange:
         """Its head is read; the rest is in the client's buffer."""

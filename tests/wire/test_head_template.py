@@ -177,7 +177,9 @@ def test_an_answer_of_any_status_is_made_as_others_make_it(start: bytes) -> None
     more = [b"Connection: keep-alive", b"Via: 1.0 a"]
     for name in (b"Content-Length", b"ETag"):
         heads = [response(b"%b: %d" % (name, number), *more, start=start) for number in range(3)]
-        assert is_read_back(replies(*heads[:2]), heads[2])
+        # Whether the connection behind a 204 is used again depends on the length that it announces.
+        has_template = (name, start[9:12]) != (b"Content-Length", b"204")
+        assert is_read_back(replies(*heads[:2]), heads[2]) == has_template
 
 
 def test_what_stays_the_same_may_be_what_decides() -> None:

@@ -45,6 +45,7 @@ class Seldom(Lease):
         "_read_under",
         "_shaped",
         "fd",
+        "has_risked",
         "queued_at",
         "raw",
         "request_bytes",
@@ -58,6 +59,7 @@ class Seldom(Lease):
     _read_under: ListenerView | None  # the limits that `raw` and its head passed; None: they are not of one request
     _shaped: tuple[ReplyShape, Values, int] | None  # what read the head of the answer, and what it found
     fd: int
+    has_risked: bool  # a request that may not be replayed has gone out: the next may use a kept connection
     queued_at: float
     raw: bytes  # the head of the request, as it came
     request_bytes: int  # of the body, as far as they are to be counted: all of it, less `upload_left`
@@ -135,7 +137,7 @@ class ExpressRecord(Seldom):
         self._pipe = None
         self._status = self.upload_left = 0
         self.recv_bytes = RECV_BYTES
-        self._reading = False
+        self._reading = self.has_risked = False
         self._too_late = idle_too_long
 
     def on_ready(self, mask: int) -> None:

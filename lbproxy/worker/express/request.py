@@ -1,7 +1,6 @@
 """The express lane: simple exchanges without a task. It never decides anything hard: it decides that something is hard.
 
-One record per client connection (record.py). Its methods are the reactor's handlers, and they follow each other
-in the order of an exchange:
+One record per client connection (record.py). Its methods are the reactor's handlers, in the order of an exchange:
 
     on_ready      the whole head is there and strict, the body is complete  ->  claim, send to the backend
     on_reply      the whole response head is there and strict               ->  send to the client
@@ -14,8 +13,7 @@ and response bytes go along).
 
 Hot: per exchange four system calls and a dozen Python calls. A head is looked at line by line only where it is new: one
 that repeats is remembered whole (wire/head_cache.py); one that differs from others in a few values is read by its shape
-(wire/head_template.py). All bytes come from the same functions in both lanes. Benchmark:
-loadtest/hotpath.py.
+(wire/head_template.py). All bytes come from the same functions in both lanes. Benchmark: loadtest/hotpath.py.
 """
 
 from collections.abc import Callable
@@ -93,9 +91,8 @@ class ExpressClient(ReplySide):
         if lanes.off:
             self._enter(data, "off")
             return
-        shaped = None
-        again = self._read_under is self.view and data.startswith(self.raw)
-        if again:
+        shaped, size = None, len(data)
+        if again := self._read_under is self.view and data.startswith(self.raw):
             head = self.head if self._shaped_head is not None else self.like
             end, length = len(self.raw), head.length
         else:
@@ -109,7 +106,6 @@ class ExpressClient(ReplySide):
                 if not end:
                     return
                 head, length = self.like, self.like.length
-        size = len(data)
         if head.chunked:
             raw = data[:end]
             self._bare = b""
@@ -149,8 +145,7 @@ class ExpressClient(ReplySide):
     def _read_head(self, data: bytes, seen: int) -> int:
         """Where the head ends that is now in `self.like`; 0 if it was handed over, or the rest is waited for."""
         lanes, limits = self.lanes, self.view.settings.limits
-        self._read_under = None
-        self._bare = b""
+        self.forget_head()
         end = data.find(b"\r\n\r\n") + 4
         try:
             if end < 5:  # no end yet, or nothing before it
@@ -247,13 +242,16 @@ class ExpressClient(ReplySide):
             data = shaped[0].to_backend(shaped[1], facts, request_id) + payload
         else:
             data = request_to_backend(head, facts, request_id) + payload
-        connection = lanes.backends.take(lease.backend, timeouts.keepalive_s)
+        replayable = head.method in IDEMPOTENT and not self.upload_left
+        connection = None
+        if replayable or self.has_risked:  # else the end of a kept connection would lose it (policy/retry.py)
+            connection = lanes.backends.take(lease.backend, timeouts.keepalive_s)
         if connection is None:
             self._connect_and_send(lease, data)
             return
         self._connection = connection
         connection.owner = self
-        if head.method not in IDEMPOTENT and not connection.is_silent():
+        if not replayable and not connection.is_silent():
             self._give_up("stale")  # it has just ended, and this request could not be sent twice
             return
         try:
@@ -332,6 +330,8 @@ class ExpressClient(ReplySide):
         self._sent(data, sent)
 
     def _sent(self, data: bytes, sent: int) -> None:
+        if self.upload_left or self.like.method not in IDEMPOTENT:
+            self.has_risked = True
         if sent < len(data):
             self.unsent = data[sent:]
             self._resume("backpressure")

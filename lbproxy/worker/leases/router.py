@@ -7,11 +7,11 @@ with a table. Belongs to no lane. Knows no HTTP beyond a host and a path, and no
 import random
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
-from lbproxy.errors import ProxyError, Side, Stage
+from lbproxy.errors import ProxyError
 from lbproxy.link.grid import WIDTH, Counter, Grid
 from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolView, RoutingTable
 from lbproxy.policy.balance import pick
@@ -131,14 +131,17 @@ class Router:
         key: bytes | None,
         now: float | None = None,
         lease: Lease | None = None,
+        *,
+        avoid: Sequence[BackendView] = (),
     ) -> Lease | None:
         """A lease on a backend that is in the table and has room; None when there is none. `lease`: it is to be used.
+        `avoid`: backends that are passed over as long as there is another one.
 
         `pool` must come from the table in force: ask `route` or `pool` after every await.
         """
         leases = self._single.get(pool.name)
         if leases is None:
-            view = self._choose(pool, kind, key)
+            view = self._choose(pool, kind, key, avoid)
             if view is None:
                 return None
             leases = self._leases[view.cell]
@@ -155,11 +158,15 @@ class Router:
             self._values[leases.counters + COUNTER_OF[kind]] += 1
         return lease
 
-    def _choose(self, pool: PoolView, kind: LeaseKind, key: bytes | None) -> BackendView | None:
+    def _choose(
+        self, pool: PoolView, kind: LeaseKind, key: bytes | None, avoid: Sequence[BackendView]
+    ) -> BackendView | None:
         candidates = pool.backends
         limit = pool.limits.connections
         if limit or self._skipped:
             candidates = tuple(view for view in candidates if self._has_room(view, limit))
+        if avoid:
+            candidates = tuple(view for view in candidates if view not in avoid) or candidates
         if len(candidates) < 2:
             return candidates[0] if candidates else None
         if kind in LONG_LIVED:
@@ -174,23 +181,23 @@ class Router:
         """
         pool = self._pools.get(pool_name)
         if pool is None:
-            raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "the pool is gone")
+            raise ProxyError(503, "destination_unavailable", "the pool is gone")
         now = trio.current_time()
         deadline = (now if since is None else since) + pool.limits.queue_timeout_s
         if since is not None and now >= deadline:
-            raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "no backend can be reached")
+            raise ProxyError(503, "destination_unavailable", "no backend can be reached")
         queue = self.queues.setdefault(pool_name, deque())
         if not queue and (lease := self.claim(pool, kind, key)) is not None:
             return lease
         if len(queue) >= pool.limits.queue_size:
-            raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "connection_limit_reached", "the queue is full")
+            raise ProxyError(503, "connection_limit_reached", "the queue is full")
         waiter = _Waiter(kind, key)
         queue.append(waiter)
         try:
             while waiter.lease is None:
                 pool = self._pools.get(pool_name)
                 if pool is None or trio.current_time() >= deadline:
-                    raise ProxyError(Side.PROXY, Stage.CLAIM, 503, "destination_unavailable", "no backend is ready")
+                    raise ProxyError(503, "destination_unavailable", "no backend is ready")
                 # Who stands far behind need not look often: somebody before him does.
                 recheck_at = self._recheck_at(pool, RECHECK_S * (queue.index(waiter) + 1))
                 with trio.move_on_at(min(deadline, recheck_at)):

@@ -14,29 +14,25 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from lbproxy.errors import LbproxyError, ProxyError, Side, Stage
+from lbproxy.errors import LbproxyError, ProxyError
 from lbproxy.model import LeaseKind
 from lbproxy.settings import PoolTimeouts
 from lbproxy.wire.body import Body, chunk, last_chunk, response_body
-from lbproxy.wire.head import Refused, ResponseHead, read_response, response_head_end
+from lbproxy.wire.head import Refused, ResponseHead
 from lbproxy.wire.headers import Framing, framing_for_client, request_to_backend, response_to_client
-from lbproxy.wire.http1 import confirm_response
 from lbproxy.wire.sse import EventTracker
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.upgrade import Upgrade
 from lbproxy.worker.task.client import ClientGone
+from lbproxy.worker.task.response_heads import ResponseHeads
 
 if TYPE_CHECKING:
     from lbproxy.worker.task.exchange import Exchange
 
 BUFFER_BYTES = 64 * 1024
 MAX_INTERIM = 16
-
-
-class StaleConnection(LbproxyError):
-    """An idle connection that was used again had ended: no byte of a response came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,7 @@ class Attempt:
 
     async def run(self) -> None:
         """Until the response is with the client, or something went wrong: ProxyError, Refused, ClientGone,
-        StaleConnection. The lease is released and the connection kept or closed, whatever happens.
+        NoAnswer. The lease is released and the connection kept or closed, whatever happens.
         """
         try:
             if self._lease.overdue:
@@ -113,10 +109,10 @@ class Attempt:
     def _cut_error(self) -> ProxyError:
         """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
         if self._exchange.replied:
-            return ProxyError(Side.PROXY, Stage.REPLY, 504, "cut", "the grace of the drain is over")
+            return ProxyError(504, "cut", "the grace of the drain is over")
         if self._exchange.may_replay:
-            return ProxyError(Side.PROXY, Stage.SEND, 503, "destination_unavailable", "the backend was taken away")
-        return ProxyError(Side.PROXY, Stage.SEND, 504, "http_response_timeout", "the grace of the drain is over")
+            return ProxyError(503, "destination_unavailable", "the backend was taken away")
+        return ProxyError(504, "http_response_timeout", "the grace of the drain is over")
 
     def _release(self, *, reusable: bool) -> None:
         if self._released:
@@ -172,7 +168,7 @@ class Attempt:
                 alive = await exchange.client.more()
             patience, self._patience = self._patience, trio.CancelScope()
             if patience.cancelled_caught:
-                raise ProxyError(Side.CLIENT, Stage.SEND, 408, "http_request_error", "the request body stalled")
+                raise ProxyError(408, "http_request_error", "the request body stalled")
             if not alive:
                 raise ClientGone("the client went away in the middle of its body")
         return exchange.feed_body()
@@ -200,7 +196,7 @@ class Attempt:
         except StreamBroken:
             self._backend_takes = False
         except StreamStalled as exc:
-            raise ProxyError(Side.BACKEND, Stage.SEND, 504, "connection_write_timeout", str(exc)) from exc
+            raise ProxyError(504, "connection_write_timeout", str(exc)) from exc
 
     def _start_clock(self) -> None:
         if self._deadline.deadline == float("inf"):
@@ -301,9 +297,10 @@ class Attempt:
     async def _final_head(self) -> ResponseHead:
         """Interim responses are passed on as they come; the final head is returned."""
         exchange = self._exchange
+        heads = ResponseHeads(self._connection, exchange.head.method, exchange.context.lines)
         with self._deadline:
             for passed_on in range(MAX_INTERIM + 1):
-                head = await self._read_head()
+                head = await heads.read()
                 if head.status >= 200:
                     return head
                 if head.status == 101:
@@ -315,7 +312,7 @@ class Attempt:
                     self._put_interim(head)
             raise Refused(502, "http_protocol_error", f"more than {MAX_INTERIM} interim responses")
         reason = f"no response head within {self._timeouts.response_s:g}s"
-        raise ProxyError(Side.BACKEND, Stage.SEND, 504, "http_response_timeout", reason)
+        raise ProxyError(504, "http_response_timeout", reason)
 
     def _put_interim(self, head: ResponseHead) -> None:
         exchange = self._exchange
@@ -328,29 +325,6 @@ class Attempt:
             exchange.client.stream.put(data)
         except StreamBroken as exc:
             raise ClientGone(str(exc)) from exc
-
-    async def _read_head(self) -> ResponseHead:
-        connection = self._connection
-        buffer, seen = bytearray(connection.buffer), 0
-        while (end := response_head_end(buffer, seen) if buffer else -1) < 0:
-            seen = len(buffer)
-            try:
-                data = await connection.stream.receive()
-            except StreamBroken as exc:
-                raise self._ended(str(exc), bool(buffer)) from exc
-            if not data:
-                raise self._ended("the backend closed the connection before it had answered", bool(buffer))
-            buffer += data
-        raw = bytes(buffer[:end])
-        connection.buffer = bytes(buffer[end:])
-        head = read_response(raw, self._exchange.context.lines)
-        confirm_response(raw, head, self._exchange.head.method)
-        return head
-
-    def _ended(self, reason: str, has_begun: bool) -> LbproxyError:
-        if self._connection.reused and not has_begun:
-            return StaleConnection(reason)
-        return ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", reason)
 
     async def _more_response(self) -> bytes:
         """b"" at the end, or when a stream that was told goodbye stands between two events."""
@@ -367,7 +341,7 @@ class Attempt:
         if self._is_told:
             return b""
         reason = f"the response body stalled for {self._timeouts.idle_s:g}s"
-        raise ProxyError(Side.BACKEND, Stage.RECEIVE, 504, "connection_read_timeout", reason)
+        raise ProxyError(504, "connection_read_timeout", reason)
 
     def _put_to_client(self, data: bytes) -> None:
         self._exchange.replied = True

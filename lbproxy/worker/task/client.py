@@ -36,13 +36,14 @@ def head_too_slow(header_s: float) -> Refused:
 
 
 class Client:
-    __slots__ = ("away", "buffer", "came_at", "facts", "has_stalled", "idle_scope", "listener", "stream")
+    __slots__ = ("away", "buffer", "came_at", "facts", "has_risked", "has_stalled", "idle_scope", "listener", "stream")
 
     def __init__(self, stream: ByteStream, listener: ListenerView, facts: ClientFacts) -> None:
         self.stream = stream
         self.listener = listener
         self.facts = facts
         self.buffer = bytearray()
+        self.has_risked = False  # a request that may not be replayed has gone out: the next may use a kept connection
         self.has_stalled = False  # in a body: the express lane has waited for it as long as it may take
         self.came_at: float | None = None  # the head of the next request, if the express lane has waited for its body
         self.away: Upgrade | None = None  # it has become a relay's, which waits to be started

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import trio
 
-from lbproxy.errors import ProxyError, Side, Stage
+from lbproxy.errors import LbproxyError, ProxyError
 from lbproxy.link.grid import Counter
-from lbproxy.model import BackendId, LeaseKind, PoolView
-from lbproxy.policy.retry import may_replay, may_retry
+from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView
+from lbproxy.policy.retry import Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead
@@ -24,12 +24,17 @@ from lbproxy.worker.context import Context
 from lbproxy.worker.express.record import CLIENT_CLOSED, ExpressRecord
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.affinity import hash_key
-from lbproxy.worker.task.attempt import Attempt, Begun, StaleConnection
+from lbproxy.worker.task.attempt import Attempt, Begun
 from lbproxy.worker.task.client import EARLY_BODY_BYTES, Client, ClientGone
+from lbproxy.worker.task.response_heads import NoAnswer
 
 RETRY_AFTER_S = 1
 
 T = TypeVar("T")
+
+
+class LeftUnanswered(LbproxyError):
+    """A request that may not be replayed lost a kept connection: its client's own kept connection ends, too."""
 
 
 class Exchange:
@@ -37,8 +42,10 @@ class Exchange:
 
     __slots__ = (
         "_at",
+        "_avoid",
         "_begun",
         "_cell",
+        "_fresh",
         "backend",
         "body",
         "client",
@@ -75,6 +82,8 @@ class Exchange:
         self.backend: BackendId | None = None
         self._cell: int | None = None  # the grid's column it is counted in: its backend's, else its pool's
         self._begun: Begun | None = None
+        self._avoid: tuple[BackendView, ...] = ()  # backends that left this request without an answer
+        self._fresh = False  # a kept connection has ended: the next try takes a fresh one
         came_at, client.came_at = client.came_at, None
         self.started = trio.current_time() if came_at is None else came_at
         self._at = context.reactor.wall(self.started)
@@ -103,6 +112,10 @@ class Exchange:
             except Refused as exc:
                 self.keep = self.keep and exc.status >= 500  # a backend's nonsense is not the client's fault
                 await self._fail(exc.status, exc.token, exc.reason)
+        except LeftUnanswered:
+            self.keep = False
+            self.status, self.error = 502, "connection_terminated"
+            self._count_failed()
         except (ClientGone, StreamBroken, StreamStalled):
             self.keep = False
             self.error = self.error or "client_gone"
@@ -130,18 +143,24 @@ class Exchange:
         attempts = 0
         while True:
             try:
-                return await self._attempt(fresh=attempts > 0)
-            except StaleConnection as exc:
-                attempts += 1
-                retriable = may_retry(Stage.SEND, reused=True, replayable=self.may_replay)
-                if not retriable or attempts >= self._pool().retry_attempts:
-                    raise ProxyError(Side.BACKEND, Stage.SEND, 502, "connection_terminated", str(exc)) from exc
+                return await self._attempt()
+            except NoAnswer as exc:
+                attempts += not exc.reused
+                self._fresh = True
+                left = self._pool().retry_attempts - attempts
+                follows = after_no_answer(reused=exc.reused, replayable=self.may_replay, attempts_left=left)
+                if follows is Retry.CLOSE:
+                    raise LeftUnanswered(str(exc)) from exc
+                if follows is Retry.FAIL:
+                    raise ProxyError(502, "connection_terminated", str(exc)) from exc
+                if follows is Retry.ELSEWHERE:
+                    self._avoid = (*self._avoid, exc.backend)
 
     def _pool(self) -> PoolView:
         """The pool in the table in force: it may change whenever this task has waited."""
         pool = self.context.router.route(self.client.listener, self.head.host, self.head.target)
         if pool is None:
-            raise ProxyError(Side.PROXY, Stage.CLAIM, 404, "destination_not_found", "no route takes this request")
+            raise ProxyError(404, "destination_not_found", "no route takes this request")
         if self.backend is None:
             self._cell = pool.cell
         return pool
@@ -160,7 +179,7 @@ class Exchange:
                 patience.deadline = trio.current_time() + client.body_wait_s()
                 self.take_payload()
         if patience.cancelled_caught:
-            raise ProxyError(Side.CLIENT, Stage.CLAIM, 408, "http_request_error", "the request body stalled")
+            raise ProxyError(408, "http_request_error", "the request body stalled")
 
     def take_payload(self) -> None:
         """Move what has come of the body from the client's buffer to `early`; what is behind it stays in the buffer."""
@@ -186,17 +205,17 @@ class Exchange:
         body = self.body
         return may_replay(self.head.method) and body is not None and body.done and self.request_bytes == len(self.early)
 
-    async def _attempt(self, *, fresh: bool) -> None:
-        """Claim, connect, exchange. Raises StaleConnection when another try may do better."""
+    async def _attempt(self) -> None:
+        """Claim, connect, exchange. Raises NoAnswer."""
         begun, self._begun = self._begun, None
         since = trio.current_time()
         while begun is None:
-            begun = await self._claim_and_connect(since, fresh=fresh)
+            begun = await self._claim_and_connect(since)
         backend = begun.lease.backend
         self.backend, self._cell = backend.id, backend.cell
         await Attempt(self, begun).run()
 
-    async def _claim_and_connect(self, since: float, *, fresh: bool) -> Begun | None:
+    async def _claim_and_connect(self, since: float) -> Begun | None:
         """None when the backend that was claimed could not be reached: it is passed over now. All tries together may
         wait as long as the queue allows, from `since`.
         """
@@ -204,12 +223,12 @@ class Exchange:
         pool = self._pool()
         kind = LeaseKind.WEBSOCKET if self.head.websocket else LeaseKind.REQUEST
         key = hash_key(pool.hash_key, self.head, self.client.facts) if pool.balance == "hash" else None
-        lease = None if router.waiting(pool.name) else router.claim(pool, kind, key)
+        lease = None if router.waiting(pool.name) else router.claim(pool, kind, key, avoid=self._avoid)
         if lease is None:
             lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, kind, key, since))
         connection: BackendConnection | None = None
         try:
-            if not fresh:
+            if not self._fresh and (self.client.has_risked or self.may_replay):
                 connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
             if connection is None:
                 connection = await connect(lease.backend, pool.timeouts.connect_s)
@@ -219,6 +238,8 @@ class Exchange:
         finally:
             if connection is None:
                 router.release(lease)
+        if not self.may_replay:
+            self.client.has_risked = True
         return Begun(lease, connection, pool.timeouts)
 
     async def _while_client_stays(self, wait: Callable[[], Awaitable[T]]) -> T:

@@ -274,7 +274,7 @@ class TakesLittle:
 async def test_a_connection_that_comes_back_from_an_upload_in_the_task_lane_begins_anew() -> None:
     async with proxy("express", answering(OK)) as lb:
         client = await lb.client()
-        await client.send(GET)
+        await client.send(post(b"abc"))
         await client.answer()
         (idle,) = lb.context.backends._idle.values()
         whole = idle[0].sock
@@ -287,4 +287,4 @@ async def test_a_connection_that_comes_back_from_an_upload_in_the_task_lane_begi
             await client.send(asked)
             assert (await client.answer()).status == 200
         assert lb.lanes.handed_over == {"backpressure": 1}
-        assert [record.request_bytes for record in lb.records] == [0, 200_000, 0, 0, 3, 0]
+        assert [record.request_bytes for record in lb.records] == [3, 200_000, 0, 0, 3, 0]

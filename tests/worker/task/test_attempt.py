@@ -12,9 +12,10 @@ from lbproxy.settings import ListenerTimeouts, PoolTimeouts
 from lbproxy.wire.body import request_body
 from lbproxy.wire.head import Refused
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.task.attempt import BUFFER_BYTES, Attempt, StaleConnection
+from lbproxy.worker.task.attempt import BUFFER_BYTES, Attempt
 from lbproxy.worker.task.client import ClientGone
 from lbproxy.worker.task.exchange import Exchange
+from lbproxy.worker.task.response_heads import NoAnswer
 
 virtual = trio_test(clock="autojump", timeout_s=10_000)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -205,27 +206,16 @@ async def test_a_body_may_pause_but_not_stop() -> None:
 
 @pytest.mark.parametrize("how", [MemoryStream.ends, MemoryStream.breaks])
 @virtual
-async def test_an_idle_connection_that_ends_at_once_was_stale(how: object) -> None:
+async def test_a_connection_that_ends_at_once_gave_no_answer(how: object) -> None:
     bench = Bench()
-    trial = Trial(bench, reused=True)
-    how(trial.backend)  # type: ignore[operator]
-    await trial.fails(StaleConnection)
-    assert bench.leases == 0
-    fresh = Trial(bench)
-    how(fresh.backend)  # type: ignore[operator]
-    problem = await fresh.fails(ProxyError)
-    assert isinstance(problem, ProxyError)
-    assert problem.status == 502
-    bench.close()
-
-
-@virtual
-async def test_a_connection_that_said_something_was_not_stale() -> None:
-    bench = Bench()
-    trial = Trial(bench, reused=True)
-    trial.backend.says(b"HTTP/1.1 2")
-    trial.backend.ends()
-    await trial.fails(ProxyError)
+    for reused in (True, False):
+        trial = Trial(bench, reused=reused)
+        how(trial.backend)  # type: ignore[operator]
+        problem = await trial.fails(NoAnswer)
+        assert isinstance(problem, NoAnswer)
+        assert problem.reused == reused
+        assert problem.backend == bench.view
+        assert bench.leases == 0
     bench.close()
 
 

@@ -1,0 +1,85 @@
+"""The heads of a backend's responses, as the task lane reads them; and what it means that none comes.
+
+Knows one backend connection and its bytes. Knows nothing of clients, and decides no retry (policy/retry.py).
+"""
+
+from lbproxy.errors import LbproxyError, ProxyError
+from lbproxy.model import BackendView
+from lbproxy.wire.head import Lines, Refused, ResponseHead, read_response, response_head_end
+from lbproxy.wire.http1 import confirm_response
+from lbproxy.wire.startline import has_status_line
+from lbproxy.worker.backends.connections import BackendConnection
+from lbproxy.worker.io.stream import StreamBroken
+
+
+class NoAnswer(LbproxyError):
+    """The backend's connection ended, or brought nonsense, before a valid status line.
+
+    `reused`: the connection had served before. Nonsense counts as no answer on such a connection only: it may be the
+    rest of an earlier answer.
+    """
+
+    def __init__(self, reason: str, backend: BackendView, *, reused: bool) -> None:
+        super().__init__(reason)
+        self.backend = backend
+        self.reused = reused
+
+
+class ResponseHeads:
+    """Of one request. Bytes behind a head stay in the connection's buffer."""
+
+    def __init__(self, connection: BackendConnection, method: bytes, lines: Lines) -> None:
+        self._connection = connection
+        self._method = method
+        self._lines = lines
+        self._heard = False  # a head has come, if only an interim one
+
+    async def read(self) -> ResponseHead:
+        """The next one. Raises NoAnswer, ProxyError (502) or Refused (502)."""
+        connection = self._connection
+        buffer, seen = bytearray(connection.buffer), 0
+        connection.buffer = b""
+        while (end := self._end(buffer, seen)) < 0:
+            seen = len(buffer)
+            try:
+                data = await connection.stream.receive()
+            except StreamBroken as exc:
+                raise self._ended(str(exc), buffer) from exc
+            if not data:
+                raise self._ended("the backend closed the connection before it had answered", buffer)
+            buffer += data
+        raw = bytes(buffer[:end])
+        connection.buffer = bytes(buffer[end:])
+        try:
+            head = read_response(raw, self._lines)
+        except Refused as exc:
+            raise self._nonsense(exc, buffer) from None
+        confirm_response(raw, head, self._method)
+        self._heard = True
+        return head
+
+    def _end(self, buffer: bytearray, seen: int) -> int:
+        """As response_head_end; empty lines before a status line are taken away."""
+        while buffer.startswith(b"\r\n"):
+            del buffer[:2]
+            seen = 0
+        if not buffer or buffer == b"\r":
+            return -1
+        try:
+            return response_head_end(buffer, seen)
+        except Refused as exc:
+            raise self._nonsense(exc, buffer) from None
+
+    def _nonsense(self, refused: Refused, buffer: bytearray) -> LbproxyError:
+        if self._connection.reused and not self._heard and not has_status_line(buffer):
+            return self._no_answer(refused.reason)
+        return refused
+
+    def _ended(self, reason: str, buffer: bytearray) -> LbproxyError:
+        nothing = not buffer or (self._connection.reused and not has_status_line(buffer))
+        if nothing and not self._heard:
+            return self._no_answer(reason)
+        return ProxyError(502, "connection_terminated", reason)
+
+    def _no_answer(self, reason: str) -> NoAnswer:
+        return NoAnswer(reason, self._connection.backend, reused=self._connection.reused)
