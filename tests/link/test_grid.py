@@ -129,3 +129,16 @@ def test_a_cell_that_was_given_back_rests_as_long_as_possible(grid: Grid) -> Non
     first = book.take()
     book.give_back(first)
     assert [book.take() for _ in range(CELLS)][-1] == first
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_summing_says_for_each_cell_what_sum_says(rows: int) -> None:
+    grid = Grid.create(rows, CELLS)
+    for row in range(rows):
+        for cell in range(CELLS):
+            grid.values[grid.base(row, cell) + Counter.CONNECTIONS] = 10**row * (cell + 1)
+    connections, leases = grid.summing(Counter.CONNECTIONS.value), grid.summing(Counter.LEASES.value)
+    for cell in range(CELLS):
+        assert connections(cell) == grid.sum(cell, Counter.CONNECTIONS) == int("1" * rows) * (cell + 1)
+        assert leases(cell) == 0
+    grid.close()

@@ -135,7 +135,7 @@ class Acceptor:
         self.reactor = reactor
         self.emit = emit
         self.open: Open = _closed_at_once
-        self._grid = grid
+        self._connections = grid.summing(CONNECTIONS)
         self._values = grid.values
         self._row_base = grid.base(row, 0)
         self._listening: dict[int, Listening] = {}
@@ -188,7 +188,7 @@ class Acceptor:
         self._listening.clear()
 
     def is_full(self, view: ListenerView) -> bool:
-        return self._grid.sum(view.cell, CONNECTIONS) >= view.settings.limits.connections
+        return self._connections(view.cell) >= view.settings.limits.connections
 
     def opened(self, view: ListenerView) -> None:
         values, base = self._values, self._row_base + view.cell * WIDTH

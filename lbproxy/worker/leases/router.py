@@ -52,7 +52,7 @@ class Router:
         self._single: dict[str, Leases] = {}
         self._draining: dict[int, BackendView] = {}
         self._skipped: dict[BackendId, float] = {}
-        self._load = _load_of(grid)
+        self._load = grid.summing(Counter.LEASES.value)  # all workers' leases on a cell
         self._row_base = grid.base(row, 0)
         self.queues: dict[str, deque[_Waiter]] = {}
         self._turns: dict[str, int] = {}  # of each pool: were they shared, two pools could take turns with each other
@@ -360,17 +360,6 @@ class _Waiter:
         self.key = key
         self.lease: Lease | None = None
         self.called = trio.Event()
-
-
-def _load_of(grid: Grid) -> Callable[[int], int]:
-    """The leases on a cell, over all workers. Asked for each candidate of each request: one worker needs no loop."""
-    values = grid.values
-    if grid.rows == 1:
-        return lambda cell: values[cell * WIDTH]
-    if grid.rows == 2:
-        other = grid.cells * WIDTH
-        return lambda cell: values[cell * WIDTH] + values[other + cell * WIDTH]
-    return lambda cell: grid.sum(cell, Counter.LEASES)
 
 
 LONG_LIVED = frozenset((LeaseKind.WEBSOCKET, LeaseKind.TCP))

@@ -75,14 +75,16 @@ class Relay:
             return
         if head:
             self.client.put(head)
-        for end, data in ((self.client, from_client), (self.backend, from_backend)):
-            if data:
-                end.received += len(data)
-                end.deliver(data)
+        if from_client:
+            self.client.received += len(from_client)
+            self.client.deliver(from_client)
+        if from_backend:
+            self.backend.received += len(from_backend)
+            self.backend.deliver(from_backend)
         self.settle()
 
     def settle(self) -> None:
-        """Something other than bytes has happened: is it over, and if not, what can go on?"""
+        """Decide, after anything but bytes has happened, whether the relay is over, and else what can go on."""
         if self.why is not None:
             return
         client, backend = self.client, self.backend
@@ -101,7 +103,7 @@ class Relay:
 
     @property
     def is_well(self) -> bool:
-        """Both sides take what they are sent: so far no end of it is a reset."""
+        """Neither side has failed so far, so no end has to be a reset."""
         return self._trouble is None
 
     def broke(self, end: End) -> None:
@@ -138,12 +140,12 @@ class Relay:
         self.backend.close(reset=self.passes_resets and why is Why.CLIENT_GONE)
         on_end, self._on_end = self._on_end, _nobody
         on_end(self)
-        # Everybody here knows everybody: left to the collector, relays that are over would wait for it in thousands.
+        # These objects refer to each other. If that were left to the collector, thousands of relays would wait for it.
         if self._lease is not None:
             self._lease.forget()
-        for end in (self.client, self.backend):
-            end.deliver = _nobody
-            del end.other, end.relay
+        client, backend = self.client, self.backend
+        client.deliver = backend.deliver = _nobody
+        del client.other, client.relay, backend.other, backend.relay
 
 
 def _nobody(what: object) -> None:

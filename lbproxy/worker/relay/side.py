@@ -268,8 +268,10 @@ class End:
         """Half-close: nothing more is put here. Not while bytes wait."""
         if not self.outbox and not self._shut:
             self._shut = True
-            with contextlib.suppress(OSError):  # reset meanwhile: reading it will tell
+            try:  # noqa: SIM105 (suppress costs as much as the shutdown)
                 self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # reset meanwhile: the next read reports it
 
     def watch(self) -> None:
         """Register for what can go on. For nothing means not at all: an empty mask would spin on a hang-up."""
@@ -292,13 +294,16 @@ class End:
             self.relay.stalled()
 
     def close(self, *, reset: bool) -> None:
-        self.ended = True
-        self.abandon()
+        reactor = self.relay.reactor
+        self.ended = self.broken = True
+        self.outbox = b""
+        if self.pipe is not None:
+            self.drop_pipe()
         if self._events:
             self._events = 0
-            self.relay.reactor.forget(self._fd)
+            reactor.forget(self._fd)
         if self.queued_at != NEVER:
-            self.relay.reactor.disarm(self)
+            reactor.disarm(self)
         if reset:
             with contextlib.suppress(OSError):  # reset already
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from lbproxy.worker.lanes import Lanes
 
 
+TCP = LeaseKind.TCP  # an attribute of an enum costs as much as three of these
+
+
 class TcpClient:
     """One client of a tcp listener, until its relay is over."""
 
@@ -67,7 +70,7 @@ class TcpClient:
         pool = self._pool = router.pool(self.view.settings.pool or "")
         if pool is None or (router.queues and router.waiting(pool.name)):
             return None
-        lease = self._lease = router.claim(pool, LeaseKind.TCP, self._key(pool), self.lanes.reactor.now)
+        lease = self._lease = router.claim(pool, TCP, self._key(pool), self.lanes.reactor.now)
         return lease
 
     def _connect(self, lease: Lease) -> None:
@@ -113,7 +116,7 @@ class TcpClient:
                 self.close()
                 return
             try:
-                lease = await lanes.router.wait_claim(pool.name, LeaseKind.TCP, self._key(pool), self._since)
+                lease = await lanes.router.wait_claim(pool.name, TCP, self._key(pool), self._since)
             except ProxyError:
                 lanes.router.count(pool.cell, Counter.FAILED)
                 self.close()

@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ from support.trio_test import trio_test
 from lbproxy.address import Address
 from lbproxy.model import BackendId, BackendView
 from lbproxy.worker.backends.connections import (
+    EPHEMERAL_FROM,
     IDLE_PER_BACKEND,
     SWEEP_S,
     BackendConnection,
@@ -352,6 +354,24 @@ def test_a_connection_to_itself_is_none() -> None:
         sock.connect((address.host, address.port))
         with pytest.raises(ConnectFailed, match=errno.errorcode[errno.ECONNREFUSED]):
             finish_connect(sock, address)
+
+
+def test_only_a_connection_to_the_ephemeral_range_is_asked_whether_it_met_itself() -> None:
+    class Asked(Exception):
+        pass
+
+    class Connected:
+        def send(self, data: bytes) -> int:
+            return 0
+
+        def getsockname(self) -> tuple[str, int]:
+            raise Asked
+
+    sock: Any = Connected()
+    assert finish_connect(sock, Address("127.0.0.1", EPHEMERAL_FROM - 1))
+    assert finish_connect(sock, Address(path="/run/app.sock"))
+    with pytest.raises(Asked):
+        finish_connect(sock, Address("127.0.0.1", EPHEMERAL_FROM))
 
 
 def test_one_that_does_not_stand_yet_is_waited_for() -> None:
