@@ -1,11 +1,9 @@
 """Connections to backends: made, kept for a moment, used again, and never when something is wrong with them."""
 
-import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -15,7 +13,6 @@ from support.trio_test import trio_test
 from lbproxy.address import Address
 from lbproxy.model import BackendId, BackendView
 from lbproxy.worker.backends.connections import (
-    EPHEMERAL_FROM,
     IDLE_PER_BACKEND,
     SWEEP_S,
     BackendConnection,
@@ -24,7 +21,6 @@ from lbproxy.worker.backends.connections import (
     Crowded,
     begin_connect,
     connect,
-    finish_connect,
     is_silent,
 )
 from lbproxy.worker.io.reactor import Reactor
@@ -344,77 +340,3 @@ async def test_a_backend_that_does_not_take_connections_is_given_up_in_time() ->
         for sock in filling:
             assert sock is not None
             sock.close()
-
-
-def test_a_connection_to_itself_is_none() -> None:
-    """On a port of the ephemeral range a connect may meet itself."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        address = Address(*sock.getsockname())
-        sock.connect((address.host, address.port))
-        with pytest.raises(ConnectFailed, match=errno.errorcode[errno.ECONNREFUSED]):
-            finish_connect(sock, address)
-
-
-def test_only_a_connection_to_the_ephemeral_range_is_asked_whether_it_met_itself() -> None:
-    class Asked(Exception):
-        pass
-
-    class Connected:
-        def send(self, data: bytes) -> int:
-            return 0
-
-        def getsockname(self) -> tuple[str, int]:
-            raise Asked
-
-    sock: Any = Connected()
-    assert finish_connect(sock, Address("127.0.0.1", EPHEMERAL_FROM - 1))
-    assert finish_connect(sock, Address(path="/run/app.sock"))
-    with pytest.raises(Asked):
-        finish_connect(sock, Address("127.0.0.1", EPHEMERAL_FROM))
-
-
-def test_one_that_does_not_stand_yet_is_waited_for() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
-        address = view_of(server).address
-        made = [begin_connect(address) for _ in range(4)]
-        stands = []
-        for sock in made:
-            assert sock is not None
-            stands.append(finish_connect(sock, address))
-            sock.close()
-        assert stands[0]
-        assert not stands[-1]
-
-
-def test_one_to_a_port_where_nobody_listens_fails_at_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = view_of(server).address
-    sock = begin_connect(address)
-    assert sock is not None
-    with sock, pytest.raises(ConnectFailed, match=f"{address}: ECONNREFUSED"):
-        finish_connect(sock, address)
-
-
-def test_one_that_a_backend_has_reset_already_fails() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = view_of(server).address
-        sock = begin_connect(address)
-        assert sock is not None
-        with sock:
-            accepted = server.accept()[0]
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-            accepted.close()
-            with pytest.raises(ConnectFailed):
-                finish_connect(sock, address)
-
-
-def test_a_unix_socket_stands_at_once(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "app.sock"))
-        server.listen()
-        address = Address(path=server.getsockname())
-        sock = begin_connect(address)
-        assert sock is not None
-        with sock:
-            assert finish_connect(sock, address)
