@@ -24,9 +24,10 @@ from lbproxy.control.workers import Workers
 from lbproxy.link.grid import CellBook, Grid
 from lbproxy.model import BackendId, Generation, ListenerView
 from lbproxy.settings import Settings
-from lbproxy.supervise.backend import Services, Supervised
-from lbproxy.supervise.member import Member as Life
-from lbproxy.supervise.target import FixedTarget
+from lbproxy.supervise.address_runner import AddressRunner
+from lbproxy.supervise.process_runner import ProcessRunner
+from lbproxy.supervise.resources import Resources
+from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import Event, Notice, ServeStarted, ServeStopped, ServeStopping
 from lbproxy.telemetry.log import Log
 from lbproxy.telemetry.sink import Sink
@@ -100,14 +101,14 @@ class Control:
         settings = parts.settings
         self._parts = parts
         self._log = parts.log
-        self._services = Services.make(self._emit, settings.proxy.ports, settings.log.backend_lines)
+        self._resources = Resources.make(self._emit, settings.proxy.ports, settings.log.backend_lines)
         self._workers = Workers(
             parts.log.emit,
             parts.grid,
             parts.sockets,
             log=replace(settings.log, format=parts.log.format),
             on_unreachable=self._on_unreachable,
-            mark=self._services.guard.new_mark(),
+            mark=self._resources.guard.new_mark(),
         )
         ground = Ground(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
         self._fleet = Fleet(ground, Frame.of(settings, parts.listeners))
@@ -124,7 +125,7 @@ class Control:
         )
         self._reloader = Reloader(self._site, load)
         self._api = Api(
-            self._site, parts.grid, parts.log, self._services.outputs, self._reloader, self._stop, trio.current_time()
+            self._site, parts.grid, parts.log, self._resources.outputs, self._reloader, self._stop, trio.current_time()
         )
         self._why = ""
         self._stop_signals: dict[int, float] = {}  # when each counted last
@@ -137,10 +138,10 @@ class Control:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._watch_signals)
-                nursery.start_soon(self._services.children.run)
-                nursery.start_soon(self._services.guard.run)
+                nursery.start_soon(self._resources.children.run)
+                nursery.start_soon(self._resources.guard.run)
                 with trio.move_on_after(_GUARD_START_S):  # it is started again and again; serving does not wait
-                    await self._services.guard.wait_listening()
+                    await self._resources.guard.wait_listening()
                 await nursery.start(self._fleet.run)
                 self._start_pools()
                 nursery.start_soon(self._workers.run)
@@ -154,7 +155,7 @@ class Control:
                 await self._shut_down()
                 nursery.cancel_scope.cancel()
         finally:
-            self._services.close()
+            self._resources.close()
         self._log.emit(ServeStopped(self._why))
 
     def _start_pools(self) -> None:
@@ -251,15 +252,15 @@ class Control:
 
     def _make(
         self, id: BackendId, generation: Generation, *, reload: str | None = None, trial: bool | None = None
-    ) -> Life:
-        kind = FixedTarget if generation.settings.command is None else Supervised
-        return kind(id, generation, self._services, reload=reload, trial=trial)
+    ) -> Runner:
+        kind = AddressRunner if generation.settings.command is None else ProcessRunner
+        return kind(id, generation, self._resources, reload=reload, trial=trial)
 
     def _apply_live(self, old: Settings, new: Settings) -> None:
         if new.proxy.ports != old.proxy.ports:
-            self._services.ports.change(*new.proxy.ports)
+            self._resources.ports.change(*new.proxy.ports)
         self._log.set_level(new.log.level)
-        self._services.outputs.logged_per_s = new.log.backend_lines
+        self._resources.outputs.logged_per_s = new.log.backend_lines
         for name, before, after in (
             ("proxy.control", old.proxy.control, new.proxy.control),
             ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),

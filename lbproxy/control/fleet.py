@@ -15,7 +15,7 @@ from lbproxy.control.reload import Broken, Seat
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import BackendId, Generation, ListenerView, RoutingTable, State
 from lbproxy.settings import PoolSettings, RouteSettings, Settings
-from lbproxy.supervise.member import Member as Life
+from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendExited, BackendTakenBack, Event
 
 LAST_WORDS_S = 1.0  # how long a dead backend's exit code and output are waited for
@@ -29,11 +29,11 @@ class WorkersLike(Protocol):
 
 
 class MakeBackend(Protocol):
-    """Supervised or FixedTarget, as the pool is."""
+    """ProcessRunner or AddressRunner, as the pool is."""
 
     def __call__(
         self, id: BackendId, generation: Generation, *, reload: str | None = None, trial: bool | None = None
-    ) -> Life: ...
+    ) -> Runner: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,21 +126,21 @@ class Fleet:
         """Start a backend. It is not published."""
         assert self._nursery is not None, "the fleet does not run"
         id = BackendId(pool.name, seat.slot, seat.generation.number)
-        life = self._ground.make(id, seat.generation, reload=reload, trial=trial)
-        member = Member(seat, life, self._ground.cells.take())
+        runner = self._ground.make(id, seat.generation, reload=reload, trial=trial)
+        member = Member(seat, runner, self._ground.cells.take())
 
-        def changed(_: Life) -> None:
+        def changed(_: Runner) -> None:
             member.see_change()
             self.touch()
 
-        life.on_change = changed
-        life.on_reachable = lambda _: self.touch(force=True)
+        runner.on_change = changed
+        runner.on_reachable = lambda _: self.touch(force=True)
         pool.add(member)
         self._nursery.start_soon(self._live, pool, member)
         return member
 
     async def _live(self, pool: Pool, member: Member) -> None:
-        await member.life.run()
+        await member.runner.run()
         member.published = False
         pool.members.remove(member)
         if member.in_table:
@@ -157,7 +157,7 @@ class Fleet:
         del why  # the probe that follows tells it
         for member in self._members():
             if member.backend.id == id:
-                member.life.refused()
+                member.runner.refused()
 
     def observe(self, event: Event) -> None:
         """Of what the backends say: how they ended, for the verdict on a reload."""
@@ -174,7 +174,7 @@ class Fleet:
 
     def kill(self) -> None:
         for member in self._members():
-            member.life.kill()
+            member.runner.kill()
 
     def _members(self) -> list[Member]:
         return [member for pool in self.pools.values() for member in pool.members]
@@ -244,7 +244,7 @@ class PoolHandle:
         return self._fleet.start_member(self._pool, seat, reload=self._reload, trial=False)
 
     async def wait_proved(self, member: Member) -> None:
-        await member.life.wait_proved(self._min_ready_s)
+        await member.runner.wait_proved(self._min_ready_s)
         member.begin_watch()
 
     async def wait_died(self, member: Member) -> Broken:
@@ -259,14 +259,14 @@ class PoolHandle:
         for member in add:
             member.published = True
             if member.backend.state is State.DRAINING:
-                member.life.take_back()
+                member.runner.take_back()
                 self._say(BackendTakenBack, member)
         for member in remove:
             member.published = False
             if member.backend.state in (State.READY, State.UNHEALTHY):
                 leases = self._fleet.ground.grid.sum(member.cell, Counter.LEASES)
                 self._since[id(member)] = trio.current_time(), self._cut(member)
-                member.life.drain()
+                member.runner.drain()
                 self._say(BackendDraining, member, leases=leases)
         return self._fleet.publish()
 
@@ -295,7 +295,7 @@ class PoolHandle:
             await trio.sleep(LAST_LINE_S)
 
     async def stop(self, member: Member) -> None:
-        await member.life.stop()
+        await member.runner.stop()
         await member.gone.wait()
 
     async def wait_gone(self, member: Member) -> None:
@@ -316,7 +316,7 @@ class PoolHandle:
 
 async def _stop_until(member: Member, deadline: float) -> None:
     with trio.CancelScope(deadline=deadline) as patience:
-        await member.life.stop()
+        await member.runner.stop()
     if patience.cancelled_caught:
-        member.life.kill()
-        await member.life.stop()
+        member.runner.kill()
+        await member.runner.stop()

@@ -13,7 +13,7 @@ from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import Backend, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
 from lbproxy.settings import PoolSettings
-from lbproxy.supervise.member import Member as Life
+from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import BackendExited
 
 TOTALS = (Counter.REQUESTS, Counter.FAILED, Counter.CUT, Counter.WEBSOCKETS_CLOSED)
@@ -23,9 +23,9 @@ _LIVE = (State.READY, State.UNHEALTHY, State.DRAINING)
 class Member:
     """A backend and its place in the pool."""
 
-    def __init__(self, seat: Seat, life: Life, cell: int) -> None:
+    def __init__(self, seat: Seat, runner: Runner, cell: int) -> None:
         self.seat = seat
-        self.life = life
+        self.runner = runner
         self.cell = cell  # its column in the grid
         self.published = False  # it may be in the table, as soon as it is fit for it
         self.in_table = False
@@ -40,7 +40,7 @@ class Member:
 
     @property
     def backend(self) -> Backend:
-        return self.life.backend
+        return self.runner.backend
 
     def see_change(self) -> None:
         """Notice a new process, and a death: it was live and is not."""
@@ -93,18 +93,18 @@ class Pool:
             made_by_it = member.seat.generation.number == generation.number
             if made_by_it and settings.command is not None:  # a fixed target's seat knows its own address
                 member.seat = replace(member.seat, generation=generation)
-            member.life.update(settings)
+            member.runner.update(settings)
 
     def begin_reload(self, reload: str) -> None:
         """What its members say from now on belongs to this reload."""
         self.reloading = True
         for member in self.members:
-            member.life.reload = reload
+            member.runner.reload = reload
 
     def end_reload(self) -> None:
         self.reloading = False
         for member in self.members:
-            member.life.reload = None
+            member.runner.reload = None
 
     # What the table says
 

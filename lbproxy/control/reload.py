@@ -14,7 +14,7 @@ import trio
 
 from lbproxy.model import Backend, Generation, State
 from lbproxy.policy import rollout
-from lbproxy.supervise.backend import NotReady
+from lbproxy.supervise.runner import NotReady
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
         "address": str(backend.address) if backend.address is not None else None,
         "uptime_s": round(trio.current_time() - started_at, 3) if started_at is not None else None,
         "restarts": backend.restarts,
-        "recycled": member.life.recycled,
+        "recycled": member.runner.recycled,
         "in_flight": sum(leases.values()),
         "leases": leases,
         "requests_total": grid.sum(member.cell, Counter.REQUESTS),

@@ -11,7 +11,7 @@ from lbproxy.errors import LbproxyError
 from lbproxy.model import Backend, State
 
 
-class Event(Enum):
+class LifecycleEvent(Enum):
     PASSED = "a probe passes"  # of ours: the child lives and the listening socket is its own
     RECOVERED = "`rise` probes pass"
     FELL = "`fall` probes fail"
@@ -26,34 +26,34 @@ class Event(Enum):
     STOPPED = "it is told to stop"
 
 
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.STARTING, Event.PASSED): State.READY,
-    (State.STARTING, Event.FELL): State.UNHEALTHY,  # a fixed address that does not answer
-    (State.STARTING, Event.RETRIED): State.STARTING,
-    (State.STARTING, Event.DIED): State.BACKOFF,
-    (State.STARTING, Event.GAVE_UP): State.FAILED,
-    (State.STARTING, Event.STOPPED): State.STOPPING,
-    (State.READY, Event.FELL): State.UNHEALTHY,
-    (State.READY, Event.RETRIED): State.STARTING,
-    (State.READY, Event.RECYCLED): State.STARTING,
-    (State.READY, Event.DIED): State.BACKOFF,
-    (State.READY, Event.GAVE_UP): State.FAILED,
-    (State.READY, Event.DRAINED): State.DRAINING,
-    (State.READY, Event.STOPPED): State.STOPPING,
-    (State.UNHEALTHY, Event.RECOVERED): State.READY,
-    (State.UNHEALTHY, Event.RETRIED): State.STARTING,
-    (State.UNHEALTHY, Event.RECYCLED): State.STARTING,
-    (State.UNHEALTHY, Event.DIED): State.BACKOFF,
-    (State.UNHEALTHY, Event.GAVE_UP): State.FAILED,
-    (State.UNHEALTHY, Event.DRAINED): State.DRAINING,
-    (State.UNHEALTHY, Event.STOPPED): State.STOPPING,
-    (State.DRAINING, Event.TAKEN_BACK): State.READY,
-    (State.DRAINING, Event.TAKEN_BACK_UNHEALTHY): State.UNHEALTHY,
-    (State.DRAINING, Event.DIED): State.STOPPING,  # nobody wants it any more
-    (State.DRAINING, Event.STOPPED): State.STOPPING,
-    (State.BACKOFF, Event.RESTARTED): State.STARTING,
-    (State.BACKOFF, Event.STOPPED): State.STOPPING,
-    (State.FAILED, Event.STOPPED): State.STOPPING,
+TRANSITIONS: dict[tuple[State, LifecycleEvent], State] = {
+    (State.STARTING, LifecycleEvent.PASSED): State.READY,
+    (State.STARTING, LifecycleEvent.FELL): State.UNHEALTHY,  # a fixed address that does not answer
+    (State.STARTING, LifecycleEvent.RETRIED): State.STARTING,
+    (State.STARTING, LifecycleEvent.DIED): State.BACKOFF,
+    (State.STARTING, LifecycleEvent.GAVE_UP): State.FAILED,
+    (State.STARTING, LifecycleEvent.STOPPED): State.STOPPING,
+    (State.READY, LifecycleEvent.FELL): State.UNHEALTHY,
+    (State.READY, LifecycleEvent.RETRIED): State.STARTING,
+    (State.READY, LifecycleEvent.RECYCLED): State.STARTING,
+    (State.READY, LifecycleEvent.DIED): State.BACKOFF,
+    (State.READY, LifecycleEvent.GAVE_UP): State.FAILED,
+    (State.READY, LifecycleEvent.DRAINED): State.DRAINING,
+    (State.READY, LifecycleEvent.STOPPED): State.STOPPING,
+    (State.UNHEALTHY, LifecycleEvent.RECOVERED): State.READY,
+    (State.UNHEALTHY, LifecycleEvent.RETRIED): State.STARTING,
+    (State.UNHEALTHY, LifecycleEvent.RECYCLED): State.STARTING,
+    (State.UNHEALTHY, LifecycleEvent.DIED): State.BACKOFF,
+    (State.UNHEALTHY, LifecycleEvent.GAVE_UP): State.FAILED,
+    (State.UNHEALTHY, LifecycleEvent.DRAINED): State.DRAINING,
+    (State.UNHEALTHY, LifecycleEvent.STOPPED): State.STOPPING,
+    (State.DRAINING, LifecycleEvent.TAKEN_BACK): State.READY,
+    (State.DRAINING, LifecycleEvent.TAKEN_BACK_UNHEALTHY): State.UNHEALTHY,
+    (State.DRAINING, LifecycleEvent.DIED): State.STOPPING,  # nobody wants it any more
+    (State.DRAINING, LifecycleEvent.STOPPED): State.STOPPING,
+    (State.BACKOFF, LifecycleEvent.RESTARTED): State.STARTING,
+    (State.BACKOFF, LifecycleEvent.STOPPED): State.STOPPING,
+    (State.FAILED, LifecycleEvent.STOPPED): State.STOPPING,
 }
 
 
@@ -61,15 +61,15 @@ class IllegalTransition(LbproxyError):
     """The event cannot happen in this state. Nothing was changed."""
 
 
-def after(backend: Backend, event: Event, *, now: float) -> Backend:
+def after(backend: Backend, event: LifecycleEvent, *, now: float) -> Backend:
     """The backend after `event`. A dead one has neither pid nor address; a restart is counted."""
     try:
         state = TRANSITIONS[backend.state, event]
     except KeyError:
         raise IllegalTransition(f"{backend.id}: {event.name} while {backend.state.name}") from None
-    if event in (Event.DIED, Event.GAVE_UP, Event.RETRIED, Event.RECYCLED):
+    if event in (LifecycleEvent.DIED, LifecycleEvent.GAVE_UP, LifecycleEvent.RETRIED, LifecycleEvent.RECYCLED):
         backend = replace(backend, address=None, pid=None)
-    return replace(backend, state=state, since=now, restarts=backend.restarts + (event is Event.RESTARTED))
+    return replace(backend, state=state, since=now, restarts=backend.restarts + (event is LifecycleEvent.RESTARTED))
 
 
 def spawned(backend: Backend, address: Address, pid: int | None) -> Backend:
@@ -87,4 +87,4 @@ def diagram() -> str:
     return "\n".join(blocks) + "\n"
 
 
-_WIDTH = max(len(event.value) for event in Event)
+_WIDTH = max(len(event.value) for event in LifecycleEvent)

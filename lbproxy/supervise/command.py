@@ -11,7 +11,7 @@ from lbproxy.config.user import User, user_of, why_not
 from lbproxy.errors import LbproxyError
 from lbproxy.model import BackendId, Generation
 from lbproxy.supervise import launch
-from lbproxy.supervise.place import Place
+from lbproxy.supervise.endpoint import Endpoint
 
 _PLACEHOLDER = re.compile(r"\{(port|host|socket|fd|slot|generation)\}")
 LISTEN_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
@@ -51,18 +51,18 @@ def user_to_become(text: str | None) -> User | None:
     return None if (user.uid, user.gid) == (os.geteuid(), os.getegid()) else user
 
 
-def order_for(id: BackendId, generation: Generation, place: Place, user: User | None) -> Order:
+def order_for(id: BackendId, generation: Generation, endpoint: Endpoint, user: User | None) -> Order:
     """Raises CannotStart."""
-    values = {**place.values, "slot": str(id.slot), "generation": str(id.generation)}
+    values = {**endpoint.values, "slot": str(id.slot), "generation": str(id.generation)}
     words = tuple(filled(word, values) for word in generation.settings.command or ())
-    env = environment(id, generation, place, user)
+    env = environment(id, generation, endpoint, user)
     directory = generation.directory
     if not os.path.isdir(directory):
         raise CannotStart(f"directory is gone: {directory}")
     program = find_program(words[0], directory, env.get("PATH", os.defpath))
-    if place.listener is None:
+    if endpoint.listener is None:
         return Order((program, *words[1:]), env, directory, user)
-    fd = place.listener.fileno()
+    fd = endpoint.listener.fileno()
     step = launch.command(sys.executable, fd, _who(user), (program, program, *words[1:]))
     return Order(step, env, directory, None, fd)
 
@@ -77,8 +77,8 @@ def filled(word: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(value, word)
 
 
-def environment(id: BackendId, generation: Generation, place: Place, user: User | None) -> dict[str, str]:
-    """CONTRACT.md 2, end. What `env` sets goes over what we inherited; what the place needs goes over both."""
+def environment(id: BackendId, generation: Generation, endpoint: Endpoint, user: User | None) -> dict[str, str]:
+    """CONTRACT.md 2, end. What `env` sets goes over what we inherited; what the endpoint needs goes over both."""
     env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     env |= {"PYTHONUNBUFFERED": "1", "WEB_CONCURRENCY": "1"}
     if user is not None:
@@ -90,7 +90,7 @@ def environment(id: BackendId, generation: Generation, place: Place, user: User 
         "LBPROXY_GENERATION": str(id.generation),
         "NODE_APP_INSTANCE": str(id.slot - 1),  # PM2 counts from 0, and "instance 0 runs the cron jobs" is a habit
     }
-    env |= place.env
+    env |= endpoint.env
     if any("{fd}" in word for word in generation.settings.command or ()):
         # The command names the descriptor itself. gunicorn would take LISTEN_FDS for a second one, and fail (EBADF).
         env = {name: value for name, value in env.items() if name not in LISTEN_VARIABLES}
@@ -105,7 +105,7 @@ def find_program(word: str, directory: str, path: str) -> str:
             raise CannotStart(f"command not found: {word!r} (in {directory})")
         candidates = [found]
     else:
-        candidates = [Path(directory, place or ".", word) for place in path.split(os.pathsep)]
+        candidates = [Path(directory, endpoint or ".", word) for endpoint in path.split(os.pathsep)]
         candidates = [candidate for candidate in candidates if candidate.is_file()]
         if not candidates:
             raise CannotStart(f"command not found: {word!r} (PATH is {path})")

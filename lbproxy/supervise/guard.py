@@ -14,7 +14,7 @@ import signal
 import time
 
 from lbproxy.descriptors import open_missing_streams
-from lbproxy.supervise.session import marked, members
+from lbproxy.supervise.session import marked_pids, session_pids
 
 GRACE_S = 2.0
 EXEC_S = 0.05  # a child of control carries its mark when it has executed its program
@@ -58,7 +58,7 @@ def send(groups: set[int], mark: str, number: int) -> list[int]:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
             os.killpg(group, signal.SIGCONT)  # a stopped process would not see TERM
-    found = {*members(groups), *marked(mark)} - {os.getpid()}
+    found = {*session_pids(groups), *marked_pids(mark)} - {os.getpid()}
     for pid in found:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getpgid(pid) not in groups:  # twice TERM means "now" to many

@@ -22,12 +22,12 @@ INTERIM = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeResult:
     passed: bool | None  # None: we could not even ask, which says nothing about the backend
-    said: str
+    detail: str
 
 
-async def probe(address: Address, health: HealthSettings) -> Answer:
+async def probe(address: Address, health: HealthSettings) -> ProbeResult:
     """Raises nothing."""
     asked = f"GET {health.path}: " if health.path is not None else ""
     try:
@@ -35,16 +35,16 @@ async def probe(address: Address, health: HealthSettings) -> Answer:
             stream = await _connect(address)
             async with stream:
                 if health.path is None:
-                    return Answer(True, "connected")
+                    return ProbeResult(True, "connected")
                 return await _ask(stream, address, health)
     except trio.TooSlowError:
-        return Answer(False, f"{asked}no answer within {health.timeout_s:g}s")
+        return ProbeResult(False, f"{asked}no answer within {health.timeout_s:g}s")
     except trio.BrokenResourceError as exc:
-        return Answer(False, asked + _reason(exc.__cause__))
+        return ProbeResult(False, asked + _reason(exc.__cause__))
     except _NotAsked as exc:
-        return Answer(None, f"cannot probe: {exc}")
+        return ProbeResult(None, f"cannot probe: {exc}")
     except (OSError, _Refused) as exc:
-        return Answer(False, asked + _reason(exc))
+        return ProbeResult(False, asked + _reason(exc))
 
 
 class _NotAsked(Exception):
@@ -84,7 +84,7 @@ async def _connect_to(family: int, where: object) -> trio.SocketStream:
     return trio.SocketStream(connection)
 
 
-async def _ask(stream: trio.SocketStream, address: Address, health: HealthSettings) -> Answer:
+async def _ask(stream: trio.SocketStream, address: Address, health: HealthSettings) -> ProbeResult:
     host = health.host or ("localhost" if address.path is not None else str(address))
     fields = {"User-Agent": "lbproxy-probe", "Accept": "*/*"}
     ours = {name.lower(): name for name in fields}
@@ -98,10 +98,10 @@ async def _ask(stream: trio.SocketStream, address: Address, health: HealthSettin
         head, rest = await _receive_head(stream)
         shown = (await _receive_body(stream, response_body(head, b"GET"), rest))[:SHOWN_BYTES]
     except Refused as exc:  # it could not be served through us either
-        return Answer(False, f"{asked} answered what cannot be forwarded: {exc.reason}")
+        return ProbeResult(False, f"{asked} answered what cannot be forwarded: {exc.reason}")
     passed = any(low <= head.status <= high for low, high in health.expect)
     text = shown.decode("utf-8", "backslashreplace")
-    return Answer(passed, f"{asked} answered {head.status}" + (f": {text!r}" if text and not passed else ""))
+    return ProbeResult(passed, f"{asked} answered {head.status}" + (f": {text!r}" if text and not passed else ""))
 
 
 async def _receive_head(stream: trio.SocketStream) -> tuple[ResponseHead, bytes]:

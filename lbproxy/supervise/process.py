@@ -16,19 +16,19 @@ import trio
 
 from lbproxy.supervise.command import CannotStart, Order
 from lbproxy.supervise.guard_handle import Guard
-from lbproxy.supervise.hearing import Hearing
 from lbproxy.supervise.output import LineSplitter
+from lbproxy.supervise.output_forwarder import OutputForwarder
 from lbproxy.supervise.reap import Children
 from lbproxy.supervise.session import MARK, signal_name, signal_others, signal_session
 
 PIPE_BYTES = 256 * 1024
 READ_BYTES = 64 * 1024
-LAST_WORDS_S = 0.5  # for the output of the dead: a daemon that left the session may hold the pipe open for ever
-BURIAL_S = 10.0
+LAST_OUTPUT_S = 0.5  # for the output of the dead: a daemon that left the session may hold the pipe open for ever
+REAP_S = 10.0
 
 
 class Child:
-    """Owned by the one task that spawned it, which calls `wait_dead` and `bury`."""
+    """Owned by the one task that spawned it, which calls `wait_dead` and `reap`."""
 
     def __init__(
         self, popen: "subprocess.Popen[bytes]", pidfd: int, output: int, mark: str, owners: tuple[Children, Guard]
@@ -38,8 +38,8 @@ class Child:
         self._output = trio.lowlevel.FdStream(output)
         self.mark = mark
         self._children, self._guard = owners
-        self._heard = trio.Event()
-        self._heard.set()
+        self._output_ended = trio.Event()
+        self._output_ended.set()
         self.pid = popen.pid
 
     @classmethod
@@ -103,21 +103,21 @@ class Child:
         """Until the leader is dead. It is not reaped yet: its number stays its own."""
         await trio.lowlevel.wait_readable(self._pidfd)
 
-    async def hear(self, hearing: Hearing) -> None:
+    async def forward_output(self, forwarder: OutputForwarder) -> None:
         """Read the output until all who could write are gone."""
-        self._heard = trio.Event()
+        self._output_ended = trio.Event()
         splitter = LineSplitter()
         data = b"-"
         try:
             while data:
-                with trio.move_on_at(hearing.settle_at):
+                with trio.move_on_at(forwarder.settle_at):
                     data = await self._output.receive_some(READ_BYTES)
-                    hearing.take(splitter.feed(data) if data else splitter.end())
-                hearing.settle()
+                    forwarder.take(splitter.feed(data) if data else splitter.end())
+                forwarder.settle()
         finally:
-            hearing.settle(over=True)
+            forwarder.settle(over=True)
             self._output.close()
-            self._heard.set()
+            self._output_ended.set()
 
     async def wait_rest_gone(self, patience_s: float) -> None:
         """After the leader's death: until the rest of it has left by itself, at most `patience_s`. Those whom a signal
@@ -127,17 +127,17 @@ class Child:
             with trio.move_on_after(patience_s):
                 await _wait_gone(await trio.to_thread.run_sync(others))
 
-    async def bury(self) -> int:
+    async def reap(self) -> int:
         """KILL to what is left of it, the leader too if it lives; its output is read to the end; it is
         reaped. Returns its return code (as Popen's). Not to be cancelled, but it ends within ten seconds."""
-        with trio.move_on_after(BURIAL_S, shield=True):
+        with trio.move_on_after(REAP_S, shield=True):
             self.signal(signal.SIGKILL)
             await self.wait_dead()
             # Once more while somebody is left: what was born between the look and the KILL is found by the next look.
             while left := await trio.to_thread.run_sync(signal_others, self.pid, signal.SIGKILL, self.mark):
                 await _wait_gone(left)
-            with trio.move_on_after(LAST_WORDS_S):
-                await self._heard.wait()
+            with trio.move_on_after(LAST_OUTPUT_S):
+                await self._output_ended.wait()
         self._guard.remove(self.pid)
         code = self._popen.poll()
         if code is None:  # stuck in the kernel: the guard's affair from now on

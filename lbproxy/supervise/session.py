@@ -13,7 +13,7 @@ from collections.abc import Collection
 MARK = "LBPROXY_RUN"  # the variable; its value is the control's and the process's, with a dot between
 
 
-def marked(mark: str) -> list[int]:
+def marked_pids(mark: str) -> list[int]:
     """The live processes whose mark is `mark`, or begins with it if it ends with a dot; an empty one is nobody's."""
     wanted = f"{MARK}={mark}".encode() + (b"" if mark.endswith(".") else b"\0")
     found = []
@@ -26,7 +26,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def members(sessions: Collection[int]) -> list[int]:
+def session_pids(sessions: Collection[int]) -> list[int]:
     """The live processes (no zombies) whose session, or process group, is one of `sessions`."""
     found = []
     for name in os.listdir("/proc"):
@@ -37,7 +37,7 @@ def members(sessions: Collection[int]) -> list[int]:
     return found
 
 
-def family(session: int) -> list[int]:
+def family_pids(session: int) -> list[int]:
     """The members of `session` and every descendant of theirs: sudo and others begin a session of their own."""
     parents = {}
     found = set()
@@ -65,7 +65,7 @@ def signal_session(session: int, number: int) -> None:
 def signal_others(session: int, number: int, mark: str = "", *, in_group: bool = True) -> list[int]:
     """To the members of the session that are left, and to those with the mark; without `in_group` only to those that
     are not in the session's own process group. Returns the pids of all."""
-    left = sorted({*members((session,)), *marked(mark)} - {session})
+    left = sorted({*session_pids((session,)), *marked_pids(mark)} - {session})
     for pid in left:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if in_group or os.getpgid(pid) != session:

@@ -13,10 +13,10 @@ from lbproxy.control.reload import Broken, Seat
 from lbproxy.control.sockets import BindFailed
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import Backend, BackendId, Generation, ListenerView, State
-from lbproxy.policy.lifecycle import Event, spawned
+from lbproxy.policy.lifecycle import LifecycleEvent, spawned
 from lbproxy.settings import ListenerSettings, PoolSettings, ProxySettings, ReloadSettings, Settings
-from lbproxy.supervise.backend import NotReady, Services
-from lbproxy.supervise.member import Member
+from lbproxy.supervise.resources import Resources
+from lbproxy.supervise.runner import NotReady, Runner
 from lbproxy.telemetry.events import BackendExited
 from lbproxy.telemetry.log import Log
 
@@ -156,11 +156,11 @@ class FakeFleet:
         await member.gone.wait()
 
 
-class FakeBackend(Member):
-    """A backend's life without a process. `World.behave(seat)` says how it goes."""
+class FakeBackend(Runner):
+    """A backend's runner without a process. `World.behave(seat)` says how it goes."""
 
     def __init__(self, world, id, made_from, *, reload=None, trial=None):
-        super().__init__(id, made_from, world.services, reload=reload, trial=trial)
+        super().__init__(id, made_from, world.resources, reload=reload, trial=trial)
         self.world = world
         self.killed = trio.Event()
 
@@ -188,7 +188,7 @@ class FakeBackend(Member):
         self._set(spawned(self.backend, address, self.world.pids))
         await trio.sleep(self.behaviour.ready_after_s)
         if self.behaviour.breaks:
-            self._become(Event.GAVE_UP)
+            self._become(LifecycleEvent.GAVE_UP)
             self._fail("exit code 1", ("Traceback", "ImportError"))
             return
         self._become_ready()
@@ -207,12 +207,12 @@ class FakeBackend(Member):
 
     def die(self, how="signal SIGSEGV"):
         if self.backend.state is not State.STOPPING:
-            self._become(Event.DIED)
+            self._become(LifecycleEvent.DIED)
             output = ("last words",)
             self._emit(BackendExited(self.id.pool, str(self.id), 1, how, 1.0, output, self.reload))
 
     def fall(self):
-        self._become(Event.FELL)
+        self._become(LifecycleEvent.FELL)
 
 
 class FakeWorkers:
@@ -307,7 +307,7 @@ class World:
         self.said = trio.Event()
         self.pids = 0
         self.log = Log(QuietSink(), level="error", format="json")
-        self.services = Services.make(self.emit, (20000, 29999), 100)
+        self.resources = Resources.make(self.emit, (20000, 29999), 100)
         self.grid = Grid.create(2, 64)
         self.cells = CellBook(self.grid)
         self.workers = FakeWorkers()
@@ -369,7 +369,7 @@ class World:
         self.fleet.publish()
         for pool in self.fleet.pools.values():
             for member in pool.members:
-                await member.life.wait_ready()
+                await member.runner.wait_ready()
         await trio.testing.wait_all_tasks_blocked()
 
     @asynccontextmanager

@@ -31,7 +31,7 @@ class Control:
         await self.world.nursery.start(self.reloader.run)
         world = self.world
         self.api = Api(
-            world.site, world.grid, world.log, world.services.outputs, self.reloader, self.stopped.append, 0.0
+            world.site, world.grid, world.log, world.resources.outputs, self.reloader, self.stopped.append, 0.0
         )
 
     async def ask(self, method, path, query=None, **values):
@@ -133,7 +133,7 @@ async def test_ready_is_whether_every_pool_has_somebody_to_serve(tmp_path):
         await control.start()
         assert (await control.ask("GET", "/livez")).status == 200
         assert (await control.ask("GET", "/readyz")).status == 200
-        control.world.member("web.1@1").life.die()
+        control.world.member("web.1@1").runner.die()
         assert (await control.ask("GET", "/readyz")).status == 503
 
 
@@ -169,6 +169,6 @@ async def test_logs_come_as_lines(tmp_path):
     control = Control(tmp_path)
     async with control.world.running():
         await control.start()
-        control.world.member("web.1@1").life.output.add([b"one", b"two"])
+        control.world.member("web.1@1").runner.output.add([b"one", b"two"])
         lines = await control.lines(await control.ask("GET", "/v1/logs", {"source": "web", "n": "1"}))
         assert [(line["backend"], line["generation"], line["line"]) for line in lines] == [("web.1", 1, "two")]

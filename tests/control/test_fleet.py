@@ -32,7 +32,7 @@ async def test_at_the_first_start_each_backend_serves_as_soon_as_it_is_ready():
 @trio_test(clock="autojump")
 async def test_a_dead_backend_leaves_the_table_and_comes_back_when_it_is_ready():
     async with World(settings_of(pool_settings())).running() as world:
-        world.member("web.1@1").life.die()
+        world.member("web.1@1").runner.die()
         await settled()
         assert world.workers.served == ["web.2@1"]
 
@@ -40,13 +40,13 @@ async def test_a_dead_backend_leaves_the_table_and_comes_back_when_it_is_ready()
 @trio_test(clock="autojump")
 async def test_an_unhealthy_backend_leaves_the_table_unless_all_are_unhealthy():
     async with World(settings_of(pool_settings())).running() as world:
-        world.member("web.1@1").life.fall()
+        world.member("web.1@1").runner.fall()
         await settled()
         assert world.workers.served == ["web.2@1"]
-        world.member("web.2@1").life.fall()
+        world.member("web.2@1").runner.fall()
         await settled()
         assert world.workers.served == ["web.1@1", "web.2@1"]
-        world.member("web.2@1").life.die()
+        world.member("web.2@1").runner.die()
         await settled()
         assert world.workers.served == ["web.1@1"]
 
@@ -56,7 +56,7 @@ async def test_changes_of_one_moment_make_one_table():
     async with World(settings_of(pool_settings(size=5))).running() as world:
         before = len(world.workers.tables)
         for slot in range(1, 5):
-            world.member(f"web.{slot}@1").life.die()
+            world.member(f"web.{slot}@1").runner.die()
         await settled()
         assert len(world.workers.tables) == before + 1
 
@@ -68,7 +68,7 @@ async def test_a_change_that_the_table_does_not_show_makes_no_table():
         world.fleet.touch()
         await settled()
         assert len(world.workers.tables) == before
-        world.member("web.1@1").life.on_reachable(None)
+        world.member("web.1@1").runner.on_reachable(None)
         await settled()
         assert len(world.workers.tables) == before + 1, "workers that skip a backend need a new table to use it again"
 
@@ -155,7 +155,7 @@ async def test_a_death_says_how_and_shows_the_last_words():
         fresh = handle.make(Seat(3, world.fleet.pools["web"].generation))
         await handle.wait_proved(fresh)
         handle.publish([fresh], [])
-        fresh.life.die("exit code 3")
+        fresh.runner.die("exit code 3")
         broken = await handle.wait_died(fresh)
         assert broken.why == "exit code 3 after it was proved"
         assert broken.output == ("last words",)
@@ -165,7 +165,7 @@ async def test_a_death_says_how_and_shows_the_last_words():
 async def test_being_stopped_is_no_death():
     async with World(settings_of(pool_settings())).running() as world:
         member = world.member("web.1@1")
-        await member.life.stop()
+        await member.runner.stop()
         await settled()
         assert not member.died.is_set()
         assert world.workers.served == ["web.2@1"]
@@ -200,7 +200,7 @@ async def test_the_end_stops_all_and_kills_what_outlasts_the_deadline():
         began, slow = trio.current_time(), world.member("web.2@1")
         await world.fleet.stop(trio.current_time() + 5)
         assert trio.current_time() - began == 5.0
-        assert slow.life.killed.is_set()
+        assert slow.runner.killed.is_set()
         await settled()
         assert world.fleet.pools["web"].members == []
 

@@ -15,13 +15,13 @@ from lbproxy.settings import LogSettings
 
 
 async def lines_of(world, **query):
-    async with aclosing(log_lines(query, world.services.outputs, world.site)) as lines:
+    async with aclosing(log_lines(query, world.resources.outputs, world.site)) as lines:
         return [(line.get("backend"), line.get("generation"), line["line"]) async for line in lines]
 
 
 def declined(world, **query):
     with pytest.raises(Declined) as caught:
-        log_lines(query, world.services.outputs, world.site)
+        log_lines(query, world.resources.outputs, world.site)
     return caught.value.answer.status, caught.value.answer.values["error"]
 
 
@@ -29,8 +29,8 @@ def declined(world, **query):
 async def test_a_pool_a_backend_or_a_generation_can_be_asked_for():
     async with World(settings_of(pool_settings(), pool_settings("api", size=1))).running() as world:
         for name, text in (("web.1@1", b"a"), ("web.2@1", b"b"), ("api.1@1", b"c")):
-            world.member(name).life.output.add([text])
-        world.services.outputs.ring(BackendId("web", 1, 2)).add([b"d"])
+            world.member(name).runner.output.add([text])
+        world.resources.outputs.ring(BackendId("web", 1, 2)).add([b"d"])
         assert await lines_of(world) == [("web.1", 1, "a"), ("web.2", 1, "b"), ("api.1", 1, "c"), ("web.1", 2, "d")]
         assert await lines_of(world, source="web") == [("web.1", 1, "a"), ("web.2", 1, "b"), ("web.1", 2, "d")]
         assert await lines_of(world, source="web.1") == [("web.1", 1, "a"), ("web.1", 2, "d")]
@@ -53,12 +53,12 @@ async def test_what_is_not_there_is_said_with_what_is():
 @trio_test(clock="autojump")
 async def test_following_goes_on_with_what_comes():
     async with World(settings_of(pool_settings(size=1))).running() as world:
-        ring = world.member("web.1@1").life.output
+        ring = world.member("web.1@1").runner.output
         ring.add([b"old", b"older"])
         seen = []
 
         async def follow():
-            lines = log_lines({"n": "1", "follow": "1"}, world.services.outputs, world.site)
+            lines = log_lines({"n": "1", "follow": "1"}, world.resources.outputs, world.site)
             async for line in lines:
                 seen.append(line["line"])  # noqa: PERF401 - they are looked at while it goes on
 

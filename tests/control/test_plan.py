@@ -188,7 +188,7 @@ async def test_config_only_spares_the_backends_when_only_live_settings_changed()
         assert world.pids == pids
         assert results(world) == [("web", "ok", 1, 1)]
         assert world.workers.tables[-1].pools[0].balance == "round_robin"
-        assert world.member("web.1@1").life.settings.health.interval_s == 9.0
+        assert world.member("web.1@1").runner.settings.health.interval_s == 9.0
 
 
 @trio_test(clock="autojump", timeout_s=1000)
@@ -218,7 +218,7 @@ async def test_a_change_of_fixed_targets_touches_only_those_that_changed():
     async with World(settings).running() as world:
         assert await carry_out(world, changed) == 0
         assert world.workers.served == ["web.1@2", "web.2@1"]
-        assert world.member("web.1@2").life.generation.settings.targets[0] == three
+        assert world.member("web.1@2").runner.generation.settings.targets[0] == three
         assert await carry_out(world, changed) == 0
         assert world.workers.served == ["web.1@2", "web.2@1"], "nothing changed, nothing is touched"
 
@@ -260,4 +260,4 @@ async def test_events_of_a_reload_carry_its_id_and_later_ones_do_not():
     async with World(settings).running() as world:
         assert world.of(BackendStarting) == []
         await carry_out(world, settings)
-        assert world.member("web.1@2").life.reload is None
+        assert world.member("web.1@2").runner.reload is None

@@ -19,7 +19,7 @@ async def test_a_pool_is_degraded_while_fewer_than_its_size_are_ready():
     async with World(settings_of(pool_settings())).running() as world:
         pool = world.fleet.pools["web"]
         assert (pool.ready, pool.is_degraded) == (2, False)
-        world.member("web.1@1").life.fall()
+        world.member("web.1@1").runner.fall()
         assert (pool.ready, pool.is_degraded) == (1, True)
 
 
@@ -37,7 +37,7 @@ async def test_leases_are_given_by_kind_without_the_zeros():
 async def test_deaths_before_the_watch_begins_are_forgotten():
     async with World(settings_of(pool_settings())).running() as world:
         member = world.member("web.1@1")
-        member.life.die()
+        member.runner.die()
         assert member.died.is_set()
         member.begin_watch()
         assert not member.died.is_set()

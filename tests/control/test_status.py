@@ -68,7 +68,7 @@ async def test_the_document_says_what_runs():
 async def test_a_draining_backend_says_how_long_what_it_has_may_still_take():
     drain = DrainSettings(websocket_s=8, goodbye_s=4, stream_s=10, request_s=60)
     async with World(settings_of(pool_settings(size=2, drain=drain))).running() as world:
-        world.member("web.1@1").life.drain()
+        world.member("web.1@1").runner.drain()
         world.count("web.1@1", Counter.WEBSOCKET, 2)
         world.count("web.1@1", Counter.STREAM)
         await trio.sleep(3)
@@ -88,7 +88,7 @@ async def test_a_draining_backend_says_how_long_what_it_has_may_still_take():
 @trio_test(clock="autojump")
 async def test_a_dead_backend_makes_it_degraded_and_has_no_pid():
     async with World(settings_of(pool_settings(size=2))).running() as world:
-        world.member("web.2@1").life.die()
+        world.member("web.2@1").runner.die()
         document = status.document(world.site, world.grid, [], 0.0)
         dead = document["pools"]["web"]["backends"][1]
         assert document["degraded"] is True

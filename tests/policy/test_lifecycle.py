@@ -3,7 +3,7 @@ from itertools import product
 import pytest
 
 from lbproxy.model import Backend, BackendId, State
-from lbproxy.policy.lifecycle import TRANSITIONS, Event, IllegalTransition, after, diagram
+from lbproxy.policy.lifecycle import TRANSITIONS, IllegalTransition, LifecycleEvent, after, diagram
 
 ID = BackendId("web", 3, 7)
 
@@ -12,7 +12,7 @@ def backend(state: State) -> Backend:
     return Backend(ID, state, since=1.0, pid=42, restarts=2)
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, Event)), ids=str)
+@pytest.mark.parametrize(("state", "event"), list(product(State, LifecycleEvent)), ids=str)
 def test_every_pair_of_state_and_event_is_in_the_table_or_is_refused(state, event):
     before = backend(state)
     if (state, event) in TRANSITIONS:
@@ -31,11 +31,13 @@ def test_nothing_happens_any_more_to_a_backend_that_stops():
 
 
 def test_every_state_but_the_last_can_be_stopped():
-    assert all(TRANSITIONS[state, Event.STOPPED] is State.STOPPING for state in State if state is not State.STOPPING)
+    assert all(
+        TRANSITIONS[state, LifecycleEvent.STOPPED] is State.STOPPING for state in State if state is not State.STOPPING
+    )
 
 
 def test_no_probe_changes_a_draining_backend():
-    for event in (Event.PASSED, Event.RECOVERED, Event.FELL):
+    for event in (LifecycleEvent.PASSED, LifecycleEvent.RECOVERED, LifecycleEvent.FELL):
         assert (State.DRAINING, event) not in TRANSITIONS
 
 
@@ -50,14 +52,14 @@ def test_every_state_can_be_reached_from_starting():
 
 
 def test_a_restart_is_counted_and_a_retry_is_not():
-    assert after(backend(State.BACKOFF), Event.RESTARTED, now=5.0).restarts == 3
-    assert after(backend(State.STARTING), Event.RETRIED, now=5.0).restarts == 2
+    assert after(backend(State.BACKOFF), LifecycleEvent.RESTARTED, now=5.0).restarts == 3
+    assert after(backend(State.STARTING), LifecycleEvent.RETRIED, now=5.0).restarts == 2
 
 
 def test_a_dead_backend_has_no_pid():
-    assert after(backend(State.READY), Event.DIED, now=5.0).pid is None
-    assert after(backend(State.READY), Event.GAVE_UP, now=5.0).pid is None
-    assert after(backend(State.READY), Event.DRAINED, now=5.0).pid == 42
+    assert after(backend(State.READY), LifecycleEvent.DIED, now=5.0).pid is None
+    assert after(backend(State.READY), LifecycleEvent.GAVE_UP, now=5.0).pid is None
+    assert after(backend(State.READY), LifecycleEvent.DRAINED, now=5.0).pid == 42
 
 
 def test_the_diagram_shows_every_row_of_the_table():

@@ -8,16 +8,18 @@ from lbproxy.address import Address
 from lbproxy.config.user import User
 from lbproxy.model import BackendId
 from lbproxy.supervise.command import CannotStart, environment, filled, find_program, order_for
-from lbproxy.supervise.place import Place
+from lbproxy.supervise.endpoint import Endpoint
 
 ID = BackendId("web", 3, 7)
-TCP = Place(Address("127.0.0.1", 20001), {"port": "20001", "host": "127.0.0.1"}, {"PORT": "20001", "HOST": "127.0.0.1"})
+TCP = Endpoint(
+    Address("127.0.0.1", 20001), {"port": "20001", "host": "127.0.0.1"}, {"PORT": "20001", "HOST": "127.0.0.1"}
+)
 
 
-def env_of(monkeypatch, *, place=TCP, user=None, env=(), **inherited):
+def env_of(monkeypatch, *, endpoint=TCP, user=None, env=(), **inherited):
     for name, value in inherited.items():
         monkeypatch.setenv(name, value)
-    return environment(ID, generation(pool("true", env=env)), place, user)
+    return environment(ID, generation(pool("true", env=env)), endpoint, user)
 
 
 def test_placeholders_are_filled_wherever_they_stand():
@@ -61,8 +63,8 @@ def test_env_does_not_change_where_it_is_to_listen(monkeypatch):
 
 
 def test_what_was_meant_for_lbproxy_is_not_passed_on(monkeypatch):
-    unix = Place(Address(path="/s"), {"socket": "/s"}, {"LBPROXY_SOCKET": "/s"})
-    env = env_of(monkeypatch, place=unix, PORT="8080", HOST="0", LISTEN_FDS="2", LISTEN_PID="1", NOTIFY_SOCKET="/n")
+    unix = Endpoint(Address(path="/s"), {"socket": "/s"}, {"LBPROXY_SOCKET": "/s"})
+    env = env_of(monkeypatch, endpoint=unix, PORT="8080", HOST="0", LISTEN_FDS="2", LISTEN_PID="1", NOTIFY_SOCKET="/n")
     assert not {"PORT", "HOST", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"} & set(env)
     assert env["LBPROXY_SOCKET"] == "/s"
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 from support.children import PYTHON, ignored_signals, is_running
 
-from lbproxy.supervise.session import MARK, members
+from lbproxy.supervise.session import MARK, session_pids
 
 GUARD = (sys.executable, "-P", "-m", "lbproxy.supervise.guard")
 DEAF = "import signal; signal.signal(15, signal.SIG_IGN); print('up'); signal.pause()"
@@ -31,7 +31,7 @@ def child(*command, **environment):
         try:
             yield process
         finally:
-            for pid in members([process.pid]):
+            for pid in session_pids([process.pid]):
                 os.kill(pid, signal.SIGKILL)
 
 
@@ -64,12 +64,12 @@ def test_a_stopped_process_is_ended_too():
 def test_nothing_of_a_shell_with_a_background_app_is_left():
     app = f'{sys.executable} -I -S -u -c "{DEAF}"'
     with guard() as process, child("sh", "-c", f"{app} & wait") as shell:
-        assert len(members([shell.pid])) == 2
+        assert len(session_pids([shell.pid])) == 2
         process.stdin.write(b"+%d\n" % shell.pid)
         process.stdin.close()
         assert process.wait(timeout=10) == 0
         shell.wait(timeout=10)
-        assert members([shell.pid]) == []
+        assert session_pids([shell.pid]) == []
 
 
 def test_whoever_carries_the_mark_is_ended_although_nobody_told_of_it():

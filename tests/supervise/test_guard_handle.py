@@ -10,7 +10,7 @@ from support.trio_test import trio_test
 
 from lbproxy.supervise.guard_handle import Guard
 from lbproxy.supervise.reap import Children
-from lbproxy.supervise.session import members
+from lbproxy.supervise.session import session_pids
 from lbproxy.telemetry.events import Notice
 
 # A control that holds a guard and one backend of the kind that leaves something behind, and then is killed.
@@ -19,12 +19,12 @@ import sys, trio
 from support.children import pool, stage
 async def main():
     async with stage() as here:
-        here.nursery.start_soon(here.services.guard.run)
-        await here.services.guard.wait_listening()
+        here.nursery.start_soon(here.resources.guard.run)
+        await here.resources.guard.wait_listening()
         deaf = "import signal; signal.signal(15, signal.SIG_IGN); print('up'); signal.pause()"
         backend = here.backend(pool("sh", "-c", f'{sys.executable} -I -S -u -c "{deaf}" & wait'))
         await backend.output.wait_newer(0)
-        print(backend.backend.pid, here.services.guard.pid, flush=True)
+        print(backend.backend.pid, here.resources.guard.pid, flush=True)
         await trio.sleep_forever()
 trio.run(main)
 """
@@ -37,13 +37,13 @@ def descriptors(pid):
 def test_backends_do_not_outlive_a_killed_control():
     with subprocess.Popen([sys.executable, "-c", CONTROL], stdout=subprocess.PIPE, cwd="tests") as control:
         backend, guard = map(int, control.stdout.readline().split())
-        assert len(members([backend])) == 2
-        watched = [os.pidfd_open(pid) for pid in [guard, *members([backend])]]
+        assert len(session_pids([backend])) == 2
+        watched = [os.pidfd_open(pid) for pid in [guard, *session_pids([backend])]]
         control.kill()
         control.wait()
         for pidfd in watched:
             assert _gone_within(pidfd, 5.0)
-    assert members([backend]) == []
+    assert session_pids([backend]) == []
 
 
 def _gone_within(pidfd, limit_s):

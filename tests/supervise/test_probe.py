@@ -10,7 +10,7 @@ from support.trio_test import trio_test
 
 from lbproxy.address import Address
 from lbproxy.settings import HealthSettings
-from lbproxy.supervise.probe import Answer, probe
+from lbproxy.supervise.probe import ProbeResult, probe
 
 HTTP = HealthSettings(path="/healthz", timeout_s=2.0)
 
@@ -39,7 +39,7 @@ async def asked(reply, health=HTTP):
 @trio_test
 async def test_the_request_is_plain_http_with_our_name():
     answer, request = await asked(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    assert answer == Answer(True, "GET /healthz answered 200")
+    assert answer == ProbeResult(True, "GET /healthz answered 200")
     assert request == (
         b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nUser-Agent: lbproxy-probe\r\nAccept: */*\r\n"
         b"Connection: close\r\n\r\n"
@@ -61,8 +61,8 @@ async def test_host_and_further_fields_are_sent_and_replace_ours():
 async def test_a_wrong_status_is_told_with_the_beginning_of_the_body():
     answer, _ = await asked(b"HTTP/1.1 500 Oops\r\n\r\n" + b"no database\n" + b"x" * 1000)
     assert not answer.passed
-    assert answer.said.startswith("GET /healthz answered 500: 'no database\\nxxx")
-    assert len(answer.said) < 250
+    assert answer.detail.startswith("GET /healthz answered 500: 'no database\\nxxx")
+    assert len(answer.detail) < 250
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ async def test_expect_is_a_list_of_ranges(status, expect, passed):
 @trio_test
 async def test_what_is_no_good_answer_is_named(reply, said):
     answer, _ = await asked(reply)
-    assert answer == Answer(False, said)
+    assert answer == ProbeResult(False, said)
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ async def test_what_is_no_good_answer_is_named(reply, said):
 async def test_an_answer_that_could_not_be_forwarded_is_not_good_enough(reply):
     answer, _ = await asked(reply)
     assert answer.passed is False
-    assert answer.said.startswith("GET /healthz answered what cannot be forwarded: ")
+    assert answer.detail.startswith("GET /healthz answered what cannot be forwarded: ")
 
 
 @trio_test
 async def test_no_answer_in_time_is_a_failure():
     answer, _ = await asked(None, replace(HTTP, timeout_s=0.1))
-    assert answer == Answer(False, "GET /healthz: no answer within 0.1s")
+    assert answer == ProbeResult(False, "GET /healthz: no answer within 0.1s")
 
 
 @trio_test
@@ -123,7 +123,7 @@ async def test_without_a_path_a_connect_is_enough():
         server.bind(("127.0.0.1", 0))
         server.listen()
         answer = await probe(Address("127.0.0.1", server.getsockname()[1]), HealthSettings())
-    assert answer == Answer(True, "connected")
+    assert answer == ProbeResult(True, "connected")
 
 
 @trio_test
@@ -131,14 +131,14 @@ async def test_a_refused_connection_is_named():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         address = Address("127.0.0.1", server.getsockname()[1])
-        assert await probe(address, HealthSettings()) == Answer(False, "connection refused")
-        assert await probe(address, HTTP) == Answer(False, "GET /healthz: connection refused")
+        assert await probe(address, HealthSettings()) == ProbeResult(False, "connection refused")
+        assert await probe(address, HTTP) == ProbeResult(False, "GET /healthz: connection refused")
 
 
 @trio_test
 async def test_a_unix_socket_is_asked_too(tmp_path):
     path = str(tmp_path / "s")
-    assert await probe(Address(path=path), HealthSettings()) == Answer(False, "its socket is not there yet")
+    assert await probe(Address(path=path), HealthSettings()) == ProbeResult(False, "its socket is not there yet")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
@@ -184,4 +184,4 @@ async def test_no_descriptors_here_say_nothing_about_the_backend():
         for filler in fillers:
             filler.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert answer == Answer(None, "cannot probe: too many open files")
+    assert answer == ProbeResult(None, "cannot probe: too many open files")

@@ -13,10 +13,10 @@ from support.trio_test import trio_test
 from lbproxy.config.user import user_of
 from lbproxy.model import BackendId
 from lbproxy.supervise.command import CannotStart, Order, order_for
-from lbproxy.supervise.hearing import Hearing
 from lbproxy.supervise.output import RING_LINES, OutputRing
+from lbproxy.supervise.output_forwarder import OutputForwarder
 from lbproxy.supervise.process import Child, how_it_ended
-from lbproxy.supervise.session import MARK, members
+from lbproxy.supervise.session import MARK, session_pids
 from lbproxy.telemetry.events import BackendOutput, Notice
 
 ID = BackendId("web", 3, 7)
@@ -39,9 +39,11 @@ def order(*command, **changes):
 async def spawned(what, ring=None, events=None):
     """A running child whose output goes to `ring` and `events`."""
     async with stage() as here:
-        child = await Child.spawn(what, here.services.children, here.services.guard)
+        child = await Child.spawn(what, here.resources.children, here.resources.guard)
         emit = events.append if events is not None else here.events.append
-        here.nursery.start_soon(child.hear, Hearing(ID, ring if ring is not None else OutputRing(), emit))
+        here.nursery.start_soon(
+            child.forward_output, OutputForwarder(ID, ring if ring is not None else OutputRing(), emit)
+        )
         yield child
 
 
@@ -49,7 +51,7 @@ async def output_of(what):
     ring = OutputRing()
     async with spawned(what, ring) as child:
         await child.wait_dead()
-        assert await child.bury() == 0
+        assert await child.reap() == 0
     return "\n".join(line.text for line in ring.since(0))
 
 
@@ -73,10 +75,10 @@ async def test_a_backend_has_a_session_of_its_own_and_three_descriptors():
 @trio_test
 async def test_a_backend_with_an_inherited_socket_has_four_descriptors():
     async with stage() as here:
-        place = here.services.places.take("fd", "web.3", None)
-        what = order_for(ID, generation(pool(*PYTHON, ABOUT, bind="fd")), place, None)
+        endpoint = here.resources.endpoints.take("fd", "web.3", None)
+        what = order_for(ID, generation(pool(*PYTHON, ABOUT, bind="fd")), endpoint, None)
         about = json.loads(await output_of(what))
-        here.services.places.give_back(place)
+        here.resources.endpoints.give_back(endpoint)
     assert set(about["fds"]) - {"4"} == {"0", "1", "2", "3"}
     assert about["fds"]["3"].startswith("socket:")
     assert about["pid"] == about["sid"]
@@ -111,7 +113,7 @@ async def test_a_spawn_that_fails_says_why_and_leaves_nothing(what, reason):
     async with stage() as here:
         before = open_descriptors()
         with pytest.raises(CannotStart, match=reason):
-            await Child.spawn(what, here.services.children, here.services.guard)
+            await Child.spawn(what, here.resources.children, here.resources.guard)
         assert open_descriptors() == before
 
 
@@ -121,11 +123,11 @@ async def test_no_descriptor_is_left_after_the_burial():
         await trio.to_thread.run_sync(int)
         before = open_descriptors()
         for _ in range(3):
-            child = await Child.spawn(order("true"), here.services.children, here.services.guard)
+            child = await Child.spawn(order("true"), here.resources.children, here.resources.guard)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(child.hear, Hearing(ID, OutputRing(), here.events.append))
+                nursery.start_soon(child.forward_output, OutputForwarder(ID, OutputRing(), here.events.append))
                 await child.wait_dead()
-                await child.bury()
+                await child.reap()
         assert open_descriptors() == before
 
 
@@ -135,7 +137,7 @@ async def test_the_dead_are_known_as_dead_before_they_are_reaped():
         await child.wait_dead()
         assert not child.is_alive()
         assert is_known(child.pid)
-        await child.bury()
+        await child.reap()
         assert not is_known(child.pid)
 
 
@@ -143,8 +145,8 @@ async def test_the_dead_are_known_as_dead_before_they_are_reaped():
 async def test_a_burial_kills_the_living_and_all_it_started():
     async with spawned(order("sh", "-c", "trap '' TERM; (trap '' TERM; sleep 600) & sleep 600")) as child:
         assert child.is_alive()
-        assert await child.bury() == -9
-    assert members([child.pid]) == []
+        assert await child.reap() == -9
+    assert session_pids([child.pid]) == []
 
 
 @trio_test
@@ -153,9 +155,9 @@ async def test_a_fork_bomb_of_grandchildren_is_buried():
     ring = OutputRing()
     async with spawned(order(*PYTHON, bomb), ring) as child:
         await ring.wait_newer(32)
-        assert len(members([child.pid])) > 32
-        await child.bury()
-    assert members([child.pid]) == []
+        assert len(session_pids([child.pid])) > 32
+        await child.reap()
+    assert session_pids([child.pid]) == []
 
 
 @trio_test
@@ -164,8 +166,8 @@ async def test_a_daemon_in_a_session_of_its_own_is_buried_too():
     async with spawned(order("sh", "-c", "(setsid sh -c 'echo $$; exec sleep 600' &) ; sleep 600"), ring) as child:
         await ring.wait_newer(0)
         daemon = int(ring.last(1)[0].text)
-        assert daemon not in members([child.pid])
-        await child.bury()
+        assert daemon not in session_pids([child.pid])
+        await child.reap()
         assert not is_running(daemon)
 
 
@@ -177,7 +179,7 @@ async def test_a_daemon_that_has_cleared_its_mark_and_keeps_the_pipe_does_not_ho
     async with spawned(order("sh", "-c", f"setsid env -u {MARK} sleep 20 & echo $!; sleep 0.1"), ring) as child:
         await child.wait_dead()
         began = trio.current_time()
-        await child.bury()
+        await child.reap()
         assert trio.current_time() - began < 5.0
     daemon = int(ring.last(1)[0].text)
     assert is_running(daemon)
@@ -201,7 +203,7 @@ async def test_a_flood_is_read_on_and_neither_stalls_the_child_nor_us():
 
             nursery.start_soon(feel)
             await child.wait_dead()
-            await child.bury()
+            await child.reap()
             nursery.cancel_scope.cancel()
     assert ring.newest == 400 * 32768 + 1
     assert ring.last(1)[0].text == "the end"
@@ -219,7 +221,7 @@ async def test_a_line_without_end_and_rubbish_take_bounded_memory():
     ring = OutputRing()
     async with spawned(order(*PYTHON, rubbish), ring) as child:
         await child.wait_dead()
-        await child.bury()
+        await child.reap()
     assert ring.newest > 300
     assert ring.last(1)[0].text.endswith("\\xff")
 
@@ -230,7 +232,7 @@ async def test_the_rest_may_leave_by_itself():
     async with spawned(order("sh", "-c", "(sleep 0.2; echo bye) & echo up"), ring) as child:
         await child.wait_dead()
         await child.wait_rest_gone(5.0)
-        await child.bury()
+        await child.reap()
     assert ring.last(1)[0].text == "bye"
 
 

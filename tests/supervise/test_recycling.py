@@ -7,7 +7,7 @@ from support.children import PYTHON, QUICK, QUICK_RESTART, pool, stage, wait_sta
 from support.trio_test import trio_test
 
 from lbproxy.model import State
-from lbproxy.supervise.backend import NotReady
+from lbproxy.supervise.runner import NotReady
 from lbproxy.telemetry.events import BackendExited, BackendFailed, BackendRecycled, BackendStarting
 
 # Listens, and ends with the given code after so many seconds.

@@ -6,7 +6,15 @@ import sys
 import pytest
 from support.children import PYTHON, is_running
 
-from lbproxy.supervise.session import MARK, family, marked, members, signal_name, signal_others, signal_session
+from lbproxy.supervise.session import (
+    MARK,
+    family_pids,
+    marked_pids,
+    session_pids,
+    signal_name,
+    signal_others,
+    signal_session,
+)
 
 TREE = """
 import os, sys, time
@@ -26,13 +34,13 @@ def tree():
     with subprocess.Popen([*PYTHON, TREE], stdout=subprocess.PIPE, start_new_session=True) as leader:
         daemon = int(leader.stdout.readline())
         yield leader.pid, daemon
-        for pid in {*members([leader.pid]), daemon}:
+        for pid in {*session_pids([leader.pid]), daemon}:
             os.kill(pid, signal.SIGKILL)
 
 
 def test_members_are_those_of_the_session_in_whatever_group(tree):
     leader, daemon = tree
-    found = members([leader])
+    found = session_pids([leader])
     assert leader in found
     assert len(found) == 2
     assert daemon not in found
@@ -40,19 +48,19 @@ def test_members_are_those_of_the_session_in_whatever_group(tree):
 
 def test_the_family_is_the_session_and_its_descendants(tree):
     leader, daemon = tree
-    found = family(leader)
+    found = family_pids(leader)
     assert len(found) == 3
     assert daemon in found
 
 
 def test_signals_reach_the_group_and_then_the_others(tree):
     leader, _ = tree
-    (other,) = [pid for pid in members([leader]) if pid != leader]
+    (other,) = [pid for pid in session_pids([leader]) if pid != leader]
     signal_session(leader, signal.SIGKILL)
     os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
     assert is_running(other)
     assert signal_others(leader, signal.SIGKILL) == [other]
-    assert leader not in members([leader])  # a zombie is nobody
+    assert leader not in session_pids([leader])  # a zombie is nobody
 
 
 def test_signals_to_nobody_are_nothing():
@@ -72,7 +80,7 @@ def test_a_mark_is_found_whole_or_by_its_first_part():
     with subprocess.Popen(wait, stdout=subprocess.PIPE, env={"A": "1", MARK: "c0ffee.12"}) as one:
         assert one.stdout.readline() == b"up\n"
         try:
-            assert marked("c0ffee.12") == marked("c0ffee.") == [one.pid]
-            assert marked("c0ffee.1") == marked("ffee.12") == marked("") == []
+            assert marked_pids("c0ffee.12") == marked_pids("c0ffee.") == [one.pid]
+            assert marked_pids("c0ffee.1") == marked_pids("ffee.12") == marked_pids("") == []
         finally:
             one.kill()

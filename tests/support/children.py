@@ -9,7 +9,8 @@ import trio
 
 from lbproxy.model import BackendId, Generation
 from lbproxy.settings import HealthSettings, PoolSettings, RestartSettings
-from lbproxy.supervise.backend import Services, Supervised
+from lbproxy.supervise.process_runner import ProcessRunner
+from lbproxy.supervise.resources import Resources
 
 PYTHON = (sys.executable, "-I", "-S", "-u", "-c")
 
@@ -60,16 +61,16 @@ def generation(settings: PoolSettings, number: int = 7) -> Generation:
 
 
 class Stage:
-    """Services, the events so far, and a nursery in which backends run."""
+    """Resources, the events so far, and a nursery in which backends run."""
 
     def __init__(self, nursery: trio.Nursery, ports: tuple[int, int]) -> None:
         self.events: list = []
-        self.services = Services.make(self.events.append, ports, 100)
+        self.resources = Resources.make(self.events.append, ports, 100)
         self.nursery = nursery
 
-    def backend(self, settings: PoolSettings, **options) -> Supervised:
+    def backend(self, settings: PoolSettings, **options) -> ProcessRunner:
         """Made and running."""
-        backend = Supervised(BackendId("web", 3, 7), generation(settings), self.services, **options)
+        backend = ProcessRunner(BackendId("web", 3, 7), generation(settings), self.resources, **options)
         self.nursery.start_soon(backend.run)
         return backend
 
@@ -85,10 +86,10 @@ async def stage(ports: tuple[int, int] = (20000, 29999)):
             yield here
         finally:
             nursery.cancel_scope.cancel()
-    here.services.close()
+    here.resources.close()
 
 
-async def wait_state(backend: Supervised, state, *, after: int = 0) -> None:
+async def wait_state(backend: ProcessRunner, state, *, after: int = 0) -> None:
     """Until it is in `state`, with at least `after` restarts."""
     while backend.backend.state is not state or backend.backend.restarts < after:
         await backend._news.wait()

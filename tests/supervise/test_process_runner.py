@@ -11,7 +11,7 @@ from support.trio_test import trio_test
 
 from lbproxy.model import State
 from lbproxy.settings import RestartSettings
-from lbproxy.supervise.backend import NotReady
+from lbproxy.supervise.runner import NotReady
 from lbproxy.telemetry.events import (
     BackendExited,
     BackendFailed,
@@ -143,7 +143,7 @@ async def test_no_free_port_is_said():
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            here.services.ports.change(port, port)
+            here.resources.ports.change(port, port)
             backend = here.backend(server_pool(), reload="r")
             with pytest.raises(NotReady, match=f"no free port in {port}-{port}"):
                 await backend.wait_proved(1.0)

@@ -3,32 +3,32 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lbproxy.supervise.endpoint import Endpoints
 from lbproxy.supervise.guard_handle import Guard
 from lbproxy.supervise.output import OutputBook
-from lbproxy.supervise.place import Places
 from lbproxy.supervise.ports import Ports
 from lbproxy.supervise.reap import Children
 from lbproxy.telemetry.events import Event
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class Resources:
     """Control's nursery runs `guard.run()` and `children.run()` (which returns at once where no orphan can come to
     us). `close()` removes the directory of the unix sockets, when all backends are gone."""
 
     emit: Callable[[Event], None]
     ports: Ports
-    places: Places
+    endpoints: Endpoints
     guard: Guard
     children: Children
     outputs: OutputBook
 
     @classmethod
-    def make(cls, emit: Callable[[Event], None], ports: tuple[int, int], backend_lines: int) -> "Services":
+    def make(cls, emit: Callable[[Event], None], ports: tuple[int, int], backend_lines: int) -> "Resources":
         """`ports`: the first and the last of the range. `backend_lines`: see OutputBook."""
         children = Children()
         row = Ports(*ports)
-        return cls(emit, row, Places(row), Guard(children, emit), children, OutputBook(backend_lines))
+        return cls(emit, row, Endpoints(row), Guard(children, emit), children, OutputBook(backend_lines))
 
     def close(self) -> None:
-        self.places.close()
+        self.endpoints.close()

@@ -3,12 +3,12 @@
 import trio
 
 from lbproxy.model import State
-from lbproxy.policy.lifecycle import Event, spawned
-from lbproxy.supervise.member import Member, NotReady
+from lbproxy.policy.lifecycle import LifecycleEvent, spawned
+from lbproxy.supervise.runner import NotReady, Runner
 from lbproxy.telemetry.events import BackendReady, BackendUnhealthy
 
 
-class FixedTarget(Member):
+class AddressRunner(Runner):
     """Slot 1 is the first of `targets`."""
 
     async def run(self) -> None:
@@ -24,7 +24,7 @@ class FixedTarget(Member):
                 await self._stop.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            self._services.outputs.retire(self.id)
+            self._resources.outputs.retire(self.id)
             self._ended.set()
             self._tell()
 
@@ -39,8 +39,8 @@ class FixedTarget(Member):
                 self._emit(BackendReady(self.id.pool, str(self.id), round(trio.current_time() - began, 3), self.reload))
                 self._become_ready()
             elif not self._health.healthy:
-                self._emit(BackendUnhealthy(self.id.pool, str(self.id), answer.said))
-                self._become(Event.FELL)
+                self._emit(BackendUnhealthy(self.id.pool, str(self.id), answer.detail))
+                self._become(LifecycleEvent.FELL)
             else:
                 await self._wait_turn()
         await self._keep_probing(address)

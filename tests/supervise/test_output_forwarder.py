@@ -2,8 +2,8 @@ import trio
 from support.trio_test import trio_test
 
 from lbproxy.model import BackendId
-from lbproxy.supervise.hearing import Hearing
 from lbproxy.supervise.output import OutputRing
+from lbproxy.supervise.output_forwarder import OutputForwarder
 from lbproxy.telemetry.events import BackendOutput, Notice
 
 ID = BackendId("web", 3, 7)
@@ -12,7 +12,7 @@ ID = BackendId("web", 3, 7)
 @trio_test(clock="autojump")
 async def test_every_line_is_emitted_with_its_backend_and_kept():
     events, ring = [], OutputRing()
-    Hearing(ID, ring, events.append).take([b"one", b"\xff"])
+    OutputForwarder(ID, ring, events.append).take([b"one", b"\xff"])
     assert events == [BackendOutput("web.3@7", "one"), BackendOutput("web.3@7", "\\xff")]
     assert ring.newest == 2
 
@@ -20,32 +20,32 @@ async def test_every_line_is_emitted_with_its_backend_and_kept():
 @trio_test(clock="autojump")
 async def test_a_flood_is_kept_but_not_logged_whole_and_that_is_said():
     events, ring = [], OutputRing()
-    hearing = Hearing(ID, ring, events.append, per_s=lambda: 10)
-    hearing.take([b"x"] * 100)
+    forwarder = OutputForwarder(ID, ring, events.append, per_s=lambda: 10)
+    forwarder.take([b"x"] * 100)
     assert len(events) == 10
     assert ring.newest == 100
-    await trio.sleep_until(hearing.settle_at)
-    hearing.settle()
+    await trio.sleep_until(forwarder.settle_at)
+    forwarder.settle()
     assert isinstance(events[-1], Notice)
     assert "web.3@7 wrote 90 more lines" in events[-1].text
-    hearing.take([b"y"])
+    forwarder.take([b"y"])
     assert events[-1] == BackendOutput("web.3@7", "y")
 
 
 @trio_test(clock="autojump")
 async def test_what_was_held_back_is_said_at_the_end():
     events = []
-    hearing = Hearing(ID, OutputRing(), events.append, per_s=lambda: 1)
-    hearing.take([b"x"] * 5)
-    hearing.settle(over=True)
+    forwarder = OutputForwarder(ID, OutputRing(), events.append, per_s=lambda: 1)
+    forwarder.take([b"x"] * 5)
+    forwarder.settle(over=True)
     assert "4 more lines" in events[-1].text
 
 
 @trio_test(clock="autojump")
 async def test_with_no_lines_a_second_the_log_gets_none_and_the_ring_all():
     events, ring = [], OutputRing()
-    hearing = Hearing(ID, ring, events.append, per_s=lambda: 0)
-    hearing.take([b"x"] * 5)
-    hearing.settle(over=True)
+    forwarder = OutputForwarder(ID, ring, events.append, per_s=lambda: 0)
+    forwarder.take([b"x"] * 5)
+    forwarder.settle(over=True)
     assert events == []
     assert ring.newest == 5

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbproxy.address import Address
-from lbproxy.supervise.session import family, marked
+from lbproxy.supervise.session import family_pids, marked_pids
 
 _LISTEN = b"0A"
 _ACCEPTS = b"00010000"  # flags of a listening unix socket (__SO_ACCEPTCON)
@@ -21,19 +21,19 @@ _ANY = (b"00000000", b"0" * 32)
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class PortProblem:
     text: str
     stranger: bool  # somebody else has the port; False: nobody has it
 
 
-def trouble_with(port: int, session: int, mark: str = "") -> Trouble | None:
+def port_problem(port: int, session: int, mark: str = "") -> PortProblem | None:
     """None: every socket that answers on 127.0.0.1:`port` is held by `session`, its descendants, or who carries `mark`,
     as far as we are allowed to see."""
-    sockets = listening(port)
+    sockets = listening_inodes(port)
     if not sockets:
-        return Trouble(f"nobody listens on port {port} any more", stranger=False)
+        return PortProblem(f"nobody listens on port {port} any more", stranger=False)
     all_seen = True
-    for pid in (*family(session), *marked(mark)):
+    for pid in (*family_pids(session), *marked_pids(mark)):
         held = _sockets_of(pid)
         if held is None:
             all_seen = False  # another user's, and we are not allowed to look
@@ -41,10 +41,10 @@ def trouble_with(port: int, session: int, mark: str = "") -> Trouble | None:
             sockets -= held
     if not sockets or not all_seen:
         return None
-    return Trouble(f"port {port} is held by {_owner_of(sockets)}, not by this backend", stranger=True)
+    return PortProblem(f"port {port} is held by {_owner_of(sockets)}, not by this backend", stranger=True)
 
 
-def listening(port: int) -> set[str]:
+def listening_inodes(port: int) -> set[str]:
     """The inodes of the sockets that a connect to 127.0.0.1:`port` can reach."""
     by_address: dict[bytes, set[str]] = {}
     wanted = b":%04X " % port
@@ -65,18 +65,18 @@ def listens_on_path(path: str) -> bool:
     return any(where == path for _, where in _unix_listeners("/proc/net/unix"))
 
 
-def where_it_listens(session: int, mark: str = "") -> list[str]:
+def listening_addresses(session: int, mark: str = "") -> list[str]:
     """Where the processes of `session`, their descendants and those with `mark` listen: "127.0.0.1:8000", "[::1]:8000",
     "unix:/run/app.sock". Empty also where lbproxy may not look.
     """
     found: dict[str, None] = {}
-    for pid in sorted({*family(session), *marked(mark)}):
+    for pid in sorted({*family_pids(session), *marked_pids(mark)}):
         held = _sockets_of(pid) or set()
         if held:
             net = f"/proc/{pid}/net"  # it may have a network namespace of its own
-            places = [*_tcp_listeners(f"{net}/tcp"), *_tcp_listeners(f"{net}/tcp6")]
-            places += [(inode, f"unix:{where}") for inode, where in _unix_listeners(f"{net}/unix")]
-            found.update(dict.fromkeys(where for inode, where in places if inode in held))
+            endpoints = [*_tcp_listeners(f"{net}/tcp"), *_tcp_listeners(f"{net}/tcp6")]
+            endpoints += [(inode, f"unix:{where}") for inode, where in _unix_listeners(f"{net}/unix")]
+            found.update(dict.fromkeys(where for inode, where in endpoints if inode in held))
     return list(found)
 
 

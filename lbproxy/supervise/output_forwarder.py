@@ -11,7 +11,7 @@ from lbproxy.supervise.output import LOGGED_PER_S, Allowance, OutputRing, text_o
 from lbproxy.telemetry.events import BackendOutput, Event, Notice
 
 
-class Hearing:
+class OutputForwarder:
     def __init__(
         self,
         id: BackendId,

@@ -1,6 +1,6 @@
 """Where a process is to listen: a port, a unix socket in a private directory, or a socket that it inherits.
 
-Knows nothing of processes. One place is for one process: a successor gets another.
+Knows nothing of processes. One endpoint is for one process: a successor gets another.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ LOCK = "owner"  # file in it that its control keeps locked: who gets the lock kn
 
 
 @dataclass(slots=True)
-class Place:
+class Endpoint:
     """`values` fill the placeholders of the command, `env` goes into the environment."""
 
     address: Address
@@ -43,15 +43,15 @@ class Place:
 
 
 @dataclass(slots=True)
-class Places:
-    """Gives places out and takes them back. `close` removes what is left on disk."""
+class Endpoints:
+    """Gives endpoints out and takes them back. `close` removes what is left on disk."""
 
     ports: Ports
     _base: Path | None = None
     _lock: int = -1
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
-    def take(self, bind: str, name: str, user: User | None) -> Place:
+    def take(self, bind: str, name: str, user: User | None) -> Endpoint:
         """`name`: what a socket file is called. Raises NoFreePort, or OSError."""
         if bind == "unix":
             return self._take_path(name, user)
@@ -59,14 +59,14 @@ class Places:
             return self._take_listener(name)
         port = self.ports.take()
         values = {"port": str(port), "host": HOST}
-        return Place(Address(HOST, port), values, {"PORT": str(port), "HOST": HOST}, port=port)
+        return Endpoint(Address(HOST, port), values, {"PORT": str(port), "HOST": HOST}, port=port)
 
-    def give_back(self, place: Place) -> None:
-        place.close_listener()
-        if place.port is not None:
-            self.ports.give_back(place.port)
-        if place.room is not None:
-            shutil.rmtree(place.room, ignore_errors=True)
+    def give_back(self, endpoint: Endpoint) -> None:
+        endpoint.close_listener()
+        if endpoint.port is not None:
+            self.ports.give_back(endpoint.port)
+        if endpoint.room is not None:
+            shutil.rmtree(endpoint.room, ignore_errors=True)
 
     def close(self) -> None:
         if self._base is not None:
@@ -74,7 +74,7 @@ class Places:
             os.close(self._lock)
             self._base = None
 
-    def _take_path(self, name: str, user: User | None) -> Place:
+    def _take_path(self, name: str, user: User | None) -> Endpoint:
         if self._base is None:
             parent = _parent() or tempfile.gettempdir()
             remove_stale(parent)
@@ -85,9 +85,9 @@ class Places:
             os.chown(room, user.uid, user.gid)
         room_for_name = 107 - len(os.fsencode(room)) - 1
         path = str(room / name.encode()[:room_for_name].decode(errors="ignore"))
-        return Place(Address(path=path), {"socket": path}, {"LBPROXY_SOCKET": path}, room=str(room))
+        return Endpoint(Address(path=path), {"socket": path}, {"LBPROXY_SOCKET": path}, room=str(room))
 
-    def _take_listener(self, name: str) -> Place:
+    def _take_listener(self, name: str) -> Endpoint:
         values = {"fd": str(FD)}
         # LISTEN_PID is set by launch.py: only the process itself knows its pid before it is there.
         env = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": name.partition(".")[0]}
@@ -102,7 +102,7 @@ class Places:
                 listener.close()
                 self.ports.give_back(port)
                 continue
-            return Place(Address(HOST, port), values, env, port=port, listener=listener)
+            return Endpoint(Address(HOST, port), values, env, port=port, listener=listener)
 
 
 def remove_stale(parent: str) -> None:
@@ -146,4 +146,4 @@ def _parent() -> str | None:
     return None
 
 
-__all__ = ["FD", "HOST", "NoFreePort", "Place", "Places"]
+__all__ = ["FD", "HOST", "Endpoint", "Endpoints", "NoFreePort"]

@@ -1,6 +1,6 @@
 """One member of a pool: its record, its health, and those who wait for it. What it is made of is not known here.
 
-Supervised (backend.py) adds a process, FixedTarget (target.py) nothing but the address.
+ProcessRunner (backend.py) adds a process, AddressRunner (target.py) nothing but the address.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
 from lbproxy.model import Backend, BackendId, Generation, State
 from lbproxy.policy.health import Health
-from lbproxy.policy.lifecycle import Event, IllegalTransition, after
+from lbproxy.policy.lifecycle import LifecycleEvent, after
 from lbproxy.settings import PoolSettings
 from lbproxy.supervise.output import OutputRing
-from lbproxy.supervise.probe import Answer, probe
-from lbproxy.supervise.services import Services
+from lbproxy.supervise.probe import ProbeResult, probe
+from lbproxy.supervise.resources import Resources
 from lbproxy.telemetry.events import BackendHealthy, BackendNotReady, BackendProved, BackendUnhealthy
 
 QUICK_S = 0.25  # between probes while starting, being proved, or in doubt
@@ -31,11 +31,11 @@ class NotReady(LbproxyError):
         self.output = output
 
 
-def _nothing(member: "Member") -> None:
+def _nothing(member: "Runner") -> None:
     pass
 
 
-class Member:
+class Runner:
     """Made inside `trio.run`: `backend.since` is on Trio's clock.
 
     `reload` is the id that the events carry; whoever begins or ends a reload sets it.
@@ -45,7 +45,7 @@ class Member:
         self,
         id: BackendId,
         generation: Generation,
-        services: Services,
+        resources: Resources,
         *,
         reload: str | None = None,
         trial: bool | None = None,
@@ -55,15 +55,15 @@ class Member:
         self.id = id
         self.generation = generation
         self.reload = reload
-        self.on_change: Callable[[Member], None] = _nothing
+        self.on_change: Callable[[Runner], None] = _nothing
         # A probe passed after `refused`, and the state did not change: workers that skip this backend will use it
         # again with the next table.
-        self.on_reachable: Callable[[Member], None] = _nothing
-        self.output: OutputRing = services.outputs.ring(id)
+        self.on_reachable: Callable[[Runner], None] = _nothing
+        self.output: OutputRing = resources.outputs.ring(id)
         self.backend = Backend(id, State.STARTING, since=trio.current_time())
         self.settings = generation.settings
-        self._services = services
-        self._emit = services.emit
+        self._resources = resources
+        self._emit = resources.emit
         self._trial = reload is not None if trial is None else trial
         self._health = Health(healthy=True)
         self._good_since: float | None = None  # first of the passes in a row
@@ -113,16 +113,16 @@ class Member:
         """A worker could not connect: counts like a failed probe, and the next one comes soon."""
         if self.backend.state in _LIVE and self.settings.health.active:  # else no probe would ever take it back
             self._doubted = True
-            self._judge(Answer(False, "a worker could not connect"))
+            self._judge(ProbeResult(False, "a worker could not connect"))
             self._hurry.set()
 
     def drain(self) -> None:
         """READY | UNHEALTHY -> DRAINING. Raises IllegalTransition."""
-        self._become(Event.DRAINED)
+        self._become(LifecycleEvent.DRAINED)
 
     def take_back(self) -> None:
         """DRAINING -> READY | UNHEALTHY. Raises IllegalTransition: one that died while draining is STOPPING."""
-        self._become(Event.TAKEN_BACK if self._health.healthy else Event.TAKEN_BACK_UNHEALTHY)
+        self._become(LifecycleEvent.TAKEN_BACK if self._health.healthy else LifecycleEvent.TAKEN_BACK_UNHEALTHY)
 
     async def stop(self) -> str:
         """Ask it to stop; returns when nothing of it is left: "TERM", "KILL", "exit code 0", "not running".
@@ -147,10 +147,10 @@ class Member:
             await self._wait_turn()
             self._judge(await self._ask(address))
 
-    async def _ask(self, address: Address) -> Answer:
+    async def _ask(self, address: Address) -> ProbeResult:
         """The answer of a probe; without active probes a backend is well as long as it lives."""
         health = self.settings.health
-        return await probe(address, health) if health.active else Answer(True, "not probed")
+        return await probe(address, health) if health.active else ProbeResult(True, "not probed")
 
     async def _wait_turn(self) -> None:
         """Until the next probe is due. What changes the pause on the way counts at once."""
@@ -166,22 +166,22 @@ class Member:
         quick = self._proving or self._doubted or self.backend.state is State.STARTING
         return min(QUICK_S, self.settings.health.interval_s) if quick else self.settings.health.interval_s
 
-    def _judge(self, answer: Answer) -> None:
+    def _judge(self, answer: ProbeResult) -> None:
         """Count a probe's answer, and say so when it makes a difference."""
         if answer.passed is None:
             return
-        self._said = answer.said
+        self._said = answer.detail
         self._note_passes(answer.passed)
         health = self.settings.health
         self._health = self._health.after(answer.passed, rise=health.rise, fall=health.fall)
         doubted, self._doubted = self._doubted, self._doubted and not (answer.passed and self._health.healthy)
         state = self.backend.state
         if state is State.READY and not self._health.healthy:
-            self._emit(BackendUnhealthy(self.id.pool, str(self.id), answer.said))
-            self._become(Event.FELL)
+            self._emit(BackendUnhealthy(self.id.pool, str(self.id), answer.detail))
+            self._become(LifecycleEvent.FELL)
         elif state is State.UNHEALTHY and self._health.healthy:
             self._emit(BackendHealthy(self.id.pool, str(self.id)))
-            self._become(Event.RECOVERED)
+            self._become(LifecycleEvent.RECOVERED)
         elif doubted and answer.passed and state in _LIVE:
             self.on_reachable(self)
         self._tell()
@@ -205,9 +205,9 @@ class Member:
         self._ready_since = trio.current_time()
         self._first_ready = self._first_ready or self._ready_since
         self._failure = None
-        self._become(Event.PASSED)
+        self._become(LifecycleEvent.PASSED)
 
-    def _become(self, event: Event) -> None:
+    def _become(self, event: LifecycleEvent) -> None:
         self._set(after(self.backend, event, now=trio.current_time()))
 
     def _set(self, backend: Backend) -> None:
@@ -231,7 +231,7 @@ class Member:
         if not self._stop.is_set():
             self._stop.set()
             if self.backend.state is not State.STOPPING:
-                self._become(Event.STOPPED)
+                self._become(LifecycleEvent.STOPPED)
         if not self._began:
             self._ended.set()
         self._tell()
@@ -256,6 +256,3 @@ class Member:
     def _tail(self) -> tuple[str, ...]:
         """The last lines of this life."""
         return ()
-
-
-__all__ = ["IllegalTransition", "Member", "NotReady"]

@@ -12,7 +12,7 @@ from support.trio_test import trio_test
 from lbproxy.model import State
 from lbproxy.policy.lifecycle import IllegalTransition
 from lbproxy.settings import RestartSettings
-from lbproxy.supervise.session import members
+from lbproxy.supervise.session import session_pids
 from lbproxy.telemetry.events import (
     BackendExited,
     BackendReady,
@@ -105,9 +105,9 @@ async def test_nothing_of_a_shell_with_a_background_app_is_left():
         backend = here.backend(pool(*command, restart=replace(QUICK_RESTART, stop_timeout_s=0.2)))
         await backend.output.wait_newer(0)
         pid = backend.backend.pid
-        assert len(members([pid])) == 2
+        assert len(session_pids([pid])) == 2
         await backend.stop()
-        assert members([pid]) == []
+        assert session_pids([pid]) == []
 
 
 @trio_test
@@ -132,7 +132,7 @@ async def test_leftovers_of_a_crash_are_killed():
         os.kill(pid, signal.SIGKILL)
         while not here.named(BackendExited):
             await backend._news.wait()
-        assert members([pid]) == []
+        assert session_pids([pid]) == []
 
 
 @trio_test
@@ -142,7 +142,7 @@ async def test_cancelling_it_leaves_no_process():
         await backend.output.wait_newer(0)
         pid = backend.backend.pid
         here.nursery.cancel_scope.cancel()
-    assert members([pid]) == []
+    assert session_pids([pid]) == []
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)  # not even a zombie
 

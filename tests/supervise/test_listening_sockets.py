@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from support.children import PYTHON
 
-from lbproxy.supervise.holder import listening, trouble_with
+from lbproxy.supervise.listening_sockets import listening_inodes, port_problem
 from lbproxy.supervise.session import MARK
 
 LISTEN = """
@@ -42,13 +42,13 @@ def backend(request):
 
 def test_a_socket_of_the_child_is_ours(backend):
     session, port = backend
-    assert trouble_with(port, session) is None
+    assert port_problem(port, session) is None
 
 
 @pytest.mark.parametrize("backend", [("fork",)], indirect=True)
 def test_a_socket_of_a_descendant_in_another_session_is_ours(backend):
     session, port = backend
-    assert trouble_with(port, session) is None
+    assert port_problem(port, session) is None
 
 
 def test_a_socket_of_a_daemon_that_carries_the_mark_is_ours():
@@ -56,8 +56,8 @@ def test_a_socket_of_a_daemon_that_carries_the_mark_is_ours():
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(words, start_new_session=True, env=environment, **pipes) as daemon:
         port = int(daemon.stdout.readline())
-        assert trouble_with(port, 4_000_000_000, "c0ffee.3") is None
-        assert trouble_with(port, 4_000_000_000, "c0ffee.4") is not None
+        assert port_problem(port, 4_000_000_000, "c0ffee.3") is None
+        assert port_problem(port, 4_000_000_000, "c0ffee.4") is not None
         daemon.stdin.close()
 
 
@@ -67,7 +67,7 @@ def test_a_socket_of_anybody_else_is_a_strangers(backend):
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
         port = stranger.getsockname()[1]
-        trouble = trouble_with(port, session)
+        trouble = port_problem(port, session)
     assert trouble.stranger
     assert trouble.text.startswith(f"port {port} is held by pid {os.getpid()} (")
 
@@ -78,14 +78,14 @@ def test_a_port_shared_with_a_stranger_is_a_strangers(backend):
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         stranger.bind(("127.0.0.1", port))
         stranger.listen()
-        assert trouble_with(port, session).stranger
+        assert port_problem(port, session).stranger
 
 
 def test_a_port_on_which_nobody_listens_is_nobodys(backend):
     session, _ = backend
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        trouble = trouble_with(bound.getsockname()[1], session)
+        trouble = port_problem(bound.getsockname()[1], session)
     assert not trouble.stranger
 
 
@@ -97,11 +97,11 @@ def test_listeners_are_found_on_every_address_that_a_connect_to_localhost_reache
         server.bind((host, 0))
         server.listen()
         inode = os.fstat(server.fileno()).st_ino
-        assert listening(server.getsockname()[1]) == {str(inode)}
+        assert listening_inodes(server.getsockname()[1]) == {str(inode)}
 
 
 def test_a_listener_on_another_address_is_no_concern_of_ours():
     with socket.socket() as server:
         server.bind(("127.0.0.2", 0))
         server.listen()
-        assert listening(server.getsockname()[1]) == set()
+        assert listening_inodes(server.getsockname()[1]) == set()

@@ -10,7 +10,7 @@ from support.trio_test import trio_test
 
 from lbproxy.model import State
 from lbproxy.policy.lifecycle import IllegalTransition
-from lbproxy.supervise.backend import NotReady
+from lbproxy.supervise.runner import NotReady
 from lbproxy.telemetry.events import BackendHealthy, BackendStarting, BackendUnhealthy
 
 SLOW = replace(QUICK, interval_s=600.0)  # no probe but those that somebody asks for

@@ -11,7 +11,8 @@ from support.trio_test import trio_test
 from lbproxy.address import Address
 from lbproxy.model import BackendId, State
 from lbproxy.settings import PoolSettings
-from lbproxy.supervise.backend import FixedTarget, NotReady
+from lbproxy.supervise.address_runner import AddressRunner
+from lbproxy.supervise.runner import NotReady
 from lbproxy.telemetry.events import BackendReady, BackendUnhealthy
 
 TCP = replace(QUICK, path=None)
@@ -28,7 +29,7 @@ def port():
 def target(here, server, health=TCP):
     addresses = (Address("127.0.0.1", 1), Address("127.0.0.1", server.getsockname()[1]))
     settings = PoolSettings("legacy", targets=addresses, size=2, directory="/", health=health)
-    made = FixedTarget(BackendId("legacy", 2, 1), generation(settings, 1), here.services)
+    made = AddressRunner(BackendId("legacy", 2, 1), generation(settings, 1), here.resources)
     here.nursery.start_soon(made.run)
     return made
 

@@ -1,0 +1,350 @@
+"""One supervised backend: its run is one task. Spawn, probe, watch; on a crash back off and spawn again.
+
+Knows nothing of pools, tables or reloads; the fleet hears of every change through `on_change`.
+"""
+
+import random
+import signal
+from dataclasses import dataclass, field
+
+import trio
+
+from lbproxy.model import BackendId, Generation, State
+from lbproxy.policy.backoff import crashes_in_row, delay_s, gives_up
+from lbproxy.policy.lifecycle import LifecycleEvent, spawned
+from lbproxy.supervise.command import CannotStart, order_for, user_to_become
+from lbproxy.supervise.endpoint import Endpoint
+from lbproxy.supervise.listening_sockets import (
+    PortProblem,
+    listening_addresses,
+    listening_inodes,
+    listens_on_path,
+    port_problem,
+)
+from lbproxy.supervise.output_forwarder import OutputForwarder
+from lbproxy.supervise.ports import NoFreePort, is_free
+from lbproxy.supervise.probe import ProbeResult, probe
+from lbproxy.supervise.process import Child, how_it_ended
+from lbproxy.supervise.resources import Resources
+from lbproxy.supervise.runner import NotReady, Runner
+from lbproxy.supervise.session import marked_pids, session_pids, signal_name
+from lbproxy.telemetry.events import (
+    BackendExited,
+    BackendFailed,
+    BackendReady,
+    BackendRecycled,
+    BackendStarting,
+    BackendStopped,
+)
+
+SHOWN_LINES = 20
+RECYCLED_SOON_S = 1.0  # a backend that ends by itself lives at most once in this time
+PORT_TRIES = 3  # in a row: a taken port is not the backend's fault, but it must not become a loop
+
+
+@dataclass(slots=True)
+class Run:
+    """From one spawn to one death."""
+
+    began: float
+    first_line: int  # number of the newest line before it
+    ending: trio.Event = field(default_factory=trio.Event)  # somebody wants its end
+    pid: int | None = None
+    code: int | None = None
+    why: str | None = None  # it never started, or we ended it; None: it died by itself
+    late: bool = False  # not ready in time
+    port_taken: bool = False
+    patient_until: float = 0.0  # until then the rest of its session may leave by itself
+    ready_s: float | None = None  # how long it was ready; None: never
+    left_behind: tuple[int, ...] = ()  # pids that went on when the leader ended before it was ready
+
+    @property
+    def how(self) -> str:
+        if self.why is not None or self.code is None:
+            return self.why or "unknown"
+        return how_it_ended(self.code)
+
+    @property
+    def hint(self) -> str:
+        """What an exit code 0 before it was ready means: the end of a message."""
+        if self.code != 0 or self.ready_s is not None or self.why is not None:
+            return ""
+        if self.left_behind:
+            return f" (it went into the background as pid {self.left_behind[0]}: keep it in the foreground)"
+        return " (a backend has to stay: keep it in the foreground)"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows from a death."""
+
+    event: LifecycleEvent
+    restart_in_s: float | None
+
+
+class ProcessRunner(Runner):
+    def __init__(
+        self,
+        id: BackendId,
+        generation: Generation,
+        resources: Resources,
+        *,
+        reload: str | None = None,
+        trial: bool | None = None,
+    ) -> None:
+        super().__init__(id, generation, resources, reload=reload, trial=trial)
+        self._current_run: Run | None = None
+        self._child: Child | None = None
+        self._killed = False
+        self._retried = False
+        self._port_tries = 0
+        self._row = 0  # crashes in a row
+        self._crashes: list[float] = []
+
+    async def run(self) -> None:
+        self._began = True
+        try:
+            while not self._stop.is_set():
+                verdict = await self._run_once()
+                if verdict is None or (verdict.event is LifecycleEvent.DIED and verdict.restart_in_s is None):
+                    break
+                await self._wait_restart(verdict)
+        finally:
+            self._resources.outputs.retire(self.id)
+            self._ended.set()
+            self._tell()
+
+    def kill(self) -> None:
+        self._killed = True
+        self._want_stop()
+        if self._child is not None:
+            self._child.signal(signal.SIGKILL)
+
+    # one run
+
+    async def _run_once(self) -> Verdict | None:
+        """None: it was stopped, as somebody wanted."""
+        run = self._current_run = Run(trio.current_time(), self.output.newest)
+        self._forget_health()
+        verdict = None
+        try:
+            verdict = await self._supervise(run)
+        except (CannotStart, NoFreePort, OSError) as exc:
+            run.why = str(exc)
+        except Exception as exc:  # a mistake of ours must not end control
+            run.why = f"lbproxy could not supervise it: {exc!r}"
+        if self._stop.is_set():
+            self._say_stopped(run)
+            return None
+        if verdict is None:
+            verdict = self._decide(run)
+            self._become(verdict.event)
+        self._say_died(run, verdict)
+        return verdict
+
+    async def _supervise(self, run: Run) -> Verdict | None:
+        """Spawn it and be with it until nothing of it is left. The verdict, if it was ready when it died."""
+        user = user_to_become(self.generation.settings.user)
+        endpoint = self._resources.endpoints.take(self.generation.settings.bind, self.id.name, user)
+        try:
+            order = order_for(self.id, self.generation, endpoint, user)
+            child = await Child.spawn(order, self._resources.children, self._resources.guard)
+            endpoint.close_listener()
+            async with trio.open_nursery() as listening:
+                try:
+                    outputs = self._resources.outputs
+                    forwarder = OutputForwarder(self.id, self.output, self._emit, per_s=lambda: outputs.logged_per_s)
+                    listening.start_soon(child.forward_output, forwarder)
+                    verdict = await self._attend(run, child, endpoint)
+                    await child.wait_rest_gone(run.patient_until - trio.current_time())
+                    return verdict
+                finally:
+                    run.code = await child.reap()
+                    self._child = None
+                    listening.cancel_scope.cancel()
+        finally:
+            self._resources.endpoints.give_back(endpoint)
+            if run.ready_s is None and endpoint.port is not None and not is_free(endpoint.port, reuse=True):
+                run.port_taken = True
+
+    async def _attend(self, run: Run, child: Child, endpoint: Endpoint) -> Verdict | None:
+        self._child, run.pid = child, child.pid
+        self._set(spawned(self.backend, endpoint.address, child.pid))
+        self._emit(BackendStarting(self.id.pool, str(self.id), child.pid, str(endpoint.address), self.reload))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, run, child, endpoint)
+            nursery.start_soon(self._end, run, child)
+            await child.wait_dead()
+            nursery.cancel_scope.cancel()
+        run.code = child.code()
+        if self._ready_since is None:
+            if run.code == 0 and not self._stop.is_set():
+                run.left_behind = await trio.to_thread.run_sync(_others, child.pid, child.mark)
+            return None
+        # At once: a dead backend must leave the table before its last words are read.
+        run.ready_s = trio.current_time() - self._ready_since
+        if self._stop.is_set():
+            return None
+        verdict = self._decide(run)
+        self._become(verdict.event)
+        return verdict
+
+    async def _watch(self, run: Run, child: Child, endpoint: Endpoint) -> None:
+        if await self._become_ready_in_time(run, child, endpoint):
+            await self._keep_probing(endpoint.address)
+        elif run.why is not None:
+            run.ending.set()
+
+    async def _become_ready_in_time(self, run: Run, child: Child, endpoint: Endpoint) -> bool:
+        limit_s = self.settings.health.start_timeout_s
+        with trio.move_on_after(limit_s) as limit:
+            while True:
+                answer = await self._ask_whether_ready(endpoint)
+                self._said = answer.detail
+                if answer.passed:
+                    trouble = await self._port_problem(endpoint, child)
+                    if trouble is None:
+                        break
+                    self._said = trouble.text
+                    if trouble.stranger:
+                        run.why, run.port_taken = trouble.text, True
+                        return False
+                await trio.sleep(self._pause_s())
+        if limit.cancelled_caught:
+            endpoints = await trio.to_thread.run_sync(listening_addresses, child.pid, child.mark)
+            run.why, run.late = f"not ready within {limit_s:g}s: {self._said}{_elsewhere(endpoint, endpoints)}", True
+            if self._trial:
+                self._fail(run.why, self._tail())  # at once: its end may take as long as stop_timeout
+        elif self.backend.state is State.STARTING and child.is_alive():
+            after_s = round(trio.current_time() - run.began, 3)
+            self._emit(BackendReady(self.id.pool, str(self.id), after_s, self.reload))
+            self._port_tries = 0
+            self._become_ready()
+            return True
+        return False
+
+    async def _ask_whether_ready(self, endpoint: Endpoint) -> ProbeResult:
+        """The answer of a probe; without active probes, whether somebody listens (a connect would be a probe)."""
+        if self.settings.health.active:
+            return await probe(endpoint.address, self.settings.health)
+        if endpoint.address.path is not None:
+            listens = await trio.to_thread.run_sync(listens_on_path, endpoint.address.path)
+        else:
+            listens = bool(await trio.to_thread.run_sync(listening_inodes, endpoint.address.port))
+        return ProbeResult(listens, "it listens" if listens else f"nothing listens on {endpoint.address}")
+
+    async def _port_problem(self, endpoint: Endpoint, child: Child) -> PortProblem | None:
+        if self.generation.settings.bind != "tcp":
+            return None  # a private directory, or a socket that we made: nobody else can answer there
+        assert endpoint.port is not None
+        return await trio.to_thread.run_sync(port_problem, endpoint.port, child.pid, child.mark)
+
+    async def _end(self, run: Run, child: Child) -> None:
+        """When its end is wanted: the stop signal to all of its process group, and KILL after the time it is given."""
+        await run.ending.wait()
+        if not self._killed:
+            restart = self.settings.restart
+            child.signal(restart.stop_signal)
+            run.patient_until = trio.current_time() + restart.stop_timeout_s
+            await trio.sleep(restart.stop_timeout_s)
+        child.signal(signal.SIGKILL)
+
+    def _want_stop(self) -> None:
+        super()._want_stop()
+        if self._current_run is not None:
+            self._current_run.ending.set()
+
+    # what follows from its end
+
+    def _decide(self, run: Run) -> Verdict:
+        if self.backend.state is State.DRAINING:
+            return Verdict(LifecycleEvent.DIED, None)
+        if run.code == 0 and run.ready_s is not None and run.why is None and not run.ending.is_set():
+            lived_s = trio.current_time() - run.began
+            if lived_s >= RECYCLED_SOON_S or not self._trial:
+                return self._recycle(lived_s)
+        if run.ready_s is None and run.port_taken and self._port_tries < PORT_TRIES:
+            self._port_tries += 1
+            return Verdict(LifecycleEvent.RETRIED, 0.0)
+        if self._trial:
+            if self._retried or run.late or run.pid is None:
+                return Verdict(LifecycleEvent.GAVE_UP, None)
+            self._retried = True
+            return Verdict(LifecycleEvent.RETRIED, 0.0)
+        now, restart = trio.current_time(), self.settings.restart
+        self._crashes = [time for time in self._crashes if time >= now - restart.give_up_within_s] + [now]
+        self._row = crashes_in_row(self._row, run.ready_s or 0.0)
+        if gives_up(self._crashes, now, restart.give_up_crashes, restart.give_up_within_s):
+            return Verdict(LifecycleEvent.GAVE_UP, None)
+        pause_s = delay_s(self._row, restart.backoff_first_s, restart.backoff_max_s, random.random())
+        return Verdict(LifecycleEvent.DIED, pause_s)
+
+    def _recycle(self, lived_s: float) -> Verdict:
+        """A wanted end: it does not count towards `give_up`, and no reload rolls back because of it.
+
+        A run that lasted less than RECYCLED_SOON_S is followed by a pause, so that there is at most one run in that
+        time. A pause that doubles, as after a crash, would leave a pool with few requests per run without backends.
+        """
+        self.recycled += 1
+        return Verdict(LifecycleEvent.RECYCLED, max(0.0, RECYCLED_SOON_S - lived_s))
+
+    async def _wait_restart(self, verdict: Verdict) -> None:
+        if verdict.restart_in_s is None:
+            await self._stop.wait()  # failed: until somebody takes it away
+            return
+        with trio.move_on_after(verdict.restart_in_s):
+            await self._stop.wait()
+        if self.backend.state is State.BACKOFF:
+            self._become(LifecycleEvent.RESTARTED)
+
+    def _say_died(self, run: Run, verdict: Verdict) -> None:
+        pool, name, output = self.id.pool, str(self.id), self._tail()
+        if verdict.event is LifecycleEvent.RECYCLED:
+            assert run.pid is not None
+            assert verdict.restart_in_s is not None
+            lived_s, pause_s = round(trio.current_time() - run.began, 3), round(verdict.restart_in_s, 3)
+            self._emit(BackendRecycled(pool, name, run.pid, lived_s, pause_s, self.reload))
+            self._tell()
+            return
+        restart_in_s = None if verdict.restart_in_s is None else round(verdict.restart_in_s, 3)
+        self._emit(BackendExited(pool, name, run.pid, run.how + run.hint, restart_in_s, output, self.reload))
+        if self._trial and verdict.event is LifecycleEvent.GAVE_UP:
+            if not run.late:
+                self._fail(_reason(run, self._retried), output)
+            return
+        if verdict.event is LifecycleEvent.GAVE_UP:
+            restart = self.settings.restart
+            self._emit(BackendFailed(pool, name, len(self._crashes), restart.give_up_within_s))
+        if run.ready_s is None and verdict.event is not LifecycleEvent.RETRIED:
+            self._failure = NotReady(_reason(run, retried=False), output)
+        self._tell()
+
+    def _say_stopped(self, run: Run) -> None:
+        if run.code is None:
+            return  # it was not running
+        self._how = f"exit code {run.code}" if run.code >= 0 else signal_name(-run.code).removeprefix("SIG")
+        self._emit(BackendStopped(self.id.pool, str(self.id), self._how, self.reload))
+
+    def _tail(self) -> tuple[str, ...]:
+        since = self._current_run.first_line if self._current_run is not None else 0
+        return tuple(line.text for line in self.output.last(SHOWN_LINES, since=since))
+
+
+def _others(leader: int, mark: str) -> tuple[int, ...]:
+    """The live processes that a dead leader has started."""
+    return tuple(sorted({*session_pids((leader,)), *marked_pids(mark)} - {leader}))
+
+
+def _elsewhere(endpoint: Endpoint, endpoints: list[str]) -> str:
+    """Where the backend does listen, if not where it should: the end of a message."""
+    if not endpoints or str(endpoint.address) in endpoints:
+        return ""
+    return f" (it listens on {', '.join(endpoints[:4])}, not on {endpoint.address})"
+
+
+def _reason(run: Run, retried: bool) -> str:
+    """Why it is not ready, in one line."""
+    if run.why is not None:
+        return run.why
+    when = "ready" if run.ready_s is None else "proved"
+    return f"{run.how} before it was {when}{', twice' if retried else ''}{run.hint}"
