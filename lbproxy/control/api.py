@@ -12,8 +12,8 @@ from lbproxy.config.problems import ConfigInvalid
 from lbproxy.control import status
 from lbproxy.control.api_server import Answer, Declined, Question
 from lbproxy.control.logs import log_lines
-from lbproxy.control.plan import Site
-from lbproxy.control.reloader import ReloadBusy, Reloader, UnknownPool, Wish
+from lbproxy.control.plan import ControlContext
+from lbproxy.control.reloader import ReloadBusy, Reloader, ReloadRequest, UnknownPool
 from lbproxy.link.grid import Grid
 from lbproxy.supervise.output import OutputBook
 from lbproxy.telemetry.events import Event, ReloadFinished
@@ -36,7 +36,7 @@ _LATER = (
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    site: Site
+    context: ControlContext
     grid: Grid
     log: Log
     outputs: OutputBook
@@ -64,14 +64,14 @@ class Api:
         return await answer(question)
 
     async def _status(self, question: Question) -> Answer:
-        workers = await self.site.workers.stats()
-        return Answer(status.document(self.site, self.grid, workers, self.started))
+        workers = await self.context.workers.stats()
+        return Answer(status.document(self.context, self.grid, workers, self.started))
 
     async def _livez(self, question: Question) -> Answer:
         return Answer({"live": True})
 
     async def _readyz(self, question: Question) -> Answer:
-        ready = status.is_ready(self.site)
+        ready = status.is_ready(self.context)
         return Answer({"ready": ready}, 200 if ready else 503)
 
     async def _stop(self, question: Question) -> Answer:
@@ -79,13 +79,13 @@ class Api:
         return Answer({"pid": os.getpid()})
 
     async def _logs(self, question: Question) -> Answer:
-        return Answer(lines=log_lines(question.query, self.outputs, self.site))
+        return Answer(lines=log_lines(question.query, self.outputs, self.context))
 
     async def _reload(self, question: Question) -> Answer:
-        wish = Wish("command", pool_names(question.values), flag(question.values, "config_only"))
+        request = ReloadRequest("command", pool_names(question.values), flag(question.values, "config_only"))
         events = self.log.subscribe(lambda event: reload_of(event) is not None)
         try:
-            id = await self.reloader.start(wish)
+            id = await self.reloader.start(request)
         except BaseException as exc:
             events.close()
             if isinstance(exc, ReloadBusy):

@@ -15,9 +15,9 @@ import trio
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
 from lbproxy.control.control_socket import ControlSocket
-from lbproxy.control.fleet import Fleet, Frame, Ground
+from lbproxy.control.fleet import Fleet, FleetContext, Frame
 from lbproxy.control.pid_file import PidFile
-from lbproxy.control.plan import Site
+from lbproxy.control.plan import ControlContext
 from lbproxy.control.reloader import Reloader, resolve_all
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.workers import Workers
@@ -110,9 +110,9 @@ class Control:
             on_unreachable=self._on_unreachable,
             mark=self._resources.guard.new_mark(),
         )
-        ground = Ground(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
-        self._fleet = Fleet(ground, Frame.of(settings, parts.listeners))
-        self._site = Site(
+        context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
+        self._fleet = Fleet(context, Frame.of(settings, parts.listeners))
+        self._context = ControlContext(
             emit=parts.log.emit,
             fleet=self._fleet,
             sockets=parts.sockets,
@@ -123,9 +123,15 @@ class Control:
             most_workers=parts.grid.rows,
             apply_live=self._apply_live,
         )
-        self._reloader = Reloader(self._site, load)
+        self._reloader = Reloader(self._context, load)
         self._api = Api(
-            self._site, parts.grid, parts.log, self._resources.outputs, self._reloader, self._stop, trio.current_time()
+            self._context,
+            parts.grid,
+            parts.log,
+            self._resources.outputs,
+            self._reloader,
+            self._stop,
+            trio.current_time(),
         )
         self._why = ""
         self._stop_signals: dict[int, float] = {}  # when each counted last
@@ -145,7 +151,7 @@ class Control:
                 await nursery.start(self._fleet.run)
                 self._start_pools()
                 nursery.start_soon(self._workers.run)
-                self._workers.resize(self._site.settings.proxy.workers)
+                self._workers.resize(self._context.settings.proxy.workers)
                 reloading = trio.CancelScope()
                 await nursery.start(self._run_reloader, reloading)
                 nursery.start_soon(ApiServer(api_socket, self._api.answer, self._log.emit).run)
@@ -166,7 +172,7 @@ class Control:
         self._fleet.publish()
 
     def _say_started(self) -> None:
-        settings = self._site.settings
+        settings = self._context.settings
         where = tuple(str(listener.address) for listener in settings.listeners)
         self._log.emit(ServeStarted(os.getpid(), settings.proxy.workers, where, settings.proxy.control))
 
@@ -225,11 +231,11 @@ class Control:
 
     async def _shut_down(self) -> None:
         """Clients first, then the backends that serve them, all within shutdown_timeout."""
-        proxy = self._site.settings.proxy
+        proxy = self._context.settings.proxy
         grace_s = 0.0 if self._at_once.is_set() else proxy.shutdown_timeout_s
         deadline = trio.current_time() + grace_s
         self._log.emit(ServeStopping(self._why, grace_s))
-        stop_s = max((pool.restart.stop_timeout_s for pool in self._site.settings.pools), default=0.0)
+        stop_s = max((pool.restart.stop_timeout_s for pool in self._context.settings.pools), default=0.0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hurry)
             await self._workers.stop(grace_s - min(stop_s, grace_s / 3))
@@ -265,7 +271,7 @@ class Control:
             ("proxy.control", old.proxy.control, new.proxy.control),
             ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),
             ("log.format", old.log.format, new.log.format),
-            ("proxy.workers", self._site.worker_count, new.proxy.workers),
+            ("proxy.workers", self._context.worker_count, new.proxy.workers),
         ):
             if before != after:
                 self._log.emit(Notice(f"{name} has changed: that takes effect at the next start"))

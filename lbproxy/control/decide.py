@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from lbproxy.address import Address
 from lbproxy.control.pool import Member, Pool, lowest_free
-from lbproxy.control.reload import Change, Seat
+from lbproxy.control.reload import BackendSpec, Change
 from lbproxy.model import Generation
 from lbproxy.policy import rollout
 
@@ -26,15 +26,15 @@ def decide(pool: Pool, wanted: Generation, number: Callable[[], int], *, config_
     slots = range(1, wanted.settings.size + 1)
     if not (config_only and is_same_making(pool.generation, wanted)):
         fresh = replace(wanted, number=number())
-        return fresh, Change(tuple(Seat(slot, fresh) for slot in slots), tuple(pool.members), surge=surge)
+        return fresh, Change(tuple(BackendSpec(slot, fresh) for slot in slots), tuple(pool.members), surge=surge)
     same = replace(pool.generation, settings=wanted.settings)
     keep = tuple(
         member
         for member in pool.members
-        if member.seat.generation.number == same.number and member.seat.slot <= wanted.settings.size
+        if member.spec.generation.number == same.number and member.spec.slot <= wanted.settings.size
     )
-    taken = {member.seat.slot for member in keep}
-    make = tuple(Seat(slot, same) for slot in slots if slot not in taken)
+    taken = {member.spec.slot for member in keep}
+    make = tuple(BackendSpec(slot, same) for slot in slots if slot not in taken)
     return same, Change(make, tuple(member for member in pool.members if member not in keep), keep, surge)
 
 
@@ -52,7 +52,7 @@ def _retarget(pool: Pool, wanted: Generation, number: Callable[[], int]) -> Deci
     """Fixed addresses: one that stays in the list stays as it is, since nothing behind it is ours to replace."""
     by_address: dict[Address, Member] = {}
     for member in pool.members:
-        address = target_of(member.seat)
+        address = target_of(member.spec)
         if address is not None:
             by_address.setdefault(address, member)
     keep = tuple(by_address[address] for address in dict.fromkeys(wanted.settings.targets) if address in by_address)
@@ -60,23 +60,23 @@ def _retarget(pool: Pool, wanted: Generation, number: Callable[[], int]) -> Deci
     come = [address for address in dict.fromkeys(wanted.settings.targets) if address not in by_address]
     if not come and not leave:
         return replace(pool.generation, settings=wanted.settings), Change((), (), keep)
-    slots = lowest_free((member.seat.slot for member in keep), len(come))
+    slots = lowest_free((member.spec.slot for member in keep), len(come))
     fresh = replace(wanted, number=number())
     placed = _placed(fresh, dict(zip(slots, come, strict=True)))
     surge = rollout.surge(wanted.settings.reload, wanted.settings.size)
-    return fresh, Change(tuple(Seat(slot, placed) for slot in slots), leave, keep, surge)
+    return fresh, Change(tuple(BackendSpec(slot, placed) for slot in slots), leave, keep, surge)
 
 
-def target_of(seat: Seat) -> Address | None:
-    """The fixed address of a seat; None for one that runs a command."""
-    settings = seat.generation.settings
-    return settings.targets[seat.slot - 1] if settings.command is None else None
+def target_of(spec: BackendSpec) -> Address | None:
+    """The fixed address of a backend; None for one that runs a command."""
+    settings = spec.generation.settings
+    return settings.targets[spec.slot - 1] if settings.command is None else None
 
 
 def _placed(generation: Generation, targets: dict[int, Address]) -> Generation:
     """The generation with its addresses in the places of their slots: addresses that stay keep theirs."""
     if not targets:
         return generation
-    some = next(iter(targets.values()))  # what stands in a place that no seat of this generation has
+    some = next(iter(targets.values()))  # what stands in a place that no backend of this generation has
     row = tuple(targets.get(slot, some) for slot in range(1, max(targets) + 1))
     return replace(generation, settings=replace(generation.settings, targets=row))

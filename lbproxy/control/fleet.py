@@ -11,7 +11,7 @@ from typing import Protocol
 import trio
 
 from lbproxy.control.pool import Member, Pool
-from lbproxy.control.reload import Broken, Seat
+from lbproxy.control.reload import BackendSpec, Broken
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import BackendId, Generation, ListenerView, RoutingTable, State
 from lbproxy.settings import PoolSettings, RouteSettings, Settings
@@ -37,8 +37,8 @@ class MakeBackend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What the fleet stands on."""
+class FleetContext:
+    """The parts of control that the fleet uses."""
 
     emit: Callable[[Event], None]
     workers: WorkersLike
@@ -63,10 +63,10 @@ class Frame:
 
 
 class Fleet:
-    def __init__(self, ground: Ground, frame: Frame) -> None:
+    def __init__(self, context: FleetContext, frame: Frame) -> None:
         self.pools: dict[str, Pool] = {}
         self.frame = frame
-        self._ground = ground
+        self._context = context
         self._numbers: dict[str, int] = {}  # newest generation of each pool, also of one that is gone
         self._epoch = 0
         self._table: RoutingTable | None = None
@@ -89,7 +89,7 @@ class Fleet:
 
     def open_pool(self, settings: PoolSettings, generation: Generation) -> Pool:
         """A pool without members."""
-        pool = Pool(settings, generation, self._ground.grid, self._ground.cells.take())
+        pool = Pool(settings, generation, self._context.grid, self._context.cells.take())
         self.pools[pool.name] = pool
         return pool
 
@@ -97,7 +97,7 @@ class Fleet:
         """Open a pool and start all its members; each serves as soon as it is ready. A table follows."""
         pool = self.open_pool(settings, generation)
         for slot in range(1, settings.size + 1):
-            self.start_member(pool, Seat(slot, generation)).published = True
+            self.start_member(pool, BackendSpec(slot, generation)).published = True
         self.touch()
 
     async def close_pool(self, pool: Pool) -> None:
@@ -110,8 +110,8 @@ class Fleet:
                 nursery.start_soon(handle.retire, member)
         if self.pools.get(pool.name) is pool:
             del self.pools[pool.name]
-        await self._ground.workers.wait_applied(self.publish())
-        self._ground.cells.give_back(pool.cell)
+        await self._context.workers.wait_applied(self.publish())
+        self._context.cells.give_back(pool.cell)
 
     def retire_unpublished(self, pool: Pool) -> None:
         """What a rollout has left behind: it is drained and stopped here."""
@@ -122,12 +122,14 @@ class Fleet:
 
     # Members
 
-    def start_member(self, pool: Pool, seat: Seat, *, reload: str | None = None, trial: bool | None = None) -> Member:
+    def start_member(
+        self, pool: Pool, spec: BackendSpec, *, reload: str | None = None, trial: bool | None = None
+    ) -> Member:
         """Start a backend. It is not published."""
         assert self._nursery is not None, "the fleet does not run"
-        id = BackendId(pool.name, seat.slot, seat.generation.number)
-        runner = self._ground.make(id, seat.generation, reload=reload, trial=trial)
-        member = Member(seat, runner, self._ground.cells.take())
+        id = BackendId(pool.name, spec.slot, spec.generation.number)
+        runner = self._context.make(id, spec.generation, reload=reload, trial=trial)
+        member = Member(spec, runner, self._context.cells.take())
 
         def changed(_: Runner) -> None:
             member.see_change()
@@ -148,9 +150,9 @@ class Fleet:
         member.gone.set()
         # The cell is free when nobody writes it any more: its process is gone, so its leases end soon.
         if member.left_epoch:
-            await self._ground.workers.wait_drained(member.backend.id, member.left_epoch)
+            await self._context.workers.wait_drained(member.backend.id, member.left_epoch)
         pool.remember(member.cell)
-        self._ground.cells.give_back(member.cell)
+        self._context.cells.give_back(member.cell)
 
     def refused(self, id: BackendId, why: str) -> None:
         """A worker could not connect to it."""
@@ -205,7 +207,7 @@ class Fleet:
                 was, member.in_table = member.in_table, member in serving
                 if was and not member.in_table:
                     member.left_epoch = self._epoch
-        self._ground.workers.publish(self._table)
+        self._context.workers.publish(self._table)
         return self._epoch
 
     async def _publish_changes(self) -> None:
@@ -218,13 +220,13 @@ class Fleet:
                 self.publish()
 
     async def wait_applied(self, epoch: int) -> None:
-        await self._ground.workers.wait_applied(epoch)
+        await self._context.workers.wait_applied(epoch)
 
     # What a PoolHandle needs
 
     @property
-    def ground(self) -> Ground:
-        return self._ground
+    def context(self) -> FleetContext:
+        return self._context
 
 
 class PoolHandle:
@@ -237,11 +239,11 @@ class PoolHandle:
         self._min_ready_s = min_ready_s
         self._since: dict[int, tuple[float, int]] = {}  # of a draining member: when it began, what was cut by then
 
-    def make(self, seat: Seat) -> Member:
-        return self._fleet.start_member(self._pool, seat, reload=self._reload, trial=True)
+    def make(self, spec: BackendSpec) -> Member:
+        return self._fleet.start_member(self._pool, spec, reload=self._reload, trial=True)
 
-    def make_again(self, seat: Seat) -> Member:
-        return self._fleet.start_member(self._pool, seat, reload=self._reload, trial=False)
+    def make_again(self, spec: BackendSpec) -> Member:
+        return self._fleet.start_member(self._pool, spec, reload=self._reload, trial=False)
 
     async def wait_proved(self, member: Member) -> None:
         await member.runner.wait_proved(self._min_ready_s)
@@ -264,7 +266,7 @@ class PoolHandle:
         for member in remove:
             member.published = False
             if member.backend.state in (State.READY, State.UNHEALTHY):
-                leases = self._fleet.ground.grid.sum(member.cell, Counter.LEASES)
+                leases = self._fleet.context.grid.sum(member.cell, Counter.LEASES)
                 self._since[id(member)] = trio.current_time(), self._cut(member)
                 member.runner.drain()
                 self._say(BackendDraining, member, leases=leases)
@@ -279,7 +281,7 @@ class PoolHandle:
             return  # no worker ever heard of it
         drain = self._pool.settings.drain
         grace_s = max(drain.request_s, drain.stream_s, drain.websocket_s, drain.tcp_s) + drain.goodbye_s
-        workers, grid = self._fleet.ground.workers, self._fleet.ground.grid
+        workers, grid = self._fleet.context.workers, self._fleet.context.grid
         drained = False
         with trio.move_on_after(grace_s):
             await workers.wait_drained(member.backend.id, member.left_epoch)
@@ -307,11 +309,11 @@ class PoolHandle:
         await self.stop(member)
 
     def _cut(self, member: Member) -> int:
-        return self._fleet.ground.grid.sum(member.cell, Counter.CUT)
+        return self._fleet.context.grid.sum(member.cell, Counter.CUT)
 
     def _say(self, kind: Callable[..., Event], member: Member, **facts: float) -> None:
         id = member.backend.id
-        self._fleet.ground.emit(kind(pool=id.pool, backend=str(id), reload=self._reload, **facts))
+        self._fleet.context.emit(kind(pool=id.pool, backend=str(id), reload=self._reload, **facts))
 
 
 async def _stop_until(member: Member, deadline: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from lbproxy.control.api_server import Declined
-from lbproxy.control.plan import Site
+from lbproxy.control.plan import ControlContext
 from lbproxy.model import BackendId
 from lbproxy.supervise.output import OutputBook, OutputLine
 from lbproxy.telemetry.text import iso_time
@@ -22,15 +22,17 @@ MAX_LINES = 10_000
 TAIL_BYTES = 1024 * 1024
 
 
-def log_lines(query: Mapping[str, str], outputs: OutputBook, site: Site) -> AsyncGenerator[Mapping[str, Any], None]:
+def log_lines(
+    query: Mapping[str, str], outputs: OutputBook, context: ControlContext
+) -> AsyncGenerator[Mapping[str, Any], None]:
     """`source` (pool, backend, or "access"; none: all), `n`, `gen`, `follow`. Raises Declined."""
     count = min(_number(query, "n", 100) or 0, MAX_LINES)
     generation = _number(query, "gen", None)
     follow = query.get("follow", "") not in ("", "0")
     source = query.get("source") or None
     if source == "access":
-        return _access_lines(_access_path(site, follow), count)
-    pool, slot = _pool_and_slot(source, outputs, site)
+        return _access_lines(_access_path(context, follow), count)
+    pool, slot = _pool_and_slot(source, outputs, context)
     return _output_lines(Selection(outputs, pool, slot, generation), count, follow)
 
 
@@ -92,8 +94,8 @@ def tail(path: str, count: int) -> list[str]:
     return [line.decode("utf-8", "backslashreplace") for line in kept]
 
 
-def _access_path(site: Site, follow: bool) -> str:
-    log = site.settings.log
+def _access_path(context: ControlContext, follow: bool) -> str:
+    log = context.settings.log
     if log.access == "off":
         raise Declined(404, "the access log is off ([log] access)", USAGE)
     if log.access_path == "-":
@@ -103,15 +105,15 @@ def _access_path(site: Site, follow: bool) -> str:
     return log.access_path
 
 
-def _pool_and_slot(source: str | None, outputs: OutputBook, site: Site) -> tuple[str | None, int | None]:
+def _pool_and_slot(source: str | None, outputs: OutputBook, context: ControlContext) -> tuple[str | None, int | None]:
     if source is None:
         return None, None
-    if source in site.fleet.pools:
+    if source in context.fleet.pools:
         return source, None
     pool, _, slot = source.rpartition(".")
-    if pool in site.fleet.pools and slot.isascii() and slot.isdigit() and outputs.rings(pool, int(slot)):
+    if pool in context.fleet.pools and slot.isascii() and slot.isdigit() and outputs.rings(pool, int(slot)):
         return pool, int(slot)
-    known = [*site.fleet.pools, *sorted({id.name for id, _ in outputs.rings()}), "access"]
+    known = [*context.fleet.pools, *sorted({id.name for id, _ in outputs.rings()}), "access"]
     raise Declined(404, f"no pool or backend '{source}' (there is: {', '.join(known)})", USAGE)
 
 

@@ -26,8 +26,8 @@ _WORSE = (0, 5, 6, 1)  # the later, the worse
 
 
 @dataclass(slots=True)
-class Site:
-    """What control has built: a plan changes it, and remembers in it what is in force."""
+class ControlContext:
+    """The parts of control and the settings in force. A plan changes both."""
 
     emit: Callable[[Event], None]
     fleet: Fleet
@@ -43,7 +43,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A valid wish. `wanted` has the new settings of each pool in it, in file order; its numbers do not count yet."""
+    """A valid reload request. `wanted`: the new settings of each pool, in file order; their numbers are not used."""
 
     id: str
     trigger: str
@@ -56,8 +56,8 @@ class Plan:
 class Conductor:
     """Carries out one plan. One use."""
 
-    def __init__(self, site: Site, plan: Plan) -> None:
-        self._site = site
+    def __init__(self, context: ControlContext, plan: Plan) -> None:
+        self._context = context
         self._plan = plan
         self._done: list[str] = []  # pools that have a verdict
         self._untouched: list[str] = []
@@ -66,7 +66,7 @@ class Conductor:
 
     async def run(self) -> None:
         names = tuple(generation.settings.name for generation in self._plan.wanted)
-        self._site.emit(ReloadStarted(reload=self._plan.id, trigger=self._plan.trigger, pools=names))
+        self._context.emit(ReloadStarted(reload=self._plan.id, trigger=self._plan.trigger, pools=names))
         try:
             await self._carry_out()
         except Exception as exc:  # a mistake of ours, which must not end control
@@ -75,14 +75,14 @@ class Conductor:
             self._give_up("aborted", "lbproxy is being stopped")
             raise
         finally:
-            self._site.emit(ReloadFinished(reload=self._plan.id, exit_code=self._exit_code, text=self._text()))
+            self._context.emit(ReloadFinished(reload=self._plan.id, exit_code=self._exit_code, text=self._text()))
 
     async def _carry_out(self) -> None:
-        site, plan = self._site, self._plan
-        listeners = site.listeners
+        context, plan = self._context, self._plan
+        listeners = context.listeners
         if plan.whole:
             try:
-                listeners = site.sockets.bind(plan.settings.listeners, self._worker_count(), hidden=True)
+                listeners = context.sockets.bind(plan.settings.listeners, self._worker_count(), hidden=True)
             except BindFailed as exc:
                 self._leave_rest(f"{exc}; nothing has happened", exit_code=1)
                 return
@@ -90,7 +90,7 @@ class Conductor:
             if await self._roll(wanted) != "ok":
                 self._leave_rest(f"never touched: {wanted.settings.name} did not come through", exit_code=0)
                 if plan.whole:
-                    site.sockets.release_others(site.listeners, site.worker_count)
+                    context.sockets.release_others(context.listeners, context.worker_count)
                 return
         if plan.whole:
             await self._publish_frame(listeners)
@@ -99,7 +99,7 @@ class Conductor:
 
     async def _roll(self, wanted: Generation) -> str:
         """Returns the result's name."""
-        fleet, settings = self._site.fleet, wanted.settings
+        fleet, settings = self._context.fleet, wanted.settings
         is_new = settings.name not in fleet.pools
         pool = self._open(wanted) if is_new else fleet.pools[settings.name]
         rolling = self._rolling = _Rolling(pool, 0 if is_new else pool.generation.number)
@@ -114,7 +114,7 @@ class Conductor:
 
         def turn_back(broken: Broken) -> None:
             rolling.head_for(rolling.from_number)
-            self._site.emit(ReloadRollingBack(reload=self._plan.id, pool=pool.name, why=broken.why))
+            self._context.emit(ReloadRollingBack(reload=self._plan.id, pool=pool.name, why=broken.why))
 
         rolling.head_for(generation.number)
         pool.begin_reload(self._plan.id)
@@ -133,7 +133,7 @@ class Conductor:
 
     def _open(self, wanted: Generation) -> Pool:
         """A pool that the file has and control has not."""
-        fleet, settings = self._site.fleet, wanted.settings
+        fleet, settings = self._context.fleet, wanted.settings
         number = fleet.next_number(settings.name)
         return fleet.open_pool(settings, Generation(number, settings, wanted.directory, wanted.env))
 
@@ -141,27 +141,27 @@ class Conductor:
 
     async def _publish_frame(self, listeners: tuple[ListenerView, ...]) -> None:
         """Every pool came through: routes and listeners change in one table, and pools that are gone are retired."""
-        site, settings = self._site, self._plan.settings
-        old, site.settings, site.listeners = site.settings, settings, listeners
-        site.loaded_at = time.time()
-        site.fleet.frame = Frame.of(settings, listeners)
-        site.worker_count = self._worker_count()
-        site.workers.resize(site.worker_count)
-        site.apply_live(old, settings)
-        site.sockets.show(listeners)
-        site.sockets.hide_others(listeners)
+        context, settings = self._context, self._plan.settings
+        old, context.settings, context.listeners = context.settings, settings, listeners
+        context.loaded_at = time.time()
+        context.fleet.frame = Frame.of(settings, listeners)
+        context.worker_count = self._worker_count()
+        context.workers.resize(context.worker_count)
+        context.apply_live(old, settings)
+        context.sockets.show(listeners)
+        context.sockets.hide_others(listeners)
         try:
-            await site.fleet.wait_applied(site.fleet.publish())
+            await context.fleet.wait_applied(context.fleet.publish())
         finally:
-            site.sockets.release_others(listeners, site.worker_count)  # what is hidden is good for nothing else
+            context.sockets.release_others(listeners, context.worker_count)  # what is hidden is good for nothing else
         wanted = {pool.name for pool in settings.pools}
         async with trio.open_nursery() as retiring:
-            for pool in [pool for name, pool in site.fleet.pools.items() if name not in wanted]:
-                retiring.start_soon(site.fleet.close_pool, pool)
+            for pool in [pool for name, pool in context.fleet.pools.items() if name not in wanted]:
+                retiring.start_soon(context.fleet.close_pool, pool)
 
     def _worker_count(self) -> int:
-        site, wanted = self._site, self._plan.settings.proxy.workers
-        return max(site.worker_count, min(wanted, site.most_workers))
+        context, wanted = self._context, self._plan.settings.proxy.workers
+        return max(context.worker_count, min(wanted, context.most_workers))
 
     # Verdicts
 
@@ -174,7 +174,7 @@ class Conductor:
     def _give_up(self, result: str, why: str) -> None:
         """In the middle of it."""
         if self._rolling is not None:
-            self._site.fleet.retire_unpublished(self._rolling.pool)
+            self._context.fleet.retire_unpublished(self._rolling.pool)
             self._conclude(self._rolling, Outcome(result, Broken(why)))
         self._leave_rest(why, exit_code=EXIT_CODES[result])
 
@@ -182,7 +182,7 @@ class Conductor:
         """A verdict for each pool that the plan did not come to."""
         for wanted in self._plan.wanted[len(self._done) :]:
             self._untouched.append(wanted.settings.name)
-            pool = self._site.fleet.pools.get(wanted.settings.name)
+            pool = self._context.fleet.pools.get(wanted.settings.name)
             if pool is not None:
                 rolling = _Rolling(pool, pool.generation.number)
                 self._say(rolling.verdict(self._plan.id, Outcome("aborted", Broken(why))), exit_code)
@@ -191,13 +191,13 @@ class Conductor:
     def _say(self, done: ReloadDone, exit_code: int) -> None:
         self._done.append(done.pool)
         self._exit_code = max(self._exit_code, exit_code, key=_WORSE.index)
-        self._site.emit(done)
+        self._context.emit(done)
 
     def _text(self) -> str:
         """What serves now, and what was never touched."""
         lines = []
         for name in self._done:
-            pool = self._site.fleet.pools.get(name)
+            pool = self._context.fleet.pools.get(name)
             lines.append(_serves_now(pool) if pool is not None else f"{name} was not added")
         if self._exit_code:
             left = [*self._untouched, *(["listeners and routes"] if self._plan.whole else [])]
@@ -207,7 +207,7 @@ class Conductor:
 
 
 def _serves_now(pool: Pool) -> str:
-    numbers = sorted({member.seat.generation.number for member in pool.members if member.published})
+    numbers = sorted({member.spec.generation.number for member in pool.members if member.published})
     which = " and ".join(map(str, numbers))
     who = f"generation {which} serves now" if len(numbers) == 1 else f"generations {which} serve now"
     return f"{pool.name}: {who if numbers else 'nothing serves now'}, {pool.ready} of {pool.settings.size} ready"

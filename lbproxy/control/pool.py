@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import trio
 
-from lbproxy.control.reload import Seat
+from lbproxy.control.reload import BackendSpec
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import Backend, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
@@ -23,8 +23,8 @@ _LIVE = (State.READY, State.UNHEALTHY, State.DRAINING)
 class Member:
     """A backend and its place in the pool."""
 
-    def __init__(self, seat: Seat, runner: Runner, cell: int) -> None:
-        self.seat = seat
+    def __init__(self, spec: BackendSpec, runner: Runner, cell: int) -> None:
+        self.spec = spec
         self.runner = runner
         self.cell = cell  # its column in the grid
         self.published = False  # it may be in the table, as soon as it is fit for it
@@ -90,9 +90,10 @@ class Pool:
         self.settings = settings
         self.generation = generation
         for member in self.members:
-            made_by_it = member.seat.generation.number == generation.number
-            if made_by_it and settings.command is not None:  # a fixed target's seat knows its own address
-                member.seat = replace(member.seat, generation=generation)
+            made_by_it = member.spec.generation.number == generation.number
+            # The spec of a fixed address keeps the targets of the generation that made it.
+            if made_by_it and settings.command is not None:
+                member.spec = replace(member.spec, generation=generation)
             member.runner.update(settings)
 
     def begin_reload(self, reload: str) -> None:

@@ -18,8 +18,8 @@ from lbproxy.supervise.runner import NotReady
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """What one backend is made from: enough to make it again."""
+class BackendSpec:
+    """The slot and the generation of one backend: enough to start it again."""
 
     slot: int
     generation: Generation
@@ -42,7 +42,7 @@ class Outcome:
 
 class MemberLike(Protocol):
     @property
-    def seat(self) -> Seat: ...
+    def spec(self) -> BackendSpec: ...
     @property
     def backend(self) -> Backend: ...
 
@@ -53,10 +53,10 @@ M = TypeVar("M", bound=MemberLike)
 class FleetLike(Protocol[M]):
     """One pool's backends, as a rollout handles them."""
 
-    def make(self, seat: Seat) -> M:
+    def make(self, spec: BackendSpec) -> M:
         """Start one on trial. It is in no table yet."""
 
-    def make_again(self, seat: Seat) -> M:
+    def make_again(self, spec: BackendSpec) -> M:
         """Start one of a generation that has served before: it is not on trial, only in no table yet."""
 
     async def wait_proved(self, member: M) -> None:
@@ -88,7 +88,7 @@ class FleetLike(Protocol[M]):
 class Change(Generic[M]):
     """What a rollout does to a pool: `make` comes, `replace` goes, `keep` stays as it is."""
 
-    make: tuple[Seat, ...]
+    make: tuple[BackendSpec, ...]
     replace: tuple[M, ...]
     keep: tuple[M, ...] = ()
     surge: int = 1
@@ -112,7 +112,7 @@ class Rollout(Generic[M]):
         self._new: list[M] = []  # published
         self._dead: list[M] = []  # new ones that were proved and then died
         self._draining: dict[int, trio.CancelScope] = {}
-        self._served = {member.seat for member in self._old if member.backend.state in (State.READY, State.UNHEALTHY)}
+        self._served = {member.spec for member in self._old if member.backend.state in (State.READY, State.UNHEALTHY)}
         self._broken: Broken | None = None
         self._forward_scope = trio.CancelScope()
         self._leaving: trio.Nursery  # retired ones on their way out, beside the next batch and beside a rollback
@@ -135,11 +135,11 @@ class Rollout(Generic[M]):
 
     async def _forward(self) -> None:
         change = self._change
-        slots = rollout.slots_in_order([seat.slot for seat in change.make], _backends(self._old))
-        to_make = sorted(change.make, key=lambda seat: slots.index(seat.slot))
+        slots = rollout.slots_in_order([spec.slot for spec in change.make], _backends(self._old))
+        to_make = sorted(change.make, key=lambda spec: slots.index(spec.slot))
         while to_make or self._old:
             count = rollout.batch_size(len(to_make), self._running(), change.limit)
-            self._fresh = [self._fleet.make(seat) for seat in to_make[:count]]
+            self._fresh = [self._fleet.make(spec) for spec in to_make[:count]]
             del to_make[:count]
             await self._prove(self._fresh)
             if self._broken is not None:
@@ -187,7 +187,7 @@ class Rollout(Generic[M]):
         self._new = [member for member in self._new if member not in self._dead]
         back = [member for member in self._retired if self._take_back(member)]
         self._old += back
-        missing = [member.seat for member in self._retired if member not in back]
+        missing = [member.spec for member in self._retired if member not in back]
         self._publish(back, self._take_leaving(self._new, len(missing)))
         self._fleet.publish([], dead)
         for member in (*unproved, *dead):
@@ -198,15 +198,15 @@ class Rollout(Generic[M]):
                 await self._fleet.wait_gone(member)
         lost = await self._start_again(missing)
         self._settle(lost)
-        return "failed" if any(member.seat in self._served for member in lost) else "rolled_back"
+        return "failed" if any(member.spec in self._served for member in lost) else "rolled_back"
 
-    async def _start_again(self, missing: list[Seat]) -> list[M]:
+    async def _start_again(self, missing: list[BackendSpec]) -> list[M]:
         """Batch by batch, new ones leaving as old ones come. Returns those that did not come."""
         lost: list[M] = []
         missing = missing.copy()
         while missing:
             count = rollout.batch_size(len(missing), self._running() + len(lost), self._change.limit)
-            batch = [self._fleet.make_again(seat) for seat in missing[:count]]
+            batch = [self._fleet.make_again(spec) for spec in missing[:count]]
             del missing[:count]
             came: list[M] = []
             async with trio.open_nursery() as proving:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from lbproxy.config.problems import ConfigInvalid, Problem
-from lbproxy.control.plan import Conductor, Plan, Site
+from lbproxy.control.plan import Conductor, ControlContext, Plan
 from lbproxy.errors import LbproxyError
 from lbproxy.model import Generation
 from lbproxy.settings import PoolSettings, Settings
@@ -18,8 +18,8 @@ from lbproxy.telemetry.events import ConfigRejected, Notice
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What somebody asks for."""
+class ReloadRequest:
+    """A reload that a command or a signal asks for."""
 
     trigger: str  # "command", "USR2", "HUP"
     pools: tuple[str, ...] = ()  # none: the file as a whole
@@ -35,8 +35,8 @@ class UnknownPool(LbproxyError):
 
 
 class Reloader:
-    def __init__(self, site: Site, load: Callable[[], Settings]) -> None:
-        self._site = site
+    def __init__(self, context: ControlContext, load: Callable[[], Settings]) -> None:
+        self._context = context
         self._load = load
         self._busy = False
         self._again: str | None = None
@@ -62,49 +62,51 @@ class Reloader:
 
     async def _start_by_signal(self, trigger: str) -> None:
         try:
-            await self.start(Wish(trigger))
+            await self.start(ReloadRequest(trigger))
         except ReloadBusy:
             self._again = trigger
         except ConfigInvalid:
             return  # it is in the log
         except Exception as exc:  # nobody waits for an answer, and control goes on
-            self._site.emit(Notice(f"the reload could not begin: {exc!r}"))
+            self._context.emit(Notice(f"the reload could not begin: {exc!r}"))
 
-    async def start(self, wish: Wish) -> str:
+    async def start(self, request: ReloadRequest) -> str:
         """Begin a reload and return its id. Raises ReloadBusy, UnknownPool or ConfigInvalid: nothing is touched."""
         if self._busy or self._nursery is None:
             raise ReloadBusy("another reload is running")
         self._busy = True
         try:
-            plan = self._plan(wish, await trio.to_thread.run_sync(self._load))
+            plan = self._plan(request, await trio.to_thread.run_sync(self._load))
         except BaseException as exc:
             self._free()
             if isinstance(exc, ConfigInvalid):
-                self._site.emit(ConfigRejected(path=self._site.settings.path or "", problems=exc.text))
+                self._context.emit(ConfigRejected(path=self._context.settings.path or "", problems=exc.text))
             raise
         # The task is control's, not the asker's: it goes on when the asker hangs up.
         self._nursery.start_soon(self._carry_out, plan)
         return plan.id
 
-    def _plan(self, wish: Wish, settings: Settings) -> Plan:
+    def _plan(self, request: ReloadRequest, settings: Settings) -> Plan:
         names = [pool.name for pool in settings.pools]
-        for name in wish.pools:
+        for name in request.pools:
             if name not in names:
                 raise UnknownPool(f"no pool '{name}' (there is: {', '.join(names)})")
-        wanted = resolve_all([pool for pool in settings.pools if not wish.pools or pool.name in wish.pools], settings)
+        wanted = resolve_all(
+            [pool for pool in settings.pools if not request.pools or pool.name in request.pools], settings
+        )
         self._count += 1
         return Plan(
             id=f"r{self._count}",
-            trigger=wish.trigger,
+            trigger=request.trigger,
             settings=settings,
             wanted=wanted,
-            whole=not wish.pools,
-            config_only=wish.config_only,
+            whole=not request.pools,
+            config_only=request.config_only,
         )
 
     async def _carry_out(self, plan: Plan) -> None:
         try:
-            await Conductor(self._site, plan).run()
+            await Conductor(self._context, plan).run()
         finally:
             self._free()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import trio
 
-from lbproxy.control.plan import Site
+from lbproxy.control.plan import ControlContext
 from lbproxy.control.pool import Member, Pool
 from lbproxy.control.workers import WorkerStatus
 from lbproxy.link.grid import Counter, Grid
@@ -14,18 +14,18 @@ from lbproxy.policy.goodbye import longest_s
 from lbproxy.telemetry.text import iso_time
 
 
-def document(site: Site, grid: Grid, workers: list[WorkerStatus], started: float) -> dict[str, Any]:
+def document(context: ControlContext, grid: Grid, workers: list[WorkerStatus], started: float) -> dict[str, Any]:
     """`started`: Trio's clock when control began."""
-    settings = site.settings
+    settings = context.settings
     return {
         "version": 1,
         "name": settings.proxy.name,
         "pid": os.getpid(),
         "uptime_s": round(trio.current_time() - started, 3),
-        "config": {"path": settings.path, "loaded_at": iso_time(site.loaded_at)},
-        "degraded": any(pool.is_degraded for pool in site.fleet.pools.values()) or not _all_serve(site, workers),
+        "config": {"path": settings.path, "loaded_at": iso_time(context.loaded_at)},
+        "degraded": any(pool.is_degraded for pool in context.fleet.pools.values()) or not _all_serve(context, workers),
         "workers": [_worker(worker) for worker in workers],
-        "workers_wanted": site.worker_count,
+        "workers_wanted": context.worker_count,
         "listeners": [
             {
                 "name": view.settings.name,
@@ -34,19 +34,19 @@ def document(site: Site, grid: Grid, workers: list[WorkerStatus], started: float
                 "pool": view.settings.pool,
                 "connections": grid.sum(view.cell, Counter.CONNECTIONS),
             }
-            for view in site.listeners
+            for view in context.listeners
         ],
-        "pools": {name: _pool(pool, grid) for name, pool in site.fleet.pools.items()},
+        "pools": {name: _pool(pool, grid) for name, pool in context.fleet.pools.items()},
     }
 
 
-def _all_serve(site: Site, workers: list[WorkerStatus]) -> bool:
-    return sum(worker.state == "serving" for worker in workers) >= site.worker_count
+def _all_serve(context: ControlContext, workers: list[WorkerStatus]) -> bool:
+    return sum(worker.state == "serving" for worker in workers) >= context.worker_count
 
 
-def is_ready(site: Site) -> bool:
+def is_ready(context: ControlContext) -> bool:
     """Whether every pool has somebody to serve its clients."""
-    return all(pool.serving() for pool in site.fleet.pools.values())
+    return all(pool.serving() for pool in context.fleet.pools.values())
 
 
 def _worker(worker: WorkerStatus) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _worker(worker: WorkerStatus) -> dict[str, Any]:
 
 
 def _pool(pool: Pool, grid: Grid) -> dict[str, Any]:
-    members = sorted(pool.members, key=lambda member: (member.seat.slot, member.seat.generation.number))
+    members = sorted(pool.members, key=lambda member: (member.spec.slot, member.spec.generation.number))
     return {
         "generation": pool.generation.number,
         "size": pool.settings.size,

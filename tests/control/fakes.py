@@ -7,9 +7,9 @@ import trio
 import trio.testing
 
 from lbproxy.address import Address
-from lbproxy.control.fleet import Fleet, Frame, Ground
-from lbproxy.control.plan import Site
-from lbproxy.control.reload import Broken, Seat
+from lbproxy.control.fleet import Fleet, FleetContext, Frame
+from lbproxy.control.plan import ControlContext
+from lbproxy.control.reload import BackendSpec, Broken
 from lbproxy.control.sockets import BindFailed
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import Backend, BackendId, Generation, ListenerView, State
@@ -30,7 +30,7 @@ def generation(number, **settings):
 
 @dataclass(eq=False)
 class FakeMember:
-    seat: Seat
+    spec: BackendSpec
     backend: Backend
     published: bool = False
     died: trio.Event = field(default_factory=trio.Event)
@@ -55,7 +55,7 @@ class Behaviour:
 
 
 class FakeFleet:
-    """A FleetLike that keeps count. `behave(seat)` says what a backend does."""
+    """A FleetLike that keeps count. `behave(spec)` says what a backend does."""
 
     def __init__(self, nursery, behave):
         self.nursery = nursery
@@ -66,13 +66,13 @@ class FakeFleet:
         self.lowest_serving = 10**9
         self.highest_running = 0
 
-    def add_old(self, seat, state=State.READY):
-        member = self._member(seat, state)
+    def add_old(self, spec, state=State.READY):
+        member = self._member(spec, state)
         member.published = True
         return member
 
-    def _member(self, seat, state):
-        member = FakeMember(seat, Backend(BackendId("web", seat.slot, seat.generation.number), state, since=0.0))
+    def _member(self, spec, state):
+        member = FakeMember(spec, Backend(BackendId("web", spec.slot, spec.generation.number), state, since=0.0))
         self.members.append(member)
         return member
 
@@ -93,16 +93,16 @@ class FakeFleet:
 
     # FleetLike
 
-    def make(self, seat):
-        self.log.append(("make", seat.slot, seat.generation.number))
-        member = self._member(seat, State.STARTING)
+    def make(self, spec):
+        self.log.append(("make", spec.slot, spec.generation.number))
+        member = self._member(spec, State.STARTING)
         self.note()
         return member
 
     make_again = make
 
     async def wait_proved(self, member):
-        behaviour = self.behave(member.seat)
+        behaviour = self.behave(member.spec)
         await trio.sleep(behaviour.ready_after_s)
         if behaviour.breaks:
             member.become(State.FAILED)
@@ -127,7 +127,7 @@ class FakeFleet:
             member.published = True
             if member.backend.state is State.DRAINING:
                 member.become(State.READY)
-                self.log.append(("take back", member.seat.slot, member.seat.generation.number))
+                self.log.append(("take back", member.spec.slot, member.spec.generation.number))
         for member in remove:
             member.published = False
             if member.backend.state in (State.READY, State.UNHEALTHY):
@@ -139,15 +139,15 @@ class FakeFleet:
         await trio.sleep(0.01)
 
     async def wait_drained(self, member):
-        await trio.sleep(self.behave(member.seat).drains_in_s)
+        await trio.sleep(self.behave(member.spec).drains_in_s)
 
     async def stop(self, member):
         if member.gone.is_set():
             return
         assert not member.published, f"{member} is stopped while it is published"
-        self.log.append(("stop", member.seat.slot, member.seat.generation.number))
+        self.log.append(("stop", member.spec.slot, member.spec.generation.number))
         member.become(State.STOPPING)
-        await trio.sleep(self.behave(member.seat).stops_in_s)
+        await trio.sleep(self.behave(member.spec).stops_in_s)
         if not member.gone.is_set():
             self.members.remove(member)
             member.gone.set()
@@ -157,7 +157,7 @@ class FakeFleet:
 
 
 class FakeBackend(Runner):
-    """A backend's runner without a process. `World.behave(seat)` says how it goes."""
+    """A backend's runner without a process. `World.behave(spec)` says how it goes."""
 
     def __init__(self, world, id, made_from, *, reload=None, trial=None):
         super().__init__(id, made_from, world.resources, reload=reload, trial=trial)
@@ -166,7 +166,7 @@ class FakeBackend(Runner):
 
     @property
     def behaviour(self):
-        return self.world.behave(Seat(self.id.slot, self.generation))
+        return self.world.behave(BackendSpec(self.id.slot, self.generation))
 
     async def run(self):
         self._began = True
@@ -300,7 +300,7 @@ def made_of(settings):
 class World:
     """Control without processes and sockets: `async with World(settings) as world`."""
 
-    def __init__(self, settings, behave=lambda seat: Behaviour()):
+    def __init__(self, settings, behave=lambda spec: Behaviour()):
         self.settings = settings
         self.behave = behave
         self.events = []
@@ -313,10 +313,10 @@ class World:
         self.workers = FakeWorkers()
         self.sockets = FakeSockets()
         listeners = self.sockets.bind(settings.listeners, 1)
-        ground = Ground(self.emit, self.workers, self.grid, self.cells, self.make)
-        self.fleet = Fleet(ground, Frame.of(settings, listeners))
+        context = FleetContext(self.emit, self.workers, self.grid, self.cells, self.make)
+        self.fleet = Fleet(context, Frame.of(settings, listeners))
         self.applied_live = []
-        self.site = Site(
+        self.context = ControlContext(
             emit=self.emit,
             fleet=self.fleet,
             sockets=self.sockets,

@@ -19,11 +19,11 @@ from lbproxy.telemetry.events import ReloadFinished
 class Control:
     """The API of a world."""
 
-    def __init__(self, tmp_path, load=None, behave=lambda seat: Behaviour(ready_after_s=0.01, stops_in_s=0.0)):
+    def __init__(self, tmp_path, load=None, behave=lambda spec: Behaviour(ready_after_s=0.01, stops_in_s=0.0)):
         pool = pool_settings(size=1, directory=str(tmp_path), reload=ReloadSettings(min_ready_s=0.0))
         self.world = World(settings_of(pool), behave)
         self.stopped = []
-        reloader = Reloader(self.world.site, load or (lambda: self.world.settings))
+        reloader = Reloader(self.world.context, load or (lambda: self.world.settings))
         self.reloader = reloader
         self.api = None
 
@@ -31,7 +31,7 @@ class Control:
         await self.world.nursery.start(self.reloader.run)
         world = self.world
         self.api = Api(
-            world.site, world.grid, world.log, world.resources.outputs, self.reloader, self.stopped.append, 0.0
+            world.context, world.grid, world.log, world.resources.outputs, self.reloader, self.stopped.append, 0.0
         )
 
     async def ask(self, method, path, query=None, **values):

@@ -26,7 +26,7 @@ def decided(before, after, *, config_only):
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     ((generation, change),) = found
     slots = [[one.slot for one in change.make]]
-    slots += [sorted(member.seat.slot for member in group) for group in (change.replace, change.keep)]
+    slots += [sorted(member.spec.slot for member in group) for group in (change.replace, change.keep)]
     return (*slots, generation.number)
 
 
@@ -76,8 +76,8 @@ def test_what_a_backend_is_made_from_decides(change):
 
 
 def test_only_fixed_targets_have_an_address_beforehand():
-    from lbproxy.control.reload import Seat
+    from lbproxy.control.reload import BackendSpec
 
     fixed = Generation(1, pool_settings(command=None, targets=(ONE, TWO)), "/", ())
-    assert target_of(Seat(2, fixed)) == TWO
-    assert target_of(Seat(2, Generation(1, pool_settings(), "/", ()))) is None
+    assert target_of(BackendSpec(2, fixed)) == TWO
+    assert target_of(BackendSpec(2, Generation(1, pool_settings(), "/", ()))) is None

@@ -6,7 +6,7 @@ from support.trio_test import trio_test
 
 from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.control.fleet import PoolHandle
-from lbproxy.control.reload import Seat
+from lbproxy.control.reload import BackendSpec
 from lbproxy.link.grid import Counter
 from lbproxy.model import State
 from lbproxy.settings import DrainSettings
@@ -21,7 +21,7 @@ def handle_of(world, name="web", **more):
 
 @trio_test(clock="autojump")
 async def test_at_the_first_start_each_backend_serves_as_soon_as_it_is_ready():
-    behave = lambda seat: Behaviour(ready_after_s=float(seat.slot))  # noqa: E731
+    behave = lambda spec: Behaviour(ready_after_s=float(spec.slot))  # noqa: E731
     async with World(settings_of(pool_settings(size=2)), behave).running() as world:
         sizes = [len(table.pools[0].backends) for table in world.workers.tables]
         assert sizes == sorted(sizes)
@@ -77,7 +77,7 @@ async def test_a_change_that_the_table_does_not_show_makes_no_table():
 async def test_a_backend_in_no_table_is_drained_at_once_and_others_when_workers_say_so():
     async with World(settings_of(pool_settings())).running() as world:
         handle = handle_of(world)
-        fresh = handle.make(Seat(3, world.fleet.pools["web"].generation))
+        fresh = handle.make(BackendSpec(3, world.fleet.pools["web"].generation))
         await handle.wait_proved(fresh)
         await handle.wait_drained(fresh)
         assert world.workers.asked == []
@@ -152,7 +152,7 @@ async def test_totals_survive_the_backend_and_its_cell_comes_free_only_without_l
 async def test_a_death_says_how_and_shows_the_last_words():
     async with World(settings_of(pool_settings())).running() as world:
         handle = handle_of(world)
-        fresh = handle.make(Seat(3, world.fleet.pools["web"].generation))
+        fresh = handle.make(BackendSpec(3, world.fleet.pools["web"].generation))
         await handle.wait_proved(fresh)
         handle.publish([fresh], [])
         fresh.runner.die("exit code 3")
@@ -195,7 +195,7 @@ async def test_a_closed_pool_is_drained_stopped_and_out_of_the_table():
 
 @trio_test(clock="autojump")
 async def test_the_end_stops_all_and_kills_what_outlasts_the_deadline():
-    behave = lambda seat: Behaviour(stops_in_s=1.0 if seat.slot == 1 else 60.0)  # noqa: E731
+    behave = lambda spec: Behaviour(stops_in_s=1.0 if spec.slot == 1 else 60.0)  # noqa: E731
     async with World(settings_of(pool_settings()), behave).running() as world:
         began, slow = trio.current_time(), world.member("web.2@1")
         await world.fleet.stop(trio.current_time() + 5)

@@ -15,13 +15,13 @@ from lbproxy.settings import LogSettings
 
 
 async def lines_of(world, **query):
-    async with aclosing(log_lines(query, world.resources.outputs, world.site)) as lines:
+    async with aclosing(log_lines(query, world.resources.outputs, world.context)) as lines:
         return [(line.get("backend"), line.get("generation"), line["line"]) async for line in lines]
 
 
 def declined(world, **query):
     with pytest.raises(Declined) as caught:
-        log_lines(query, world.resources.outputs, world.site)
+        log_lines(query, world.resources.outputs, world.context)
     return caught.value.answer.status, caught.value.answer.values["error"]
 
 
@@ -58,7 +58,7 @@ async def test_following_goes_on_with_what_comes():
         seen = []
 
         async def follow():
-            lines = log_lines({"n": "1", "follow": "1"}, world.resources.outputs, world.site)
+            lines = log_lines({"n": "1", "follow": "1"}, world.resources.outputs, world.context)
             async for line in lines:
                 seen.append(line["line"])  # noqa: PERF401 - they are looked at while it goes on
 
@@ -82,9 +82,9 @@ async def test_the_access_log_is_read_from_its_file(tmp_path):
         path.unlink()
         assert "No such file" in (await lines_of(world, source="access"))[0][2]
         assert declined(world, source="access", follow="1")[0] == 501
-        world.site.settings = replace(world.settings, log=LogSettings(access_path="-"))
+        world.context.settings = replace(world.settings, log=LogSettings(access_path="-"))
         assert declined(world, source="access")[0] == 404
-        world.site.settings = replace(world.settings, log=LogSettings(access="off"))
+        world.context.settings = replace(world.settings, log=LogSettings(access="off"))
         assert declined(world, source="access")[0] == 404
 
 

@@ -25,13 +25,13 @@ async def carry_out(world, settings, *, pools=(), config_only=False):
     """Returns the exit code."""
     wanted = tuple(one for one in made_of(settings) if not pools or one.settings.name in pools)
     plan = Plan("r1", "command", settings, wanted, whole=not pools, config_only=config_only)
-    await Conductor(world.site, plan).run()
+    await Conductor(world.context, plan).run()
     return world.of(ReloadFinished)[-1].exit_code
 
 
 def breaking(pool, generation, slot=1):
-    def behave(seat):
-        broken = (seat.generation.settings.name, seat.generation.number, seat.slot) == (pool, generation, slot)
+    def behave(spec):
+        broken = (spec.generation.settings.name, spec.generation.number, spec.slot) == (pool, generation, slot)
         return Behaviour(breaks=broken)
 
     return behave
@@ -92,7 +92,7 @@ async def test_a_broken_deploy_is_rolled_back_and_later_pools_are_never_touched(
         assert len(world.workers.tables[-1].listeners) == 1
         assert world.sockets.released == [(("127.0.0.1:80",), 1)], "what was bound for nothing is closed"
         assert world.sockets.shown == [], "and nobody was let in"
-        assert world.site.settings is settings
+        assert world.context.settings is settings
 
 
 @trio_test(clock="autojump", timeout_s=1000)
@@ -115,10 +115,10 @@ async def test_the_number_of_a_failed_generation_is_not_used_again():
 
 @trio_test(clock="autojump", timeout_s=1000)
 async def test_capacity_that_does_not_come_back_is_exit_6():
-    def behave(seat):
-        old = seat.generation.number == 1
+    def behave(spec):
+        old = spec.generation.number == 1
         again = old and world.pids >= 3
-        return Behaviour(breaks=again or (not old and seat.slot == 2), stops_in_s=0.0)
+        return Behaviour(breaks=again or (not old and spec.slot == 2), stops_in_s=0.0)
 
     world = World(settings_of(pool_settings()), behave)
     async with world.running():
@@ -174,7 +174,7 @@ async def test_named_pools_alone_are_replaced_and_the_frame_stays():
     async with World(settings).running() as world:
         assert await carry_out(world, changed, pools=("api",)) == 0
         assert world.workers.served == ["api.1@2", "web.1@1"]
-        assert world.site.settings is settings
+        assert world.context.settings is settings
         assert world.applied_live == []
 
 

@@ -7,20 +7,20 @@ from hypothesis import given, settings
 from hypothesis.strategies import floats, integers, none, one_of, sampled_from
 
 from control.fakes import Behaviour, FakeFleet, generation
-from lbproxy.control.reload import Change, Rollout, Seat
+from lbproxy.control.reload import BackendSpec, Change, Rollout
 from lbproxy.model import State
 
 OLD, NEW = generation(6), generation(7)
 
 
-def seats(made_from, size):
-    return tuple(Seat(slot, made_from) for slot in range(1, size + 1))
+def specs(made_from, size):
+    return tuple(BackendSpec(slot, made_from) for slot in range(1, size + 1))
 
 
 class Trial:
     """One rollout from start to end."""
 
-    def __init__(self, size, surge=1, *, behave=lambda seat: Behaviour(), old_size=None, old_states=None):
+    def __init__(self, size, surge=1, *, behave=lambda spec: Behaviour(), old_size=None, old_states=None):
         self.size, self.surge, self.behave = size, surge, behave
         self.old_size = size if old_size is None else old_size
         self.old_states = old_states or {}
@@ -30,10 +30,10 @@ class Trial:
         async with trio.open_nursery() as nursery:
             self.fleet = FakeFleet(nursery, self.behave)
             self.old = [
-                self.fleet.add_old(seat, self.old_states.get(seat.slot, State.READY))
-                for seat in seats(OLD, self.old_size)
+                self.fleet.add_old(spec, self.old_states.get(spec.slot, State.READY))
+                for spec in specs(OLD, self.old_size)
             ]
-            change = Change(seats(NEW, self.size), tuple(self.old), surge=self.surge)
+            change = Change(specs(NEW, self.size), tuple(self.old), surge=self.surge)
             with trio.fail_after(1000):
                 self.outcome = await Rollout(self.fleet, change, self.rolled_back.append).run()
             self.took = trio.current_time()
@@ -45,7 +45,7 @@ class Trial:
 
     @property
     def serving(self):
-        return sorted((member.seat.generation.number, member.seat.slot) for member in self.fleet.serving)
+        return sorted((member.spec.generation.number, member.spec.slot) for member in self.fleet.serving)
 
 
 def all_of(number, size):
@@ -53,12 +53,12 @@ def all_of(number, size):
 
 
 def breaking(slot):
-    return lambda seat: Behaviour(breaks=seat.generation is NEW and seat.slot == slot)
+    return lambda spec: Behaviour(breaks=spec.generation is NEW and spec.slot == slot)
 
 
 def dying(slot, after_s, **more):
-    def behave(seat):
-        return Behaviour(dies_after_s=after_s, **more) if seat == Seat(slot, NEW) else Behaviour(**more)
+    def behave(spec):
+        return Behaviour(dies_after_s=after_s, **more) if spec == BackendSpec(slot, NEW) else Behaviour(**more)
 
     return behave
 
@@ -72,9 +72,9 @@ def dying(slot, after_s, **more):
     stops_in_s=sampled_from((0.0, 0.3, 5.0)),
 )
 def test_capacity_never_falls_and_a_broken_member_restores_the_old_ones(size, surge, broken, drains_in_s, stops_in_s):
-    def behave(seat):
+    def behave(spec):
         return Behaviour(
-            breaks=seat.generation is NEW and seat.slot == broken,
+            breaks=spec.generation is NEW and spec.slot == broken,
             drains_in_s=drains_in_s,
             stops_in_s=stops_in_s,
         )
@@ -113,10 +113,10 @@ def test_a_death_after_publication_restores_the_old_ones(size, surge, slot, afte
 @settings(deadline=None)
 @given(size=integers(2, 6), surge=integers(1, 3))
 def test_new_ones_serve_on_for_old_ones_that_do_not_come_back(size, surge):
-    def behave(seat):
-        if seat.generation is OLD:
+    def behave(spec):
+        if spec.generation is OLD:
             return Behaviour(breaks=True, drains_in_s=0.0)  # its code was replaced in place
-        return Behaviour(breaks=seat.slot == size)
+        return Behaviour(breaks=spec.slot == size)
 
     trial = Trial(size, surge, behave=behave).run()
     published = [slot for slot in range(1, size) if ("stop", slot, 6) in trial.fleet.log]
@@ -129,15 +129,15 @@ def test_new_ones_serve_on_for_old_ones_that_do_not_come_back(size, surge):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_capacity_is_reduced_when_neither_old_nor_new_ones_come_up(size):
-    def behave(seat):
-        if seat.generation is OLD:
+    def behave(spec):
+        if spec.generation is OLD:
             return Behaviour(breaks=True, drains_in_s=0.0, stops_in_s=0.2)
         return Behaviour(dies_after_s=0.1)
 
     trial = Trial(size, behave=behave).run()
     assert trial.outcome.result == "failed"
-    left = [member.seat for member in trial.fleet.members if member.published and member not in trial.fleet.serving]
-    assert left == [Seat(1, OLD)], "it stays under supervision, to serve should it come up later"
+    left = [member.spec for member in trial.fleet.members if member.published and member not in trial.fleet.serving]
+    assert left == [BackendSpec(1, OLD)], "it stays under supervision, to serve should it come up later"
 
 
 def test_one_by_one_each_old_one_goes_when_its_successor_serves():
@@ -149,12 +149,12 @@ def test_one_by_one_each_old_one_goes_when_its_successor_serves():
 
 
 def test_draining_goes_on_beside_the_next_batch():
-    trial = Trial(3, behave=lambda seat: Behaviour(ready_after_s=1.0, drains_in_s=10.0)).run()
+    trial = Trial(3, behave=lambda spec: Behaviour(ready_after_s=1.0, drains_in_s=10.0)).run()
     assert 13.0 < trial.took < 14.0
 
 
 def test_a_surge_of_the_whole_size_replaces_all_at_once():
-    trial = Trial(4, 4, behave=lambda seat: Behaviour(ready_after_s=1.0, drains_in_s=1.0)).run()
+    trial = Trial(4, 4, behave=lambda spec: Behaviour(ready_after_s=1.0, drains_in_s=1.0)).run()
     assert trial.took < 2.5
 
 
@@ -167,8 +167,8 @@ def test_a_failure_before_publication_touches_no_old_one():
 
 
 def test_draining_old_ones_are_taken_back_and_not_started_again():
-    def behave(seat):
-        return Behaviour(breaks=seat == Seat(3, NEW), drains_in_s=100.0)
+    def behave(spec):
+        return Behaviour(breaks=spec == BackendSpec(3, NEW), drains_in_s=100.0)
 
     trial = Trial(3, behave=behave).run()
     assert trial.outcome.result == "rolled_back"
@@ -181,8 +181,8 @@ def test_draining_old_ones_are_taken_back_and_not_started_again():
 def test_an_old_one_that_dies_while_it_drains_is_started_again_by_a_rollback():
     async def main():
         async with trio.open_nursery() as nursery:
-            fleet = FakeFleet(nursery, lambda seat: Behaviour(breaks=seat == Seat(2, NEW), drains_in_s=100.0))
-            old = [fleet.add_old(seat) for seat in seats(OLD, 2)]
+            fleet = FakeFleet(nursery, lambda spec: Behaviour(breaks=spec == BackendSpec(2, NEW), drains_in_s=100.0))
+            old = [fleet.add_old(spec) for spec in specs(OLD, 2)]
 
             async def kill_first():
                 await trio.sleep(1.5)
@@ -192,10 +192,10 @@ def test_an_old_one_that_dies_while_it_drains_is_started_again_by_a_rollback():
                 fleet.members.remove(old[0])
 
             nursery.start_soon(kill_first)
-            outcome = await Rollout(fleet, Change(seats(NEW, 2), tuple(old)), lambda broken: None).run()
+            outcome = await Rollout(fleet, Change(specs(NEW, 2), tuple(old)), lambda broken: None).run()
             assert outcome.result == "rolled_back"
             assert ("make", 1, 6) in fleet.log
-            assert sorted(member.seat.slot for member in fleet.serving) == [1, 2]
+            assert sorted(member.spec.slot for member in fleet.serving) == [1, 2]
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -222,9 +222,9 @@ def test_what_is_kept_is_not_touched_when_a_pool_grows_and_when_that_fails():
     async def main():
         for broken in (False, True):
             async with trio.open_nursery() as nursery:
-                fleet = FakeFleet(nursery, lambda seat: Behaviour(breaks=broken and seat.slot == 3))  # noqa: B023
-                old = tuple(fleet.add_old(seat) for seat in seats(OLD, 2))
-                change = Change((Seat(3, OLD), Seat(4, OLD)), (), keep=old)
+                fleet = FakeFleet(nursery, lambda spec: Behaviour(breaks=broken and spec.slot == 3))  # noqa: B023
+                old = tuple(fleet.add_old(spec) for spec in specs(OLD, 2))
+                change = Change((BackendSpec(3, OLD), BackendSpec(4, OLD)), (), keep=old)
                 outcome = await Rollout(fleet, change, lambda broken: None).run()
                 assert outcome.result == ("rolled_back" if broken else "ok")
                 assert len(fleet.serving) == (2 if broken else 4)
@@ -237,10 +237,10 @@ def test_what_is_kept_is_not_touched_when_a_pool_grows_and_when_that_fails():
 def test_a_cancelled_rollout_leaves_things_as_they_are():
     async def main():
         async with trio.open_nursery() as nursery:
-            fleet = FakeFleet(nursery, lambda seat: Behaviour(drains_in_s=100.0))
-            old = tuple(fleet.add_old(seat) for seat in seats(OLD, 2))
+            fleet = FakeFleet(nursery, lambda spec: Behaviour(drains_in_s=100.0))
+            old = tuple(fleet.add_old(spec) for spec in specs(OLD, 2))
             with trio.move_on_after(2.5):
-                await Rollout(fleet, Change(seats(NEW, 2), old), lambda broken: None).run()
+                await Rollout(fleet, Change(specs(NEW, 2), old), lambda broken: None).run()
             assert not [entry for entry in fleet.log if entry[0] == "stop"]
             nursery.cancel_scope.cancel()
 

@@ -7,7 +7,7 @@ from support.trio_test import trio_test
 
 from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.config.problems import ConfigInvalid, Problem
-from lbproxy.control.reloader import ReloadBusy, Reloader, UnknownPool, Wish, resolve_all
+from lbproxy.control.reloader import ReloadBusy, Reloader, ReloadRequest, UnknownPool, resolve_all
 from lbproxy.settings import PoolSettings, ReloadSettings
 from lbproxy.telemetry.events import ConfigRejected, Notice, ReloadDone, ReloadFinished, ReloadStarted
 
@@ -21,8 +21,8 @@ class Running:
     def __init__(self, tmp_path, load=None):
         pool = pool_settings(size=1, directory=str(tmp_path), reload=ReloadSettings(min_ready_s=0.0))
         self.settings = settings_of(pool)
-        self.world = World(self.settings, lambda seat: QUICK)
-        self.reloader = Reloader(self.world.site, load or (lambda: self.settings))
+        self.world = World(self.settings, lambda spec: QUICK)
+        self.reloader = Reloader(self.world.context, load or (lambda: self.settings))
 
     async def wait_finished(self, count):
         await self.world.wait_for(ReloadFinished, count)
@@ -42,11 +42,11 @@ def reloading(test):
 
 
 async def _busy(running):
-    assert await running.reloader.start(Wish("command")) == "r1"
+    assert await running.reloader.start(ReloadRequest("command")) == "r1"
     with pytest.raises(ReloadBusy):
-        await running.reloader.start(Wish("command"))
+        await running.reloader.start(ReloadRequest("command"))
     await running.wait_finished(1)
-    assert await running.reloader.start(Wish("command")) == "r2"
+    assert await running.reloader.start(ReloadRequest("command")) == "r2"
     await running.wait_finished(2)
 
 
@@ -55,7 +55,7 @@ def test_a_second_reload_is_busy_until_the_first_is_over(tmp_path):
 
 
 async def _signals(running):
-    await running.reloader.start(Wish("command"))
+    await running.reloader.start(ReloadRequest("command"))
     for _ in range(5):
         running.reloader.signal("USR2")
     await running.wait_finished(2)
@@ -79,8 +79,8 @@ def test_a_signal_starts_a_reload(tmp_path):
 
 async def _unknown(running):
     with pytest.raises(UnknownPool, match="no pool 'api'"):
-        await running.reloader.start(Wish("command", pools=("api",)))
-    await running.reloader.start(Wish("command", pools=("web",)))
+        await running.reloader.start(ReloadRequest("command", pools=("api",)))
+    await running.reloader.start(ReloadRequest("command", pools=("web",)))
     await running.wait_finished(1)
 
 
@@ -93,12 +93,12 @@ async def test_an_invalid_configuration_touches_nothing_and_is_said():
     def load():
         raise ConfigInvalid([Problem("lb.toml", 6, 1, "unknown key 'wokers'", "wokers = 4")])
 
-    world = World(settings_of(pool_settings(size=1)), lambda seat: QUICK)
-    reloader = Reloader(world.site, load)
+    world = World(settings_of(pool_settings(size=1)), lambda spec: QUICK)
+    reloader = Reloader(world.context, load)
     async with world.running():
         await world.nursery.start(reloader.run)
         with pytest.raises(ConfigInvalid):
-            await reloader.start(Wish("command"))
+            await reloader.start(ReloadRequest("command"))
         reloader.signal("USR2")
         await world.wait_for(ConfigRejected, 2)
         assert "unknown key 'wokers'" in world.of(ConfigRejected)[0].problems
@@ -111,8 +111,8 @@ async def test_a_signal_whose_configuration_cannot_even_be_read_ends_nothing():
     def load():
         raise RuntimeError("a mistake")
 
-    world = World(settings_of(pool_settings(size=1)), lambda seat: QUICK)
-    reloader = Reloader(world.site, load)
+    world = World(settings_of(pool_settings(size=1)), lambda spec: QUICK)
+    reloader = Reloader(world.context, load)
     async with world.running():
         await world.nursery.start(reloader.run)
         reloader.signal("USR2")
@@ -128,11 +128,11 @@ async def test_a_stopped_reloader_takes_no_more_wishes(tmp_path):
             await running.world.nursery.start(running.reloader.run)
             scope.cancel()
         async with trio.open_nursery() as nursery:
-            reloader = Reloader(running.world.site, lambda: running.settings)
+            reloader = Reloader(running.world.context, lambda: running.settings)
             await nursery.start(reloader.run)
             nursery.cancel_scope.cancel()
         with pytest.raises(ReloadBusy):
-            await reloader.start(Wish("command"))
+            await reloader.start(ReloadRequest("command"))
 
 
 def test_every_problem_of_what_backends_are_made_from_is_told_at_once(tmp_path):

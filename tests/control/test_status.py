@@ -21,7 +21,7 @@ async def test_the_document_says_what_runs():
         world.count("web.1@1", Counter.WEBSOCKET, 2)
         world.count("web.1@1", Counter.REQUESTS, 31)
         worker = WorkerStatus(1, 4103, "serving", Stats(5, 12, 900, {"upgrade": 2}, 0.00412345678, 0.0025))
-        document = status.document(world.site, world.grid, [worker], trio.current_time() - 12.5)
+        document = status.document(world.context, world.grid, [worker], trio.current_time() - 12.5)
         web = document["pools"]["web"]
         first, second = web.pop("backends")
         assert first == {
@@ -74,7 +74,7 @@ async def test_a_draining_backend_says_how_long_what_it_has_may_still_take():
         await trio.sleep(3)
 
         def left_s() -> float:
-            document = status.document(world.site, world.grid, [], 0.0)
+            document = status.document(world.context, world.grid, [], 0.0)
             first, second = document["pools"]["web"]["backends"]
             assert first["state"] == "draining"
             assert "drain_left_s" not in second
@@ -89,7 +89,7 @@ async def test_a_draining_backend_says_how_long_what_it_has_may_still_take():
 async def test_a_dead_backend_makes_it_degraded_and_has_no_pid():
     async with World(settings_of(pool_settings(size=2))).running() as world:
         world.member("web.2@1").runner.die()
-        document = status.document(world.site, world.grid, [], 0.0)
+        document = status.document(world.context, world.grid, [], 0.0)
         dead = document["pools"]["web"]["backends"][1]
         assert document["degraded"] is True
         assert (dead["state"], dead["pid"], dead["uptime_s"]) == ("backoff", None, None)
