@@ -29,6 +29,7 @@ READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
 ERROR = select.EPOLLERR
 HANGUP = select.EPOLLHUP
+DATA = select.EPOLLIN  # alone: neither an end nor an error
 LAST = select.EPOLLRDHUP  # the peer's end stands behind what can be read
 
 BATCH_EVENTS = 64  # handled before Trio's tasks get their turn

@@ -14,14 +14,15 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lbproxy.worker.io.reactor import ERROR, HANGUP, LAST, NEVER, READ, WRITE
+from lbproxy.worker.io.reactor import DATA, ERROR, HANGUP, LAST, NEVER, READ, WRITE
+from lbproxy.worker.io.read_size import SMALL_BYTES, SMALL_RECV_BYTES
 from lbproxy.worker.io.splice import PIPE_BYTES, Pipe
 from lbproxy.worker.io.stream import RESET_ON_CLOSE
 
 if TYPE_CHECKING:
     from lbproxy.worker.relay.relay import Relay
 
-READ_BYTES = 16 * 1024  # fits most messages: recv allocates what it is asked for
+READ_BYTES = 16 * 1024  # fits most messages; after a small one, less is read at first: see read_size.py
 BULK_BYTES = 64 * 1024  # as long as reads come back full
 TURN_BYTES = 256 * 1024  # moved by one event before others get their turn
 FULL_READS = 4  # in a row, and a pipe pays
@@ -77,6 +78,24 @@ class End:
 
     def on_ready(self, mask: int) -> None:
         # Hot: a small message is one event, one recv, one send. Everything else is behind a branch.
+        if mask == DATA and self._events == READ and self.other.pipe is None:
+            size = self._size
+            try:
+                data = self.sock.recv(size)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._fail()
+                return
+            if 0 < len(data) <= SMALL_BYTES:
+                if size != SMALL_RECV_BYTES:
+                    self._size = SMALL_RECV_BYTES
+                    self._full = 0
+                self.received += len(data)
+                self.deliver(data)
+            elif self._take(data, size, 0) and not self.ended:
+                self.pump()
+            return
         if self.outbox and mask & _WRITABLE:
             self._flush()
         if self._events & READ and mask & _READABLE:
@@ -87,7 +106,7 @@ class End:
 
         `is_last`: the end is there, too.
         """
-        other, sock, deliver = self.other, self.sock, self.deliver
+        other, sock = self.other, self.sock
         if other.pipe is not None:
             self._splice(other.pipe)
             return
@@ -99,37 +118,59 @@ class End:
             except BlockingIOError:
                 return
             except OSError:
-                self.ended = True
-                self.relay.broke(self)
+                self._fail()
                 return
-            if not data:
-                self.ended = True
-                self.relay.settle()
+            if not self._take(data, size, is_last):
                 return
-            got = len(data)
-            self.received += got
-            if got < size:
-                if is_last and self.relay.joins_ends:
-                    self._pass_last(data)
-                    return
-                deliver(data)
-                if got < READ_BYTES < size:
-                    self._size = READ_BYTES
-                    self._full = 0
-                if not is_last:
-                    return  # what may have come meanwhile is another event
-            else:
-                deliver(data)
-                self._size = BULK_BYTES
-                self._full += 1
-                if self._full >= FULL_READS and not (other.outbox or other.broken):
-                    self._full = 0
-                    pipe = other.pipe = self.relay.take_pipe() if self._may_splice else None
-                    if pipe is not None:
-                        self._splice(pipe)
-                        return
-            deliver = self.deliver  # may have changed with what came
-            turn -= got
+            turn -= len(data)
+
+    def _fail(self) -> None:
+        """Reading has failed, so this side has said its last byte."""
+        self.ended = True
+        self.relay.broke(self)
+
+    def _take(self, data: bytes, size: int, is_last: int) -> bool:
+        """Deliver what one read of `size` brought. False: reading again would find nothing, or is not allowed."""
+        if not data:
+            self.ended = True
+            self.relay.settle()
+            return False
+        failed = False
+        if size == SMALL_RECV_BYTES and len(data) == size:
+            # More than a small message: the rest goes with it, in one packet. An end is left to the next read.
+            size += READ_BYTES
+            try:
+                data += self.sock.recv(READ_BYTES)
+            except BlockingIOError:
+                pass
+            except OSError:
+                failed = True
+        got = len(data)
+        self.received += got
+        if got < size:
+            if got < READ_BYTES:
+                self._size = SMALL_RECV_BYTES if got <= SMALL_BYTES else READ_BYTES
+                self._full = 0
+            elif size < BULK_BYTES:
+                self._size = READ_BYTES
+            if is_last and not failed and self.relay.joins_ends:
+                self._pass_last(data)
+                return False
+            self.deliver(data)
+            if failed and not self.ended:
+                self._fail()
+            return bool(is_last) and not failed  # what may have come meanwhile is another event
+        other = self.other
+        self.deliver(data)
+        self._size = BULK_BYTES
+        self._full += 1
+        if self._full >= FULL_READS and not (other.outbox or other.broken):
+            self._full = 0
+            pipe = other.pipe = self.relay.take_pipe() if self._may_splice else None
+            if pipe is not None:
+                self._splice(pipe)
+                return False
+        return True
 
     def _pass_last(self, data: bytes) -> None:
         """Look for the end before `data` is sent, so that both leave in one packet: 5 us less for who gets it."""
