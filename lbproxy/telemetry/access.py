@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from lbproxy.model import BackendId
-from lbproxy.telemetry.sink import Sink
+from lbproxy.telemetry.sink import LOSS_EVERY_S, Sink
 from lbproxy.wire.head import RequestHead
 from lbproxy.wire.lines import spoiling
 
 BATCH_LINES = 256
+UNIX = b"unix:"  # a client without an address, as nginx writes it
 
 
 class AccessRecord(NamedTuple):
@@ -32,6 +33,7 @@ class AccessRecord(NamedTuple):
     client: bytes
     request_id: bytes
     error: str | None = None  # RFC 9209 error type
+    reason: str | None = None  # one sentence, as the client reads it
 
     @property
     def backend(self) -> str | None:
@@ -51,7 +53,8 @@ def for_access(head: RequestHead) -> RequestHead:
 
 
 class AccessLog:
-    """Collects lines; `flush` hands them to the sink in one piece. `format`: combined | json | off.
+    """Collects lines; `flush` hands them to the sink in one piece. `format`: combined | json | event | off, where event
+    is json among events: each line says `"event":"access"`.
 
     `on_loss` gets the number of lines that the sink lost, once lines flow again. `on_first` is called for the first
     line after a flush: the owner plans the next flush then.
@@ -70,9 +73,10 @@ class AccessLog:
         self._on_loss = on_loss
         self._on_first = on_first
         self._told = 0
+        self._told_at = float("-inf")
         self._lines: list[bytes] = []
         self._combined = combined_liner()
-        self._make = json_maker() if format == "json" else combined_maker(self._combined)
+        self._make = combined_maker(self._combined) if format == "combined" else json_maker(event=format == "event")
 
     def note(self, at: float, client: bytes, head: RequestHead, target: bytes, *, status: int, size: int) -> None:
         """Add a combined line without a record: see `combined_liner`."""
@@ -99,10 +103,17 @@ class AccessLog:
             sink = self._sink
             sink.write(b"".join(lines))
             lines.clear()
-            if sink.dropped != self._told and sink.backlog_bytes < 64 * 1024:
+            if sink.dropped != self._told and sink.backlog_bytes < 64 * 1024 and self._may_tell_loss():
                 lost = sink.dropped - self._told
                 self._told += lost
                 self._on_loss(lost)
+
+    def _may_tell_loss(self) -> bool:
+        now = time.monotonic()
+        if now < self._told_at + LOSS_EVERY_S:
+            return False
+        self._told_at = now
+        return True
 
     def reopen(self) -> None:
         """See Sink.reopen. Raises OSError."""
@@ -152,7 +163,7 @@ def combined_liner() -> CombinedLiner:
             agent = b"".join(fields[b"user-agent"]) or b"-" if b"user-agent" in fields else b"-"
             before = b' - - [%b] "%b ' % (stamp, plain(head.method))
             tail = b' HTTP/1.%d" %d %d "%b" "%b"\n' % (head.minor, status, size, plain(referer), plain(agent))
-        return b"".join((client, before, plain(target), tail))
+        return b"".join((client or UNIX, before, plain(target), tail))
 
     return make
 
@@ -161,7 +172,7 @@ def combined_maker(line: CombinedLiner | None = None) -> Callable[[AccessRecord]
     line = line or combined_liner()
 
     def make(record: AccessRecord) -> bytes:
-        at, head, status, _, size, _, _, client, _, _ = record
+        at, head, status, _, size, _, _, client, _, _, _ = record
         return line(at, client, head, head.target, status=status, size=size)
 
     return make
@@ -172,8 +183,9 @@ def plain(value: bytes) -> bytes:
     return value if value.translate(_UNESCAPED) == value else escaped(value)
 
 
-def json_maker() -> Callable[[AccessRecord], bytes]:
-    """One object a line; `error` only when there is one."""
+def json_maker(*, event: bool = False) -> Callable[[AccessRecord], bytes]:
+    """One object a line; `error` and `reason` only when there is one. `event`: it says that it is an access line."""
+    opening = b'{"event":"access",' if event else b"{"
     second = -1
     stamp = b""
 
@@ -183,23 +195,29 @@ def json_maker() -> Callable[[AccessRecord], bytes]:
         if int(at) != second:
             second = int(at)
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-        _, head, status, received, sent, duration_s, backend, client, request_id, error = record
+        _, head, status, received, sent, duration_s, backend, client, request_id, error, reason = record
+        client = client or UNIX
         method, host, path = head.method, head.host, head.target
         from_outside = method + host + path + client + request_id
         if from_outside.translate(_UNESCAPED) != from_outside:
             method, host, path, client, request_id = map(_json_escaped, (method, host, path, client, request_id))
         return (
-            b'{"time":"%b.%03dZ","method":"%b","host":"%b","path":"%b","status":%d,"request_bytes":%d,'
+            b'%b"time":"%b.%03dZ","method":"%b","host":"%b","path":"%b","status":%d,"request_bytes":%d,'
             b'"response_bytes":%d,"duration_s":%.6f,"backend":%b,"generation":%b,"client":"%b","request_id":"%b"%b}\n'
             % (
-                *(stamp, int(at * 1000) % 1000, method, host, path, status, received, sent, duration_s),
+                *(opening, stamp, int(at * 1000) % 1000, method, host, path, status, received, sent, duration_s),
                 b"null" if backend is None else b'"%b"' % backend.name.encode(),
                 b"null" if backend is None else b"%d" % backend.generation,
-                *(client, request_id, b"" if error is None else b',"error":"%b"' % error.encode()),
+                *(client, request_id, b"" if error is None else _why(error, reason)),
             )
         )
 
     return make
+
+
+def _why(error: str, reason: str | None) -> bytes:
+    told = b"" if reason is None else b',"reason":%b' % json.dumps(reason).encode()
+    return b',"error":"%b"%b' % (error.encode(), told)
 
 
 def escaped(value: bytes) -> bytes:

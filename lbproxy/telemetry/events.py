@@ -228,6 +228,21 @@ class AcceptResumed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExchangeFailed(Event):
+    """A request that lbproxy answered with 5xx, or whose answer broke off."""
+
+    name = "exchange.failed"
+    level = "warning"
+    request_id: str
+    pool: str | None
+    backend: str | None  # None: no backend had part in it
+    status: int  # of the answer, as far as one went out
+    error: str  # RFC 9209 error type
+    reason: str
+    left_out: int = 0  # failures before this one that were not told
+
+
+@dataclass(frozen=True, slots=True)
 class LogDropped(Event):
     name = "log.dropped"
     level = "warning"

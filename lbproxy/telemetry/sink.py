@@ -11,9 +11,11 @@ import os
 import select
 import stat
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+LOSS_EVERY_S = 5.0  # at most so often it is said how many lines were lost
 QUEUE_BYTES = 1024 * 1024
 PIPE_BATCH_BYTES = 4096  # PIPE_BUF: a write of at most this is whole, also when several processes share the pipe
 FILE_BATCH_BYTES = 64 * 1024
@@ -39,6 +41,7 @@ class Sink:
         self._taken_bytes = 0
         self._failed = 0
         self._told = 0
+        self._told_at = float("-inf")
         self._fresh_line = True
         self._closed = False
         self._describe_loss: Callable[[int], bytes] | None = None
@@ -88,7 +91,7 @@ class Sink:
 
     def _run(self) -> None:
         while True:
-            entry = self._entries.get()
+            entry = self._next()
             batch: list[bytes] = []
             cost = 0
             while isinstance(entry, bytes):
@@ -106,12 +109,21 @@ class Sink:
             if isinstance(entry, int):
                 self._go_on_with(entry)
             elif not isinstance(entry, bytes):
-                self._tell_losses()
+                self._tell_losses()  # the last time, however short ago it was said before
                 if self._path is not None:
                     os.close(self._fd)
                 return
-            elif self._entries.empty() or self.dropped - self._told > 1000:
+            elif time.monotonic() >= self._told_at + LOSS_EVERY_S:
                 self._tell_losses()
+
+    def _next(self) -> bytes | int | None:
+        """The next entry. Losses that were not told yet are told meanwhile, when it is time."""
+        while self.dropped != self._told:
+            try:
+                return self._entries.get(timeout=max(0.0, self._told_at + LOSS_EVERY_S - time.monotonic()))
+            except Empty:
+                self._tell_losses()
+        return self._entries.get()
 
     def _go_on_with(self, fd: int) -> None:
         old, self._fd = self._fd, fd
@@ -152,6 +164,7 @@ class Sink:
 
     def _tell_losses(self) -> None:
         lost = self.dropped - self._told
+        self._told_at = time.monotonic()
         if lost and self._describe_loss is not None and not self._write_batch(self._describe_loss(lost)):
             self._told += lost
 
@@ -168,3 +181,11 @@ def _batch_bytes(fd: int) -> int:
         return FILE_BATCH_BYTES if stat.S_ISREG(os.fstat(fd).st_mode) else PIPE_BATCH_BYTES
     except OSError:
         return PIPE_BATCH_BYTES
+
+
+def is_same_file(one: int, other: int) -> bool:
+    """Whether two descriptors lead to the same file, pipe, socket or terminal."""
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:
+        return False

@@ -76,6 +76,9 @@ def event_text(event: e.Event) -> str:
             return f"{backend} | {line}"
         case e.Notice(text):
             return text
+        case e.ExchangeFailed(request_id, pool, backend, status, error, reason, left_out):
+            more = f" ({left_out} more before it are not told)" if left_out else ""
+            return f"{backend or pool or 'no pool'}: {status} {error}: {reason}, request {request_id}{more}"
         case e.LogDropped(lines, log):
             return f"{_count(lines, 'line')} of the {log} log dropped: its reader stalls or its disk is full"
         case e.AcceptPaused(listener, why):

@@ -33,6 +33,7 @@ __all__ = [
     "ResponseHead",
     "field_values",
     "head_end",
+    "head_of_refused",
     "read_request",
     "read_response",
     "response_head_end",
@@ -40,6 +41,7 @@ __all__ = [
 
 RESPONSE_HEAD_BYTES = 64 * 1024
 RESPONSE_FIELDS = 256
+MOST_LOGGED_BYTES = 8192  # of a request line that is refused
 
 # As plain ints: Kind.HOST in the loops below would cost an attribute look-up per line.
 UNKNOWN: Entry = (-1, b"", b"", b"")
@@ -336,3 +338,13 @@ def _chunked(rare: list[Entry], length: int | None, minor: int, refuse: Callable
     if len(codings) == 1 and is_token(coding) and coding != b"identity" and b"chunked" not in coding:
         raise bad_request("an unknown transfer coding", 501)
     raise bad_request("Transfer-Encoding is not exactly chunked")
+
+
+def head_of_refused(data: bytes | bytearray) -> RequestHead:
+    """A head for the log of a request that is refused: its request line where that can be read, else "-"."""
+    line = bytes(data[:MOST_LOGGED_BYTES]).lstrip(b"\r\n").partition(b"\r\n")[0]
+    try:
+        method, target, authority, minor = read_request_line(line)
+    except Refused:
+        method, target, authority, minor = b"-", b"-", None, 1
+    return RequestHead(method, target, authority or b"", minor, False, None, False, [], {})

@@ -11,6 +11,7 @@ from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import Event
 from lbproxy.wire.lines import Lines
 from lbproxy.worker.backends.connections import BackendConnections
+from lbproxy.worker.ending import FailureReports
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.leases.router import Router
 
@@ -25,6 +26,10 @@ class Context:
     access: AccessLog = field(default_factory=lambda: AccessLog(None, "off"))
     lines: Lines = field(default_factory=Lines)  # of the task lane
     stopping: trio.Event = field(default_factory=trio.Event)
+    failures: FailureReports = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.failures = FailureReports(self.emit)
 
     @property
     def proxy_name(self) -> str:

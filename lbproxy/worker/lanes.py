@@ -133,7 +133,7 @@ class Lanes:
         if refused is None:
             self._spawn(record, client, partial(converse, self.context, client, stay=self.off))
         else:
-            self._spawn(record, client, partial(refuse, self.context, client, refused))
+            self._spawn(record, client, partial(refuse, self.context, client, refused, client.buffer))
 
     def resume(self, record: ExpressRecord, begun: Begun, why: str) -> None:
         """With the request wholly or partly sent."""

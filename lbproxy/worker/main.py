@@ -18,7 +18,7 @@ from lbproxy.model import BackendView
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import LogDropped, Notice
 from lbproxy.telemetry.log import Log
-from lbproxy.telemetry.sink import Sink
+from lbproxy.telemetry.sink import Sink, is_same_file
 from lbproxy.worker.backends.connections import SWEEP_S, BackendConnections
 from lbproxy.worker.context import Context
 from lbproxy.worker.front.accept import Acceptor
@@ -147,6 +147,8 @@ class Worker:
         except OSError as exc:
             self._log.emit(Notice(f"cannot open the access log {path}: {exc.strerror}"))
             sink = None
+        if path == "-" and format != "off" and self._log.format == "json" and is_same_file(1, 2):
+            format = "event"  # a stream of JSON events stays one
         self._context.access = AccessLog(
             sink,
             format,
@@ -167,6 +169,7 @@ class Worker:
             self._sweep.plan(again_s)
 
     def _stats(self, ask: int) -> Stats:
+        self._context.failures.settle()
         lanes, reactor, now = self._lanes, self._reactor, trio.current_time()
         self._turns.add(now, reactor.longest_turn_s)
         self._batches.add(now, reactor.longest_batch_s)

@@ -165,3 +165,27 @@ def test_a_command_whose_output_is_closed_ends_quietly(tmp_path: Path) -> None:
         )
         assert b"Traceback" not in asked.stderr
         assert LBPROXY
+
+
+def test_among_json_events_on_one_stream_access_lines_are_json_too(tmp_path: Path) -> None:
+    output = tmp_path / "everything"
+    with serving(web(size=1), tmp_path, output=str(output)) as lb:
+        lb.get("/whoami")
+        lb.wait_until(lambda: '"event":"access"' in output.read_text())
+        entries = [json.loads(line) for line in output.read_text().splitlines()]
+        (access,) = [entry for entry in entries if entry["event"] == "access"]
+        assert (access["path"], access["status"], access["backend"]) == ("/whoami", 200, "web.1")
+
+
+def test_every_5xx_says_why_to_the_client_the_access_log_and_the_events(tmp_path: Path) -> None:
+    with serving(with_log('access = "json"\naccess_path = "access.log"'), tmp_path) as lb:
+        answer = lb.request("POST", "/die", body=b"x")
+        assert answer.status == 502
+        lb.wait_log('"exchange.failed"')
+        (event,) = [json.loads(line) for line in lb.log().splitlines() if '"exchange.failed"' in line]
+        lb.wait_until(lambda: lines_of(lb))
+        (line,) = [json.loads(text) for text in lines_of(lb)]
+        assert event["reason"] == line["reason"]
+        assert event["reason"].encode() in answer.body
+        assert event["request_id"] == line["request_id"] == answer.headers["X-Request-ID"]
+        assert (event["backend"], event["status"], event["error"]) == ("web.1@1", 502, line["error"])

@@ -109,7 +109,7 @@ def test_a_pipe_that_nobody_reads_stops_neither_traffic_nor_reloads_nor_the_end(
 
 def test_when_a_stalled_pipe_flows_again_it_says_what_was_lost_and_lines_are_whole(tmp_path: Path) -> None:
     pipe = StalledPipe(tmp_path)
-    more = '[log]\naccess = "json"'
+    more = '[log]\naccess = "json"\nbackend_lines = 100000'
     with serving(web(size=1, more=more), tmp_path, output=pipe.path) as lb:
         worker = lb.status()["workers"][0]["pid"]
         for _ in range(3):  # 3 KB, 400 times: more than a pipe and a queue of 1 MiB hold

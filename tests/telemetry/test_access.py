@@ -225,3 +225,17 @@ def test_a_combined_line_costs_less_than_three_microseconds() -> None:
             make(RECORD._replace())
         best = min(best, (time.process_time() - begin) / 1000)
     assert best < 3e-6 * 2  # twice, for a busy machine; measured: 0.7 µs, and 0.5 more for _replace
+
+
+def test_a_client_without_an_address_is_written_as_unix():
+    record = RECORD._replace(client=b"")
+    assert combined_maker()(record).startswith(b"unix: - - [")
+    assert json.loads(json_maker()(record))["client"] == "unix:"
+
+
+def test_json_says_why_and_among_events_what_it_is():
+    record = RECORD._replace(status=502, error="connection_terminated", reason='it said "no"\n')
+    line = json.loads(json_maker(event=True)(record))
+    assert list(line)[:2] == ["event", "time"]
+    assert (line["event"], line["error"], line["reason"]) == ("access", "connection_terminated", 'it said "no"\n')
+    assert "reason" not in json.loads(json_maker()(RECORD))

@@ -13,6 +13,7 @@ from lbproxy.link.grid import Counter
 from lbproxy.model import ListenerView
 from lbproxy.settings import PoolTimeouts
 from lbproxy.telemetry.access import AccessRecord
+from lbproxy.telemetry.events import ExchangeFailed
 from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.head_cache import RepeatedRequest
 from lbproxy.wire.head_template import ReplyShape, RequestShape, Values
@@ -27,6 +28,12 @@ from lbproxy.worker.task.client import LAST_REQUEST_S, READ_AHEAD_BYTES
 if TYPE_CHECKING:
     from lbproxy.worker.lanes import Lanes
 
+# Why an answer breaks off that has begun: RFC 9209 error type, and the sentence for the operator.
+CUT_SHORT = {
+    "cut": "the grace of the drain is over",
+    "http_response_incomplete": "the backend broke off in its body",
+    "connection_read_timeout": "the response body stalled",
+}
 CLIENT_CLOSED = 499  # in the log only
 
 
@@ -303,10 +310,15 @@ class ExpressRecord(Seldom):
             self.lanes.router.count(self._lease.backend.cell, Counter.FAILED)
         self._let_backend_go(False)
         self.lanes.served += 1
-        self._record(error)
+        reason = CUT_SHORT[error]
+        self._record(error, reason)
+        request_id, backend = self.request_id.decode("latin-1"), self.backend.id
+        self.lanes.context.failures.tell(
+            ExchangeFailed(request_id, backend.pool, str(backend), self._status, error, reason)
+        )
         self.close()
 
-    def _record(self, error: str | None) -> None:
+    def _record(self, error: str | None, reason: str | None = None) -> None:
         access = self.lanes.context.access
         if not access.is_on:
             return
@@ -332,6 +344,7 @@ class ExpressRecord(Seldom):
                 self.facts.ip,
                 self.request_id,
                 error,
+                reason,
             )
         )
 

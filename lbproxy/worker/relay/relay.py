@@ -169,3 +169,17 @@ def notice_dead_peer(sock: socket.socket, idle_s: float) -> None:
 def _seconds(seconds: float) -> int:
     """As the kernel takes it: whole, 1 to 32767."""
     return min(max(1, round(seconds)), 32767)
+
+
+ERRORS = {
+    Why.CUT: "cut",
+    Why.CLIENT_GONE: "client_gone",
+    Why.BACKEND_GONE: "connection_terminated",
+    Why.STALLED: "connection_write_timeout",
+    Why.FAILED: "proxy_internal_error",
+}
+
+
+def error_of(relay: Relay) -> str | None:
+    """How a relay ended, as an RFC 9209 error type; None: well."""
+    return None if relay.why is None else ERRORS.get(relay.why)

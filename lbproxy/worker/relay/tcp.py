@@ -6,19 +6,25 @@ On the reactor from the first moment. Knows nothing of what the bytes mean.
 import socket
 from typing import TYPE_CHECKING
 
+import trio
+
 from lbproxy.errors import ProxyError
 from lbproxy.link.grid import Counter
-from lbproxy.model import LeaseKind, ListenerView, PoolView
+from lbproxy.model import BackendId, LeaseKind, ListenerView, PoolView
+from lbproxy.telemetry.access import AccessRecord
+from lbproxy.telemetry.events import ExchangeFailed
+from lbproxy.wire.head import RequestHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends.connections import ConnectFailed, Crowded, begin_connect, connect, finish_connect
 from lbproxy.worker.io.reactor import NEVER, WRITE, When
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.relay.relay import Relay
+from lbproxy.worker.relay.relay import Relay, error_of
 
 if TYPE_CHECKING:
     from lbproxy.worker.lanes import Lanes
 
-
+# What an end is called in the access log: served, the client left, nobody to serve it; every other one is a 502.
+STATUS_OF: dict[str | None, int] = {None: 200, "client_gone": 499, "destination_unavailable": 503}
 TCP = LeaseKind.TCP  # an attribute of an enum costs as much as three of these
 
 
@@ -117,8 +123,10 @@ class TcpClient:
                 return
             try:
                 lease = await lanes.router.wait_claim(pool.name, TCP, self._key(pool), self._since)
-            except ProxyError:
+            except ProxyError as exc:
                 lanes.router.count(pool.cell, Counter.FAILED)
+                lanes.context.failures.tell(ExchangeFailed("-", pool.name, None, exc.status, exc.token, exc.reason))
+                self._record(exc.token, exc.reason)
                 self.close()
                 return
             try:
@@ -151,8 +159,38 @@ class TcpClient:
         lease = self._lease
         assert lease is not None
         self._lease = None
+        self._record(error_of(relay), served_by=lease.backend.id, relay=relay)
         self.lanes.router.finish(lease)
         self.lanes.closed(self)
+
+    def _record(
+        self,
+        error: str | None,
+        reason: str | None = None,
+        *,
+        served_by: BackendId | None = None,
+        relay: Relay | None = None,
+    ) -> None:
+        """The line of the access log: method TCP, the listener as the path, and a status for how it ended."""
+        access, reactor = self.lanes.context.access, self.lanes.reactor
+        if not access.is_on:
+            return
+        now = trio.current_time()
+        access.add(
+            AccessRecord(
+                time=reactor.wall(self._since),
+                head=RequestHead(b"TCP", self.view.settings.name.encode(), b"", 1, False, None, False, [], {}),
+                status=STATUS_OF.get(error, 502),
+                request_bytes=relay.client.received if relay is not None else 0,
+                response_bytes=relay.backend.received if relay is not None else 0,
+                duration_s=now - self._since,
+                served_by=served_by,
+                client=self.facts.ip,
+                request_id=b"",
+                error=error,
+                reason=reason,
+            )
+        )
 
     def _refused(self, why: str) -> None:
         self._pass_over(why)

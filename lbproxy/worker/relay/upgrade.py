@@ -17,20 +17,12 @@ from lbproxy.wire.headers import Framing, response_to_client
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.io.stream import SocketStream
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.relay.relay import Relay, Why
+from lbproxy.worker.relay.relay import Why, error_of
 from lbproxy.worker.relay.websocket import WebSocketRelay
 
 if TYPE_CHECKING:
     from lbproxy.worker.lanes import Lanes
     from lbproxy.worker.task.exchange import Exchange
-
-ERRORS = {
-    Why.CUT: "cut",
-    Why.CLIENT_GONE: "client_gone",
-    Why.BACKEND_GONE: "connection_terminated",
-    Why.STALLED: "connection_write_timeout",
-    Why.FAILED: "proxy_internal_error",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +90,3 @@ class WebSocketClient:
         )
         router.release(lease)
         lanes.closed(self)
-
-
-def error_of(relay: Relay) -> str | None:
-    return None if relay.why is None else ERRORS.get(relay.why)

@@ -4,8 +4,10 @@ import traceback
 
 import trio
 
+from lbproxy.errors import LbproxyError
+from lbproxy.telemetry.access import AccessRecord
 from lbproxy.telemetry.events import Notice
-from lbproxy.wire.head import Refused, read_request
+from lbproxy.wire.head import Refused, head_of_refused, read_request
 from lbproxy.wire.http1 import confirm_request
 from lbproxy.wire.pages import ErrorPage, error_response
 from lbproxy.worker.context import Context
@@ -23,8 +25,8 @@ async def converse(context: Context, client: Client, begun: Exchange | None = No
         while True:
             try:
                 exchange = begun or await _next_exchange(context, client)
-            except Refused as refused:
-                return await refuse(context, client, refused)
+            except RefusedRequest as exc:
+                return await refuse(context, client, exc.refused, exc.raw)
             begun = None
             if exchange is None:
                 return False
@@ -43,11 +45,37 @@ async def converse(context: Context, client: Client, begun: Exchange | None = No
         return False
 
 
-async def refuse(context: Context, client: Client, refused: Refused) -> bool:
-    """Answer a message that is not forwarded, then let go. It is not known who asked for what."""
+class RefusedRequest(LbproxyError):
+    """A request that is not forwarded, as far as its bytes have come."""
+
+    def __init__(self, refused: Refused, raw: bytes | bytearray) -> None:
+        super().__init__(refused.reason)
+        self.refused = refused
+        self.raw = raw
+
+
+async def refuse(context: Context, client: Client, refused: Refused, raw: bytes | bytearray) -> bool:
+    """Answer a request that is not forwarded, write it down, and close. `raw`: its bytes, as far as they came."""
     page = ErrorPage(refused.status, proxy=context.proxy_name, token=refused.token, reason=refused.reason)
+    data = error_response(page)
+    if context.access.is_on:
+        header_s = client.listener.settings.timeouts.header_s
+        record = AccessRecord(
+            time=context.reactor.wall(trio.current_time()),
+            head=head_of_refused(raw),
+            status=refused.status,
+            request_bytes=0,
+            response_bytes=len(data) - data.index(b"\r\n\r\n") - 4,
+            duration_s=header_s if refused.status == 408 else 0.0,
+            served_by=None,
+            client=client.facts.ip,
+            request_id=b"",
+            error=refused.token,
+            reason=refused.reason,
+        )
+        context.access.add(record)
     try:
-        client.stream.put(error_response(page))
+        client.stream.put(data)
         await client.stream.flush(client.listener.settings.timeouts.body_s)
     except (StreamBroken, StreamStalled):
         return False
@@ -61,10 +89,14 @@ async def linger(client: Client) -> bool:
 
 
 async def _next_exchange(context: Context, client: Client) -> Exchange | None:
-    """Raises Refused; None when the client is done."""
-    raw = await (client.read_head(LAST_REQUEST_S) if context.stopping.is_set() else client.read_head())
-    if raw is None:
-        return None
-    head = read_request(raw, context.lines, client.listener.settings.limits.headers)
-    confirm_request(raw, head)
+    """Raises RefusedRequest; None when the client is done."""
+    raw: bytes | bytearray | None = client.buffer
+    try:
+        raw = await (client.read_head(LAST_REQUEST_S) if context.stopping.is_set() else client.read_head())
+        if raw is None:
+            return None
+        head = read_request(raw, context.lines, client.listener.settings.limits.headers)
+        confirm_request(raw, head)
+    except Refused as refused:
+        raise RefusedRequest(refused, raw or b"") from None
     return Exchange(context, client, head)

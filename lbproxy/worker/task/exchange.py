@@ -15,6 +15,7 @@ from lbproxy.link.grid import Counter
 from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView
 from lbproxy.policy.retry import Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
+from lbproxy.telemetry.events import ExchangeFailed
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead
 from lbproxy.wire.headers import request_id_of
@@ -46,6 +47,8 @@ class Exchange:
         "_begun",
         "_cell",
         "_fresh",
+        "_has_failed",
+        "_pool_name",
         "backend",
         "body",
         "client",
@@ -56,6 +59,7 @@ class Exchange:
         "head",
         "keep",
         "linger",
+        "reason",
         "replied",
         "request_bytes",
         "request_id",
@@ -77,12 +81,15 @@ class Exchange:
         self.linger = False  # the client may still be sending: let go of it slowly
         self.status = 0
         self.error: str | None = None
+        self.reason: str | None = None  # of the error
         self.request_bytes = 0
         self.response_bytes = 0
         self.backend: BackendId | None = None
         self._cell: int | None = None  # the grid's column it is counted in: its backend's, else its pool's
         self._begun: Begun | None = None
         self._avoid: tuple[BackendView, ...] = ()  # backends that left this request without an answer
+        self._has_failed = False
+        self._pool_name: str | None = None
         self._fresh = False  # a kept connection has ended: the next try takes a fresh one
         came_at, client.came_at = client.came_at, None
         self.started = trio.current_time() if came_at is None else came_at
@@ -101,6 +108,7 @@ class Exchange:
         self.started = record.started
         self._at = self.context.reactor.wall(record.started)
         self._begun = replace(begun, sent=True)
+        self._pool_name = begun.lease.backend.id.pool
 
     async def run(self) -> bool:
         """From the request's head to the last byte of the response; True if the connection can serve another one."""
@@ -112,9 +120,9 @@ class Exchange:
             except Refused as exc:
                 self.keep = self.keep and exc.status >= 500  # a backend's nonsense is not the client's fault
                 await self._fail(exc.status, exc.token, exc.reason)
-        except LeftUnanswered:
+        except LeftUnanswered as exc:
             self.keep = False
-            self.status, self.error = 502, "connection_terminated"
+            self.status, self.error, self.reason = 502, "connection_terminated", str(exc)
             self._count_failed()
         except (ClientGone, StreamBroken, StreamStalled):
             self.keep = False
@@ -161,6 +169,7 @@ class Exchange:
         pool = self.context.router.route(self.client.listener, self.head.host, self.head.target)
         if pool is None:
             raise ProxyError(404, "destination_not_found", "no route takes this request")
+        self._pool_name = pool.name
         if self.backend is None:
             self._cell = pool.cell
         return pool
@@ -273,7 +282,7 @@ class Exchange:
 
     async def _fail(self, status: int, token: str, reason: str) -> None:
         """Answer, if no byte of a response has gone out; else cut, so that nobody takes a part for the whole."""
-        self.error = token
+        self.error, self.reason = token, reason
         if status >= 500:
             self._count_failed()
         body_s = self.client.listener.settings.timeouts.body_s
@@ -302,12 +311,15 @@ class Exchange:
             retry_after_s=RETRY_AFTER_S if status == 503 else None,
             minor=self.head.minor,
         )
-        self.client.stream.put(error_response(page))
+        data = error_response(page)
+        self.response_bytes = len(data) - data.index(b"\r\n\r\n") - 4
+        self.client.stream.put(data)
         await self.client.stream.flush(body_s)
 
     def _count_failed(self) -> None:
         if self._cell is not None:
             self.context.router.count(self._cell, Counter.FAILED)
+        self._has_failed = True
 
     def end(self, error: str | None) -> None:
         """Count and record it, once: its last byte has passed, or it failed."""
@@ -316,6 +328,17 @@ class Exchange:
             self.context.router.count(self._cell, Counter.REQUESTS)
         if self.context.access.is_on:
             self.context.access.add(self.record())
+        if self._has_failed:
+            self.context.failures.tell(
+                ExchangeFailed(
+                    self.request_id.decode("latin-1"),
+                    self._pool_name,
+                    None if self.backend is None else str(self.backend),
+                    self.status,
+                    self.error or "proxy_internal_error",
+                    self.reason or "a mistake of lbproxy's own",
+                )
+            )
 
     def record(self) -> AccessRecord:
         """As far as it has come."""
@@ -330,4 +353,5 @@ class Exchange:
             client=self.client.facts.ip,
             request_id=self.request_id,
             error=self.error,
+            reason=self.reason,
         )

@@ -9,7 +9,7 @@ from support.peer import Ended, Peer
 from support.proxy import GET, OK, Proxy, Setup, answering, get, lanes, post, proxy
 from support.trio_test import trio_test
 
-from lbproxy.settings import ListenerLimits
+from lbproxy.settings import ListenerLimits, ListenerTimeouts
 
 BEHIND = b"GET /behind HTTP/1.1\r\nHost: a.example\r\n\r\n"
 EXPECTING = request(b"Expect: 100-continue", b"Content-Length: 1", start=b"POST / HTTP/1.1")
@@ -219,3 +219,43 @@ async def test_connect_is_not_supported_and_nothing_of_it_leaves(lane: str) -> N
         assert answer.status == 501
         assert answer.get(b"proxy-status") == b"edge; error=http_request_error"
         assert not lb.backends[0].peers
+
+
+@lanes
+@pytest.mark.parametrize(
+    ("asked", "status", "method", "target"),
+    [
+        (b"GET /bad HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", 400, b"GET", b"/bad"),
+        (b"nonsense\r\n\r\n", 400, b"-", b"-"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, b"-", b"-"),
+        (b"GET /long HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 20_000 + b"\r\n\r\n", 431, b"GET", b"/long"),
+        (b"GET /slow HTTP/1.1\r\nHost:", 408, b"GET", b"/slow"),
+    ],
+)
+@trio_test(timeout_s=8)
+async def test_what_is_refused_is_in_the_access_log_too(
+    lane: str, asked: bytes, status: int, method: bytes, target: bytes
+) -> None:
+    setup = Setup(timeouts=ListenerTimeouts(header_s=0.3))
+    async with proxy(lane, answering(OK), setup=setup) as lb:
+        client = await lb.client()
+        await client.send(GET)
+        await client.answer()
+        await client.send(asked)
+        answer = await client.answer()
+        assert answer.status == status
+        _, record = await lb.wait_records(2)
+        assert (record.status, record.head.method, record.head.target) == (status, method, target)
+        assert (record.response_bytes, record.backend) == (len(answer.body), None)
+        assert record.reason is not None
+        assert record.reason.encode() in answer.body
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_the_bytes_of_our_own_answers_count_and_say_why(lane: str) -> None:
+    async with proxy(lane, answering(OK), setup=Setup(pool="api")) as lb:
+        answer = await lb.ask(GET)
+        (record,) = await lb.wait_records(1)
+        assert (record.status, record.response_bytes) == (404, len(answer.body))
+        assert record.reason == "no route takes this request"

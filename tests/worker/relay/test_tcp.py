@@ -38,6 +38,11 @@ async def test_bytes_pass_both_ways_and_the_connection_is_a_lease() -> None:
         assert await heard(client, 1) == b""
         await wait_until(lambda: lb.count(Counter.REQUESTS) == 1)
         assert lb.leases == 0
+        (record,) = lb.records
+        assert (record.head.method, record.head.target, record.status) == (b"TCP", b"public", 200)
+        assert (record.request_bytes, record.response_bytes, record.backend) == (5, 5, "web.1")
+        assert record.error is None
+        assert record.duration_s > 0
 
 
 @trio_test(timeout_s=8)

@@ -7,7 +7,7 @@ from support.memory import GET, Bench
 from support.trio_test import trio_test
 
 from lbproxy.settings import ListenerTimeouts
-from lbproxy.telemetry.events import Notice
+from lbproxy.telemetry.events import ExchangeFailed, Notice
 from lbproxy.wire.head import Refused
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.conversation import converse, linger, refuse
@@ -163,7 +163,7 @@ async def test_a_refusal_waits_a_moment_for_the_client_to_hear_it() -> None:
     bench = Bench()
     client = bench.talk()
     began = trio.current_time()
-    assert not await refuse(bench.context, client, Refused(400, "http_request_error", "because"))
+    assert not await refuse(bench.context, client, Refused(400, "http_request_error", "because"), b"")
     assert trio.current_time() - began == 1
     assert b"400 Bad Request: because" in bench.client.heard
     assert not await linger(client)
@@ -174,7 +174,7 @@ async def test_a_refusal_waits_a_moment_for_the_client_to_hear_it() -> None:
 async def test_who_is_gone_is_not_told() -> None:
     bench = Bench()
     bench.client.breaks()
-    assert not await refuse(bench.context, bench.talk(), Refused(400, "http_request_error", "because"))
+    assert not await refuse(bench.context, bench.talk(), Refused(400, "http_request_error", "because"), b"")
     talk = Talk(bench)
     await talk.run()
     assert talk.fit is False
@@ -206,7 +206,9 @@ async def test_a_mistake_of_ours_costs_one_connection() -> None:
     talk = Talk(bench)
     await talk.run()
     assert talk.fit is False
-    (event,) = bench.events
+    failed, event = bench.events
+    assert isinstance(failed, ExchangeFailed)
+    assert (failed.status, failed.error) == (0, "proxy_internal_error")
     assert isinstance(event, Notice)
     assert "a client connection was dropped" in event.text
     assert bench.access.records[0].error == "proxy_internal_error"
