@@ -9,7 +9,14 @@ Bounded; a full memory is dropped whole, and who still holds an entry keeps it.
 from typing import TypeAlias
 
 from lbproxy.wire.head import Lines, RequestHead, ResponseHead, read_response
-from lbproxy.wire.headers import ClientFacts, Framing, framing_for_client, request_to_backend, response_to_client
+from lbproxy.wire.headers import (
+    ClientFacts,
+    Framing,
+    framing_for_client,
+    is_dated,
+    request_to_backend,
+    response_to_client,
+)
 
 REMEMBERED = 512  # of each kind; the largest possible head is 16 or 64 KiB, a usual one 300 bytes
 LONGEST_BYTES = 4096
@@ -32,10 +39,11 @@ ReadReply: TypeAlias = tuple[ResponseHead, int, int | None]  # a head, where it 
 
 
 class RepeatedReply:
-    __slots__ = ("_made", "raw", "read", "size", "usual")
+    __slots__ = ("_made", "is_dated", "raw", "read", "size", "usual")
 
     def __init__(self, raw: bytes, head: ResponseHead) -> None:
         self.raw = raw
+        self.is_dated = is_dated(head)
         self.read: ReadReply = (head, len(raw), head.length)
         self._made: dict[tuple[Framing, bool, int], tuple[bytes, bytes]] = {}
         # Of the whole answer, with its body; 0: it has none, or how long it is is not all that matters.
@@ -43,7 +51,7 @@ class RepeatedReply:
         # As for_client, where the size is known: for a GET in HTTP/1.1 of a client that stays.
         self.usual: tuple[bytes, bytes] = (b"", b"")
         sized = framing_for_client(head, USUAL) is Framing.LENGTH and head.keep_alive and not head.event_stream
-        if sized and head.length is not None:
+        if sized and head.length is not None and self.is_dated:
             self.size = len(raw) + head.length
             self.usual = self.for_client(USUAL, Framing.LENGTH, True)
 

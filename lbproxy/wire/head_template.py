@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES, RequestHead, ResponseHead, read_request, read_response
-from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, response_to_client
+from lbproxy.wire.headers import ClientFacts, Framing, is_dated, request_to_backend, response_to_client
 from lbproxy.wire.lines import IN_VALUE, REQUEST_KINDS, RESPONSE_KINDS, Kind, Lines, Refused
 from lbproxy.wire.startline import IN_TARGET
 
@@ -225,7 +225,7 @@ class RequestShape:
 class ReplyShape:
     """What a response says that `outline` has read is what `like` says, but for its length."""
 
-    __slots__ = ("_blanks", "_has_length", "_passed", "_templates", "like", "outline")
+    __slots__ = ("_blanks", "_has_length", "_passed", "_templates", "is_dated", "like", "outline")
 
     def __init__(self, one: Parts, two: Parts) -> None:
         """Raises NoShape, or Refused."""
@@ -237,6 +237,7 @@ class ReplyShape:
         self._passed = self.outline.passed
         self._has_length = self.outline.has_length
         self.like: ResponseHead = read_response(marked, Lines())
+        self.is_dated = is_dated(self.like)
         self._templates: dict[tuple[Framing, bool, int], tuple[bytes, int]] = {}
         if self.like.status < 200 or (self.like.status == 204 and blanks.lengths):
             raise NoShape  # whether its connection is used again depends on its length
@@ -245,13 +246,13 @@ class ReplyShape:
     def length(self, values: Values) -> int | None:
         return int(values[self._passed]) if self._has_length else self.like.length
 
-    def to_client(self, values: Values, request: RequestHead, request_id: bytes, framing: Framing, keep: bool) -> bytes:
+    def to_client(self, values: Values, request: RequestHead, own: bytes, framing: Framing, keep: bool) -> bytes:
         """As response_to_client makes it."""
         passed = self._passed
         template, lengths = self._templates.get((framing, keep, request.minor)) or self._make(request, framing, keep)
         if passed == len(values):
-            return template % (*values, request_id)
-        return template % (*values[:passed], request_id, *values[passed : passed + lengths])
+            return template % (*values, own)
+        return template % (*values[:passed], own, *values[passed : passed + lengths])
 
     def _make(self, request: RequestHead, framing: Framing, keep: bool) -> tuple[bytes, int]:
         """A template, and how many lengths it takes: not every framing tells one."""

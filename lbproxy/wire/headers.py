@@ -125,10 +125,17 @@ def framing_for_client(head: ResponseHead, request: RequestHead) -> Framing:
     return Framing.CHUNKED if request.minor else Framing.CLOSE
 
 
+def is_dated(head: ResponseHead) -> bool:
+    """Whether the backend said when it answered. Interim responses need not (RFC 9110, 6.6.1)."""
+    return head.status < 200 or any(line[:5].lower() == b"date:" for line in head.lines)
+
+
 def response_to_client(
-    head: ResponseHead, request: RequestHead, request_id: bytes, framing: Framing, keep_alive: bool
+    head: ResponseHead, request: RequestHead, own: bytes, framing: Framing, keep_alive: bool
 ) -> bytes:
     """The complete head, with the empty line. A body that only the close ends says so, whatever `keep_alive` is.
+
+    `own`: what belongs to this answer alone: the request id, and further lines, each behind a CRLF.
 
     A NONE framing keeps the length that HEAD or 304 tells of; 1xx and 204 have none (RFC 9110, 8.6).
     """
@@ -155,6 +162,6 @@ def response_to_client(
         (
             b"HTTP/1.1 %d %b" % (status, head.reason),
             *head.lines,
-            b"X-Request-ID: %b\r\n%b%b\r\n" % (request_id, via, ours),
+            b"X-Request-ID: %b\r\n%b%b\r\n" % (own, via, ours),
         )
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import formatdate
 
 import trio
 
@@ -27,9 +28,11 @@ class Context:
     lines: Lines = field(default_factory=Lines)  # of the task lane
     stopping: trio.Event = field(default_factory=trio.Event)
     failures: FailureReports = field(init=False)
+    date: Callable[[], bytes] = field(init=False)  # the Date field of an answer, behind a CRLF
 
     def __post_init__(self) -> None:
         self.failures = FailureReports(self.emit)
+        self.date = DateLine(lambda: self.reactor.wall(self.reactor.now)).now
 
     @property
     def proxy_name(self) -> str:
@@ -39,3 +42,19 @@ class Context:
         """A connection was refused: passed over here, and control is told; it counts as a failed probe."""
         self.router.skip(backend.id)
         self.post(Unreachable(str(backend.id), why))
+
+
+class DateLine:
+    """Makes the Date field (RFC 9110, 6.6.1) once a second. `wall`: seconds of the epoch."""
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._second = -1
+        self._line = b""
+
+    def now(self) -> bytes:
+        second = int(self._wall())
+        if second != self._second:
+            self._second = second
+            self._line = b"\r\nDate: " + formatdate(second, usegmt=True).encode()
+        return self._line

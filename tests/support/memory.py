@@ -171,6 +171,7 @@ class Bench:
         self.publish(self.view)
         idle = BackendConnections(self.reactor)
         self.context = Context(self.reactor, self.router, idle, lambda message: None, self.events.append, self.access)
+        self.context.date = lambda: b""
         self.client = MemoryStream()
 
     def publish(self, *views: BackendView) -> None:

@@ -7,7 +7,7 @@ response has gone to the client; after that it is cut.
 from lbproxy.wire.body import chunk, last_chunk, response_body
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES, Refused, ResponseHead, read_response, response_head_end
 from lbproxy.wire.head_cache import ReadReply
-from lbproxy.wire.headers import Framing, response_to_client
+from lbproxy.wire.headers import Framing, is_dated, response_to_client
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.express.body import BODY_BYTES, BodySide
 from lbproxy.worker.io.read_size import read_on, room_for
@@ -150,13 +150,17 @@ class ReplySide(BodySide):
         keep = request.keep_alive and not self.lanes.stopping
         self._close_after = not keep
         assert self._connection is not None
-        reply, shaped = self._connection.reply, self._shaped
+        reply, shaped, own = self._connection.reply, self._shaped, self.request_id
         if reply is not None:
+            if not reply.is_dated:
+                own += self.lanes.context.date()
             before, behind = reply.for_client(request, framing, keep)
-            return b"".join((before, self.request_id, behind, body))
+            return b"".join((before, own, behind, body))
+        if not (is_dated(head) if shaped is None else shaped[0].is_dated):
+            own += self.lanes.context.date()
         if shaped is not None:
-            return shaped[0].to_client(shaped[1], request, self.request_id, framing, keep) + body
-        return response_to_client(head, request, self.request_id, framing, keep) + body
+            return shaped[0].to_client(shaped[1], request, own, framing, keep) + body
+        return response_to_client(head, request, own, framing, keep) + body
 
 
 def reply_too_slow(record: ReplySide) -> None:

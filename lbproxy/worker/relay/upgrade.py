@@ -67,7 +67,7 @@ class WebSocketClient:
         relay.hold(lease)
         self.lanes.router.change_kind(lease, LeaseKind.WEBSOCKET, relay.say_goodbye)
         relay.start(
-            head=response_to_client(upgrade.head, exchange.head, exchange.request_id, Framing.NONE, True),
+            head=response_to_client(upgrade.head, exchange.head, exchange.own_lines(upgrade.head), Framing.NONE, True),
             from_client=bytes(exchange.client.buffer),
             from_backend=backend.buffer,
         )

@@ -234,7 +234,7 @@ class Attempt:
         if head.event_stream and framing is not Framing.LENGTH:
             self._events = EventTracker()
             exchange.context.router.change_kind(self._lease, LeaseKind.STREAM, self._say_goodbye)
-        start = response_to_client(head, exchange.head, exchange.request_id, framing, exchange.keep)
+        start = response_to_client(head, exchange.head, exchange.own_lines(head), framing, exchange.keep)
         await self._relay_body(start, body, framing)
         self._release(reusable=self._is_sent and body.done and head.keep_alive and not body.rest and not body.until_eof)
         await self._flush_client()
@@ -320,7 +320,7 @@ class Attempt:
             self._may_go_on = True
             self._patience.deadline = trio.current_time() + exchange.client.body_wait_s()
             self._stop_clock()
-        data = response_to_client(head, exchange.head, exchange.request_id, Framing.NONE, exchange.keep)
+        data = response_to_client(head, exchange.head, exchange.own_lines(head), Framing.NONE, exchange.keep)
         try:
             exchange.client.stream.put(data)
         except StreamBroken as exc:

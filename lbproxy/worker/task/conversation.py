@@ -56,7 +56,10 @@ class RefusedRequest(LbproxyError):
 
 async def refuse(context: Context, client: Client, refused: Refused, raw: bytes | bytearray) -> bool:
     """Answer a request that is not forwarded, write it down, and close. `raw`: its bytes, as far as they came."""
-    page = ErrorPage(refused.status, proxy=context.proxy_name, token=refused.token, reason=refused.reason)
+    page = ErrorPage(
+        *(refused.status, context.proxy_name, refused.token, refused.reason),
+        date=context.date(),
+    )
     data = error_response(page)
     if context.access.is_on:
         header_s = client.listener.settings.timeouts.header_s

@@ -17,8 +17,8 @@ from lbproxy.policy.retry import Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.telemetry.events import ExchangeFailed
 from lbproxy.wire.body import Body, request_body
-from lbproxy.wire.head import Refused, RequestHead
-from lbproxy.wire.headers import request_id_of
+from lbproxy.wire.head import Refused, RequestHead, ResponseHead
+from lbproxy.wire.headers import is_dated, request_id_of
 from lbproxy.wire.pages import ErrorPage, error_response
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
 from lbproxy.worker.context import Context
@@ -139,6 +139,10 @@ class Exchange:
             if self.client.away is None:
                 self.end(self.error)
         return self.keep and self.client.away is None
+
+    def own_lines(self, head: ResponseHead) -> bytes:
+        """What belongs to this answer alone: see response_to_client."""
+        return self.request_id if is_dated(head) else self.request_id + self.context.date()
 
     # The phases
 
@@ -310,6 +314,7 @@ class Exchange:
             head_only=self.head.method == b"HEAD",
             retry_after_s=RETRY_AFTER_S if status == 503 else None,
             minor=self.head.minor,
+            date=self.context.date(),
         )
         data = error_response(page)
         self.response_bytes = len(data) - data.index(b"\r\n\r\n") - 4

@@ -1,6 +1,9 @@
 """HTTP.md, "Requests": what is accepted reaches the backend in our spelling and framing, the same from both lanes."""
 
 import re
+import time
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
 
 import pytest
 import trio.testing
@@ -185,3 +188,56 @@ async def test_heads_that_differ_by_a_line_are_told_apart(lane: str) -> None:
             *(b"abcGET / HTTP/1.1", b"POST / HTTP/1.1", b"xyzPOST / HTTP/1.1", b"fourGET / HTTP/1.1"),
             *(b"GET / HTTP/1.1", b""),
         ]
+
+
+UNDATED = [
+    OK,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK,
+    b"HTTP/1.1 200 OK\r\nETag: $\r\nContent-Length: 5\r\n\r\nhello",
+]
+
+
+@lanes
+@pytest.mark.parametrize("answer", UNDATED)
+@trio_test(timeout_s=8)
+async def test_an_answer_without_a_date_gets_one_however_often_it_repeats(lane: str, answer: bytes) -> None:
+    numbers = iter(range(100))
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(answer.replace(b"$", b"%d" % next(numbers)))
+
+    async with proxy(lane, script, setup=Setup(dates=True)) as lb:
+        client = await lb.client()
+        for _ in range(40):
+            await client.send(GET)
+            head = await client.answer()
+            if head.status == 103:
+                assert head.get(b"date") is None
+                head = await client.answer()
+            date = head.get(b"date")
+            assert date is not None
+            assert abs(parsedate_to_datetime(date.decode()).timestamp() - time.time()) < 3
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_a_date_of_the_backend_stays_and_our_own_answers_have_one(lane: str) -> None:
+    dated = OK.replace(b"\r\n\r\n", b"\r\ndate: then\r\n\r\n")
+    async with proxy(lane, answering(dated), setup=Setup(dates=True)) as lb:
+        client = await lb.client()
+        for _ in range(3):
+            await client.send(GET)
+            assert (await client.answer()).get(b"date") == b"then"
+        await client.send(b"nonsense\r\n\r\n")
+        answer = await client.answer()
+        assert answer.status == 400
+        assert answer.get(b"date") is not None
+        lb.publish()
+        lb.router.apply(replace(lb.router.table, epoch=99, pools=()))
+        answer = await lb.ask(GET)
+        assert answer.status == 404
+        assert answer.get(b"date") is not None
