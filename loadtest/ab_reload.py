@@ -13,7 +13,7 @@ import rig
 
 
 def number(output: str, name: str) -> float:
-    """The figure behind `name:` in ab's report; 0 where ab leaves the line out."""
+    """The figure after `name:` in ab's report; 0 if ab leaves the line out."""
     found = re.search(rf"^{name}:\s+([\d.]+)", output, re.MULTILINE)
     return float(found[1]) if found else 0.0
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, UNTIL = 860, 110, 760  # of the whole, of where bars begin and where the longest one ends
+WIDTH, LEFT, UNTIL = 860, 110, 760  # of the image; of the begin of the bars; of the end of the longest bar
 BAR, GAP, TITLE = 13, 12, 34
 SMALL = 'font-size="10" paint-order="stroke" stroke="#fff" stroke-width="3"'  # legible across a line
 
@@ -18,7 +18,8 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """`longest` fills the width; bars are cut there, their text still tells. `mark`: a value with a line through it."""
+    """One group of bars. `longest` is the value that fills the width: longer bars are cut, their text is not. `mark`: a
+    value with a line through it."""
 
     title: str
     groups: Mapping[str, Sequence[Bar]]
@@ -27,7 +28,7 @@ class Section:
 
 
 def svg(sections: Sequence[Section], colours: Mapping[str, str]) -> str:
-    """`colours` of the series; those that have a bar are in the legend."""
+    """The whole file. `colours` are those of the series; the legend has the series that have a bar."""
     used = {bar.series for section in sections for group in section.groups.values() for bar in group}
     parts = _legend([series for series in colours if series in used], colours)
     y = 40
@@ -55,7 +56,7 @@ def _legend(names: Sequence[str], colours: Mapping[str, str]) -> list[str]:
 
 
 def _section(section: Section, y: int, colours: Mapping[str, str]) -> tuple[list[str], int]:
-    """Its parts, and where the next one begins."""
+    """The elements of a section, and the height at which the next section begins."""
     parts = [f'<text x="{LEFT}" y="{y + 20}" font-weight="bold">{escape(section.title)}</text>']
     texts: list[str] = []
     top = y = y + TITLE

@@ -1,4 +1,4 @@
-"""One HTTP exchange as a strict client sees it, and what became of it.
+"""One HTTP exchange as a strict client sees it, and its outcome.
 
 Knows Trio streams and enough HTTP/1.1 to tell a whole answer from a broken one. Knows nothing of lbproxy.
 """
@@ -22,13 +22,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request, and how the answer must look."""
+    """A request, and a check of its answer."""
 
     request: Sequence[bytes]  # pieces; a short pause before each but the first
-    right: Callable[[bytes], bool]  # is this the body that is due?
-    lasts_s: float = 0.0  # how long the backend takes by itself
+    right: Callable[[bytes], bool]  # whether a body is the expected one
+    lasts_s: float = 0.0  # time that the backend itself takes
     pause_s: float = 0.0
-    rest: Callable[[bytes], "Exchange | None"] = lambda body: None  # of a stream that was ended early, in good order
+    rest: Callable[[bytes], "Exchange | None"] = lambda body: (
+        None
+    )  # the next exchange after a stream that ended early in good order
 
 
 class Truncated(Exception):
@@ -63,7 +65,7 @@ class Client:
                 await self.stream.send_all(piece)
                 on_sent()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # the reader knows better what has happened
+            return  # the reader reports the better reason
 
     async def _head(self) -> tuple[int, dict[bytes, bytes]]:
         while True:
@@ -117,7 +119,7 @@ class Client:
 
 
 async def connect(port: int) -> Client | None:
-    """None: refused."""
+    """A new connection; None if it is refused."""
     try:
         return Client(await trio.open_tcp_stream("127.0.0.1", port))
     except OSError:
@@ -132,7 +134,7 @@ class Verdict:
 
 
 async def outcome_of(client: Client, exchange: Exchange, *, late_s: float) -> Verdict:
-    """Run it; what became of it, and the detail that a reader needs.
+    """Run an exchange; returns its outcome and a detail for the reader.
 
     `late_s`: how late an answer may be, counted from the last piece of the request that went out: a client that is too
     busy to send in time is not lbproxy's fault.

@@ -1,4 +1,4 @@
-"""What a comparison found: kept per slice, told as a Markdown table, an SVG chart and JSON. Knows no process."""
+"""The result of a comparison: kept per slice, written as a Markdown table, an SVG chart and JSON. Knows no process."""
 
 import json
 import os
@@ -27,7 +27,7 @@ LONGEST_RATIO, LONGEST_KB = 4.0, 20.0  # in the chart
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """Of lbproxy's reactor in the last minute; README.md says what they are."""
+    """The longest turn and batch of lbproxy's reactor in the last minute; README.md explains both."""
 
     turn_s: float
     batch_s: float
@@ -41,7 +41,7 @@ class Slice:
     """One proxy's turn in one round."""
 
     turn: int
-    cpu_s: float  # per operation, whole process tree
+    cpu_s: float  # of the whole process tree, per operation
     done: Done
     worker_share: float  # of the CPU: lbproxy's workers without control and guard
     spread: list[int]  # connections of each process in the middle of it; empty: not asked
@@ -89,7 +89,7 @@ class Result:
         print(f"note: {text}", flush=True)
 
     def ratio(self, scenario: str, proxy: str) -> float | None:
-        """To nginx, in the same round; the median of the rounds."""
+        """The ratio of a proxy's CPU to nginx's in the same round; the median of the rounds."""
         of_nginx = {slice_.turn: slice_.cpu_s for slice_ in self.slices[scenario].get("nginx", ())}
         own = self.slices[scenario].get(proxy, ())
         ratios = [slice_.cpu_s / of_nginx[slice_.turn] for slice_ in own if slice_.turn in of_nginx]
@@ -169,7 +169,7 @@ def _table(corner: str, columns: list[str], rows: dict[str, list[str]]) -> list[
 
 
 def _of_lbproxy(result: Result, busy: list[str]) -> list[str]:
-    """What only lbproxy tells of itself."""
+    """Lines about lbproxy alone: the share of its workers, and its longest turns."""
     slices = {name: result.slices[name].get("lbproxy", []) for name in busy}
     shares = [one.worker_share for of in slices.values() for one in of]
     peaks = {name: [one.peaks for one in of if one.peaks is not None] for name, of in slices.items()}
@@ -228,7 +228,7 @@ def _time(seconds: float) -> str:
 
 
 def _chart(result: Result) -> str:
-    """CPU as a ratio to nginx, and what an idle connection holds."""
+    """CPU as a ratio to nginx, and the memory of an idle connection."""
     ratios, held = {}, {}
     for name in result.scenarios:
         known = [(proxy, result.ratio(name, proxy)) for proxy in result.proxies()]

@@ -2,7 +2,7 @@
 
 python loadtest/echo.py PORT
 
-It trusts its client (loads.py): frames of under 126 bytes, all of one size, masked with zeros.
+The backend trusts its client (loads.py): frames of under 126 bytes, all of one size, masked with zeros.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The HTTP exchanges of the storm: what is asked, and how the answer must look. Values only; classify.py plays them."""
+"""The HTTP exchanges of the storm: requests, and checks of their answers. Values only; classify.py plays them."""
 
 import random
 import re
@@ -52,8 +52,8 @@ def slow() -> Exchange:
 
 
 def sse(last: int = 0, until: int = 0) -> Exchange:
-    """A drain ends it behind a whole event: then it is taken up behind the `last` event that came, as EventSource does.
-    Every id comes once and in order."""
+    """An event stream. A drain ends it after a whole event; then the client continues after the `last` event it has, as
+    EventSource does. Every id comes once and in order."""
     until = until or random.randint(*EVENTS)
 
     def ids(body: bytes) -> list[int]:
@@ -71,7 +71,7 @@ def sse(last: int = 0, until: int = 0) -> Exchange:
 
 
 def long_download() -> Exchange:
-    """Longer than the grace of a request, but always moving."""
+    """A download that lasts longer than the grace of a request, but always moves."""
     return get(f"/drip?n={LONG_BLOCKS}&every={LONG_PAUSE_S}", (b"d" * 1000 * LONG_BLOCKS).__eq__, lasts_s=LONG_S)
 
 

@@ -16,7 +16,7 @@ Frame = tuple[int, bytes]  # first byte, payload without its mask
 
 
 def frame(first: int, payload: bytes, mask: bytes = b"") -> bytes:
-    """`first`: the opcode, and FIN unless more fragments follow."""
+    """One frame. `first`: the opcode, and FIN unless more fragments follow."""
     size, masked = len(payload), 0x80 if mask else 0
     if size < 126:
         head = bytes((first, masked | size))
@@ -28,7 +28,7 @@ def frame(first: int, payload: bytes, mask: bytes = b"") -> bytes:
 
 
 def whole_frames(data: bytes) -> tuple[list[Frame], bytes]:
-    """The frames that are here as a whole, and what is behind them."""
+    """The complete frames in `data`, and the bytes after them."""
     frames: list[Frame] = []
     at, end = 0, len(data)
     while end - at >= 2:
@@ -63,6 +63,6 @@ PUSHED_BYTES: Sequence[int] = (10, 100, 20, 1000, 10, 130, 5000, 40)
 
 
 def pushed(number: int) -> bytes:
-    """What the origin says in its message `number`: of every length of head, and now and then longer than a buffer."""
+    """The origin's message `number`. Messages have heads of every length, and some are longer than a buffer."""
     size = 70_000 if number % 200 == 0 else PUSHED_BYTES[number % len(PUSHED_BYTES)]
     return b"%d %b" % (number, _FILLING[:size])

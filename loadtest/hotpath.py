@@ -53,7 +53,7 @@ def post(number: int) -> bytes:
 
 
 def varied(number: int) -> bytes:
-    """13 field lines; target, trace id and cookie are new."""
+    """A request of 13 field lines; target, trace id and cookie are new each time."""
     start = b"GET /items/%d?page=%d HTTP/1.1\r\n%b" % (number, number % 90, BROWSER)
     return start + b"traceparent: 00-4bf92f3577b34da6-%d-01\r\nCookie: theme=dark; sid=f3a9c1%d\r\n\r\n" % (
         number,
@@ -76,7 +76,7 @@ WORK: dict[str, tuple[Message, Message]] = {"keepalive": (get, small), "varied":
 
 
 class AtOnce:
-    """A socket to whom everything is said at once, and who takes everything. The descriptor is real, for epoll."""
+    """A socket on which every read is complete and every write is taken. The descriptor is real, for epoll."""
 
     def __init__(self) -> None:
         self.said = b""
@@ -119,7 +119,7 @@ class Bench:
                 idle.give_back(BackendConnection(view, AtOnce()))  # type: ignore[arg-type]
 
     def exchange(self, request: Message, reply: Message, number: int) -> int:
-        """One for each client; the nanoseconds that the handlers took."""
+        """Run one exchange for each client; returns the nanoseconds that the handlers took."""
         for client in self.clients:
             client.said = request(number := number + 1)
         took = self._handle([client.fileno() for client in self.clients])

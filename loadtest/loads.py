@@ -50,7 +50,7 @@ wrk.body = '{"text": "' .. string.rep("x", 1012) .. '"}'
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What one load did."""
+    """The work that one load has done."""
 
     operations: int
     seconds: float
@@ -90,7 +90,7 @@ LATENCY = re.compile(r"^\s+(50|99)%\s+([0-9.]+)(us|ms|s|m)", re.MULTILINE).finda
 
 
 def ab(port: int, seconds: int, *, connections: int) -> Done:
-    """A connection for each request."""
+    """Requests on a connection each."""
     command = ["ab", "-q", "-l", "-r", "-t", str(seconds), "-n", "200000", "-c", str(connections)]
     output = _output_of([*command, f"http://127.0.0.1:{port}/"], seconds + 20)
     found = {name: re.search(pattern, output, re.MULTILINE) for name, pattern in AB.items()}
@@ -185,7 +185,7 @@ def _websocket(port: int) -> socket.socket:
 
 
 def bulk(port: int, seconds: int, *, path: str) -> Done:
-    """Downloads one after the other. What arrives is thrown away in the kernel: it is not the proxy's work."""
+    """Downloads one after the other. The kernel discards the body: reading it is not the proxy's work."""
     took: list[float] = []
     request = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % path.encode()
     with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
@@ -205,7 +205,7 @@ def bulk(port: int, seconds: int, *, path: str) -> Done:
 
 
 def _body_left(sock: socket.socket) -> int:
-    """Read a head. How much of the body is still to come."""
+    """Read a head; returns the number of body bytes that are still to come."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = sock.recv(4096)
@@ -220,12 +220,12 @@ def _body_left(sock: socket.socket) -> int:
 
 
 def idle_connections(port: int, count: int) -> contextlib.AbstractContextManager[int]:
-    """Keep-alive connections that have made one request each. How many of them are still open when all have."""
+    """Keep-alive connections after one request each. The context value is the number of them that are still open."""
     return _held(count, lambda: _kept_alive(port))
 
 
 def idle_websockets(port: int, count: int) -> contextlib.AbstractContextManager[int]:
-    """WebSockets on which nothing is said behind the handshake. How many of them are still open when all are."""
+    """WebSockets that are silent after the handshake. The context value is the number of them that are still open."""
     return _held(count, lambda: _websocket(port))
 
 

@@ -19,14 +19,14 @@ from paced import Rate, paced
 
 
 def cpu_s(pid: int) -> float:
-    """CPU time of a process, of threads that have ended too, exact to the nanosecond; 0 if it is gone."""
+    """CPU time of a process, ended threads included, exact to the nanosecond; 0 if the process is gone."""
     with contextlib.suppress(OSError):
         return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3); schedstat forgets threads that ended
     return 0.0
 
 
 def pss_bytes(pid: int) -> int:
-    """Proportional set size: pages that are shared count by the share. 0 if it is gone."""
+    """Proportional set size: a shared page counts by the share. 0 if the process is gone."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -36,7 +36,7 @@ def pss_bytes(pid: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The processes of one lbproxy by what they are."""
+    """The processes of one lbproxy by their roles."""
 
     control: list[int]
     guard: list[int]
@@ -72,7 +72,7 @@ def _runs(words: list[str], role: str) -> bool:
 
 
 async def per_request(lb: rig.Serving, connections: int, seconds: int, path: str) -> tuple[int, dict[str, float]]:
-    """Requests done, and microseconds of CPU for each by role."""
+    """The number of requests, and for each role the microseconds of CPU per request."""
     tree = Tree.of(lb.pid)
     before = tree.cpu_s()
     output = await rig.output_of(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", rig.url(lb, path)])

@@ -38,7 +38,7 @@ WEBSOCKET_KEY = b"\r\nsec-websocket-key: "
 
 
 def head(length: int | None, kind: bytes = b"text/plain", framing: bytes = b"Transfer-Encoding: chunked") -> bytes:
-    """`framing`: where the length is not known."""
+    """The head of a 200. `framing` stands in it where the length is not known."""
     if length is not None:
         framing = b"Content-Length: %d" % length
     return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%b\r\n\r\n" % (kind, framing)
@@ -56,7 +56,7 @@ SMALL = answer(b"Hello world\n")
 
 
 class Origin:
-    """The loop: sockets, deadlines, and whether we are to stop."""
+    """The loop: sockets, deadlines, and the stop flag."""
 
     def __init__(self, listener: socket.socket) -> None:
         listener.setblocking(False)
@@ -101,7 +101,7 @@ class Origin:
 
     def stop(self) -> None:
         if not self.stopping:
-            self.accept(100_000)  # whoever is in the queue is served
+            self.accept(100_000)  # clients in the accept queue are served
             self.epoll.unregister(self.listener)
             self.listener.close()
             self.epoll.unregister(self.wakeup)
@@ -112,7 +112,7 @@ class Origin:
 
 
 class Connection:
-    """One client. It answers one request at a time; what comes meanwhile waits in `inbox`."""
+    """One client. Its requests are answered one at a time; later bytes wait in `inbox`."""
 
     def __init__(self, origin: Origin, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -153,7 +153,7 @@ class Connection:
         self.requests()
 
     def requests(self) -> None:
-        """Answer what is in the inbox."""
+        """Answer the requests in the inbox."""
         if self.session is not None:
             data, self.inbox = self.inbox, b""  # feed() sends, and may come back here
             self.inbox = self.session.feed(data) + self.inbox
@@ -239,7 +239,7 @@ class Connection:
         self.send(CHUNK_END)
 
     def step(self, steps: Iterator[float]) -> None:
-        """Run an answer that takes its time up to its next pause."""
+        """Run a slow answer up to its next pause."""
         self.answering = True
         pause_s = next(steps, None) if self.sock.fileno() >= 0 else None
         if pause_s is not None:
@@ -296,7 +296,7 @@ class Body:
         return cls(None if b"\r\ntransfer-encoding: chunked" in raw.lower() else 0)
 
     def feed(self, data: bytes) -> bytes:
-        """Returns what is not used yet: behind the body, or the incomplete line of a chunk size."""
+        """Take body bytes. Returns the bytes not used yet: those after the body, or an incomplete chunk-size line."""
         while data and not self.done:
             if self.left:
                 payload = data[: max(self.left - 2, 0) if self.chunked else self.left]

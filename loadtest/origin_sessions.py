@@ -1,4 +1,4 @@
-"""What a connection to the origin turns into when it stays: a WebSocket, or a raw echo (for TCP mode).
+"""The two lasting kinds of connection to the origin: a WebSocket, and a raw echo (for TCP mode).
 
 Knows bytes in and bytes out. Sockets and time are origin.py's.
 """
@@ -15,13 +15,13 @@ class Session(Protocol):
     over: bool  # what was sent is all: close when it is through
 
     def feed(self, data: bytes) -> bytes:
-        """Returns what is not used yet."""
+        """Take bytes; returns those that are not used yet."""
 
     def eof(self) -> None: ...
 
 
 class WebSocket:
-    """Echoes whole messages. When it is told to close it says how much it had said, `last N`, and closes likewise."""
+    """Echoes whole messages. A Close is answered with the number of messages sent, `last N`, and a Close."""
 
     def __init__(self, send: Send, key: bytes) -> None:
         self.over = False
@@ -33,7 +33,7 @@ class WebSocket:
         send(upgrade + b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept_of(key))
 
     def pushes(self, every_s: float) -> Iterator[float]:
-        """Say something so often."""
+        """Push a message at this interval."""
         while not self._closing:
             self._say(TEXT, pushed(self._said + 1))
             yield every_s
@@ -65,7 +65,7 @@ class WebSocket:
 
 
 class RawEcho:
-    """Everything comes back, until the client has ended its side."""
+    """Returns every byte until the client has ended its side."""
 
     def __init__(self, send: Send) -> None:
         self.over = False

@@ -1,5 +1,5 @@
-"""What each proxy of a comparison is told, and the origin: a worker or two, the loopback only, access logs off unless
-the scenario is about them.
+"""The configurations of the proxies of a comparison and of the origin: a worker or two, the loopback only, access logs
+off unless the scenario is about them.
 
 Templates for `peers.Wiring.fill`. Every proxy may keep 4,096 connections to the origin for as long as nginx does by
 default (lbproxy's own default is a second: real backends close idle connections soon), and 10,000 clients for

@@ -1,6 +1,6 @@
 """The proxies of a comparison and the origin behind them: how each is configured, started, measured and ended.
 
-peer_configs.py has what they are told. Knows processes; nothing of loads or ratios.
+peer_configs.py has the configurations. Knows processes; nothing of loads or ratios.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What a proxy is to do. `mode`: http, tcp or websocket. `logs`: with a combined access log in a file."""
+    """The task of a proxy. `mode`: http, tcp or websocket. `logs`: with a combined access log in a file."""
 
     folder: Path
     port: int
@@ -78,11 +78,11 @@ class Running:
         return sum(map(pss_bytes, self.pids()))
 
     def worker_pids(self) -> list[int]:
-        """lbproxy's only: which processes of the tree move the bytes."""
+        """The pids of lbproxy's workers; no other proxy is asked."""
         return [worker["pid"] for worker in self.status()["workers"]] if self.name == "lbproxy" else []
 
     def spread(self) -> list[int]:
-        """How many clients each process has, of those that have any: lbproxy says it, of others the kernel knows."""
+        """The number of clients of each process that has any: lbproxy reports it, for others the kernel is asked."""
         if self.name == "lbproxy":
             return [worker["connections"] for worker in self.status()["workers"]]
         counts = []
@@ -92,12 +92,12 @@ class Running:
         return [count for count in counts if count]
 
     def longest_s(self) -> tuple[float, float]:
-        """lbproxy's only: the longest turn and the longest batch of its reactors in the last minute."""
+        """For lbproxy only: the longest turn and the longest batch of its reactors in the last minute."""
         told = [worker["express"] for worker in self.status()["workers"]]
         return max(one["longest_turn_s"] for one in told), max(one["longest_batch_s"] for one in told)
 
     def status(self) -> dict[str, Any]:
-        """lbproxy's only: what `lbproxy status --json` prints, without the cost of a command."""
+        """For lbproxy only: the document of `lbproxy status --json`, without the cost of a command."""
         connection = http.client.HTTPConnection("lbproxy")
         connection.sock = socket.socket(socket.AF_UNIX)
         with contextlib.closing(connection):
@@ -132,13 +132,13 @@ class NotStarted(Exception):
 
 
 def pause(seconds: float) -> None:
-    """For programs that tell nobody when they are ready, and for measuring idleness."""
+    """Sleep: for programs that do not report when they are ready, and for measuring idleness."""
     select.select((), (), (), seconds)
 
 
 @contextlib.contextmanager
 def started(name: str, command: list[str], wiring: Wiring, cpus: Sequence[int]) -> Iterator[Running]:
-    """Run it on these CPUs, wait until it listens, end it by its pids."""
+    """Run a program on these CPUs and wait until it listens; afterwards end it by its pids."""
     log = wiring.folder / f"{name}.out"
     with log.open("wb") as output:
         pinned = ["taskset", "-c", ",".join(map(str, cpus)), *command]

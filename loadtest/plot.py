@@ -73,7 +73,7 @@ def _panel(panel: Panel, marks: Sequence[float]) -> list[str]:
 
 
 def _round_up(value: float) -> float:
-    """1, 2, 4 or 5 times a power of ten."""
+    """The distance of two grid lines: 1, 2, 4 or 5 times a power of ten."""
     size = 1.0
     while size * 10 <= value:
         size *= 10

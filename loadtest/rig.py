@@ -1,4 +1,4 @@
-"""What the load tests share: lbproxy in front of the fast origin, reloads in the middle, a verdict at the end.
+"""The shared part of the load tests: lbproxy in front of the fast origin, reloads in the middle, a verdict at the end.
 
 Everything runs on the loopback, in processes of its own, and has an end.
 """
@@ -46,7 +46,7 @@ access = "off"
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """One `lbproxy reload`, as its last line of JSON tells it."""
+    """One `lbproxy reload`, as reported by its last line of JSON."""
 
     exit_code: int
     took_s: float
@@ -59,7 +59,7 @@ class Reloaded:
 
 
 def arguments(what: str, **defaults: Any) -> argparse.Namespace:
-    """Options for the numbers that a load test has, and `--backends`, `--workers`, `--surge`, `--path`."""
+    """Options: one for each default of the load test, and `--backends`, `--workers`, `--surge`, `--path`."""
     parser = argparse.ArgumentParser(description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     defaults = {"backends": 4, "workers": "auto", "surge": 1, "path": "/"} | defaults
     for name, value in defaults.items():
@@ -70,7 +70,7 @@ def arguments(what: str, **defaults: Any) -> argparse.Namespace:
 
 @contextmanager
 def proxied(options: argparse.Namespace, config: str = CONFIG) -> Iterator[Serving]:
-    """`config`: with {workers}, {backends} and {surge}."""
+    """lbproxy in front of origins. `config` has {workers}, {backends} and {surge}."""
     workers, surge = (value if str(value).isdigit() else f'"{value}"' for value in (options.workers, options.surge))
     text = config.format(workers=workers, backends=options.backends, surge=surge)
     folder = Path(tempfile.mkdtemp(prefix="lbproxy-load-"))
@@ -91,7 +91,7 @@ def need(program: str) -> None:
 
 
 async def output_of(command: list[str]) -> str:
-    """Run a load generator to its end; both of its outputs together."""
+    """Run a load generator to its end; returns its standard output and error together."""
     done = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
     return done.stdout.decode(errors="replace")
 
@@ -113,7 +113,7 @@ async def reload(lb: Serving, *, limit_s: float = 120.0) -> Reloaded:
 
 
 async def under_load(lb: Serving, command: list[str], reloads: int) -> tuple[list[str], list[Reloaded]]:
-    """Run a load generator, again and again until `reloads` reloads are over. Its outputs, and the reloads.
+    """Run a load generator, again and again until `reloads` reloads are over. Returns its outputs and the reloads.
 
     A second of load goes before each reload.
     """
@@ -138,7 +138,7 @@ def environment() -> str:
 
 
 class Report:
-    """Lines for the reader; promises that were broken end the command with 1."""
+    """Lines for the reader. A broken promise ends the command with 1."""
 
     def __init__(self, title: str) -> None:
         self._broken: list[str] = []

@@ -1,4 +1,4 @@
-"""What lbproxy's processes hold, looked at from outside: memory, descriptors, threads, processes, connections, leases.
+"""Resources of lbproxy's processes, seen from outside: memory, descriptors, threads, processes, connections, leases.
 
 By role: control, guard, workers together. Knows /proc and `lbproxy status`.
 """
@@ -38,7 +38,7 @@ LOOKS: dict[str, Callable[[int], float]] = {MEMORY: memory_mib, FDS: descriptors
 
 @dataclass(slots=True)
 class Samples:
-    """Values over time, by what is measured and of whom."""
+    """Values over time, by quantity and role."""
 
     lb: Serving
     curves: dict[str, dict[str, list[tuple[float, float]]]] = field(
@@ -46,7 +46,7 @@ class Samples:
     )
 
     def take(self, at_s: float) -> dict[str, float]:
-        """One look at everything. Returns the work in hand."""
+        """Take one sample of everything. Returns the work in hand."""
         status = self.lb.status()
         children = psutil.Process(self.lb.pid).children(recursive=True)
         roles = {"control": [self.lb.pid], "workers": [one["pid"] for one in status["workers"] if one["pid"]]}
@@ -68,7 +68,7 @@ class Samples:
         return work
 
     def grown(self) -> list[str]:
-        """What the last third of the time has more of than the middle one, by more than is allowed."""
+        """The quantities that have grown from the middle third to the last third by more than is allowed."""
         found = []
         for what, curves in self.curves.items():
             for role, curve in curves.items():
@@ -92,7 +92,7 @@ class Samples:
 
 
 def thirds(curve: Curve) -> tuple[float, float]:
-    """The means of the middle and of the last third of the time."""
+    """The mean values in the middle third and in the last third of the time."""
     end = curve[-1][0]
     return _mean(curve, end / 3, 2 * end / 3), _mean(curve, 2 * end / 3, end)
 

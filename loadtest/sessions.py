@@ -1,4 +1,4 @@
-"""Connections that stay, as strict clients see them: WebSockets that hear or say something, and TCP sessions.
+"""Connections that stay, as strict clients see them: WebSockets that receive or send, and TCP sessions.
 
 Each is played once, from the connection to its end, and gives a verdict. Knows nothing of lbproxy but its promise:
 whole frames, nothing of the backend's words lost, and at the end exactly one Close and nothing behind it.
@@ -22,12 +22,12 @@ RECEIVE_BYTES = 1 << 18
 
 
 class Wrong(Exception):
-    """Bytes that are not the ones that were due."""
+    """The bytes received are not the expected ones."""
 
 
 @dataclass(slots=True)
 class End:
-    """How a WebSocket ended well."""
+    """The good ends of a WebSocket."""
 
     code: int
     messages: int
@@ -47,7 +47,8 @@ class WebSocket:
         self._mask = os.urandom(4)
 
     async def open(self, target: str) -> Verdict | None:
-        """None: it is open. Raises Reset, Truncated, Wrong and trio.TooSlowError, as all of these."""
+        """The handshake; None if the connection is open. Raises Reset, Truncated, Wrong and trio.TooSlowError, as all
+        methods here do."""
         key = base64.b64encode(os.urandom(16))
         fields = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
         await self._send(f"GET {target} HTTP/1.1\r\nHost: storm\r\n".encode() + fields + key + b"\r\n\r\n")
@@ -74,7 +75,7 @@ class WebSocket:
         await self._send(frame(CONTINUATION, b"", mask) + frame(FIN | CONTINUATION, payload[half:], mask))
 
     async def hear(self) -> None:
-        """Take the next frames, and look at each."""
+        """Read the next frames and check each."""
         frames, self._inbox = whole_frames(self._inbox)
         if not frames:
             if not await self._more():
@@ -123,7 +124,7 @@ class WebSocket:
         try:
             await self.stream.send_all(data)
         except trio.BrokenResourceError:
-            return  # the reader knows better what has happened
+            return  # the reader reports the better reason
 
     async def _more(self) -> bool:
         try:
@@ -136,7 +137,7 @@ class WebSocket:
 
 
 async def listening(socket: WebSocket, stop: trio.Event) -> End:
-    """Is pushed to, until it is told goodbye, or says goodbye itself because of `stop`."""
+    """A client that receives pushed messages until either side closes; it closes itself when `stop` is set."""
     asked = False
     while socket.code is None:
         if stop.is_set() and not asked:
@@ -148,7 +149,7 @@ async def listening(socket: WebSocket, stop: trio.Event) -> End:
 
 
 async def talking(socket: WebSocket, stop: trio.Event) -> End:
-    """Says something, and hears it again."""
+    """A client that sends messages and receives their echoes."""
     asked = False
     while socket.code is None:
         if stop.is_set() and not asked and socket.expected is None:
@@ -163,7 +164,7 @@ async def talking(socket: WebSocket, stop: trio.Event) -> End:
 
 
 async def _pause(socket: WebSocket) -> None:
-    """Wait a little, but hear a Close that comes meanwhile."""
+    """Wait a little, and notice a Close that comes meanwhile."""
     with trio.move_on_after(random.uniform(0, 0.3)):
         while socket.code is None:
             await socket.hear()

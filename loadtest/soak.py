@@ -65,7 +65,7 @@ class Soak:
             await trio.sleep(SAMPLE_EVERY_S)
 
     async def _left(self, fds_before: float) -> None:
-        """When the clients have gone: no connection, no lease, and hardly a descriptor more than before they came."""
+        """Check the end: no connection, no lease, and hardly a descriptor more than before the clients came."""
         work: dict[str, float] = {}
         with trio.move_on_after(EMPTY_WITHIN_S):
             while not work or work["connections"] or work["leases"]:

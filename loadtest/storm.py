@@ -58,7 +58,7 @@ tcp = "10s"
 access = "off"
 """
 
-# What may happen to the exchanges that a killed process had in hand.
+# The outcomes that exchanges in hand of a killed process may have.
 BY_A_KILL = {Outcome.RESET, Outcome.TRUNCATED, Outcome.SERVER_ERROR}
 AFTER_A_KILL_S = 1.0
 MOST_SHOWN = 20
@@ -67,7 +67,7 @@ PUSHED, ECHOED, TCP = "WebSocket, pushed to", "WebSocket, echo", "TCP session"
 
 @dataclass(slots=True)
 class Storm:
-    """All clients, and their books."""
+    """All clients and their records."""
 
     ports: dict[str, int]
     late_s: float
@@ -122,7 +122,7 @@ class Storm:
             await trio.aclose_forcefully(client.stream)
 
     async def _again(self, name: str, kind: str, play: Callable[[str, str], Awaitable[Verdict]]) -> None:
-        """Sessions of one client, one after the other: whoever is told goodbye comes back at once."""
+        """Sessions of one client, one after the other: a client that is closed comes back at once."""
         await trio.sleep(random.random())  # not all at once in the beginning
         while not self.stop.is_set():
             verdict = await play(name, kind)
@@ -158,12 +158,12 @@ class Storm:
         report.line("WebSocket messages", f"{self.messages}, and {self.going_away.total()} times 1001")
 
     def twice(self) -> list[str]:
-        """Who was closed more than once by one reload."""
+        """The clients that one reload has closed more than once."""
         return [f"{name} in reload {number}" for (name, number), count in self.going_away.items() if count > 1]
 
 
 async def phase(lb: rig.Serving, options: Namespace, reloads: Reloads, count: int, kills: Kills | None) -> Storm:
-    """`count` reloads, with or without kills in between, under the whole load."""
+    """Run `count` reloads under the whole load, with or without kills in between."""
     storm = Storm(lb.ports, options.late, lambda: reloads.number)
     async with trio.open_nursery() as clients:
         storm.start(clients, clients=options.clients, websockets=options.websockets)

@@ -1,4 +1,4 @@
-"""What the storm and the soak do to lbproxy: reloads, and kill -9 of backends and workers."""
+"""The trouble that the storm and the soak make for lbproxy: reloads, and kill -9 of backends and workers."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ MOST_KILLS, WITHIN_S = 3, 60.0
 
 @dataclass(slots=True)
 class Reloads:
-    """Reloads, one after the other. Everything that the clients' books are compared with."""
+    """Reloads, one after the other, and the counts that the clients' records are compared with."""
 
     lb: Serving
     report: rig.Report
-    results: tuple[str, ...] = ("ok",)  # that are as they should be
-    number: int = 0  # of the reload that runs now, or ran last
+    results: tuple[str, ...] = ("ok",)  # the expected ones
+    number: int = 0  # the number of the present reload, or of the last one
     closed: int = 0  # WebSockets that lbproxy says it closed
     took_s: list[float] = field(default_factory=list)
 
@@ -48,7 +48,7 @@ class Reloads:
 
 @dataclass(slots=True)
 class Kills:
-    """kill -9 of a backend or a worker in turn, at most one in two seconds or so."""
+    """Kills (-9) of a backend and a worker in turn, about one in two seconds at most."""
 
     lb: Serving
     when: list[float] = field(default_factory=list)
@@ -65,12 +65,12 @@ class Kills:
             await trio.sleep(2.0)
 
     def _worker(self, status: dict) -> int | None:
-        """Each in its turn."""
+        """The workers, each in its turn."""
         pids = sorted((one["id"], one["pid"]) for one in status["workers"] if one["state"] == "serving")
         return pids[len(self.when) // 2 % len(pids)][1] if pids else None
 
     def _backend(self, status: dict) -> int | None:
-        """Of the slot that was killed least; None if no slot may be killed again yet."""
+        """The pid of the slot that was killed least often; None if no slot may be killed again yet."""
         now = trio.current_time()
         ready = [one for one in status["pools"]["web"]["backends"] if one["state"] == "ready"]
         for kills in self._by_slot.values():

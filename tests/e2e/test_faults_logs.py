@@ -93,6 +93,7 @@ class StalledPipe:
         os.close(self._end)
 
 
+@pytest.mark.long
 def test_a_pipe_that_nobody_reads_stops_neither_traffic_nor_reloads_nor_the_end(tmp_path: Path) -> None:
     pipe = StalledPipe(tmp_path)
     with serving(web(command=CHATTY, workers=2), tmp_path, output=pipe.path) as lb:
@@ -107,6 +108,7 @@ def test_a_pipe_that_nobody_reads_stops_neither_traffic_nor_reloads_nor_the_end(
         lb.wait_nothing_left()
 
 
+@pytest.mark.long
 def test_when_a_stalled_pipe_flows_again_it_says_what_was_lost_and_lines_are_whole(tmp_path: Path) -> None:
     pipe = StalledPipe(tmp_path)
     more = '[log]\naccess = "json"\nbackend_lines = 100000'

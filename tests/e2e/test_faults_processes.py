@@ -222,6 +222,7 @@ def test_impatience_costs_nothing_but_the_requests_in_hand(tmp_path: Path) -> No
         lb.wait_nothing_left()
 
 
+@pytest.mark.long
 def test_term_at_any_moment_of_the_start_leaves_nothing(tmp_path: Path) -> None:
     with serving(web(size=1, proxy='pid_file = "lb.pid"'), tmp_path, wait=False) as lb:
         for turn in range(4):

@@ -50,6 +50,7 @@ async def test_one_that_ends_with_0_after_it_was_ready_starts_again_at_once_and_
         assert backend.backend.restarts == 0
 
 
+@pytest.mark.long
 @trio_test(timeout_s=20)
 async def test_one_that_ends_with_0_in_less_than_a_second_is_started_again_with_back_off():
     async with stage() as here:

@@ -15,7 +15,7 @@ ANYTHING = [
     b"+3", b"3, 4", b"3a", b"03, 3", b"20000000000000000000", b"close", b"websocket", b"chunked", b"x" * 300,
 ]  # fmt: skip
 
-# Names, and what may stand behind them.
+# Names and their possible values.
 Kinds = Sequence[tuple[Sequence[bytes], Sequence[bytes]]]
 HARMLESS = (
     b"Cookie cookie X-Foo A User_Id Authorization User-Agent Accept accept Referer ETag Set-Cookie Date X-Real-IP "
@@ -54,7 +54,7 @@ class Alike:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Of a template: what stands before the value, what it can be, what it is if it stays the same."""
+    """One part of a template: the text before the value, the possible values, and the constant value."""
 
     name: bytes
     values: Sequence[bytes]
@@ -82,7 +82,7 @@ def _template(choices: Choices, start: Part) -> list[Part]:
 
 def _alike(choices: Choices, parts: list[Part], behind_start: list[bytes]) -> Alike:
     def head(odd: int = 0) -> bytes:
-        """The value of the part with this number is an odd one."""
+        """A head in which the part with this number has an odd value."""
         lines = [part.draw(choices, part.odd if number == odd else part.values) for number, part in enumerate(parts, 1)]
         return b"\r\n".join([lines[0] + b"".join(behind_start[:1]), *behind_start[1:], *lines[1:], b"\r\n"])
 

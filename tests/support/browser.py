@@ -52,7 +52,7 @@ class Page:
                 return answer["result"]
 
     def go(self, url: str) -> None:
-        """Until the page is there."""
+        """Load a page and wait for it."""
         self.call("Page.enable")
         result = self.call("Page.navigate", url=url)
         assert not result.get("errorText"), result
@@ -60,7 +60,7 @@ class Page:
             self._wait_event("Page.loadEventFired")  # what ran was still in the page before
 
     def _wait_event(self, name: str) -> None:
-        """The next one: those that came during a call are not kept, but then there is no need to wait."""
+        """Wait for the next event of this name. Events during a call are not kept, but then no wait is needed."""
         with suppress(TimeoutError):
             while json.loads(self._socket.recv(timeout=LOOK_AGAIN_S)).get("method") != name:
                 pass
@@ -72,7 +72,7 @@ class Page:
         return answer["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Until an expression is true."""
+        """Wait until an expression is true."""
         look = f"done => {{ const look = () => {condition} ? done() : setTimeout(look, 5); look() }}"
         self.run(f"new Promise({look})")
 
@@ -95,7 +95,7 @@ def browsing() -> Iterator[Page]:
 
 
 def _page_url(chromium: "subprocess.Popen[str]") -> str:
-    """Where the first page listens: Chromium says where the browser does."""
+    """The DevTools address of the first page; Chromium itself reports that of the browser."""
     assert chromium.stderr is not None
     said = ""
     for line in chromium.stderr:

@@ -69,7 +69,7 @@ class Stage:
         self.nursery = nursery
 
     def backend(self, settings: PoolSettings, **options) -> ProcessRunner:
-        """Made and running."""
+        """Make a backend and run it."""
         backend = ProcessRunner(BackendId("web", 3, 7), generation(settings), self.resources, **options)
         self.nursery.start_soon(backend.run)
         return backend
@@ -90,13 +90,13 @@ async def stage(ports: tuple[int, int] = (20000, 29999)):
 
 
 async def wait_state(backend: ProcessRunner, state, *, after: int = 0) -> None:
-    """Until it is in `state`, with at least `after` restarts."""
+    """Wait until a backend is in `state`, with at least `after` restarts."""
     while backend.backend.state is not state or backend.backend.restarts < after:
         await backend._news.wait()
 
 
 def is_running(pid: int) -> bool:
-    """Alive, and not a zombie."""
+    """Whether the process is alive and not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
@@ -104,12 +104,12 @@ def is_running(pid: int) -> bool:
 
 
 def is_known(pid: int) -> bool:
-    """Alive, or a zombie."""
+    """Whether the process exists, alive or as a zombie."""
     return Path(f"/proc/{pid}").exists()
 
 
 def open_descriptors() -> int:
-    """How many this process has."""
+    """The number of descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Handler(BaseHTTPRequestHandler):
-    """What an answer may do: send JSON, or lines one by one."""
+    """The interface of an answer: it sends JSON, or lines one by one."""
 
     protocol_version = "HTTP/1.1"
     server: "FakeControl"
@@ -75,7 +75,7 @@ class FakeControl(ThreadingMixIn, UnixStreamServer):
         super().__init__(self.path, Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is not news."""
+        """Ignore a client that hangs up."""
 
 
 def lines(*values: dict[str, Any]) -> Callable[[Handler], None]:

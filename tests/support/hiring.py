@@ -40,7 +40,7 @@ def pretender(*lines: str) -> tuple[str, ...]:
 
 
 class Origin:
-    """A backend: answers every request with its name, but waits for `free` before it does."""
+    """A backend that waits for `free` and then answers every request with its name."""
 
     def __init__(self, name: bytes, slot: int, cell: int) -> None:
         self.name = name
@@ -120,7 +120,7 @@ class House:
         await self.wait_serving(workers)
 
     async def wait_serving(self, count: int, *, without: Sequence[int] = ()) -> list[int]:
-        """The pids of the workers, once so many have applied their table, none of them `without`."""
+        """Wait until `count` workers, none of them in `without`, have applied their table; returns their pids."""
         while True:
             statuses = await self.workers.stats()
             pids = [status.pid for status in statuses if status.state == "serving" and status.pid not in without]
@@ -146,7 +146,7 @@ class House:
         return stream
 
     async def ask(self, stream: trio.SocketStream | None = None) -> bytes:
-        """The body of an answer; b"" where the connection ends without one."""
+        """The body of an answer; b"" if the connection ends without one."""
         stream = stream or await self.connect()
         await stream.send_all(REQUEST)
         return await answer(stream)
@@ -172,7 +172,7 @@ async def answer(stream: trio.SocketStream) -> bytes:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """A foreign process does something, and nobody tells us."""
+    """Wait for an act of a foreign process, which does not report it."""
     while not condition():  # noqa: ASYNC110
         await trio.sleep(0.01)
 
@@ -191,7 +191,7 @@ def send(pid: int, number: signal.Signals) -> None:
 
 @asynccontextmanager
 async def house(command: Sequence[str] = COMMAND) -> AsyncIterator[House]:
-    """With `Workers.run` at work. In the end everything is killed."""
+    """A running `Workers.run`. At the end everything is killed."""
     async with trio.open_nursery() as nursery:
         made = House(nursery, command)
         try:

@@ -1,6 +1,6 @@
 """HTTP.md as tables: what is accepted and what is refused, requests and responses.
 
-For the tests of wire/ and, as bytes to send, for end to end. `Refusal.raw` may go beyond the head.
+Used by the tests of wire/ and, as bytes to send, by the end-to-end tests. `Refusal.raw` may go beyond the head.
 """
 
 from dataclasses import dataclass

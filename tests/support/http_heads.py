@@ -17,7 +17,7 @@ Made = TypeVar("Made")
 
 
 class Choices:
-    """Where no bytes are left, the first of what can be chosen."""
+    """A choice made by the next bytes; the first alternative where no bytes are left."""
 
     def __init__(self, deciding: bytes) -> None:
         self._left = iter(deciding)
@@ -100,7 +100,7 @@ def _field(choices: Choices) -> bytes:
 
 
 def bend(choices: Choices, raw: bytes) -> bytes:
-    """Up to two places are overwritten with what does not belong there."""
+    """The head with up to two places overwritten by bytes that do not belong there."""
     for _ in range(choices.one_of((0, 0, 1, 2))):
         at = choices.number(max(len(raw) - 3, 1))
         raw = raw[:at] + choices.one_of(NASTY) + raw[at + choices.number(3) :]

@@ -45,14 +45,14 @@ class Clients:
         self._more = threading.Condition()
 
     def wait_more(self, count: int) -> None:
-        """Until `count` more requests have been answered or lost."""
+        """Wait until `count` more requests have been answered or lost."""
         with self._more:
             goal = self.answered + len(self.lost) + count
             reached = self._more.wait_for(lambda: self.answered + len(self.lost) >= goal, LONGEST_WAIT_S)
         assert reached, f"{count} more answers did not come; lost so far: {self.lost}"
 
     def run(self) -> None:
-        """One client, until the end."""
+        """One client: it asks until the end."""
         sock: socket.socket | None = None
         while not self._stop.wait(PAUSE_S):
             try:
@@ -100,7 +100,7 @@ def _received(sock: socket.socket, part: str, so_far: bytes) -> bytes:
 
 @contextlib.contextmanager
 def load(port: int, *, clients: int = 4, path: str = "/whoami", keep_alive: bool = True) -> Iterator[Clients]:
-    """`clients` threads; each has had an answer when the block begins."""
+    """Run `clients` threads; each has had an answer when the block begins."""
     asking = Clients(port, path, keep_alive=keep_alive)
     threads = [threading.Thread(target=asking.run, daemon=True) for _ in range(clients)]
     for thread in threads:
@@ -125,7 +125,7 @@ class AbReport:
 
 @contextlib.contextmanager
 def ab(port: int, requests: int, concurrency: int, *options: str) -> Iterator[list[AbReport]]:
-    """`ab -l` beside the block; its report is in the list behind the block."""
+    """Run `ab -l` during the block; after the block its report is in the list."""
     url = f"http://127.0.0.1:{port}/whoami"
     command = ["ab", "-l", "-q", "-s", "20", "-n", str(requests), "-c", str(concurrency), *options, url]
     reports: list[AbReport] = []

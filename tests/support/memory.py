@@ -56,7 +56,7 @@ class MemoryStream:
     # The far end
 
     def says(self, *pieces: bytes) -> None:
-        """Each is read on its own."""
+        """Queue messages from the far end; each is read on its own."""
         self._said.extend(pieces)
         self._change()
 
@@ -65,12 +65,12 @@ class MemoryStream:
         self._change()
 
     def breaks(self) -> None:
-        """Once what it said is read; from now on it takes nothing."""
+        """Break the stream once everything it said is read; from now on it takes nothing."""
         self._broken = True
         self._change()
 
     def takes(self, count: int | None) -> None:
-        """So much more; None: everything from now on."""
+        """Let the far end take this much more; None: everything from now on."""
         self.room = count
         self._send()
         self._change()
@@ -204,7 +204,7 @@ class Bench:
         return client
 
     def exchange(self, request: bytes = GET) -> Exchange:
-        """Its head is read; the rest is in the client's buffer."""
+        """An exchange whose head is read; the rest is in the client's buffer."""
         client = self.talk()
         end = head_end(request, 0, 1 << 16)
         client.buffer += request[end:]
@@ -218,7 +218,7 @@ class Bench:
         return self.grid.sum(BACKEND_CELL, counter)
 
     def close(self) -> None:
-        """Nothing may be in hand."""
+        """Close, and check that no work is in hand."""
         assert self.leases == 0
         self.context.backends.close()
         self.reactor.close()

@@ -14,7 +14,7 @@ from lbproxy.address import Address
 
 
 class Ended(Exception):
-    """The other side has ended, or reset, before what was waited for had come."""
+    """The other side has ended or reset the connection before the expected bytes had come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ class Peer:
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self.sock = sock
         self.received = bytearray()  # everything, ever
-        self.buffer = bytearray()  # what nobody has read yet
+        self.buffer = bytearray()  # the bytes not read yet
         self.is_reset = False
         with suppress(OSError):  # a unix socket
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    # Saying something
+    # Sending
 
     async def send(self, data: bytes) -> None:
         """Raises Ended."""
@@ -61,7 +61,7 @@ class Peer:
             raise Ended("it does not take more") from None
 
     async def dribble(self, data: bytes, step: int = 1) -> None:
-        """In pieces, each of which has been looked at before the next one comes. Raises Ended."""
+        """Send in pieces; each is read by the other side before the next one is sent. Raises Ended."""
         for at in range(0, len(data), step):
             await self.send(data[at : at + step])
             for _ in range(3):
@@ -77,10 +77,10 @@ class Peer:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
-    # Hearing something
+    # Receiving
 
     async def more(self) -> bool:
-        """False at the end; `is_reset` says of which kind it was."""
+        """Read once more. False at the end; `is_reset` tells which kind of end."""
         try:
             data = await self.sock.recv(1 << 16)
         except ConnectionResetError:
@@ -93,7 +93,7 @@ class Peer:
         return bool(data)
 
     async def until(self, mark: bytes) -> bytes:
-        """Up to and with `mark`. Raises Ended."""
+        """Read up to and including `mark`. Raises Ended."""
         start = 0
         while (at := self.buffer.find(mark, start)) < 0:
             start = max(0, len(self.buffer) - len(mark))
@@ -109,7 +109,7 @@ class Peer:
         return self._take(count)
 
     async def rest(self) -> bytes:
-        """Until the other side has ended."""
+        """Wait until the other side has ended."""
         while await self.more():
             pass
         return self._take(len(self.buffer))
@@ -123,16 +123,16 @@ class Peer:
         return data
 
     async def head(self) -> Message:
-        """A head of either kind. Raises Ended."""
+        """Read a head of either kind. Raises Ended."""
         return _parsed(await self.until(b"\r\n\r\n"))
 
     async def request(self) -> Message:
-        """With its body. Raises Ended."""
+        """Read a request with its body. Raises Ended."""
         head = await self.head()
         return await self._with_body(head, until_end=False)
 
     async def response(self, method: bytes = b"GET") -> Message:
-        """The next one, interim ones included. Raises Ended where it is cut short."""
+        """The next response, interim ones included. Raises Ended if it is cut short."""
         head = await self.head()
         if head.status < 200 or head.status in (204, 304) or method == b"HEAD":
             return head
@@ -192,7 +192,7 @@ def _parsed(raw: bytes) -> Message:
 
 
 async def connect(address: Address, *, receive_bytes: int = 0) -> Peer:
-    """`receive_bytes`: what its kernel holds for a client that does not read; 0 = as the kernel likes."""
+    """Connect a peer. `receive_bytes`: the receive buffer of its kernel; 0: the default."""
     sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if receive_bytes:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)

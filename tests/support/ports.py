@@ -11,7 +11,7 @@ _draw = random.Random(os.getpid())
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that this process has not been given before."""
+    """A port without a listener that this process has not been given before."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     start = FIRST + worker % ((LAST + 1 - FIRST) // _SLICE) * _SLICE
     for port in _draw.sample(range(start, start + _SLICE), _SLICE):

@@ -17,7 +17,7 @@ USER = "postgres"
 
 @contextlib.contextmanager
 def postgres() -> Iterator[int]:
-    """The port it listens on; the user `postgres` needs no password."""
+    """A running server; the value is its port. The user `postgres` needs no password."""
     home = tempfile.mkdtemp(prefix="lb-pg-")
     account: dict[str, str | int] = {}
     if os.geteuid() == 0:

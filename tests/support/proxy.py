@@ -46,7 +46,7 @@ Script = Callable[[Peer], Awaitable[None]]
 
 LANES = ("express", "task")
 lanes = pytest.mark.parametrize("lane", LANES)
-WAIT_S = 5.0  # for what must happen
+WAIT_S = 5.0  # the limit of every wait
 POOL_CELL, LISTENER_CELL, FIRST_CELL, CELLS = 0, 1, 2, 16
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -67,11 +67,11 @@ def post_chunked(*chunks: bytes, trailers: bytes = b"", fields: tuple[bytes, ...
     return get(b"/", b"Transfer-Encoding: chunked", *fields, method=b"POST") + framed + b"0\r\n" + trailers + b"\r\n"
 
 
-# What a backend does with each of its connections
+# What a script does with each connection of a backend
 
 
 def answering(*answers: bytes) -> Script:
-    """Each request, with its body, gets the next of these; the last one for ever."""
+    """A script that answers each request, body included, with the next of these; the last one is repeated."""
 
     async def script(peer: Peer) -> None:
         for answer in answers:
@@ -85,7 +85,7 @@ def answering(*answers: bytes) -> Script:
 
 
 def answering_once(answer: bytes) -> Script:
-    """Then it closes."""
+    """A script that answers one request and closes."""
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -99,7 +99,7 @@ async def never_answering(peer: Peer) -> None:
 
 
 class Backend:
-    """On a port of its own. A connection ends when its script does, or when the script hears that it has ended."""
+    """A backend on a port of its own. A connection ends when its script ends, or reads the end."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -121,12 +121,12 @@ class Backend:
         peer.close()
 
     def refuse(self) -> None:
-        """From now on nobody listens there."""
+        """Stop listening: connections are refused from now on."""
         self._sock.close()
 
     @property
     def received(self) -> bytes:
-        """Everything, of all connections in the order in which they were opened."""
+        """All bytes received, by connection in the order of opening."""
         return b"".join(bytes(peer.received) for peer in self.peers)
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class Proxy:
         return BackendView(BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index)
 
     def publish(self, *indices: int, **changes: object) -> None:
-        """A table with these backends in it. `changes`: of the pool."""
+        """Publish a table with these backends. `changes` are those of the pool."""
         setup = self.setup
         views = tuple(map(self.view, indices))
         pool = PoolView(
@@ -225,7 +225,7 @@ class Proxy:
         return peer
 
     async def ask(self, data: bytes, method: bytes = b"GET") -> Message:
-        """On a connection of its own, which stays open."""
+        """The answer to a request on a connection of its own, which stays open."""
         client = await self.client()
         await client.send(data)
         return await client.answer(method)
@@ -235,7 +235,7 @@ class Proxy:
         return self.access.records
 
     def count(self, counter: Counter, index: int = 0) -> int:
-        """Of a backend."""
+        """The value of a counter of a backend."""
         return self.grid.sum(FIRST_CELL + index, counter)
 
     @property
@@ -249,7 +249,7 @@ class Proxy:
     # The end
 
     async def settle(self) -> None:
-        """Everybody leaves. Nothing of them is left."""
+        """End all clients, and check that nothing of them is left."""
         await wait_until(lambda: self.grid.sum(LISTENER_CELL, Counter.ACCEPTED) == len(self._clients))
         for client in self._clients:
             client.close()
@@ -276,7 +276,7 @@ class Proxy:
 
     @property
     def notices(self) -> list[str]:
-        """Mistakes of ours."""
+        """The reports of mistakes of our own."""
         return [event.text for event in self.events if isinstance(event, Notice)]
 
     def _left(self) -> str:
@@ -304,7 +304,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(lane: str, *scripts: Script, setup: Setup | None = None) -> AsyncIterator[Proxy]:
-    """One backend per script."""
+    """The stack, with one backend per script."""
     with no_descriptor_left(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(reactor, "LINGER_S", 0.0)  # the peers that the test plays would be kept waiting, too
         lb = Proxy(lane, scripts, setup or Setup())
@@ -341,7 +341,7 @@ def _open() -> set[str]:
 
 
 async def wait_until(condition: Callable[[], object], explain: Callable[[], str] | None = None) -> None:
-    """For what nobody tells a test. Looks again whenever everybody else had a turn."""
+    """Wait for a condition that no event reports: it is checked each time all other tasks have had a turn."""
     with trio.move_on_after(WAIT_S):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.001)

@@ -29,7 +29,7 @@ class Peer:
             view = view[await self.sock.send(view) :]
 
     def fill(self, limit: int = 1 << 26) -> int:
-        """Send until nobody takes more. Returns how much went."""
+        """Send until the kernel takes no more. Returns the number of bytes sent."""
         sent = 0
         with suppress(OSError):
             while sent < limit:
@@ -37,14 +37,14 @@ class Peer:
         return sent
 
     async def receive(self, count: int) -> bytes:
-        """Exactly `count` bytes, or fewer at the end."""
+        """Receive exactly `count` bytes, or fewer at the end."""
         data = b""
         while len(data) < count and (more := await self.sock.recv(min(count - len(data), 1 << 16))):
             data += more
         return data
 
     async def rest(self) -> bytes:
-        """Until the end."""
+        """Receive everything until the end."""
         return await self.receive(1 << 40)
 
     def end(self) -> None:
@@ -82,7 +82,7 @@ class Rig:
         self._relays: list[Relay] = []
 
     def relay(self, kind: type[R], *, tcp: bool = True, stall_s: float = 5.0, pipes: Pipes | None = None) -> Relayed[R]:
-        """Made, not started."""
+        """Make a relay without starting it."""
         client, client_sock = pair(tcp)
         backend, backend_sock = pair(tcp)
         relayed: Relayed[R] = Relayed(Peer(client), Peer(backend))
@@ -115,7 +115,7 @@ async def rig() -> AsyncIterator[Rig]:
 
 
 def pair(tcp: bool) -> tuple[socket.socket, socket.socket]:
-    """Two ends of a connection, neither of them blocks."""
+    """Two ends of a connection; both are non-blocking."""
     if tcp:
         with socket.create_server(("127.0.0.1", 0)) as server:
             left = socket.create_connection(server.getsockname())

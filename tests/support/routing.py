@@ -61,7 +61,7 @@ class Bench:
 
 @contextmanager
 def routing(kind: type[Router] = Router) -> Iterator[Bench]:
-    """Everything that the router says is drained is noted with the epoch of that moment."""
+    """A router that records each drained backend with the epoch of that moment."""
     grid = Grid.create(ROWS, CELLS)
 
     def say(backend: BackendView) -> None:

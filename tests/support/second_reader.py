@@ -1,4 +1,4 @@
-"""How others read bytes: Node's llhttp in a process of its own, and h11.
+"""Other readers of HTTP: Node's llhttp in a process of its own, and h11.
 
 with NodeReader() as node:
     reading = node.requests(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
@@ -48,7 +48,7 @@ class NodeReader:
         self._process.communicate()
 
     def requests(self, raw: bytes) -> Reading:
-        """All that came on one connection, up to its end."""
+        """Everything read on one connection up to its end."""
         return self._ask(b"Q", raw)
 
     def answer(self, raw: bytes, method: bytes) -> Reading:
@@ -85,7 +85,7 @@ def _pairs(flat: list[str]) -> Fields:
 
 
 def h11_request(raw: bytes) -> tuple[Read, bytes]:
-    """The first request of `raw` as h11 reads it, and what is behind it. Raises h11.RemoteProtocolError."""
+    """The first request of `raw` as h11 reads it, and the bytes after it. Raises h11.RemoteProtocolError."""
     return _h11(h11.Connection(h11.SERVER, _MAX_HEAD_BYTES), raw)
 
 

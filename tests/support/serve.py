@@ -73,15 +73,15 @@ class Serving:
         assert self.process is not None
         return self.process.pid
 
-    # -- what it says
+    # -- its output
 
     def log(self) -> str:
-        """Everything it has written so far, events and access log."""
+        """The output of `serve` so far, events and access log."""
         with self._told:
             return "".join(self._lines)
 
     def wait_until(self, condition: Callable[[], object], timeout_s: float = LONGEST_WAIT_S) -> None:
-        """Wait for something that shows in the log, in `status` or in the processes. Fails with the log."""
+        """Wait for a condition that shows in the log, in `status` or in the processes. A failure shows the log."""
         deadline = monotonic() + timeout_s
         while not condition():
             with self._told:
@@ -94,7 +94,7 @@ class Serving:
         self.wait_until(lambda: text in self.log(), timeout_s)
 
     def wait_ready(self, timeout_s: float = LONGEST_WAIT_S) -> None:
-        """Until every pool has all its backends ready and every worker serves."""
+        """Wait until every pool has all its backends ready and every worker serves."""
         self.wait_until(lambda: self.exited() or self._is_ready(), timeout_s)
         if self.exited():
             raise AssertionError(f"serve ended with {self.process and self.process.returncode}; the log:\n{self.log()}")
@@ -109,15 +109,15 @@ class Serving:
         return False
 
     def find_control(self) -> str:
-        """Where it listens for commands, as it says itself; empty as long as it has not."""
+        """The path of the control socket, as reported in the log; empty before that."""
         started = [line for line in self.log().splitlines() if '"serve.started"' in line]
         self.control = json.loads(started[-1])["control"] if started else ""
         return self.control
 
-    # -- what one can ask of it
+    # -- requests and commands
 
     def api(self, method: str, target: str, values: dict[str, Any] | None = None) -> Answer:
-        """Ask the control socket."""
+        """Send a request to the control socket."""
         connection = http.client.HTTPConnection("lbproxy", timeout=LONGEST_WAIT_S)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(LONGEST_WAIT_S)
@@ -132,7 +132,7 @@ class Serving:
         return self.status()["pools"][pool]["backends"]
 
     def get(self, path: str = "/", headers: dict[str, str] | None = None) -> Answer:
-        """One request on a connection of its own."""
+        """A GET on a connection of its own."""
         return self.request("GET", path, headers)
 
     def request(
@@ -164,10 +164,10 @@ class Serving:
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    # -- its life
+    # -- start and end
 
     def start(self, environment: dict[str, str]) -> None:
-        """Also again, when it has ended."""
+        """Start `serve`, also for another time after it has ended."""
         if self.process is not None:
             self.process.wait(LONGEST_WAIT_S)
             self._end_reading()
@@ -198,7 +198,7 @@ class Serving:
         return self.process is None or self.process.poll() is not None
 
     def stop(self, timeout_s: float = LONGEST_WAIT_S) -> int:
-        """TERM; returns the exit code."""
+        """Send TERM; returns the exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
@@ -209,7 +209,7 @@ class Serving:
         return [process for process in psutil.process_iter() if _marked(process, self.mark)]
 
     def pids_of(self, part: str) -> set[int]:
-        """Of those that have `part` in their command line."""
+        """The pids of the processes that have `part` in their command line."""
         found = set()
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -218,13 +218,13 @@ class Serving:
         return found
 
     def wait_nothing_left(self, timeout_s: float = 8.0) -> None:
-        """Until no process, socket or pid file of it is left."""
+        """Wait until no process of this `serve` is left."""
         _, alive = psutil.wait_procs(self.processes(), timeout_s)
         left = {process.pid: process.name() for process in alive if process.is_running()}
         assert not left, f"left behind: {left}; the log:\n{self.log()}"
 
     def kill_all(self) -> None:
-        """The end, whatever state it is in."""
+        """Kill everything, whatever its state."""
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -253,11 +253,11 @@ def serving(
 ) -> Iterator[Serving]:
     """Run `lbproxy serve`. With `wait`, all backends are ready when the block begins.
 
-    `arguments` are what to say instead of `-c FILE --control PATH serve`; where it listens for commands is then read
-    from its log. `output` is a file for what it writes: then there is no log to look at. `prefix` is a
+    `arguments` replace `-c FILE --control PATH serve`; the control socket is then read from the log. `output` is a file
+    for the output of `serve`: then there is no log to look at. `prefix` is a
     command that runs it, such as `unshare`.
 
-    Behind a block that went well it is stopped (unless the test did that) and must leave nothing.
+    After a block without an error `serve` is stopped (unless the test has done that) and must leave nothing.
     """
     directory.mkdir(parents=True, exist_ok=True)
     short = tempfile.mkdtemp(prefix="lb-")  # the path of a unix socket has at most 107 bytes

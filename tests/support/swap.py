@@ -24,7 +24,7 @@ PATIENCE_S = 10.0
 
 
 class Door:
-    """The connections that come to a backend, in their order; those that only probe are passed over."""
+    """The connections to a backend, in their order; probes are left out."""
 
     def __init__(self, *, upgrades: bool) -> None:
         self.behind = b""  # sent in one packet with each 101
@@ -59,12 +59,12 @@ class Door:
 
     @property
     def received(self) -> list[bytes]:
-        """What came on each connection that said something."""
+        """The bytes of each connection that sent any."""
         assert self.made is not None
         return self.made.received
 
     def peer(self) -> Peer:
-        """The next connection that said something else; the head of a request is in `received`."""
+        """The next connection with another request; its head is in `received`."""
         return self._peers.get(timeout=PATIENCE_S)
 
     def websocket(self) -> WebSocketEnd:
@@ -122,8 +122,8 @@ class Stage:
 
     @contextmanager
     def reload(self) -> Iterator[dict[str, Any]]:
-        """The other address comes, this one goes. Within the block the drain has begun; behind it `reload.done` is
-        in the dictionary."""
+        """Replace this address by the other one. In the block the drain has begun; after it `reload.done` is in the
+        dictionary."""
         verdict: dict[str, Any] = {}
         self.lb.write_config(CONFIG.format(target=self.fresh.port, **self._texts))
 
@@ -147,7 +147,7 @@ class Stage:
 def swapping(
     directory: Path, drain: str = "", *, mode: str = "http", more: str = "", workers: int = 1
 ) -> Iterator[Stage]:
-    """`more`: keys of [pool.web]; `drain`: its graces."""
+    """A stage. `more`: keys of [pool.web]; `drain`: its graces."""
     texts = {"drain": drain, "mode": mode, "more": more, "workers": workers}
     upgrades = mode == "http"
     with (

@@ -5,7 +5,8 @@ Tables that a test adds go into `more`; keys of [proxy] and [pool.web] into `pro
 
 
 def web(pool: str = "", *, size: int = 2, workers: int = 1, command: str = "$brittle", **texts: str) -> str:
-    """`health`, `reload` and `restart` replace the keys of their tables; `proxy` and `more` are added."""
+    """The text of a configuration. `health`, `reload` and `restart` replace keys of their tables; `proxy` and `more`
+    are added."""
     health = texts.get("health", 'path = "/healthz"\ninterval = "500ms"')
     reload = texts.get("reload", 'min_ready = "0s"')
     restart = texts.get("restart", 'stop_timeout = "3s"')

@@ -46,7 +46,7 @@ class Speaker:
         await self.peer.send(b"".join(self.protocol.send(event) for event in events))
 
     async def hear(self) -> list[Event]:
-        """What came until somebody's Close, or the end."""
+        """The frames up to a Close or the end."""
         heard: list[Event] = []
         while True:
             data = await self.peer.sock.recv(1 << 16)
@@ -64,7 +64,7 @@ class Speaker:
 
 
 class Conversation:
-    """A started relay, its peers as speakers, and the lease it holds."""
+    """A started relay, its two peers, and its lease."""
 
     def __init__(self, made: Rig, drain: DrainSettings, *, tcp: bool = True) -> None:
         self.link: Relayed[WebSocketRelay] = made.relay(WebSocketRelay, tcp=tcp)
@@ -80,7 +80,7 @@ class Conversation:
         self.relay.say_goodbye(trio.current_time() + window_s)
 
     async def pass_raw(self, data: bytes) -> None:
-        """From the backend to the client, to the last byte."""
+        """Send from the backend; wait until the client has the last byte."""
         await self.link.backend.send(data)
         assert await self.link.client.receive(len(data)) == data
 

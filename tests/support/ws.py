@@ -79,7 +79,7 @@ def switching(request: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Heard:
-    """What one end was told, from its first frame to the end of the connection."""
+    """The messages that one end has received, from the first frame to the end of the connection."""
 
     messages: list[str | bytes] = field(default_factory=list)
     closes: list[tuple[int, str]] = field(default_factory=list)
@@ -100,12 +100,12 @@ class WebSocketEnd:
         self.heard = Heard()
         self.writing = threading.Lock()
         self._connection = Connection(kind, trailing_data=early)
-        self._early = bool(early)  # came with the handshake, and nobody has looked at it
+        self._early = bool(early)  # bytes that came with the handshake, not read yet
         self._kind = kind
         self._part: list[str | bytes] = []
         self._taken = 0  # messages that message() has returned
 
-    # -- saying
+    # -- sending
 
     def send(self, data: str | bytes) -> None:
         opcode, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
@@ -123,16 +123,16 @@ class WebSocketEnd:
         """Send a Close."""
         self.send_frame(CLOSE, b"" if code is None else close_payload(code, reason))
 
-    # -- hearing
+    # -- receiving
 
     def follow(self, *, answer: bool = True) -> Heard:
-        """To the end of the connection. The first Close is answered with the same code, pings with pongs."""
+        """Read to the end of the connection. The first Close is answered with the same code, pings with pongs."""
         while self.step(answer=answer):
             pass
         return self.heard
 
     def follow_to_close(self) -> Heard:
-        """Until a Close has come; it is not answered."""
+        """Read until a Close has come; it is not answered."""
         while not self.heard.closes and self.step(answer=False):
             pass
         return self.heard
@@ -145,7 +145,7 @@ class WebSocketEnd:
         return self.heard.messages[self._taken - 1]
 
     def step(self, *, answer: bool = True) -> bool:
-        """One read, and what follows from it. False at the end."""
+        """Read once and handle the frames. False at the end."""
         heard = self.heard
         if self._early:
             self._early = False
@@ -196,7 +196,7 @@ class WebSocketEnd:
 
 
 def dial(port: int, path: str = "/ws", *fields: str, behind: bytes = b"") -> WebSocketEnd:
-    """A client. `behind`: bytes sent in one packet with the request."""
+    """Connect a client. `behind`: bytes sent in one packet with the request."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
     try:
         key = base64.b64encode(os.urandom(16)).decode()

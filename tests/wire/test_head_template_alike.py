@@ -121,6 +121,7 @@ def look_at_many(alike: SearchStrategy[Alike], examples: int, look: Callable[[Al
     assert seen["not read"] > examples / 4, seen
 
 
+@pytest.mark.long
 @many
 def test_what_a_shape_reads_of_requests_and_makes_of_them_is_what_others_do(examples: int) -> None:
     def look(some: Alike) -> list[str]:
@@ -130,6 +131,7 @@ def test_what_a_shape_reads_of_requests_and_makes_of_them_is_what_others_do(exam
     look_at_many(alike_requests, examples, look)
 
 
+@pytest.mark.long
 @many
 def test_what_a_shape_reads_of_answers_and_makes_of_them_is_what_others_do(examples: int) -> None:
     def look(some: Alike) -> list[str]:

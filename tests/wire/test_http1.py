@@ -172,6 +172,7 @@ def at_least(quick: int, long: int) -> pytest.MarkDecorator:
     )
 
 
+@pytest.mark.long
 @at_least(20_000, 200_000)
 def test_two_readers_agree_on_every_request_that_is_forwarded(examples):
     seen = Counter()
@@ -185,6 +186,7 @@ def test_two_readers_agree_on_every_request_that_is_forwarded(examples):
     assert min(seen["read"], seen["refused"]) > examples / 8, seen
 
 
+@pytest.mark.long
 @at_least(10_000, 200_000)
 def test_two_readers_agree_on_every_response_that_is_forwarded(examples):
     seen = Counter()

@@ -88,6 +88,7 @@ def answer_ways(raw: bytes) -> list[str]:
     return ["express", "shape"] if shaped is not None else ["express"]
 
 
+@pytest.mark.long
 @many
 def test_a_backend_gets_the_same_bytes_from_both_lanes(examples: int) -> None:
     seen: Counter[str] = Counter()
@@ -101,6 +102,7 @@ def test_a_backend_gets_the_same_bytes_from_both_lanes(examples: int) -> None:
     assert all(seen[way] > examples / 40 for way in ("refused", "task", "express", "shape")), seen
 
 
+@pytest.mark.long
 @many
 def test_a_client_gets_the_same_bytes_from_both_lanes(examples: int) -> None:
     seen: Counter[str] = Counter()

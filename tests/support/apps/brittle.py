@@ -43,7 +43,7 @@ FIRST_DESCRIPTOR = 3
 
 
 class Work:
-    """Requests in hand, so that the end can wait for them."""
+    """The number of requests in hand: the end waits for them."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()

@@ -39,7 +39,7 @@ def say(text: str) -> None:
 
 
 class Work:
-    """What is in hand: from the head of a request until the last byte of its answer is about to go."""
+    """The work in hand: from the head of a request until the last byte of its answer is about to go."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()

@@ -1,4 +1,4 @@
-"""A backend in the test's own process that sends exactly the bytes it is told to, and remembers what it was sent.
+"""A backend in the test's own process that sends exactly the given bytes and records the bytes it receives.
 
 with scripted(b"HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\nabc") as backend:
     ...  # targets = ["127.0.0.1:{backend.port}"]
@@ -61,7 +61,7 @@ class Scripted:
 
     @property
     def received(self) -> list[bytes]:
-        """What came on each connection that sent something: probes only connect."""
+        """The bytes of each connection that sent any; probes only connect."""
         return [bytes(peer.received) for peer in self.peers if peer.received]
 
 

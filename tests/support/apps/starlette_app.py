@@ -43,7 +43,7 @@ async def healthz(request: Request) -> Response:
 
 
 async def headers(request: Request) -> Response:
-    """What the backend received, in order, repeated names too."""
+    """The fields that the backend received, in order, repeated names too."""
     return JSONResponse([[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers.raw])
 
 

@@ -90,7 +90,8 @@ async def test_pools_take_turns_on_their_own(bench: Bench) -> None:
     for _ in range(8):
         picked.append(bench.must_claim().backend)
         assert bench.claim(pool="api") is not None
-    assert picked.count(ONE) == picked.count(TWO) == 4
+    # Eight to none if the turns were shared. The rotation shifts now and then, which may fall into these eight.
+    assert 3 <= picked.count(ONE) <= 5
 
 
 @trio_test
