@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lbproxy.address import Address
-from lbproxy.settings import DrainSettings, ListenerSettings, PoolLimits, PoolSettings, PoolTimeouts, RouteSettings
+from lbproxy.settings import (
+    EARLY_BODY_BYTES,
+    DrainSettings,
+    ListenerSettings,
+    PoolLimits,
+    PoolSettings,
+    PoolTimeouts,
+    RouteSettings,
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -100,6 +108,8 @@ class PoolView:
     limits: PoolLimits
     drain: DrainSettings
     retry_attempts: int
+    buffer_request_bytes: int = EARLY_BODY_BYTES
+    is_hopeless: bool = False  # every backend has failed for good: none comes without a reload
 
 
 @dataclass(frozen=True, slots=True)

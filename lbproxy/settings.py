@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from lbproxy.address import Address
 
+EARLY_BODY_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
@@ -43,6 +45,7 @@ class ListenerSettings:
     trusted_proxies: tuple[str, ...] = ()  # networks in CIDR form
     limits: ListenerLimits = field(default_factory=ListenerLimits)
     timeouts: ListenerTimeouts = field(default_factory=ListenerTimeouts)
+    half_close: str = "abort"  # abort | serve: a client that ends its side after a complete request
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ class PoolSettings:
     timeouts: PoolTimeouts = field(default_factory=PoolTimeouts)
     limits: PoolLimits = field(default_factory=PoolLimits)
     retry_attempts: int = 2
+    buffer_request_bytes: int = EARLY_BODY_BYTES  # a request body up to this is complete before a backend is claimed
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,8 @@ def _pool(name: str, table: schema.Pool, base: str) -> PoolSettings:
     given["restart"] = _restart(table.restart)
     given["timeouts"] = PoolTimeouts(**_given(table.timeouts))
     given["limits"] = _pool_limits(table.limits)
+    if "buffer_request" in given:
+        given["buffer_request_bytes"] = given.pop("buffer_request")
     given.pop("retry", None)
     given |= {f"retry_{key}": value for key, value in _given(table.retry).items()}
     return PoolSettings(name=name, **given)

@@ -64,6 +64,7 @@ class Listener(Table):
     trusted_proxies: list[Annotated[str, PlainValidator(values.network)]] | None = None
     limits: ListenerLimits | None = None
     timeouts: ListenerTimeouts | None = None
+    half_close: Literal["abort", "serve"] | None = None
 
 
 class Route(Table):
@@ -158,6 +159,7 @@ class Pool(Table):
     timeouts: PoolTimeouts | None = None
     limits: PoolLimits | None = None
     retry: Retry | None = None
+    buffer_request: Bytes | None = None
 
 
 class Log(Table):

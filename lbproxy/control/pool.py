@@ -135,7 +135,15 @@ class Pool:
             limits=settings.limits,
             drain=settings.drain,
             retry_attempts=settings.retry_attempts,
+            buffer_request_bytes=settings.buffer_request_bytes,
+            is_hopeless=self.is_hopeless,
         )
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether every backend has failed for good: none of them comes back without a reload."""
+        states = [member.backend.state for member in self.members]
+        return State.FAILED in states and set(states) <= {State.FAILED, State.STOPPING}
 
     # Counts
 

@@ -7,6 +7,7 @@ import re
 
 from lbproxy.wire.lines import TOKEN, Refused, Start, Status, bad_request, bad_response, check_host, spoiling
 
+LONGEST_METHOD_BYTES = 64
 NOT_IN_START_LINE = re.compile(rb"[^ -~\r\n]").search
 _request_line = re.compile(rb"(" + TOKEN + rb") ([!-~]+) HTTP/([0-9])\.([0-9])").fullmatch
 _absolute = re.compile(rb"https?://([^/?#]+)(/[^#]*|\?[^#]*)?", re.IGNORECASE).fullmatch
@@ -38,6 +39,8 @@ def _read_unusual(line: bytes) -> Start:
         raise bad_request("HTTP/0.9 is not spoken here")
     if b"#" in target:
         raise bad_request("a fragment in the target")
+    if len(method) > LONGEST_METHOD_BYTES:
+        raise bad_request(f"a method of more than {LONGEST_METHOD_BYTES} bytes", 501)
     authority: bytes | None = None
     if method == b"CONNECT":
         if major != b"1":

@@ -27,7 +27,7 @@ from lbproxy.worker.io.stream import SocketStream, StreamBroken
 from lbproxy.worker.relay.tcp import TcpClient
 from lbproxy.worker.relay.upgrade import Upgrade, WebSocketClient
 from lbproxy.worker.task.attempt import Begun
-from lbproxy.worker.task.client import LAST_REQUEST_S, Client
+from lbproxy.worker.task.client import EARLY_BODY_S, LAST_REQUEST_S, Client
 from lbproxy.worker.task.conversation import converse, linger, refuse
 from lbproxy.worker.task.exchange import Exchange
 
@@ -128,7 +128,7 @@ class Lanes:
         client = self._client(record)
         client.buffer += data
         if why == "slow_body":
-            client.has_stalled = True
+            client.has_stalled = record.view.settings.timeouts.body_s <= EARLY_BODY_S
             client.came_at = record.moved_at
         if refused is None:
             self._spawn(record, client, partial(converse, self.context, client, stay=self.off))

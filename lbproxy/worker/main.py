@@ -170,6 +170,7 @@ class Worker:
 
     def _stats(self, ask: int) -> Stats:
         self._context.failures.settle()
+        self._lanes.pipes.sweep(trio.current_time())
         lanes, reactor, now = self._lanes, self._reactor, trio.current_time()
         self._turns.add(now, reactor.longest_turn_s)
         self._batches.add(now, reactor.longest_batch_s)

@@ -159,6 +159,7 @@ class Setup:
     trusted: tuple[str, ...] = ()
     balance: str = "least_conn"
     mode: str = "http"
+    half_close: str = "abort"
     dates: bool = False  # answers without Date get one
     send_bytes: int = 0  # what our kernel holds for a client that does not read; 0 = as the kernel likes
 
@@ -209,7 +210,8 @@ class Proxy:
             *(setup.pool_timeouts, setup.pool_limits, setup.drain, 2),
         )
         settings = ListenerSettings(
-            "public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts
+            *("public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts),
+            half_close=setup.half_close,
         )
         listener = ListenerView(1, LISTENER_CELL, settings)
         epoch = self.router.table.epoch + 1

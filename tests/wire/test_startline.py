@@ -65,3 +65,10 @@ def test_a_bad_status_line_is_a_bad_gateway(line):
     with pytest.raises(Refused) as caught:
         read_status_line(line)
     assert (caught.value.status, caught.value.token) == (502, "http_protocol_error")
+
+
+def test_a_method_has_at_most_64_bytes():
+    assert read_request_line(b"M" * 64 + b" / HTTP/1.1")[0] == b"M" * 64
+    with pytest.raises(Refused) as caught:
+        read_request_line(b"M" * 65 + b" / HTTP/1.1")
+    assert caught.value.status == 501

@@ -287,7 +287,11 @@ class ExpressRecord(Seldom):
     def _client_speaks_early(self, data: bytes) -> None:
         """Its answer is owed: this is the next request, or the client is gone."""
         if not data:
-            self._client_gone()
+            if self.view.settings.half_close == "serve" and not self.upload_left:
+                self.lanes.reactor.unregister(self.fd)  # its end is seen again behind the answer
+                self._reading = False
+            else:
+                self._client_gone()
             return
         self.buffer += data
         if len(self.buffer) >= READ_AHEAD_BYTES:

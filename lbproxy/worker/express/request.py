@@ -1,15 +1,9 @@
 """The express lane: simple exchanges without a task. It never decides anything hard: it decides that something is hard.
 
-One record per client connection (record.py). Its methods are the reactor's handlers, in the order of an exchange:
-
-    on_ready      the whole head is there and strict, the body is complete  ->  claim, send to the backend
-    on_reply      the whole response head is there and strict               ->  send to the client
-    on_body       the rest of a body of known length, as fast as the client takes it (body.py)
-    on_flush      what the client had not taken at once
-
-At the first sign of anything else the exchange goes to the task lane: `_enter` when nothing has been claimed (the
-client's bytes go along), `_resume` when the request is wholly or partly sent (lease, backend connection, unsent bytes
-and response bytes go along).
+One record per client connection (record.py): `on_ready` claims and sends, `on_reply` answers (reply.py), `on_body` and
+`on_flush` move long bodies (body.py). At the first sign of anything else the exchange goes to the task lane: `_enter`
+when nothing has been claimed (the client's bytes go along), `_resume` when the request is wholly or partly sent (lease,
+backend connection, unsent bytes and response bytes go along).
 
 Hot: per exchange four system calls and a dozen Python calls. A head is looked at line by line only where it is new: one
 that repeats is remembered whole (wire/head_cache.py); one that differs from others in a few values is read by its shape
@@ -21,6 +15,7 @@ from typing import Any
 
 from lbproxy.model import LeaseKind
 from lbproxy.policy.retry import IDEMPOTENT
+from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.wire.body import chunk, last_chunk, request_body
 from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
 from lbproxy.wire.headers import request_id_of, request_to_backend
@@ -31,7 +26,7 @@ from lbproxy.worker.io.read_size import read_on, room_for
 from lbproxy.worker.leases.affinity import hash_key
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.task.attempt import Begun
-from lbproxy.worker.task.client import EARLY_BODY_BYTES, head_too_slow
+from lbproxy.worker.task.client import EARLY_BODY_S, head_too_slow
 
 REQUEST = LeaseKind.REQUEST  # an attribute of an enum costs as much as three of these
 
@@ -121,7 +116,7 @@ class ExpressClient(ReplySide):
                 self._enter(data, "refused")
                 return
             missing = end + length - size
-            if missing > 0 and size - end < EARLY_BODY_BYTES:
+            if missing > 0 and (size - end < EARLY_BODY_BYTES or not lanes.router.buffers_alike):
                 self._wait_for_body(data, head.host, shaped[1][0] if shaped is not None else head.target)
                 return
             raw = data[:end]
@@ -192,10 +187,16 @@ class ExpressClient(ReplySide):
             self._bare = known.raw
 
     def _wait_for_body(self, data: bytes, host: bytes, target: bytes) -> None:
-        if self.lanes.router.route(self.view, host, target) is None:
+        pool = self.lanes.router.route(self.view, host, target)
+        if pool is None:
             self._enter(data, "no_route")  # it need not send the rest
+        elif pool.buffer_request_bytes != EARLY_BODY_BYTES:
+            self._enter(data, "buffer")
         else:
-            self._wait_for_rest(data, self.view.settings.timeouts.body_s, ExpressClient._body_too_slow)
+            now = self.lanes.reactor.now
+            since = self.moved_at if self._too_late is ExpressClient._body_too_slow else now
+            wait_s = min(self.view.settings.timeouts.body_s, since + EARLY_BODY_S - now)
+            self._wait_for_rest(data, wait_s, ExpressClient._body_too_slow)
 
     def _wait_for_rest(self, data: bytes, timeout_s: float, too_late: Callable[[Any], None]) -> None:
         """`timeout_s` in all for a head, from its first byte; a body only has to keep coming."""
@@ -319,7 +320,6 @@ class ExpressClient(ReplySide):
         if self.upload_left:
             self._reading = True
             reactor.register(self.fd, READ, self)
-        self.unsent = b""
         try:
             sent = connection.sock.send(data)
         except BlockingIOError:

@@ -12,6 +12,7 @@ from contextlib import suppress
 PIPE_BYTES = 1024 * 1024  # asked for: 512 KiB cost 5 % more, 256 KiB 12 %
 LEAST_PIPE_BYTES = 64 * 1024  # the default. Who has too many is granted two pages: reading and sending is cheaper
 KEPT_PIPES = 32
+KEPT_S = 60.0
 MOST_PIPES = 64  # as many of that size as the kernel grants a user; slow readers hold no more than 64 MiB
 FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -63,6 +64,17 @@ class Pipes:
     def __init__(self) -> None:
         self._kept: list[Pipe] = []
         self._taken = 0
+        self._spare = 0  # kept pipes that were not needed since the last sweep
+        self._swept_at = 0.0
+
+    def sweep(self, now: float) -> None:
+        """Once in KEPT_S: close the kept pipes that no body needed in that time."""
+        if now - self._swept_at < KEPT_S:
+            return
+        self._swept_at = now
+        for _ in range(min(self._spare, len(self._kept))):
+            self._kept.pop(0).close()
+        self._spare = len(self._kept)
 
     def take(self) -> Pipe | None:
         """None where there are enough, or no descriptor is left. Else it is to be given back."""
@@ -72,6 +84,7 @@ class Pipes:
             pipe = self._kept.pop() if self._kept else Pipe()
         except OSError:
             return None
+        self._spare = min(self._spare, len(self._kept))
         self._taken += 1
         return pipe
 

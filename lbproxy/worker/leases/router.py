@@ -16,12 +16,15 @@ from lbproxy.link.grid import WIDTH, Counter, Grid
 from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolView, RoutingTable
 from lbproxy.policy.balance import pick
 from lbproxy.policy.goodbye import within
-from lbproxy.settings import RouteSettings
+from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.telemetry.events import Event, Notice
 from lbproxy.worker.leases.drain import Lease, Leases
+from lbproxy.worker.leases.routes import best_route
 
 SKIP_S = 1.0  # how long a backend that refused a connection is passed over, if no table comes before
 RECHECK_S = 0.05  # while waiting for room that another worker may free: the grid does not wake anybody
+
+HOPELESS = "every backend of the pool has failed, and none is started again"
 
 REQUEST = LeaseKind.REQUEST
 # As plain ints: adding a member of an enum costs three times as much. (Requests are what is left of all leases.)
@@ -50,6 +53,7 @@ class Router:
         # listener's key; the only backend of a pool, by the pool's name, as long as nothing is said against it.
         self.unrouted: dict[int, PoolView] = {}
         self._single: dict[str, Leases] = {}
+        self.buffers_alike = True  # every pool waits for bodies as large as usual
         self._draining: dict[int, BackendView] = {}
         self._skipped: dict[BackendId, float] = {}
         self._load = grid.summing(Counter.LEASES.value)  # all workers' leases on a cell
@@ -92,8 +96,9 @@ class Router:
             for listener in table.listeners:
                 if (all_of_it := self._pools.get(listener.settings.pool or "")) is not None:
                     self.unrouted[listener.key] = all_of_it
+        self.buffers_alike = all(pool.buffer_request_bytes == EARLY_BODY_BYTES for pool in table.pools)
         self._find_single()
-        for name in self.queues:
+        for name in list(self.queues):
             self._serve_queue(name)
         return True
 
@@ -109,18 +114,9 @@ class Router:
 
     def route(self, listener: ListenerView, host: bytes, target: bytes) -> PoolView | None:
         """The pool of the first route that fits, else the listener's; None when nobody claims the request."""
-        name_of_pool = listener.settings.pool
-        if self.table.routes:
-            best: RouteSettings | None = None
-            name = host_name(host)
-            path = target.partition(b"?")[0].decode("latin-1")
-            for route in self.table.routes:
-                fits = (route.host is None or route.host == name) and _is_under(path, route.path)
-                if fits and (best is None or _rank(route) > _rank(best)):
-                    best = route
-            if best is not None:
-                name_of_pool = best.pool
-        return self._pools.get(name_of_pool) if name_of_pool is not None else None
+        route = best_route(self.table.routes, host, target) if self.table.routes else None
+        name = listener.settings.pool if route is None else route.pool
+        return self._pools.get(name) if name is not None else None
 
     # Leases
 
@@ -186,18 +182,21 @@ class Router:
         deadline = (now if since is None else since) + pool.limits.queue_timeout_s
         if since is not None and now >= deadline:
             raise ProxyError(503, "destination_unavailable", "no backend can be reached")
-        queue = self.queues.setdefault(pool_name, deque())
+        if pool.is_hopeless:
+            raise ProxyError(503, "destination_unavailable", HOPELESS)
+        queue = self.queues.get(pool_name) or deque()
         if not queue and (lease := self.claim(pool, kind, key)) is not None:
             return lease
         if len(queue) >= pool.limits.queue_size:
             raise ProxyError(503, "connection_limit_reached", "the queue is full")
         waiter = _Waiter(kind, key)
         queue.append(waiter)
+        self.queues[pool_name] = queue
         try:
             while waiter.lease is None:
                 pool = self._pools.get(pool_name)
-                if pool is None or trio.current_time() >= deadline:
-                    raise ProxyError(503, "destination_unavailable", "no backend is ready")
+                if pool is None or pool.is_hopeless or trio.current_time() >= deadline:
+                    raise _why_nobody(pool)
                 # Who stands far behind need not look often: somebody before him does.
                 recheck_at = self._recheck_at(pool, RECHECK_S * (queue.index(waiter) + 1))
                 with trio.move_on_at(min(deadline, recheck_at)):
@@ -211,12 +210,15 @@ class Router:
             else:
                 queue.remove(waiter)
             raise
+        finally:
+            if not queue and self.queues.get(pool_name) is queue:
+                del self.queues[pool_name]  # else every later request would look into an empty queue
         return waiter.lease
 
     def _serve_queue(self, pool_name: str) -> None:
         """Leases for those who wait, in their order, as far as there is room: nobody can come between."""
         queue, pool = self.queues[pool_name], self._pools.get(pool_name)
-        if pool is None:
+        if pool is None or pool.is_hopeless:
             for waiter in queue:
                 waiter.called.set()
             return
@@ -350,6 +352,17 @@ class Router:
         return min((self._skipped[view.id] for view in pool.backends if view.id in self._skipped), default=float("inf"))
 
 
+def _why_nobody(pool: PoolView | None) -> ProxyError:
+    """Of a request that has waited in vain."""
+    if pool is None:
+        return ProxyError(503, "destination_unavailable", "the pool is gone")
+    if pool.is_hopeless:
+        return ProxyError(503, "destination_unavailable", HOPELESS)
+    if pool.limits.connections and pool.backends:
+        return ProxyError(503, "connection_limit_reached", "every backend has as many connections as it may")
+    return ProxyError(503, "destination_unavailable", "no backend is ready")
+
+
 class _Waiter:
     """One who waits for a lease. It is given to him: what he was called for nobody else can have taken."""
 
@@ -363,18 +376,3 @@ class _Waiter:
 
 
 LONG_LIVED = frozenset((LeaseKind.WEBSOCKET, LeaseKind.TCP))
-
-
-def host_name(host: bytes) -> str:
-    """A Host field without its port and the dot of the root, in lower case."""
-    if host.startswith(b"["):
-        return host.partition(b"]")[0].decode("latin-1").lower() + "]"
-    return host.partition(b":")[0].removesuffix(b".").decode("latin-1").lower()
-
-
-def _is_under(path: str, prefix: str) -> bool:
-    return path.startswith(prefix) and (prefix.endswith("/") or len(path) == len(prefix) or path[len(prefix)] == "/")
-
-
-def _rank(route: RouteSettings) -> tuple[bool, int]:
-    return (route.host is not None, len(route.path))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lbproxy.worker.relay.upgrade import Upgrade
 
 READ_AHEAD_BYTES = 64 * 1024
-EARLY_BODY_BYTES = 64 * 1024  # a body up to this is complete before a backend is claimed, in either lane
+EARLY_BODY_S = 1.0  # a body that is not complete by then streams: a backend is claimed, in either lane
 LAST_REQUEST_S = 0.5  # the worker stops: whoever is silent for so long has nothing to ask
 LINGER_S = 1.0
 LINGER_BYTES = 64 * 1024
@@ -87,6 +87,8 @@ class Client:
         """Until the client is gone (raises ClientGone). What it sends meanwhile is kept, up to the limit."""
         while len(self.buffer) < READ_AHEAD_BYTES:
             if not await self.more():
+                if self.listener.settings.half_close == "serve":
+                    break  # its request is complete, and it may still read
                 raise ClientGone("the client ended its side while an answer was owed")
         await trio.sleep_forever()  # its end is noticed when the answer cannot be sent
 

@@ -26,7 +26,7 @@ from lbproxy.worker.express.record import CLIENT_CLOSED, ExpressRecord
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.affinity import hash_key
 from lbproxy.worker.task.attempt import Attempt, Begun
-from lbproxy.worker.task.client import EARLY_BODY_BYTES, Client, ClientGone
+from lbproxy.worker.task.client import EARLY_BODY_S, Client, ClientGone
 from lbproxy.worker.task.response_heads import NoAnswer
 
 RETRY_AFTER_S = 1
@@ -148,10 +148,10 @@ class Exchange:
 
     async def _serve(self) -> None:
         if self._begun is None:
-            self._pool()  # raises where nobody takes it: before its body is read
+            pool = self._pool()  # raises where nobody takes it: before its body is read
             self.body = request_body(self.head, self.client.listener.settings.limits.body_bytes)
             if not self.head.expects_continue:
-                await self._read_early_body()
+                await self._read_early_body(pool.buffer_request_bytes)
         attempts = 0
         while True:
             try:
@@ -178,21 +178,28 @@ class Exchange:
             self._cell = pool.cell
         return pool
 
-    async def _read_early_body(self) -> None:
-        """A slow client holds a connection, not a backend."""
+    async def _read_early_body(self, most_bytes: int) -> None:
+        """A short body is complete before a backend is claimed: a slow client holds a connection, not a backend.
+
+        A body that is not complete after EARLY_BODY_S streams: a client may wait for an answer before it says more.
+        """
         client, body = self.client, self.body
         assert body is not None
         if body.done:
             return
         self.take_payload()
-        with trio.move_on_after(client.body_wait_s()) as patience:
-            while not body.done and len(self.early) < EARLY_BODY_BYTES:
+        if not most_bytes:
+            return
+        streams_at = self.started + EARLY_BODY_S
+        while not body.done and len(self.early) < most_bytes and (now := trio.current_time()) < streams_at:
+            stalls_at = now + client.body_wait_s()
+            with trio.move_on_at(min(stalls_at, streams_at)):
                 if not await client.more():
                     raise ClientGone("the client went away in the middle of its body")
-                patience.deadline = trio.current_time() + client.body_wait_s()
                 self.take_payload()
-        if patience.cancelled_caught:
-            raise ProxyError(408, "http_request_error", "the request body stalled")
+                continue
+            if stalls_at <= streams_at:
+                raise ProxyError(408, "http_request_error", "the request body stalled")
 
     def take_payload(self) -> None:
         """Move what has come of the body from the client's buffer to `early`; what is behind it stays in the buffer."""

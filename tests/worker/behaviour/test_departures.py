@@ -348,3 +348,38 @@ async def test_both_lanes_retry_and_count_alike() -> None:
             counts.append((records, lb.count(Counter.REQUESTS), lb.count(Counter.FAILED)))
     assert counts[0] == counts[1]
     assert counts[0][1] == 6
+
+
+@lanes
+@pytest.mark.parametrize(
+    "asked", [GET, post(b"abc"), post_chunked(b"abc"), GET + GET], ids=["get", "post", "chunks", "two"]
+)
+@trio_test(timeout_s=8)
+async def test_a_client_that_ends_its_side_is_answered_all_the_same_where_the_listener_says_so(
+    lane: str, asked: bytes
+) -> None:
+    async def slow(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await trio.sleep(0.1)
+            await peer.send(OK)
+
+    async with proxy(lane, slow, setup=Setup(half_close="serve")) as lb:
+        client = await lb.client()
+        await client.send(asked)
+        client.end()
+        for _ in range(2 if asked == GET + GET else 1):
+            assert (await client.answer()).body == b"hello"
+        assert await client.rest() == b""
+        assert {record.status for record in await lb.wait_records(1)} == {200}
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_a_client_that_ends_its_side_in_its_body_is_gone_whatever_the_listener_says(lane: str) -> None:
+    async with proxy(lane, answering(OK), setup=Setup(half_close="serve")) as lb:
+        client = await lb.client()
+        await client.send(post(b"abc")[:-1])
+        client.end()
+        (record,) = await lb.wait_records(1)
+        assert (record.status, record.error) == (499, "client_gone")

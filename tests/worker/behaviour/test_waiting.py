@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 from support.peer import Peer
-from support.proxy import GET, OK, Setup, answering, get, lanes, post, proxy, wait_until
+from support.proxy import GET, OK, Setup, answering, get, lanes, never_answering, post, proxy, wait_until
 from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
@@ -192,3 +192,49 @@ async def test_a_pool_that_goes_away_does_not_keep_anybody_waiting(lane: str) ->
         await wait_until(lambda: lb.router.waiting("web") == 1)
         lb.publish(0, name="other")
         assert (await client.answer()).status in (404, 503)
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_where_no_backend_can_come_nothing_is_waited_for(lane: str) -> None:
+    async with proxy(lane, answering(OK)) as lb:
+        lb.publish()
+        waiting = await lb.client()
+        await waiting.send(GET)
+        await wait_until(lambda: lb.router.waiting("web") == 1)
+        lb.publish(is_hopeless=True)
+        for client in (waiting, await lb.client()):
+            if client is not waiting:
+                await client.send(GET)
+            answer = await client.answer()
+            assert answer.status == 503
+            assert b"every backend of the pool has failed" in answer.body
+        assert lb.router.queues == {}
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_a_queue_that_was_needed_once_costs_later_requests_nothing(lane: str) -> None:
+    async with proxy(lane, answering(OK)) as lb:
+        lb.publish()
+        client = await lb.client()
+        await client.send(GET)
+        await wait_until(lambda: lb.router.waiting("web") == 1)
+        lb.publish(0)
+        assert (await client.answer()).status == 200
+        assert lb.router.queues == {}
+
+
+@lanes
+@trio_test(timeout_s=8)
+async def test_who_waits_in_vain_at_a_limit_is_told_of_the_limit(lane: str) -> None:
+    setup = Setup(pool_limits=PoolLimits(connections=1, queue_timeout_s=0.2))
+    async with proxy(lane, never_answering, setup=setup) as lb:
+        holds, waits = await lb.client(), await lb.client()
+        await holds.send(GET)
+        await wait_until(lambda: lb.leases == 1)
+        await waits.send(GET)
+        answer = await waits.answer()
+        assert answer.status == 503
+        assert answer.get(b"proxy-status") == b"edge; error=connection_limit_reached"
+        assert b"every backend has as many connections as it may" in answer.body

@@ -156,3 +156,20 @@ def test_without_a_descriptor_left_there_is_none(pipes: Pipes) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         os.close(filler[0])
+
+
+def test_pipes_that_no_body_needs_are_closed_after_a_minute():
+    pipes = Pipes()
+    taken = [pipes.take() for _ in range(3)]
+    for pipe in taken:
+        pipes.give_back(pipe)
+    pipes.sweep(100.0)
+    assert len(pipes._kept) == 3
+    pipes.give_back(pipes.take())  # one is enough now
+    pipes.sweep(130.0)
+    assert len(pipes._kept) == 3
+    pipes.sweep(160.0)
+    assert len(pipes._kept) == 1
+    pipes.sweep(220.0)
+    assert pipes._kept == []
+    pipes.close()

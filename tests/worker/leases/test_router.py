@@ -15,7 +15,7 @@ from lbproxy.link.grid import Counter
 from lbproxy.model import LeaseKind, ListenerView, RoutingTable
 from lbproxy.settings import DrainSettings, ListenerSettings, PoolLimits, RouteSettings
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.leases.router import SKIP_S, host_name
+from lbproxy.worker.leases.router import SKIP_S
 
 PUBLIC = ListenerView(1, 0, ListenerSettings("public", Address("", 80), pool="web"))
 BARE = ListenerView(2, 0, ListenerSettings("bare", Address("", 81)))
@@ -362,9 +362,3 @@ async def test_a_listener_is_unrouted_as_long_as_its_table_has_no_routes(bench: 
     assert bench.router.unrouted == {}
     bench.router.apply(RoutingTable(3, "", (PUBLIC,), (), pools[1:]))
     assert bench.router.unrouted == {}  # its pool is gone
-
-
-def test_a_host_name_is_read_without_its_port() -> None:
-    assert host_name(b"A.b:80") == "a.b"
-    assert host_name(b"[2001:DB8::1]:80") == "[2001:db8::1]"
-    assert host_name(b"") == ""

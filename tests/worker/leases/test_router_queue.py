@@ -147,7 +147,7 @@ async def test_the_queue_is_bounded_by_age(bench: Bench, skipped: bool) -> None:
     for who in (first, second):
         assert who.waited_s == pytest.approx(7)
         assert who.error is not None
-        assert (who.error.status, who.error.token) == (503, "destination_unavailable")
+        assert (who.error.status, who.error.token) == (503, "connection_limit_reached")
 
 
 @trio_test(clock="autojump")

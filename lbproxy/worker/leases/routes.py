@@ -1,0 +1,35 @@
+"""Which route takes a request: by its host, then by the longest beginning of its path (CONTRACT.md 2, [[route]]).
+
+Plain functions over the routes of a table. Knows no pool.
+"""
+
+from collections.abc import Sequence
+
+from lbproxy.settings import RouteSettings
+
+
+def best_route(routes: Sequence[RouteSettings], host: bytes, target: bytes) -> RouteSettings | None:
+    """None when no route fits. `host`: the value of the Host field."""
+    best: RouteSettings | None = None
+    name = host_name(host)
+    path = target.partition(b"?")[0].decode("latin-1")
+    for route in routes:
+        fits = (route.host is None or route.host == name) and _is_under(path, route.path)
+        if fits and (best is None or _rank(route) > _rank(best)):
+            best = route
+    return best
+
+
+def host_name(host: bytes) -> str:
+    """A Host field without its port and the dot of the root, in lower case."""
+    if host.startswith(b"["):
+        return host.partition(b"]")[0].decode("latin-1").lower() + "]"
+    return host.partition(b":")[0].removesuffix(b".").decode("latin-1").lower()
+
+
+def _is_under(path: str, prefix: str) -> bool:
+    return path.startswith(prefix) and (prefix.endswith("/") or len(path) == len(prefix) or path[len(prefix)] == "/")
+
+
+def _rank(route: RouteSettings) -> tuple[bool, int]:
+    return (route.host is not None, len(route.path))
