@@ -74,6 +74,18 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """The slot and the generation of one backend: enough to start it, and to start it again."""
+
+    slot: int
+    generation: Generation
+
+    @property
+    def id(self) -> BackendId:
+        return BackendId(self.generation.settings.name, self.slot, self.generation.number)
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """One backend as control knows it. Changes by being replaced, through policy/lifecycle.py."""
 

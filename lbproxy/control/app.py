@@ -22,7 +22,7 @@ from lbproxy.control.reloader import Reloader, resolve_all
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.workers import Workers
 from lbproxy.link.grid import CellBook, Grid
-from lbproxy.model import BackendId, Generation, ListenerView
+from lbproxy.model import BackendId, BackendSpec, Generation, ListenerView
 from lbproxy.settings import Settings
 from lbproxy.supervise.address_runner import AddressRunner
 from lbproxy.supervise.process_runner import ProcessRunner
@@ -256,11 +256,9 @@ class Control:
     def _on_unreachable(self, backend: BackendId, why: str) -> None:
         self._fleet.refused(backend, why)
 
-    def _make(
-        self, id: BackendId, generation: Generation, *, reload: str | None = None, trial: bool | None = None
-    ) -> Runner:
-        kind = AddressRunner if generation.settings.command is None else ProcessRunner
-        return kind(id, generation, self._resources, reload=reload, trial=trial)
+    def _make(self, spec: BackendSpec, *, reload: str | None = None, trial: bool | None = None) -> Runner:
+        kind = AddressRunner if spec.generation.settings.command is None else ProcessRunner
+        return kind(spec, self._resources, reload=reload, trial=trial)
 
     def _apply_live(self, old: Settings, new: Settings) -> None:
         if new.proxy.ports != old.proxy.ports:

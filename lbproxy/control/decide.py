@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from lbproxy.address import Address
 from lbproxy.control.pool import Member, Pool, lowest_free
-from lbproxy.control.reload import BackendSpec, Change
-from lbproxy.model import Generation
+from lbproxy.control.reload import Change
+from lbproxy.model import BackendSpec, Generation
 from lbproxy.policy import rollout
 
 Decision = tuple[Generation, Change[Member]]

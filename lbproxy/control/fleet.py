@@ -11,9 +11,9 @@ from typing import Protocol
 import trio
 
 from lbproxy.control.pool import Member, Pool
-from lbproxy.control.reload import BackendSpec, Broken
+from lbproxy.control.reload import Broken
 from lbproxy.link.grid import CellBook, Counter, Grid
-from lbproxy.model import BackendId, Generation, ListenerView, RoutingTable, State
+from lbproxy.model import BackendId, BackendSpec, Generation, ListenerView, RoutingTable, State
 from lbproxy.settings import PoolSettings, RouteSettings, Settings
 from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendExited, BackendTakenBack, Event
@@ -29,11 +29,9 @@ class WorkersLike(Protocol):
 
 
 class MakeBackend(Protocol):
-    """ProcessRunner or AddressRunner, as the pool is."""
+    """Makes a ProcessRunner, or an AddressRunner where the pool has no command."""
 
-    def __call__(
-        self, id: BackendId, generation: Generation, *, reload: str | None = None, trial: bool | None = None
-    ) -> Runner: ...
+    def __call__(self, spec: BackendSpec, *, reload: str | None = None, trial: bool | None = None) -> Runner: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +125,7 @@ class Fleet:
     ) -> Member:
         """Start a backend. It is not published."""
         assert self._nursery is not None, "the fleet does not run"
-        id = BackendId(pool.name, spec.slot, spec.generation.number)
-        runner = self._context.make(id, spec.generation, reload=reload, trial=trial)
+        runner = self._context.make(spec, reload=reload, trial=trial)
         member = Member(spec, runner, self._context.cells.take())
 
         def changed(_: Runner) -> None:

@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import trio
 
-from lbproxy.control.reload import BackendSpec
 from lbproxy.link.grid import Counter, Grid
-from lbproxy.model import Backend, BackendView, Generation, LeaseKind, PoolView, State
+from lbproxy.model import Backend, BackendSpec, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
 from lbproxy.settings import PoolSettings
 from lbproxy.supervise.runner import Runner

@@ -12,17 +12,9 @@ from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from lbproxy.model import Backend, Generation, State
+from lbproxy.model import Backend, BackendSpec, State
 from lbproxy.policy import rollout
 from lbproxy.supervise.runner import NotReady
-
-
-@dataclass(frozen=True, slots=True)
-class BackendSpec:
-    """The slot and the generation of one backend: enough to start it again."""
-
-    slot: int
-    generation: Generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
-"""Which backend gets the next piece of work.
+"""Balancing: choose the backend of the next lease.
 
-Plain functions over the candidates of one pool: those in the table that were not tried yet and have room. Knows
-neither tables nor leases: loads, turns and dice are arguments.
+Plain functions over the candidates of one pool: the backends in the table that were not tried yet and are below their
+limit. Does not know tables or leases: loads, turns and dice are arguments.
 
 Hot: runs once per request. Plain loops and ints; `min(candidates, key=...)` costs twice as much. With four candidates
-about 0.5 us (hash: 1.5), without what `load` costs.
+about 0.5 us (hash: 1.5), without the cost of `load`.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,8 +28,8 @@ def pick(
 ) -> BackendView:
     """Choose among `candidates`, of which there is at least one.
 
-    `load` gives the leases on a cell, over all workers; `turn` grows by one with every pick of this pool; `key` is what
-    `hash` hashes (None: there is none, then the least loaded is taken); `draw` gives numbers in [0, 1).
+    `load` gives the leases on a cell, over all workers. `turn` grows by one with every pick of this pool. `key` is the
+    value for `hash`; without one (None) the least loaded backend is taken. `draw` gives numbers in [0, 1).
     """
     if len(candidates) == 1:
         return candidates[0]
@@ -45,9 +45,8 @@ def pick(
 
 
 def least_conn(candidates: Sequence[BackendView], load: Callable[[int], int], turn: int) -> BackendView:
-    """The one with the fewest leases; those that tie take turns among themselves."""
-    # Starting the search at `turn` would be shorter, but gives whoever stands behind
-    # the busy ones their turns as well.
+    """The backend with the fewest leases. Backends that tie take turns among themselves."""
+    # Starting the search at `turn` would be shorter, but a backend behind busy ones would get their turns as well.
     tied: list[BackendView] = []
     least = -1
     for candidate in candidates:
@@ -61,16 +60,16 @@ def least_conn(candidates: Sequence[BackendView], load: Callable[[int], int], tu
 
 
 def round_robin(candidates: Sequence[BackendView], turn: int) -> BackendView:
-    """Each in its turn: exactly even while the candidates stay the same, even in the long run whatever they do."""
-    # `turn % count` alone goes wrong when the candidates change in step with the turns (one of two is missing at every
-    # other turn: the same one always comes next). So the rotation is shifted a little after every 16 rounds.
+    """Each backend in its turn: exactly even while the candidates stay the same, and even in the long run otherwise."""
+    # `turn % count` alone goes wrong when the candidates change in step with the turns: if one of two is missing at
+    # every other turn, the same backend always comes next. So the rotation is shifted a little after every 16 rounds.
     count = len(candidates)
     shift = (turn // (count * _ROUNDS) * _GOLDEN & _MASK) * count >> 32
     return candidates[(turn + shift) % count]
 
 
 def random_two(candidates: Sequence[BackendView], load: Callable[[int], int], draw: Callable[[], float]) -> BackendView:
-    """The less loaded of two different ones drawn at random."""
+    """The less loaded of two different backends drawn at random."""
     count = len(candidates)
     if count == 1:
         return candidates[0]
@@ -85,11 +84,11 @@ def random_two(candidates: Sequence[BackendView], load: Callable[[int], int], dr
 def rendezvous(candidates: Sequence[BackendView], key: bytes) -> BackendView:
     """The same slot for the same key, in every worker and every generation; a slot that leaves moves only its own keys.
 
-    Each slot scores the key and the highest score wins (highest random weight). During a reload a slot may stand there
-    in two generations: the newer one is meant.
+    Each slot scores the key and the highest score wins (highest random weight). During a reload a slot may be a
+    candidate in two generations: the newer one wins.
     """
-    # crc32 is linear: as a score of key and slot together it would rank the slots alike for most keys. So the key is
-    # hashed once, and key and slot are mixed by multiplication (Murmur's finaliser). hash() differs between processes.
+    # crc32 is linear: a score of key and slot together would rank the slots alike for most keys. So the key is hashed
+    # once, and key and slot are mixed by multiplication (Murmur's finaliser). hash() differs between processes.
     hashed = crc32(key)
     best = candidates[0]
     highest = -1

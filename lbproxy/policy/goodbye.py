@@ -1,6 +1,6 @@
-"""When to close which long-lived lease of a draining backend, and how politely (DESIGN.md 5, "The WebSocket goodbye").
+"""The goodbye (DESIGN.md 5): when and how each long-lived lease of a draining backend is closed.
 
-Plain functions over clock readings. Knows neither frames nor leases.
+Plain functions over clock readings. Does not know frames or leases.
 """
 
 from collections.abc import Iterable
@@ -12,38 +12,38 @@ from lbproxy.settings import DrainSettings
 
 
 class Manner(IntEnum):
-    """How a connection that was told goodbye may be ended now. It only ever grows."""
+    """How a connection may be ended now. The value of a connection never falls."""
 
-    MESSAGE = 0  # a Close, but only between two messages
-    FRAME = 1  # a Close between two frames: the message in hand is lost
-    CUT = 2  # no Close any more: the frame in hand never ends
+    MESSAGE = 0  # by a Close between two messages
+    FRAME = 1  # by a Close between two frames: the message in hand is lost
+    CUT = 2  # without a Close: the frame in hand never ends
 
 
 def schedule(count: int, window_s: float, phase: float = 0.0) -> list[float]:
-    """When, in seconds from the start of the drain, to close each of `count` leases: evenly over the window.
+    """The times, in seconds from the start of the drain, to close each of `count` leases: evenly over the window.
 
-    Every stretch of window_s / count holds one close; `phase` in [0, 1) says where in it. Workers and backends that
-    drain at the same time have different phases, else their first closes would all fall on the same moment.
+    Every interval of window_s / count holds one close, at the fraction `phase` in [0, 1) of it. Workers and backends
+    that drain at the same time have different phases, or their first closes would all fall on the same moment.
     """
     step = window_s / count if count else 0.0
     return [(position + phase) * step for position in range(count)]
 
 
 def manner(now: float, window_ends: float, goodbye_s: float) -> Manner:
-    """What is allowed at `now`: messages are respected until the window is over, frames for `goodbye_s` more."""
+    """The manner at `now`: no message is broken before the window is over, and no frame for `goodbye_s` more."""
     if now < window_ends:
         return Manner.MESSAGE
     return Manner.FRAME if now < window_ends + goodbye_s else Manner.CUT
 
 
 def cut_at(window_ends: float, goodbye_s: float, closed_at: float | None = None) -> float:
-    """When the connection is cut whatever it does. `closed_at`: when our Close went to the client, who may answer."""
+    """The time at which the connection is cut in any case. `closed_at`: when our Close was sent to the client."""
     end = window_ends + goodbye_s
     return end if closed_at is None else max(end, closed_at + goodbye_s)
 
 
 def longest_s(drain: DrainSettings, kinds: Iterable[LeaseKind]) -> float:
-    """How long, from its start, a drain may take that leases of these kinds wait in; 0 without any."""
+    """How long a drain with leases of these kinds may take from its start; 0 without any."""
     graces_s = {
         LeaseKind.REQUEST: drain.request_s,
         LeaseKind.TRANSFER: max(drain.transfer_s, drain.request_s),
@@ -55,9 +55,9 @@ def longest_s(drain: DrainSettings, kinds: Iterable[LeaseKind]) -> float:
 
 
 def within(drain: DrainSettings, grace_s: float) -> DrainSettings:
-    """The same graces where none outlasts `grace_s`: a worker that stops has only so long.
+    """The same graces, none longer than `grace_s`: the time that a stopping worker has.
 
-    A WebSocket may need its window, its backend's last words and its client's answer, one after the other.
+    A WebSocket may need its window, the last messages of its backend and the answer of its client, one after the other.
     """
     goodbye_s = min(drain.goodbye_s, grace_s / 3)
     return replace(

@@ -1,6 +1,6 @@
-"""Rise and fall: what a row of probes says about a backend, and who may be served from.
+"""Rise and fall: the health of a backend after a row of probes, and the backends that may serve.
 
-Frozen values; knows neither probes nor time.
+Frozen values. Does not know probes or time.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from lbproxy.model import BackendId, State
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`row`: that many probes in a row said the opposite of `healthy`."""
+    """`row`: how many probes in a row contradict `healthy`."""
 
     healthy: bool
     row: int = 0
@@ -24,7 +24,7 @@ class Health:
 
 
 def servable(states: Iterable[tuple[BackendId, State]]) -> tuple[BackendId, ...]:
-    """The ready ones; if none is ready, every live unhealthy one: a bad probe must not be an outage."""
+    """The ready backends; if none is ready, every live unhealthy one, because a bad probe must not be an outage."""
     known = list(states)
     ready = tuple(id for id, state in known if state is State.READY)
     return ready or tuple(id for id, state in known if state is State.UNHEALTHY)

@@ -1,6 +1,6 @@
-"""The life of a backend: every state it can be in, everything that can happen to it, and nothing else.
+"""The life cycle of a backend: one table of its states and events.
 
-Knows neither processes nor probes. Time is an argument.
+Does not know processes or probes. Time is an argument.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from lbproxy.model import Backend, State
 
 
 class LifecycleEvent(Enum):
-    PASSED = "a probe passes"  # of ours: the child lives and the listening socket is its own
+    PASSED = "a probe passes"  # the process is alive, and the listening socket is its own
     RECOVERED = "`rise` probes pass"
     FELL = "`fall` probes fail"
     DIED = "it dies, or is not ready in time"
@@ -49,7 +49,7 @@ TRANSITIONS: dict[tuple[State, LifecycleEvent], State] = {
     (State.UNHEALTHY, LifecycleEvent.STOPPED): State.STOPPING,
     (State.DRAINING, LifecycleEvent.TAKEN_BACK): State.READY,
     (State.DRAINING, LifecycleEvent.TAKEN_BACK_UNHEALTHY): State.UNHEALTHY,
-    (State.DRAINING, LifecycleEvent.DIED): State.STOPPING,  # nobody wants it any more
+    (State.DRAINING, LifecycleEvent.DIED): State.STOPPING,  # it was to be stopped anyway
     (State.DRAINING, LifecycleEvent.STOPPED): State.STOPPING,
     (State.BACKOFF, LifecycleEvent.RESTARTED): State.STARTING,
     (State.BACKOFF, LifecycleEvent.STOPPED): State.STOPPING,
@@ -58,11 +58,11 @@ TRANSITIONS: dict[tuple[State, LifecycleEvent], State] = {
 
 
 class IllegalTransition(LbproxyError):
-    """The event cannot happen in this state. Nothing was changed."""
+    """The event is not in the table for this state. Nothing was changed."""
 
 
 def after(backend: Backend, event: LifecycleEvent, *, now: float) -> Backend:
-    """The backend after `event`. A dead one has neither pid nor address; a restart is counted."""
+    """The backend after `event`. A dead backend has no pid and no address. A restart is counted."""
     try:
         state = TRANSITIONS[backend.state, event]
     except KeyError:
@@ -73,7 +73,7 @@ def after(backend: Backend, event: LifecycleEvent, *, now: float) -> Backend:
 
 
 def spawned(backend: Backend, address: Address, pid: int | None) -> Backend:
-    """The same state, now with an address and, if it is ours, a process."""
+    """The backend in the same state, now with an address and, unless it is a fixed address, a process."""
     return replace(backend, address=address, pid=pid)
 
 

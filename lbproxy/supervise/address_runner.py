@@ -1,9 +1,11 @@
-"""A member of a `targets` pool: a fixed address, probed and balanced, never started and never stopped."""
+"""The runner of a fixed address in a `targets` pool: probed and balanced, never started and never stopped."""
 
 import trio
 
-from lbproxy.model import State
+from lbproxy.address import Address
+from lbproxy.model import BackendSpec, State
 from lbproxy.policy.lifecycle import LifecycleEvent, spawned
+from lbproxy.supervise.resources import Resources
 from lbproxy.supervise.runner import NotReady, Runner
 from lbproxy.telemetry.events import BackendReady, BackendUnhealthy
 
@@ -11,44 +13,45 @@ from lbproxy.telemetry.events import BackendReady, BackendUnhealthy
 class AddressRunner(Runner):
     """Slot 1 is the first of `targets`."""
 
+    def __init__(
+        self, spec: BackendSpec, resources: Resources, *, reload: str | None = None, trial: bool | None = None
+    ) -> None:
+        super().__init__(spec, resources, reload=reload, trial=trial)
+        self._address = spec.generation.settings.targets[spec.slot - 1]
+
     async def run(self) -> None:
         self._began = True
-        address = self.generation.settings.targets[self.id.slot - 1]
         try:
             if self._stop.is_set():
                 return
-            self._set(spawned(self.backend, address, None))
+            self._set(spawned(self.backend, self._address, None))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch)
+                nursery.start_soon(self._watch, self._address)
                 nursery.start_soon(self._time_start)
                 await self._stop.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            self._resources.outputs.retire(self.id)
-            self._ended.set()
-            self._tell()
+            self._finish()
 
-    async def _watch(self) -> None:
-        address = self.backend.address
-        assert address is not None
+    async def _watch(self, address: Address) -> None:
         began = trio.current_time()
         while self.backend.state is State.STARTING:
-            answer = await self._ask(address)
-            self._judge(answer)
-            if answer.passed:
+            result = await self._probe(address)
+            self._count_probe(result)
+            if result.passed:
                 self._emit(BackendReady(self.id.pool, str(self.id), round(trio.current_time() - began, 3), self.reload))
                 self._become_ready()
             elif not self._health.healthy:
-                self._emit(BackendUnhealthy(self.id.pool, str(self.id), answer.detail))
+                self._emit(BackendUnhealthy(self.id.pool, str(self.id), result.detail))
                 self._become(LifecycleEvent.FELL)
             else:
-                await self._wait_turn()
+                await self._wait_probe_due()
         await self._keep_probing(address)
 
     async def _time_start(self) -> None:
-        """Tell those who wait when it is not ready in time; the probes go on."""
+        """Fail the attempt when the address is not ready in time. The probes go on."""
         limit_s = self.settings.health.start_timeout_s
         await trio.sleep(limit_s)
         if self._ready_since is None and self.backend.state is not State.READY:
-            self._failure = NotReady(f"not ready within {limit_s:g}s: {self._said}")
-            self._tell()
+            self._failure = NotReady(f"not ready within {limit_s:g}s: {self._last_probe}")
+            self._wake()

@@ -1,4 +1,4 @@
-"""What is executed for a backend: its words, its environment, its program. Knows no process and no socket."""
+"""The command of a backend: its words, its environment, its program. Knows no process and no socket."""
 
 import os
 import re
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from lbproxy.config.user import User, user_of, why_not
 from lbproxy.errors import LbproxyError
-from lbproxy.model import BackendId, Generation
+from lbproxy.model import BackendSpec
 from lbproxy.supervise import launch
 from lbproxy.supervise.endpoint import Endpoint
 
 _PLACEHOLDER = re.compile(r"\{(port|host|socket|fd|slot|generation)\}")
 LISTEN_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
-# Ours, or meant for lbproxy itself: never passed on from our own environment.
+# Variables that lbproxy sets, or that are meant for lbproxy itself: a backend does not inherit them.
 _NOT_INHERITED = (
     *("PORT", "HOST", "LBPROXY_SOCKET", "LBPROXY_CONFIG", "LBPROXY_CONTROL"),
     *(*LISTEN_VARIABLES, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
@@ -28,7 +28,7 @@ class CannotStart(LbproxyError):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Everything that a spawn needs."""
+    """The arguments of a spawn."""
 
     command: tuple[str, ...]
     env: Mapping[str, str]
@@ -51,11 +51,12 @@ def user_to_become(text: str | None) -> User | None:
     return None if (user.uid, user.gid) == (os.geteuid(), os.getegid()) else user
 
 
-def order_for(id: BackendId, generation: Generation, endpoint: Endpoint, user: User | None) -> Order:
+def order_for(spec: BackendSpec, endpoint: Endpoint, user: User | None) -> Order:
     """Raises CannotStart."""
-    values = {**endpoint.values, "slot": str(id.slot), "generation": str(id.generation)}
+    generation = spec.generation
+    values = {**endpoint.values, "slot": str(spec.slot), "generation": str(generation.number)}
     words = tuple(filled(word, values) for word in generation.settings.command or ())
-    env = environment(id, generation, endpoint, user)
+    env = environment(spec, endpoint, user)
     directory = generation.directory
     if not os.path.isdir(directory):
         raise CannotStart(f"directory is gone: {directory}")
@@ -63,7 +64,7 @@ def order_for(id: BackendId, generation: Generation, endpoint: Endpoint, user: U
     if endpoint.listener is None:
         return Order((program, *words[1:]), env, directory, user)
     fd = endpoint.listener.fileno()
-    step = launch.command(sys.executable, fd, _who(user), (program, program, *words[1:]))
+    step = launch.command(sys.executable, fd, credentials(user), (program, program, *words[1:]))
     return Order(step, env, directory, None, fd)
 
 
@@ -77,18 +78,19 @@ def filled(word: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(value, word)
 
 
-def environment(id: BackendId, generation: Generation, endpoint: Endpoint, user: User | None) -> dict[str, str]:
-    """CONTRACT.md 2, end. What `env` sets goes over what we inherited; what the endpoint needs goes over both."""
+def environment(spec: BackendSpec, endpoint: Endpoint, user: User | None) -> dict[str, str]:
+    """The environment of CONTRACT.md 2, end. `env` overrides the inherited variables; the endpoint's override both."""
+    generation = spec.generation
     env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     env |= {"PYTHONUNBUFFERED": "1", "WEB_CONCURRENCY": "1"}
     if user is not None:
         env |= {"HOME": user.home, "USER": user.name, "LOGNAME": user.name}
     env |= dict(generation.env)
     env |= {
-        "LBPROXY_POOL": id.pool,
-        "LBPROXY_SLOT": str(id.slot),
-        "LBPROXY_GENERATION": str(id.generation),
-        "NODE_APP_INSTANCE": str(id.slot - 1),  # PM2 counts from 0, and "instance 0 runs the cron jobs" is a habit
+        "LBPROXY_POOL": generation.settings.name,
+        "LBPROXY_SLOT": str(spec.slot),
+        "LBPROXY_GENERATION": str(generation.number),
+        "NODE_APP_INSTANCE": str(spec.slot - 1),  # PM2 counts from 0, and "instance 0 runs the cron jobs" is a habit
     }
     env |= endpoint.env
     if any("{fd}" in word for word in generation.settings.command or ()):
@@ -98,14 +100,14 @@ def environment(id: BackendId, generation: Generation, endpoint: Endpoint, user:
 
 
 def find_program(word: str, directory: str, path: str) -> str:
-    """The absolute path of what is executed. Raises CannotStart with the reason."""
+    """The absolute path of the program. Raises CannotStart with the reason."""
     if "/" in word:
         found = Path(directory, word)
         if not found.exists():
             raise CannotStart(f"command not found: {word!r} (in {directory})")
         candidates = [found]
     else:
-        candidates = [Path(directory, endpoint or ".", word) for endpoint in path.split(os.pathsep)]
+        candidates = [Path(directory, folder or ".", word) for folder in path.split(os.pathsep)]
         candidates = [candidate for candidate in candidates if candidate.is_file()]
         if not candidates:
             raise CannotStart(f"command not found: {word!r} (PATH is {path})")
@@ -115,7 +117,8 @@ def find_program(word: str, directory: str, path: str) -> str:
     raise CannotStart(f"not executable: {candidates[0]}")
 
 
-def _who(user: User | None) -> str:
+def credentials(user: User | None) -> str:
+    """The user as launch.py takes it: uid:gid:groups, or "-" for no change."""
     if user is None:
         return "-"
     return f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}"

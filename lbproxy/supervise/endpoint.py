@@ -1,6 +1,6 @@
-"""Where a process is to listen: a port, a unix socket in a private directory, or a socket that it inherits.
+"""The endpoint of a backend: a port, a unix socket in a private directory, or an inherited socket.
 
-Knows nothing of processes. One endpoint is for one process: a successor gets another.
+Does not know processes. Each process has an endpoint of its own: its successor gets another.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from lbproxy.address import Address
 from lbproxy.config.user import User
+from lbproxy.supervise.launch import FD
 from lbproxy.supervise.ports import NoFreePort, Ports
 
 HOST = "127.0.0.1"
 BACKLOG = 2048
-FD = 3  # where an inherited socket is, as systemd has it
-PREFIX = "lbproxy-"  # of the directory with the unix sockets of one control
-LOCK = "owner"  # file in it that its control keeps locked: who gets the lock knows that control is gone
+PREFIX = "lbproxy-"  # of the directory that holds the unix sockets of one control
+LOCK = "owner"  # a file in that directory. Control keeps it locked: if it can be locked, its control is gone
 
 
 @dataclass(slots=True)
@@ -31,12 +31,12 @@ class Endpoint:
     address: Address
     values: dict[str, str]
     env: dict[str, str]
-    port: int | None = None  # held until given back
-    room: str | None = None  # directory of a unix socket
-    listener: socket.socket | None = None  # bind = "fd", until the process has it
+    port: int | None = None  # held until `give_back`
+    directory: str | None = None  # of a unix socket
+    listener: socket.socket | None = None  # bind = "fd": our copy, until the process has its own
 
     def close_listener(self) -> None:
-        """Our copy. While one is open a connect succeeds, whether or not the backend lives."""
+        """Close our copy. While it is open a connect succeeds, even if the backend is dead."""
         if self.listener is not None:
             self.listener.close()
             self.listener = None
@@ -44,7 +44,7 @@ class Endpoint:
 
 @dataclass(slots=True)
 class Endpoints:
-    """Gives endpoints out and takes them back. `close` removes what is left on disk."""
+    """Hands out endpoints and takes them back. `close` removes the directory of the unix sockets."""
 
     ports: Ports
     _base: Path | None = None
@@ -52,7 +52,7 @@ class Endpoints:
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def take(self, bind: str, name: str, user: User | None) -> Endpoint:
-        """`name`: what a socket file is called. Raises NoFreePort, or OSError."""
+        """`name`: the name of a socket file. Raises NoFreePort or OSError."""
         if bind == "unix":
             return self._take_path(name, user)
         if bind == "fd":
@@ -65,8 +65,8 @@ class Endpoints:
         endpoint.close_listener()
         if endpoint.port is not None:
             self.ports.give_back(endpoint.port)
-        if endpoint.room is not None:
-            shutil.rmtree(endpoint.room, ignore_errors=True)
+        if endpoint.directory is not None:
+            shutil.rmtree(endpoint.directory, ignore_errors=True)
 
     def close(self) -> None:
         if self._base is not None:
@@ -79,17 +79,17 @@ class Endpoints:
             parent = _parent() or tempfile.gettempdir()
             remove_stale(parent)
             self._base, self._lock = _new_base(parent)
-        room = self._base / str(next(self._numbers))
-        room.mkdir(mode=0o700)
+        directory = self._base / str(next(self._numbers))
+        directory.mkdir(mode=0o700)
         if user is not None and user.uid != os.geteuid():
-            os.chown(room, user.uid, user.gid)
-        room_for_name = 107 - len(os.fsencode(room)) - 1
-        path = str(room / name.encode()[:room_for_name].decode(errors="ignore"))
-        return Endpoint(Address(path=path), {"socket": path}, {"LBPROXY_SOCKET": path}, room=str(room))
+            os.chown(directory, user.uid, user.gid)
+        room_for_name = 107 - len(os.fsencode(directory)) - 1
+        path = str(directory / name.encode()[:room_for_name].decode(errors="ignore"))
+        return Endpoint(Address(path=path), {"socket": path}, {"LBPROXY_SOCKET": path}, directory=str(directory))
 
     def _take_listener(self, name: str) -> Endpoint:
         values = {"fd": str(FD)}
-        # LISTEN_PID is set by launch.py: only the process itself knows its pid before it is there.
+        # launch.py sets LISTEN_PID: no other process knows the pid before the spawn.
         env = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": name.partition(".")[0]}
         while True:
             port = self.ports.take()
@@ -98,7 +98,7 @@ class Endpoints:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind((HOST, port))
                 listener.listen(BACKLOG)
-            except OSError:  # taken since we looked
+            except OSError:  # taken by another program in the meantime
                 listener.close()
                 self.ports.give_back(port)
                 continue
@@ -106,7 +106,7 @@ class Endpoints:
 
 
 def remove_stale(parent: str) -> None:
-    """Directories that a killed control has left."""
+    """Remove the directories of killed controls."""
     for name in os.listdir(parent):
         path = os.path.join(parent, name)
         if not name.startswith(PREFIX) or os.path.islink(path):
@@ -126,10 +126,10 @@ def _new_base(parent: str) -> tuple[Path, int]:
     """The directory, and the descriptor that holds its lock."""
     base = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     try:
-        base.chmod(0o711)  # a backend's user may pass through, nobody may look round
+        base.chmod(0o711)  # other users may pass through (a backend may run as one), and may not list it
         lock = os.open(base / f"{LOCK}.new", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        os.rename(base / f"{LOCK}.new", base / LOCK)  # who sees it finds it locked
+        os.rename(base / f"{LOCK}.new", base / LOCK)  # a lock file is never visible unlocked
     except BaseException:
         shutil.rmtree(base, ignore_errors=True)
         raise
@@ -137,7 +137,10 @@ def _new_base(parent: str) -> tuple[Path, int]:
 
 
 def _parent() -> str | None:
-    """Where sockets belong; None: where temporary files do. Root's backends may run as another user."""
+    """The directory for sockets; None: that of temporary files.
+
+    Never XDG_RUNTIME_DIR for root, because its backends may run as another user.
+    """
     choices = ["/run"] if os.geteuid() == 0 else [os.environ.get("XDG_RUNTIME_DIR", "")]
     for choice in choices:
         with contextlib.suppress(OSError):

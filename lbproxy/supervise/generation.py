@@ -1,4 +1,4 @@
-"""What the backends of one generation are made from, read once: so that a rollback brings back exactly this."""
+"""Resolve a generation once: directory, environment and settings, so that a rollback brings back exactly these."""
 
 import os
 import re
@@ -12,7 +12,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$", "`"
 
 
 def resolve_generation(number: int, settings: PoolSettings) -> Generation:
-    """Symlinks of the directory are resolved, the env file is read. Raises ValueError with the place and the reason."""
+    """Resolve the symlinks of the directory and read the env file. Raises ValueError with the place and the reason."""
     try:
         directory = os.path.realpath(settings.directory, strict=True)
     except OSError as exc:
@@ -24,8 +24,10 @@ def resolve_generation(number: int, settings: PoolSettings) -> Generation:
 
 
 def read_env_file(path: str) -> dict[str, str]:
-    """`KEY=VALUE` lines: comments, `export`, 'single quotes' as they are, "double quotes" with escapes. No expansion.
-    A quoted value is on one line. Raises ValueError with every mistake."""
+    """Read `KEY=VALUE` lines: comments, `export`, 'single quotes' as they are, "double quotes" with escapes.
+
+    There is no expansion, and a quoted value is on one line. Raises ValueError with every mistake.
+    """
     try:
         lines = Path(path).read_text("utf-8").splitlines()
     except UnicodeDecodeError:

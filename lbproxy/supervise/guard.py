@@ -1,9 +1,9 @@
 """The guard: a process that ends all backends when control is gone, even by kill -9.
 
 Reads "+123" and "-123" from standard input, a line for each process group (and session) to remember or to forget, and
-"=abc", control's mark: who carries it is to be ended too, be it a daemon, a hung worker, or a backend that control had
-no time to tell of.
-At end of file: TERM to all, KILL to what is left after 2 seconds, exit. Knows nothing else; imports almost nothing.
+"=abc", control's mark. Processes with the mark are ended too: daemons, hung workers, and backends that control had no
+time to report.
+At end of file the guard sends TERM to all, KILL to those left after 2 seconds, and exits. Imports almost nothing.
 (A parent-death signal is no answer: it follows the thread that spawned, setuid clears it, it misses grandchildren.)
 """
 
@@ -17,7 +17,7 @@ from lbproxy.descriptors import open_missing_streams
 from lbproxy.supervise.session import marked_pids, session_pids
 
 GRACE_S = 2.0
-EXEC_S = 0.05  # a child of control carries its mark when it has executed its program
+EXEC_S = 0.05  # a child of control carries its mark only after exec
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
 def end(groups: set[int], mark: str) -> None:
     wait_gone(send(groups, mark, signal.SIGTERM), GRACE_S)
     select.select([], [], [], EXEC_S)
-    # Once more while somebody is left: what is born between the look and the KILL is found by the next look.
+    # Repeated until none is left: a process born between the look and the KILL is found by the next look.
     for _ in range(50):
         left = send(groups, mark, signal.SIGKILL)
         if not left:
@@ -53,22 +53,22 @@ def end(groups: set[int], mark: str) -> None:
 
 
 def send(groups: set[int], mark: str, number: int) -> list[int]:
-    """Returns the pids of all that were there."""
+    """Signal all processes of `groups` and all with the mark. Returns their pids."""
     for group in groups:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
-            os.killpg(group, signal.SIGCONT)  # a stopped process would not see TERM
+            os.killpg(group, signal.SIGCONT)  # a stopped process would not handle TERM
     found = {*session_pids(groups), *marked_pids(mark)} - {os.getpid()}
     for pid in found:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(pid) not in groups:  # twice TERM means "now" to many
+            if os.getpgid(pid) not in groups:  # a second TERM means "now" to many programs
                 os.kill(pid, number)
                 os.kill(pid, signal.SIGCONT)
     return sorted(found)
 
 
 def wait_gone(pids: list[int], limit_s: float) -> None:
-    """Until all are gone, at most `limit_s`: their pidfds tell."""
+    """Returns when all are gone (their pidfds tell), or after `limit_s`."""
     poll = select.poll()
     open_fds = set()
     for pid in pids:

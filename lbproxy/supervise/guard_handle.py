@@ -1,6 +1,6 @@
-"""Control's end of the guard: what is told to it, and that it lives.
+"""Control's end of the guard: keeps the guard process running and tells it of every process group.
 
-Knows neither backends nor what the guard does at the end of file (guard.py).
+Does not know backends, nor what the guard does at the end of file (guard.py).
 """
 
 import itertools
@@ -17,13 +17,13 @@ import lbproxy
 from lbproxy.supervise.reap import Children
 from lbproxy.telemetry.events import Event, Notice
 
-RESPAWN_S = 0.1  # and twice as long each time it dies at once, up to:
+RESPAWN_S = 0.1  # doubled each time that the guard dies at once, up to:
 RESPAWN_MAX_S = 10.0
-GOODBYE_S = 10.0  # it needs two and a bit for backends that ignore TERM
+EXIT_S = 10.0  # the guard needs a little more than 2 seconds for backends that ignore TERM
 
 
 class Guard:
-    """`run` keeps the process alive; when it ends, so does the guard, and with it every group that is left."""
+    """`run` keeps a guard process running. When `run` ends, the guard ends the process groups that are left."""
 
     def __init__(self, children: Children, emit: Callable[[Event], None]) -> None:
         self._children = children
@@ -37,34 +37,38 @@ class Guard:
         self._listening = trio.Event()
         self.pid: int | None = None
 
+    def __repr__(self) -> str:
+        state = f"pid {self.pid}" if self.pid is not None else "not running"
+        return f"<Guard {state}, {len(self._groups)} process groups, {len(self._unsent)} bytes unsent>"
+
     def new_mark(self) -> str:
-        """For the environment of one process (session.MARK): the guard ends what carries it, told of or not."""
+        """A mark for the environment of one process (session.MARK). The guard ends all processes that carry it."""
         return f"{self._mark}.{next(self._numbers)}"
 
     def add(self, pgid: int) -> None:
         """Never blocks."""
         self._groups.add(pgid)
-        self._tell(b"+%d\n" % pgid)
+        self._send(b"+%d\n" % pgid)
 
     def remove(self, pgid: int) -> None:
-        """Never blocks. Before the process group's number can be another's: before its leader is reaped."""
+        """Never blocks. Call it before the leader is reaped: after that the number can be another group's."""
         self._groups.discard(pgid)
-        self._tell(b"-%d\n" % pgid)
+        self._send(b"-%d\n" % pgid)
 
     async def wait_listening(self) -> None:
-        """Until a guard has been started."""
+        """Returns when a guard has been started."""
         await self._listening.wait()
 
     async def run(self) -> None:
         delay_s = RESPAWN_S
         while True:
             began = trio.current_time()
-            how = await self._one_life()
+            how = await self._run_once()
             delay_s = RESPAWN_S if trio.current_time() - began > 10.0 else min(2 * delay_s, RESPAWN_MAX_S)
             self._emit(Notice(f"the guard died ({how}): starting another in {delay_s:g}s"))
             await trio.sleep(delay_s)
 
-    async def _one_life(self) -> str:
+    async def _run_once(self) -> str:
         try:
             read_end, write_end = os.pipe()
         except OSError as exc:
@@ -84,9 +88,9 @@ class Guard:
             return str(exc)
         finally:
             self._pipe = self.pid = None
-            os.close(write_end)  # the order to end what is left
+            os.close(write_end)  # end of file: the guard ends what is left
             if pidfd is not None:
-                with trio.move_on_after(GOODBYE_S, shield=True):
+                with trio.move_on_after(EXIT_S, shield=True):
                     await trio.lowlevel.wait_readable(pidfd)
                 os.close(pidfd)
             process.kill()
@@ -94,7 +98,8 @@ class Guard:
             self._children.forget(process.pid)
 
     async def _spawn(self, orders: int) -> "subprocess.Popen[bytes]":
-        # From its own room, whatever the working directory and the environment hold; without site: 10 ms, 8 MB.
+        # The import path is that of this package, whatever the working directory and the environment say. Without site:
+        # 10 ms, 8 MB.
         command = [sys.executable, "-P", "-S", "-m", "lbproxy.supervise.guard"]
         return await self._children.spawn(
             command,
@@ -110,7 +115,7 @@ class Guard:
         os.set_blocking(pipe, False)
         self._pipe, self.pid = pipe, pid
         self._unsent.clear()
-        self._tell(b"=%s\n" % self._mark.encode() + b"".join(b"+%d\n" % group for group in self._groups))
+        self._send(b"=%s\n" % self._mark.encode() + b"".join(b"+%d\n" % group for group in self._groups))
         self._listening.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush)
@@ -118,9 +123,9 @@ class Guard:
             nursery.cancel_scope.cancel()
         return f"pid {pid}"
 
-    def _tell(self, lines: bytes) -> None:
+    def _send(self, lines: bytes) -> None:
         if self._pipe is None:
-            return  # the next guard gets the whole list
+            return  # the next guard is sent the whole list
         waits = bool(self._unsent)
         self._unsent += lines
         if not waits:
@@ -136,10 +141,10 @@ class Guard:
         except BlockingIOError:
             pass
         except BrokenPipeError:
-            self._unsent.clear()  # it is dead, its successor gets the whole list
+            self._unsent.clear()  # the guard is dead; the next one is sent the whole list
 
     async def _flush(self) -> None:
-        """What did not fit into the pipe."""
+        """Write the lines that did not fit into the pipe."""
         while True:
             await self._more.wait()
             self._more = trio.Event()

@@ -1,9 +1,9 @@
 """The exec step of `bind = "fd"`: runs in the child, then becomes the backend.
 
-Moves the inherited listening socket to descriptor 3, says so in LISTEN_PID where LISTEN_FDS is set, drops privileges,
-executes the command.
-Control does not raise its RLIMIT_NOFILE, so there is none to restore. Run as a file by an interpreter that reads
-neither the environment nor site, because both belong to the backend; imports nothing of lbproxy.
+Moves the inherited listening socket to descriptor 3, sets LISTEN_PID where LISTEN_FDS is set, drops privileges and
+executes the command. Control does not raise its RLIMIT_NOFILE, so there is none to restore.
+The interpreter runs this as a file and reads neither the environment nor site, because both belong to the backend.
+Imports nothing of lbproxy.
 """
 
 import os
@@ -11,27 +11,30 @@ import signal
 import sys
 from collections.abc import Sequence
 
-FD = 3
+FD = 3  # of an inherited socket, as systemd has it
 
 
-def command(interpreter: str, fd: int, who: str, words: Sequence[str]) -> tuple[str, ...]:
-    """The words that start this step. `who` is uid:gid:groups or "-"; `words`: the program's path, then its argv."""
-    return (interpreter, "-I", "-S", __file__, str(fd), who, *words)
+def command(interpreter: str, fd: int, credentials: str, words: Sequence[str]) -> tuple[str, ...]:
+    """The words that start this step.
+
+    `credentials` is uid:gid:groups or "-". `words` are the path of the program and its argv.
+    """
+    return (interpreter, "-I", "-S", __file__, str(fd), credentials, *words)
 
 
 def main(arguments: list[str]) -> None:
-    fd, who, program, *words = arguments
+    fd, credentials, program, *words = arguments
     if int(fd) == FD:
         os.set_inheritable(FD, True)
     else:
         os.dup2(int(fd), FD)
         os.close(int(fd))
-    if who != "-":
-        uid, gid, groups = who.split(":")
+    if credentials != "-":
+        uid, gid, groups = credentials.split(":")
         os.setgroups([int(group) for group in groups.split(",") if group])
         os.setgid(int(gid))
         os.setuid(int(uid))
-    # The interpreter ignores these; the backend must not inherit that.
+    # The interpreter ignores these signals. The backend must not inherit that.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     if "LISTEN_FDS" in os.environ:

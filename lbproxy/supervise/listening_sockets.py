@@ -1,6 +1,7 @@
-"""Who listens on a port: ours, or a stranger that took it first. Read from /proc. Ready must mean our child.
+"""Listening sockets, read from /proc: does the backend itself listen on its port, and where else does it listen?
 
-Blocking (milliseconds): called in a thread, once for each time that a backend becomes ready.
+A backend is ready only if the answers on its port are its own, not those of a program that took the port first.
+Blocks for milliseconds: called in a thread, once each time that a backend becomes ready.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from lbproxy.supervise.session import family_pids, marked_pids
 
 _LISTEN = b"0A"
 _ACCEPTS = b"00010000"  # flags of a listening unix socket (__SO_ACCEPTCON)
-# How /proc/net/tcp{,6} writes the addresses on which a connect to 127.0.0.1 arrives; the exact ones win.
+# The addresses on which a connect to 127.0.0.1 arrives, as in /proc/net/tcp{,6}. The kernel prefers the exact ones.
 _EXACT = (b"0100007F", b"0000000000000000FFFF00000100007F")
 _ANY = (b"00000000", b"0" * 32)
 
@@ -23,20 +24,22 @@ _ANY = (b"00000000", b"0" * 32)
 @dataclass(frozen=True, slots=True)
 class PortProblem:
     text: str
-    stranger: bool  # somebody else has the port; False: nobody has it
+    stranger: bool  # another program has the port; False: no program has it
 
 
 def port_problem(port: int, session: int, mark: str = "") -> PortProblem | None:
-    """None: every socket that answers on 127.0.0.1:`port` is held by `session`, its descendants, or who carries `mark`,
-    as far as we are allowed to see."""
+    """None if `session`, its descendants or processes with `mark` hold every socket that answers on 127.0.0.1:`port`.
+
+    Also None where another user's process hides its sockets from lbproxy.
+    """
     sockets = listening_inodes(port)
     if not sockets:
-        return PortProblem(f"nobody listens on port {port} any more", stranger=False)
+        return PortProblem(f"no program listens on port {port} any more", stranger=False)
     all_seen = True
     for pid in (*family_pids(session), *marked_pids(mark)):
         held = _sockets_of(pid)
         if held is None:
-            all_seen = False  # another user's, and we are not allowed to look
+            all_seen = False  # another user's process: its descriptors are hidden
         else:
             sockets -= held
     if not sockets or not all_seen:
@@ -49,7 +52,7 @@ def listening_inodes(port: int) -> set[str]:
     by_address: dict[bytes, set[str]] = {}
     wanted = b":%04X " % port
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        # Line by line: on a busy proxy most of it are tens of thousands of connections.
+        # Read line by line: on a busy proxy the table has tens of thousands of connections.
         with contextlib.suppress(OSError), open(table, "rb") as lines:
             for line in lines:
                 if wanted in line:
@@ -61,19 +64,20 @@ def listening_inodes(port: int) -> set[str]:
 
 
 def listens_on_path(path: str) -> bool:
-    """Whether a unix socket at `path` listens."""
+    """Whether a unix socket listens at `path`."""
     return any(where == path for _, where in _unix_listeners("/proc/net/unix"))
 
 
 def listening_addresses(session: int, mark: str = "") -> list[str]:
-    """Where the processes of `session`, their descendants and those with `mark` listen: "127.0.0.1:8000", "[::1]:8000",
-    "unix:/run/app.sock". Empty also where lbproxy may not look.
+    """The addresses on which the processes of `session`, their descendants and those with `mark` listen.
+
+    For example "127.0.0.1:8000", "[::1]:8000", "unix:/run/app.sock". Empty also where /proc hides the descriptors.
     """
     found: dict[str, None] = {}
     for pid in sorted({*family_pids(session), *marked_pids(mark)}):
         held = _sockets_of(pid) or set()
         if held:
-            net = f"/proc/{pid}/net"  # it may have a network namespace of its own
+            net = f"/proc/{pid}/net"  # the process may have a network namespace of its own
             endpoints = [*_tcp_listeners(f"{net}/tcp"), *_tcp_listeners(f"{net}/tcp6")]
             endpoints += [(inode, f"unix:{where}") for inode, where in _unix_listeners(f"{net}/unix")]
             found.update(dict.fromkeys(where for inode, where in endpoints if inode in held))
@@ -87,12 +91,12 @@ def _tcp_listeners(table: str) -> list[tuple[str, str]]:
         for line in lines:
             words = line.split()
             if len(words) > 9 and words[3] == _LISTEN:
-                found.append((words[9].decode(), _spelt(*words[1].decode().split(":"))))
+                found.append((words[9].decode(), _notation(*words[1].decode().split(":"))))
     return found
 
 
-def _spelt(address: str, port: str) -> str:
-    """An address of /proc/net/tcp{,6}, whose words of four bytes are in the machine's order, as people write it."""
+def _notation(address: str, port: str) -> str:
+    """An address of /proc/net/tcp{,6} in the usual notation. /proc has words of four bytes in the machine's order."""
     raw = bytes.fromhex(address)
     words = [raw[at : at + 4] for at in range(0, len(raw), 4)]
     packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
@@ -112,7 +116,7 @@ def _unix_listeners(table: str) -> list[tuple[str, str]]:
 
 
 def _sockets_of(pid: int) -> set[str] | None:
-    """Inodes of the sockets that a process holds; None: not to be seen."""
+    """Inodes of the sockets that a process holds; None: they are hidden."""
     found = set()
     try:
         for fd in os.listdir(f"/proc/{pid}/fd"):

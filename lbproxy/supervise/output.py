@@ -1,6 +1,6 @@
-"""Output of backends: lines, the last thousand of each backend and generation, and how much of a flood is logged.
+"""The output of backends: splitting it into lines, a ring of the last lines of each backend, and the limit of the log.
 
-Knows bytes and lines. Knows neither pipes nor processes; what reads them is process.py.
+Knows bytes and lines. Does not know pipes and processes: process.py reads the output.
 """
 
 import time
@@ -14,13 +14,13 @@ from lbproxy.model import BackendId
 
 LINE_BYTES = 8192  # a longer line is split
 RING_LINES = 1000
-RING_BYTES = 1024 * 1024  # a thousand lines of 8 KiB would be 8 MiB, times backends, times generations
-LOGGED_PER_S = 100  # of one backend ([log] backend_lines); the rest is in the ring, counted and said
+RING_BYTES = 1024 * 1024  # a thousand lines of 8 KiB would be 8 MiB, for each backend and each generation
+LOGGED_PER_S = 100  # of one backend ([log] backend_lines); the other lines are in the ring, and the log says how many
 KEPT_ENDED = 4  # rings of ended backends, of one slot
 
 
 class LineSplitter:
-    """Bytes in, whole lines out, without their line end; at most `LINE_BYTES` are kept back."""
+    """Splits bytes into lines without their line end. At most `LINE_BYTES` wait for the end of their line."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -39,7 +39,7 @@ class LineSplitter:
         return lines
 
     def end(self) -> list[bytes]:
-        """What has no line end because the stream is over."""
+        """The rest of the output, which has no line end."""
         rest, self._rest = self._rest, b""
         return _pieces(rest) if rest else []
 
@@ -52,7 +52,7 @@ def _pieces(line: bytes) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class OutputLine:
-    number: int  # 1, 2, 3 ... in this ring; a gap is what was lost to a flood
+    number: int  # 1, 2, 3 ... in this ring; a flood leaves a gap
     time: float  # seconds since 1970
     text: str
 
@@ -60,11 +60,11 @@ class OutputLine:
 class OutputRing:
     """The last lines of one backend and generation, over all its restarts."""
 
-    def __init__(self, tell: Callable[[], None] = lambda: None) -> None:
-        # Bytes are kept and decoded when read: in a flood nearly all of them never are.
+    def __init__(self, on_line: Callable[[], None] = lambda: None) -> None:
+        # Lines are kept as bytes and decoded when they are read: in a flood nearly all of them never are.
         self._lines: deque[tuple[int, float, bytes]] = deque()
         self._bytes = 0
-        self._tell = tell
+        self._on_line = on_line
         self._newer = trio.Event()
         self.newest = 0  # number of the newest line
 
@@ -81,10 +81,10 @@ class OutputRing:
         if lines:
             self._newer.set()
             self._newer = trio.Event()
-            self._tell()
+            self._on_line()
 
     def since(self, number: int) -> list[OutputLine]:
-        """The lines after `number` that are still here."""
+        """The lines after `number` that the ring still holds."""
         return [OutputLine(n, at, text_of(line)) for n, at, line in self._lines if n > number]
 
     def last(self, count: int, *, since: int = 0) -> list[OutputLine]:
@@ -92,15 +92,15 @@ class OutputRing:
         return [OutputLine(n, at, text_of(line)) for n, at, line in wanted]
 
     async def wait_newer(self, number: int) -> None:
-        """Until there is a line after `number`."""
+        """Returns when there is a line after `number`."""
         while self.newest <= number:
             await self._newer.wait()
 
 
 class OutputBook:
-    """The rings of all backends that live, and of those of each slot that ended last.
+    """The rings of all running backends, and of the last ended backends of each slot.
 
-    `logged_per_s`: how many lines of one backend go to the log in a second.
+    `logged_per_s`: how many lines of one backend the log takes in a second.
     """
 
     def __init__(self, logged_per_s: int = LOGGED_PER_S) -> None:
@@ -110,15 +110,15 @@ class OutputBook:
         self._changed = trio.Event()
 
     def ring(self, id: BackendId) -> OutputRing:
-        """The ring of `id`, made if there is none. A generation that comes back finds its old lines."""
+        """The ring of `id`; a new one if there is none. A generation that comes back has its old lines."""
         self._ended.pop(id, None)
         if id not in self._rings:
-            self._rings[id] = OutputRing(self._tell)
-            self._tell()
+            self._rings[id] = OutputRing(self._wake)
+            self._wake()
         return self._rings[id]
 
     def retire(self, id: BackendId) -> None:
-        """The backend has ended: its ring stays as long as it is one of the last KEPT_ENDED of its slot."""
+        """The backend has ended: its ring is kept while it is one of the last KEPT_ENDED of its slot."""
         self._ended[id] = None
         same_slot = [other for other in self._ended if (other.pool, other.slot) == (id.pool, id.slot)]
         for old in same_slot[:-KEPT_ENDED]:
@@ -127,7 +127,7 @@ class OutputBook:
     def rings(
         self, pool: str | None = None, slot: int | None = None, generation: int | None = None
     ) -> list[tuple[BackendId, OutputRing]]:
-        """Those that match, by pool, slot and generation."""
+        """The matching rings, in the order of pool, slot and generation."""
         return sorted(
             (
                 (id, ring)
@@ -138,47 +138,47 @@ class OutputBook:
         )
 
     async def wait_changed(self) -> None:
-        """Until any backend writes a line. To follow: read `rings`, and what is new in each, after every wait."""
+        """Returns when any backend writes a line. A follower then reads `rings` and the new lines of each."""
         await self._changed.wait()
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
 
-class Allowance:
-    """How many lines go to the log in the current second. Time is an argument.
+class LineLimit:
+    """How many lines the log takes in the current second. Time is an argument.
 
-    `per_s()` is asked anew each second, because a reload may change it. With 0 nothing goes there, and nothing is held
-    back.
+    `per_s()` is called each second, because a reload may change it. With 0 the log takes no line, and none counts as
+    left out.
     """
 
     def __init__(self, per_s: Callable[[], int] = lambda: LOGGED_PER_S) -> None:
         self._per_s = per_s
         self._since = float("-inf")
         self._left = per_s()
-        self.held_back = 0
+        self.left_out = 0
 
     @property
-    def tell_at(self) -> float:
-        """When `settle` has something to say; infinite while nothing is held back."""
-        return self._since + 1.0 if self.held_back else float("inf")
+    def report_at(self) -> float:
+        """The end of the second in which lines were left out; infinite if none were."""
+        return self._since + 1.0 if self.left_out else float("inf")
 
-    def settle(self, now: float) -> int:
-        """Begin a new second if the old one is over. Returns how many lines the old one held back."""
+    def next_second(self, now: float) -> int:
+        """Begin a new second if the old one is over. Returns how many lines the old one left out."""
         if now < self._since + 1.0:
             return 0
-        held_back, self.held_back = self.held_back, 0
+        left_out, self.left_out = self.left_out, 0
         self._since, self._left = now, self._per_s()
-        return held_back
+        return left_out
 
     def take(self, lines: list[bytes]) -> list[bytes]:
-        """Those that may be logged; the rest is held back and counted."""
+        """The lines that the log takes. The others are counted as left out."""
         if not self._per_s():
             return []
         allowed = lines[: self._left]
         self._left -= len(allowed)
-        self.held_back += len(lines) - len(allowed)
+        self.left_out += len(lines) - len(allowed)
         return allowed
 
 

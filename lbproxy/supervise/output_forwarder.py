@@ -1,5 +1,7 @@
-"""What a backend says, on its way to the ring and to the log. Everything goes to the ring; a flood does not go to
-the log whole: what was held back is counted and said. Knows no pipe.
+"""Forward a backend's lines of output to its ring and to the log.
+
+The ring gets every line. The log gets at most so many lines a second; then a notice says how many were left out.
+Knows no pipe.
 """
 
 from collections.abc import Callable
@@ -7,7 +9,7 @@ from collections.abc import Callable
 import trio
 
 from lbproxy.model import BackendId
-from lbproxy.supervise.output import LOGGED_PER_S, Allowance, OutputRing, text_of
+from lbproxy.supervise.output import LOGGED_PER_S, LineLimit, OutputRing, text_of
 from lbproxy.telemetry.events import BackendOutput, Event, Notice
 
 
@@ -23,28 +25,28 @@ class OutputForwarder:
         self._id = id
         self._ring = ring
         self._emit = emit
-        self._allowance = Allowance(per_s)
+        self._limit = LineLimit(per_s)
 
     @property
-    def settle_at(self) -> float:
-        """When `settle` is to be called at the latest, on Trio's clock."""
-        return self._allowance.tell_at
+    def report_at(self) -> float:
+        """The time on Trio's clock at which `report` is due; infinite while no line was left out."""
+        return self._limit.report_at
 
     def take(self, lines: list[bytes]) -> None:
         if not lines:
             return
-        self.settle()
+        self.report()
         self._ring.add(lines)
-        for line in self._allowance.take(lines):
+        for line in self._limit.take(lines):
             self._emit(BackendOutput(str(self._id), text_of(line)))
 
-    def settle(self, *, over: bool = False) -> None:
-        """Say what was held back, once its second is over, or now if nothing more will come."""
-        held_back = self._allowance.settle(float("inf") if over else trio.current_time())
-        if held_back:
+    def report(self, *, over: bool = False) -> None:
+        """Emit how many lines were left out of the log, if their second is over. `over`: the output has ended."""
+        left_out = self._limit.next_second(float("inf") if over else trio.current_time())
+        if left_out:
             self._emit(
                 Notice(
-                    f"{self._id} wrote {held_back} more lines than the log takes in a second "
+                    f"{self._id} wrote {left_out} more lines than the log takes in a second "
                     f"(the newest are in 'lbproxy logs {self._id.name}')"
                 )
             )

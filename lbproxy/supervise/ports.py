@@ -1,7 +1,7 @@
-"""Where `{port}` comes from: a range below the ephemeral one, in an order that uses no port again soon.
+"""The ports for `{port}`: a range below the ephemeral one, in an order that uses no port again soon.
 
-A port in the ephemeral range can be taken by any outgoing connection, and a connect to a dead one there can even
-connect to itself (PEERS.md 6).
+Any outgoing connection can take a port of the ephemeral range, and a connect to a dead port there can even connect to
+itself (PEERS.md 6).
 """
 
 import random
@@ -12,37 +12,38 @@ from lbproxy.errors import LbproxyError
 
 
 class NoFreePort(LbproxyError):
-    """Every port of the range is held, by us or by somebody else."""
+    """Every port of the range is held, by backends or by other programs."""
 
 
 class Ports:
-    """A port is held from `take` to `give_back`; then it goes to the end of the row."""
+    """A port is held from `take` to `give_back`; then it goes to the end of the queue."""
 
     def __init__(self, first: int, last: int) -> None:
         self._held: set[int] = set()
         self._first, self._last = first, last
-        self._row: deque[int] = deque()
+        self._queue: deque[int] = deque()
         self.change(first, last)
 
     def change(self, first: int, last: int) -> None:
-        """Another range from now on. What is held stays held."""
+        """Use another range from now on. Ports that are held stay held."""
         self._first, self._last = first, last
-        row = [port for port in range(first, last + 1) if port not in self._held]
-        # Begin anywhere: a restarted lbproxy must not meet the connections of its predecessor, nor two each other.
-        turn = random.randrange(len(row)) if row else 0
-        self._row = deque(row[turn:] + row[:turn])
+        free = [port for port in range(first, last + 1) if port not in self._held]
+        # The start is random: a restarted lbproxy must not meet connections of the one before, and two of them must not
+        # compete for the same ports.
+        turn = random.randrange(len(free)) if free else 0
+        self._queue = deque(free[turn:] + free[:turn])
 
     def take(self) -> int:
-        """A port that nobody listens on. Raises NoFreePort."""
-        # First without SO_REUSEADDR: no port that still has connections in TIME_WAIT, which would stop a program that
-        # does not set it. When only such ports are left, most programs can do with one.
+        """A port that no program listens on. Raises NoFreePort."""
+        # The first round is without SO_REUSEADDR: it skips ports with connections in TIME_WAIT. A program that does not
+        # set that option could not use them. When only such ports are left, most programs can use one.
         for reuse in (False, True):
-            for _ in range(len(self._row)):
-                port = self._row.popleft()
+            for _ in range(len(self._queue)):
+                port = self._queue.popleft()
                 if is_free(port, reuse=reuse):
                     self._held.add(port)
                     return port
-                self._row.append(port)
+                self._queue.append(port)
         ours = sum(self._first <= port <= self._last for port in self._held)
         others = self._last - self._first + 1 - ours
         raise NoFreePort(
@@ -54,7 +55,7 @@ class Ports:
         if port in self._held:
             self._held.remove(port)
             if self._first <= port <= self._last:
-                self._row.append(port)
+                self._queue.append(port)
 
 
 def is_free(port: int, *, reuse: bool = False) -> bool:
@@ -70,7 +71,7 @@ def is_free(port: int, *, reuse: bool = False) -> bool:
             probe.close()
             return _binds(socket.socket(socket.AF_INET, socket.SOCK_STREAM), "0.0.0.0", port, reuse=reuse)
         return _binds(probe, "::", port, reuse=reuse)
-    except OSError:  # no descriptors: as good as none free
+    except OSError:  # no descriptors left: no port can be used
         return False
 
 

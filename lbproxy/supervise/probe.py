@@ -1,6 +1,6 @@
-"""One question to a backend, and what it answered, in words for the operator.
+"""One probe of a backend, and its result in words for the operator.
 
-Knows an address and the pool's health settings. Counts nothing: policy/health.py does.
+Knows an address and the pool's health settings. policy/health.py counts the results.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from lbproxy.settings import HealthSettings
 from lbproxy.wire.body import Body, response_body
 from lbproxy.wire.head import Lines, Refused, ResponseHead, read_response, response_head_end
 
-BODY_BYTES = 64 * 1024  # read so that the backend does not see a reset; nobody looks at more than:
+BODY_BYTES = 64 * 1024  # read so that the backend does not see a reset; shown are only:
 SHOWN_BYTES = 200
 BODY_S = 0.25
 INTERIM = 100
@@ -23,7 +23,7 @@ INTERIM = 100
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    passed: bool | None  # None: we could not even ask, which says nothing about the backend
+    passed: bool | None  # None: the probe could not be sent, which says nothing about the backend
     detail: str
 
 
@@ -41,17 +41,17 @@ async def probe(address: Address, health: HealthSettings) -> ProbeResult:
         return ProbeResult(False, f"{asked}no answer within {health.timeout_s:g}s")
     except trio.BrokenResourceError as exc:
         return ProbeResult(False, asked + _reason(exc.__cause__))
-    except _NotAsked as exc:
+    except _CannotProbe as exc:
         return ProbeResult(None, f"cannot probe: {exc}")
-    except (OSError, _Refused) as exc:
+    except (OSError, _ProbeFailed) as exc:
         return ProbeResult(False, asked + _reason(exc))
 
 
-class _NotAsked(Exception):
+class _CannotProbe(Exception):
     pass
 
 
-class _Refused(Exception):
+class _ProbeFailed(Exception):
     pass
 
 
@@ -59,11 +59,11 @@ async def _connect(address: Address) -> trio.SocketStream:
     if address.path is not None:
         return await _connect_to(socket.AF_UNIX, address.path)
     found = await trio.socket.getaddrinfo(address.host or "127.0.0.1", address.port, type=socket.SOCK_STREAM)
-    error: Exception = _Refused("no such host")
+    error: Exception = _ProbeFailed("no such host")
     for family, _, _, _, where in found:
         try:
             return await _connect_to(family, where)
-        except (OSError, _Refused) as exc:
+        except (OSError, _ProbeFailed) as exc:
             error = exc
     raise error
 
@@ -72,12 +72,12 @@ async def _connect_to(family: int, where: object) -> trio.SocketStream:
     try:
         connection = trio.socket.socket(family, socket.SOCK_STREAM)
     except OSError as exc:  # no descriptors left here
-        raise _NotAsked(_reason(exc)) from None
+        raise _CannotProbe(_reason(exc)) from None
     try:
         await connection.connect(where)
-        # A connect to a dead port of the ephemeral range can meet itself (simultaneous open).
+        # A connect to a dead port of the ephemeral range can connect to itself (simultaneous open).
         if family != socket.AF_UNIX and connection.getsockname() == connection.getpeername():
-            raise _Refused("connection refused (it connected to itself)")
+            raise _ProbeFailed("connection refused (it connected to itself)")
     except BaseException:
         connection.close()
         raise
@@ -97,7 +97,7 @@ async def _ask(stream: trio.SocketStream, address: Address, health: HealthSettin
     try:
         head, rest = await _receive_head(stream)
         shown = (await _receive_body(stream, response_body(head, b"GET"), rest))[:SHOWN_BYTES]
-    except Refused as exc:  # it could not be served through us either
+    except Refused as exc:  # lbproxy could not forward this response either
         return ProbeResult(False, f"{asked} answered what cannot be forwarded: {exc.reason}")
     passed = any(low <= head.status <= high for low, high in health.expect)
     text = shown.decode("utf-8", "backslashreplace")
@@ -105,7 +105,7 @@ async def _ask(stream: trio.SocketStream, address: Address, health: HealthSettin
 
 
 async def _receive_head(stream: trio.SocketStream) -> tuple[ResponseHead, bytes]:
-    """The head of the final response, and what came behind it."""
+    """The head of the final response, and the bytes received behind it."""
     lines, raw, looked, interim = Lines(), b"", 0, 0
     while True:
         end = response_head_end(raw, looked) if raw else -1
@@ -113,7 +113,7 @@ async def _receive_head(stream: trio.SocketStream) -> tuple[ResponseHead, bytes]
             looked = len(raw)
             data = await stream.receive_some(16384)
             if not data:
-                raise _Refused("the answer broke off" if raw or interim else "closed without an answer")
+                raise _ProbeFailed("the answer broke off" if raw or interim else "closed without an answer")
             raw += data
             continue
         head = read_response(raw[:end], lines)
@@ -122,11 +122,11 @@ async def _receive_head(stream: trio.SocketStream) -> tuple[ResponseHead, bytes]
             return head, raw
         interim += 1
         if interim > INTERIM:
-            raise _Refused("interim responses without end")
+            raise _ProbeFailed("interim responses without end")
 
 
 async def _receive_body(stream: trio.SocketStream, body: Body, data: bytes) -> bytes:
-    """As much as comes soon. Whether it ends is not the question."""
+    """The part of the body that arrives within BODY_S. The probe does not wait for its end."""
     payload = body.feed(data)
     with trio.move_on_after(BODY_S), contextlib.suppress(trio.BrokenResourceError):
         while not body.done and len(payload) < BODY_BYTES and (data := await stream.receive_some(16384)):

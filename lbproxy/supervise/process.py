@@ -1,7 +1,7 @@
-"""One process and all that it starts: spawned in a session of its own, heard, signalled, buried.
+"""A child process and all processes that it starts: spawned in a session of its own, read, signalled and reaped.
 
-Knows no pool, no probe and no policy. Linux: a pidfd tells of the death while the pid still is the dead one's, so no
-signal of ours can reach a stranger, and the leader is reaped last.
+Knows no pool, no probe and no policy. Linux: a pidfd reports the death while the pid still belongs to the dead process.
+The leader is reaped last, so no signal of ours can reach another program.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from lbproxy.supervise.session import MARK, signal_name, signal_others, signal_s
 
 PIPE_BYTES = 256 * 1024
 READ_BYTES = 64 * 1024
-LAST_OUTPUT_S = 0.5  # for the output of the dead: a daemon that left the session may hold the pipe open for ever
+LAST_OUTPUT_S = 0.5  # for the output after the death: a daemon that left the session may hold the pipe open for ever
 REAP_S = 10.0
 
 
 class Child:
-    """Owned by the one task that spawned it, which calls `wait_dead` and `reap`."""
+    """Owned by the task that spawned it. That task calls `wait_dead` and `reap`."""
 
     def __init__(
         self, popen: "subprocess.Popen[bytes]", pidfd: int, output: int, mark: str, owners: tuple[Children, Guard]
@@ -40,7 +40,13 @@ class Child:
         self._children, self._guard = owners
         self._output_ended = trio.Event()
         self._output_ended.set()
+        self._reaped = False
         self.pid = popen.pid
+
+    def __repr__(self) -> str:
+        state = "reaped" if self._reaped else "alive" if self.is_alive() else "dead, not reaped"
+        reading = "" if self._output_ended.is_set() else ", reading its output"
+        return f"<Child pid {self.pid}, {state}{reading}>"
 
     @classmethod
     async def spawn(cls, order: Order, children: Children, guard: Guard) -> "Child":
@@ -53,9 +59,9 @@ class Child:
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         mark = guard.new_mark()
         user = order.user
-        who: dict[str, Any] = {}
+        credentials: dict[str, Any] = {}
         if user is not None:
-            who = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
+            credentials = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
         try:
             popen = await children.spawn(
                 order.command,
@@ -66,7 +72,7 @@ class Child:
                 env={**order.env, MARK: mark},
                 start_new_session=True,
                 pass_fds=() if order.fd is None else (order.fd,),
-                **who,
+                **credentials,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as exc:
             os.close(read_end)
@@ -89,61 +95,66 @@ class Child:
         return self.code() is None
 
     def code(self) -> int | None:
-        """The return code (as Popen's) of a dead leader that is not reaped yet; None while it lives."""
+        """The return code (as Popen's) of a dead leader that is not reaped yet; None while it runs."""
         ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def signal(self, number: int) -> None:
-        """To the whole process group."""
+        """Signal the whole process group."""
         signal_session(self.pid, number)
 
     async def wait_dead(self) -> None:
-        """Until the leader is dead. It is not reaped yet: its number stays its own."""
+        """Returns when the leader is dead. It is not reaped yet, so no other process can have its pid."""
         await trio.lowlevel.wait_readable(self._pidfd)
 
     async def forward_output(self, forwarder: OutputForwarder) -> None:
-        """Read the output until all who could write are gone."""
+        """Read the output until every process that could write has ended."""
         self._output_ended = trio.Event()
         splitter = LineSplitter()
         data = b"-"
         try:
             while data:
-                with trio.move_on_at(forwarder.settle_at):
+                with trio.move_on_at(forwarder.report_at):
                     data = await self._output.receive_some(READ_BYTES)
                     forwarder.take(splitter.feed(data) if data else splitter.end())
-                forwarder.settle()
+                forwarder.report()
         finally:
-            forwarder.settle(over=True)
+            forwarder.report(over=True)
             self._output.close()
             self._output_ended.set()
 
     async def wait_rest_gone(self, patience_s: float) -> None:
-        """After the leader's death: until the rest of it has left by itself, at most `patience_s`. Those whom a signal
-        to the process group does not reach are told now."""
+        """After the leader's death: wait at most `patience_s` until the other processes have exited by themselves.
+
+        Processes that a signal to the process group does not reach get TERM now.
+        """
         if patience_s > 0:
             others = partial(signal_others, self.pid, signal.SIGTERM, self.mark, in_group=False)
             with trio.move_on_after(patience_s):
                 await _wait_gone(await trio.to_thread.run_sync(others))
 
     async def reap(self) -> int:
-        """KILL to what is left of it, the leader too if it lives; its output is read to the end; it is
-        reaped. Returns its return code (as Popen's). Not to be cancelled, but it ends within ten seconds."""
+        """KILL what is left (also the leader), read the output to its end, and reap the leader.
+
+        Returns its return code (as Popen's). Cannot be cancelled; ends within REAP_S.
+        """
         with trio.move_on_after(REAP_S, shield=True):
             self.signal(signal.SIGKILL)
             await self.wait_dead()
-            # Once more while somebody is left: what was born between the look and the KILL is found by the next look.
+            # Repeated until none is left: a process born between the look and the KILL is found by the next look.
             while left := await trio.to_thread.run_sync(signal_others, self.pid, signal.SIGKILL, self.mark):
                 await _wait_gone(left)
             with trio.move_on_after(LAST_OUTPUT_S):
                 await self._output_ended.wait()
         self._guard.remove(self.pid)
         code = self._popen.poll()
-        if code is None:  # stuck in the kernel: the guard's affair from now on
+        if code is None:  # stuck in the kernel: from now on the guard is responsible for it
             self._guard.add(self.pid)
         self._children.forget(self.pid)
         os.close(self._pidfd)
+        self._reaped = True
         return -signal.SIGKILL if code is None else code
 
 
@@ -164,5 +175,5 @@ def _reason(exc: BaseException) -> str:
 
 
 def how_it_ended(code: int) -> str:
-    """Of a return code as Popen has it: "exit code 3", "signal SIGKILL"."""
+    """A return code (as Popen's) in words: "exit code 3", "signal SIGKILL"."""
     return f"exit code {code}" if code >= 0 else f"signal {signal_name(-code)}"

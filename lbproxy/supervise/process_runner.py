@@ -1,6 +1,6 @@
-"""One supervised backend: its run is one task. Spawn, probe, watch; on a crash back off and spawn again.
+"""The runner of one supervised backend, in one task: spawn, probe, watch; after a crash back off and spawn again.
 
-Knows nothing of pools, tables or reloads; the fleet hears of every change through `on_change`.
+Does not know pools, tables or reloads. The fleet is told of every change through `on_change`.
 """
 
 import random
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from lbproxy.model import BackendId, Generation, State
+from lbproxy.model import BackendSpec, State
 from lbproxy.policy.backoff import crashes_in_row, delay_s, gives_up
 from lbproxy.policy.lifecycle import LifecycleEvent, spawned
 from lbproxy.supervise.command import CannotStart, order_for, user_to_become
@@ -38,25 +38,26 @@ from lbproxy.telemetry.events import (
 )
 
 SHOWN_LINES = 20
-RECYCLED_SOON_S = 1.0  # a backend that ends by itself lives at most once in this time
-PORT_TRIES = 3  # in a row: a taken port is not the backend's fault, but it must not become a loop
+RECYCLED_SOON_S = 1.0  # at most one run in this time, for a backend that exits by itself
+PORT_TRIES = 3  # in a row: a taken port is not the backend's fault, but the retries must end
+SHOWN_ADDRESSES = 4
 
 
 @dataclass(slots=True)
 class Run:
-    """From one spawn to one death."""
+    """One run of the command, from the spawn to the death of its process."""
 
     began: float
-    first_line: int  # number of the newest line before it
-    ending: trio.Event = field(default_factory=trio.Event)  # somebody wants its end
+    first_line: int  # number of the newest line of output before this run
+    ending: trio.Event = field(default_factory=trio.Event)  # set when the process is to be ended
     pid: int | None = None
     code: int | None = None
-    why: str | None = None  # it never started, or we ended it; None: it died by itself
+    why: str | None = None  # why it could not start, or why lbproxy ended it; None: it died by itself
     late: bool = False  # not ready in time
     port_taken: bool = False
-    patient_until: float = 0.0  # until then the rest of its session may leave by itself
-    ready_s: float | None = None  # how long it was ready; None: never
-    left_behind: tuple[int, ...] = ()  # pids that went on when the leader ended before it was ready
+    patient_until: float = 0.0  # until then the rest of the session may exit by itself
+    ready_s: float | None = None  # how long the backend was ready; None: never
+    left_behind: tuple[int, ...] = ()  # processes still running when the leader exited before it was ready
 
     @property
     def how(self) -> str:
@@ -66,7 +67,7 @@ class Run:
 
     @property
     def hint(self) -> str:
-        """What an exit code 0 before it was ready means: the end of a message."""
+        """The end of a message about an exit code 0 before the backend was ready."""
         if self.code != 0 or self.ready_s is not None or self.why is not None:
             return ""
         if self.left_behind:
@@ -84,21 +85,15 @@ class Verdict:
 
 class ProcessRunner(Runner):
     def __init__(
-        self,
-        id: BackendId,
-        generation: Generation,
-        resources: Resources,
-        *,
-        reload: str | None = None,
-        trial: bool | None = None,
+        self, spec: BackendSpec, resources: Resources, *, reload: str | None = None, trial: bool | None = None
     ) -> None:
-        super().__init__(id, generation, resources, reload=reload, trial=trial)
+        super().__init__(spec, resources, reload=reload, trial=trial)
         self._current_run: Run | None = None
         self._child: Child | None = None
         self._killed = False
         self._retried = False
         self._port_tries = 0
-        self._row = 0  # crashes in a row
+        self._crashes_in_row = 0
         self._crashes: list[float] = []
 
     async def run(self) -> None:
@@ -110,22 +105,20 @@ class ProcessRunner(Runner):
                     break
                 await self._wait_restart(verdict)
         finally:
-            self._resources.outputs.retire(self.id)
-            self._ended.set()
-            self._tell()
+            self._finish()
 
     def kill(self) -> None:
         self._killed = True
-        self._want_stop()
+        self._request_stop()
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
 
-    # one run
+    # One run
 
     async def _run_once(self) -> Verdict | None:
-        """None: it was stopped, as somebody wanted."""
+        """None: the backend was stopped on request."""
         run = self._current_run = Run(trio.current_time(), self.output.newest)
-        self._forget_health()
+        self._reset_health()
         verdict = None
         try:
             verdict = await self._supervise(run)
@@ -134,54 +127,54 @@ class ProcessRunner(Runner):
         except Exception as exc:  # a mistake of ours must not end control
             run.why = f"lbproxy could not supervise it: {exc!r}"
         if self._stop.is_set():
-            self._say_stopped(run)
+            self._emit_stopped(run)
             return None
         if verdict is None:
             verdict = self._decide(run)
             self._become(verdict.event)
-        self._say_died(run, verdict)
+        self._emit_died(run, verdict)
         return verdict
 
     async def _supervise(self, run: Run) -> Verdict | None:
-        """Spawn it and be with it until nothing of it is left. The verdict, if it was ready when it died."""
+        """Spawn the process and stay until nothing of it is left. Returns a verdict if it died after it was ready."""
         user = user_to_become(self.generation.settings.user)
         endpoint = self._resources.endpoints.take(self.generation.settings.bind, self.id.name, user)
         try:
-            order = order_for(self.id, self.generation, endpoint, user)
+            order = order_for(self.spec, endpoint, user)
             child = await Child.spawn(order, self._resources.children, self._resources.guard)
             endpoint.close_listener()
-            async with trio.open_nursery() as listening:
+            async with trio.open_nursery() as reading:
                 try:
                     outputs = self._resources.outputs
                     forwarder = OutputForwarder(self.id, self.output, self._emit, per_s=lambda: outputs.logged_per_s)
-                    listening.start_soon(child.forward_output, forwarder)
-                    verdict = await self._attend(run, child, endpoint)
+                    reading.start_soon(child.forward_output, forwarder)
+                    verdict = await self._watch_until_dead(run, child, endpoint)
                     await child.wait_rest_gone(run.patient_until - trio.current_time())
                     return verdict
                 finally:
                     run.code = await child.reap()
                     self._child = None
-                    listening.cancel_scope.cancel()
+                    reading.cancel_scope.cancel()
         finally:
             self._resources.endpoints.give_back(endpoint)
             if run.ready_s is None and endpoint.port is not None and not is_free(endpoint.port, reuse=True):
                 run.port_taken = True
 
-    async def _attend(self, run: Run, child: Child, endpoint: Endpoint) -> Verdict | None:
+    async def _watch_until_dead(self, run: Run, child: Child, endpoint: Endpoint) -> Verdict | None:
         self._child, run.pid = child, child.pid
         self._set(spawned(self.backend, endpoint.address, child.pid))
         self._emit(BackendStarting(self.id.pool, str(self.id), child.pid, str(endpoint.address), self.reload))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, run, child, endpoint)
-            nursery.start_soon(self._end, run, child)
+            nursery.start_soon(self._end_on_request, run, child)
             await child.wait_dead()
             nursery.cancel_scope.cancel()
         run.code = child.code()
         if self._ready_since is None:
             if run.code == 0 and not self._stop.is_set():
-                run.left_behind = await trio.to_thread.run_sync(_others, child.pid, child.mark)
+                run.left_behind = await trio.to_thread.run_sync(_other_pids, child.pid, child.mark)
             return None
-        # At once: a dead backend must leave the table before its last words are read.
+        # The verdict comes before the last output is read, because a dead backend must leave the table at once.
         run.ready_s = trio.current_time() - self._ready_since
         if self._stop.is_set():
             return None
@@ -199,22 +192,23 @@ class ProcessRunner(Runner):
         limit_s = self.settings.health.start_timeout_s
         with trio.move_on_after(limit_s) as limit:
             while True:
-                answer = await self._ask_whether_ready(endpoint)
-                self._said = answer.detail
-                if answer.passed:
-                    trouble = await self._port_problem(endpoint, child)
-                    if trouble is None:
+                result = await self._probe_start(endpoint)
+                self._last_probe = result.detail
+                if result.passed:
+                    problem = await self._port_problem(endpoint, child)
+                    if problem is None:
                         break
-                    self._said = trouble.text
-                    if trouble.stranger:
-                        run.why, run.port_taken = trouble.text, True
+                    self._last_probe = problem.text
+                    if problem.stranger:
+                        run.why, run.port_taken = problem.text, True
                         return False
                 await trio.sleep(self._pause_s())
         if limit.cancelled_caught:
-            endpoints = await trio.to_thread.run_sync(listening_addresses, child.pid, child.mark)
-            run.why, run.late = f"not ready within {limit_s:g}s: {self._said}{_elsewhere(endpoint, endpoints)}", True
+            addresses = await trio.to_thread.run_sync(listening_addresses, child.pid, child.mark)
+            elsewhere = _listens_elsewhere(endpoint, addresses)
+            run.why, run.late = f"not ready within {limit_s:g}s: {self._last_probe}{elsewhere}", True
             if self._trial:
-                self._fail(run.why, self._tail())  # at once: its end may take as long as stop_timeout
+                self._fail(run.why, self._tail())  # before its end, which may take as long as stop_timeout
         elif self.backend.state is State.STARTING and child.is_alive():
             after_s = round(trio.current_time() - run.began, 3)
             self._emit(BackendReady(self.id.pool, str(self.id), after_s, self.reload))
@@ -223,8 +217,8 @@ class ProcessRunner(Runner):
             return True
         return False
 
-    async def _ask_whether_ready(self, endpoint: Endpoint) -> ProbeResult:
-        """The answer of a probe; without active probes, whether somebody listens (a connect would be a probe)."""
+    async def _probe_start(self, endpoint: Endpoint) -> ProbeResult:
+        """The result of a probe. Without active probes /proc tells whether a socket listens: a connect is a probe."""
         if self.settings.health.active:
             return await probe(endpoint.address, self.settings.health)
         if endpoint.address.path is not None:
@@ -235,12 +229,12 @@ class ProcessRunner(Runner):
 
     async def _port_problem(self, endpoint: Endpoint, child: Child) -> PortProblem | None:
         if self.generation.settings.bind != "tcp":
-            return None  # a private directory, or a socket that we made: nobody else can answer there
+            return None  # a private directory or a socket of ours: no other program can answer there
         assert endpoint.port is not None
         return await trio.to_thread.run_sync(port_problem, endpoint.port, child.pid, child.mark)
 
-    async def _end(self, run: Run, child: Child) -> None:
-        """When its end is wanted: the stop signal to all of its process group, and KILL after the time it is given."""
+    async def _end_on_request(self, run: Run, child: Child) -> None:
+        """When `run.ending` is set: send the stop signal to the process group, and KILL after stop_timeout."""
         await run.ending.wait()
         if not self._killed:
             restart = self.settings.restart
@@ -249,12 +243,12 @@ class ProcessRunner(Runner):
             await trio.sleep(restart.stop_timeout_s)
         child.signal(signal.SIGKILL)
 
-    def _want_stop(self) -> None:
-        super()._want_stop()
+    def _request_stop(self) -> None:
+        super()._request_stop()
         if self._current_run is not None:
             self._current_run.ending.set()
 
-    # what follows from its end
+    # What follows from a death
 
     def _decide(self, run: Run) -> Verdict:
         if self.backend.state is State.DRAINING:
@@ -271,40 +265,43 @@ class ProcessRunner(Runner):
                 return Verdict(LifecycleEvent.GAVE_UP, None)
             self._retried = True
             return Verdict(LifecycleEvent.RETRIED, 0.0)
-        now, restart = trio.current_time(), self.settings.restart
-        self._crashes = [time for time in self._crashes if time >= now - restart.give_up_within_s] + [now]
-        self._row = crashes_in_row(self._row, run.ready_s or 0.0)
-        if gives_up(self._crashes, now, restart.give_up_crashes, restart.give_up_within_s):
-            return Verdict(LifecycleEvent.GAVE_UP, None)
-        pause_s = delay_s(self._row, restart.backoff_first_s, restart.backoff_max_s, random.random())
-        return Verdict(LifecycleEvent.DIED, pause_s)
+        return self._count_crash(run)
 
     def _recycle(self, lived_s: float) -> Verdict:
-        """A wanted end: it does not count towards `give_up`, and no reload rolls back because of it.
+        """The exit is wanted: it does not count towards `give_up`, and it does not roll back a reload.
 
-        A run that lasted less than RECYCLED_SOON_S is followed by a pause, so that there is at most one run in that
-        time. A pause that doubles, as after a crash, would leave a pool with few requests per run without backends.
+        A run shorter than RECYCLED_SOON_S is followed by a pause, so that at most one run begins in that time. The
+        doubling back-off of crashes would leave a pool with few requests per run without backends.
         """
         self.recycled += 1
         return Verdict(LifecycleEvent.RECYCLED, max(0.0, RECYCLED_SOON_S - lived_s))
 
+    def _count_crash(self, run: Run) -> Verdict:
+        now, restart = trio.current_time(), self.settings.restart
+        self._crashes = [time for time in self._crashes if time >= now - restart.give_up_within_s] + [now]
+        self._crashes_in_row = crashes_in_row(self._crashes_in_row, run.ready_s or 0.0)
+        if gives_up(self._crashes, now, restart.give_up_crashes, restart.give_up_within_s):
+            return Verdict(LifecycleEvent.GAVE_UP, None)
+        pause_s = delay_s(self._crashes_in_row, restart.backoff_first_s, restart.backoff_max_s, random.random())
+        return Verdict(LifecycleEvent.DIED, pause_s)
+
     async def _wait_restart(self, verdict: Verdict) -> None:
         if verdict.restart_in_s is None:
-            await self._stop.wait()  # failed: until somebody takes it away
+            await self._stop.wait()  # FAILED until it is stopped
             return
         with trio.move_on_after(verdict.restart_in_s):
             await self._stop.wait()
         if self.backend.state is State.BACKOFF:
             self._become(LifecycleEvent.RESTARTED)
 
-    def _say_died(self, run: Run, verdict: Verdict) -> None:
+    def _emit_died(self, run: Run, verdict: Verdict) -> None:
         pool, name, output = self.id.pool, str(self.id), self._tail()
         if verdict.event is LifecycleEvent.RECYCLED:
             assert run.pid is not None
             assert verdict.restart_in_s is not None
             lived_s, pause_s = round(trio.current_time() - run.began, 3), round(verdict.restart_in_s, 3)
             self._emit(BackendRecycled(pool, name, run.pid, lived_s, pause_s, self.reload))
-            self._tell()
+            self._wake()
             return
         restart_in_s = None if verdict.restart_in_s is None else round(verdict.restart_in_s, 3)
         self._emit(BackendExited(pool, name, run.pid, run.how + run.hint, restart_in_s, output, self.reload))
@@ -317,33 +314,33 @@ class ProcessRunner(Runner):
             self._emit(BackendFailed(pool, name, len(self._crashes), restart.give_up_within_s))
         if run.ready_s is None and verdict.event is not LifecycleEvent.RETRIED:
             self._failure = NotReady(_reason(run, retried=False), output)
-        self._tell()
+        self._wake()
 
-    def _say_stopped(self, run: Run) -> None:
+    def _emit_stopped(self, run: Run) -> None:
         if run.code is None:
-            return  # it was not running
-        self._how = f"exit code {run.code}" if run.code >= 0 else signal_name(-run.code).removeprefix("SIG")
-        self._emit(BackendStopped(self.id.pool, str(self.id), self._how, self.reload))
+            return  # no process was running
+        self._how_stopped = f"exit code {run.code}" if run.code >= 0 else signal_name(-run.code).removeprefix("SIG")
+        self._emit(BackendStopped(self.id.pool, str(self.id), self._how_stopped, self.reload))
 
     def _tail(self) -> tuple[str, ...]:
         since = self._current_run.first_line if self._current_run is not None else 0
         return tuple(line.text for line in self.output.last(SHOWN_LINES, since=since))
 
 
-def _others(leader: int, mark: str) -> tuple[int, ...]:
-    """The live processes that a dead leader has started."""
+def _other_pids(leader: int, mark: str) -> tuple[int, ...]:
+    """The live processes that a dead leader has left behind."""
     return tuple(sorted({*session_pids((leader,)), *marked_pids(mark)} - {leader}))
 
 
-def _elsewhere(endpoint: Endpoint, endpoints: list[str]) -> str:
-    """Where the backend does listen, if not where it should: the end of a message."""
-    if not endpoints or str(endpoint.address) in endpoints:
+def _listens_elsewhere(endpoint: Endpoint, addresses: list[str]) -> str:
+    """The end of a message: the addresses on which the backend listens, if its endpoint is not one of them."""
+    if not addresses or str(endpoint.address) in addresses:
         return ""
-    return f" (it listens on {', '.join(endpoints[:4])}, not on {endpoint.address})"
+    return f" (it listens on {', '.join(addresses[:SHOWN_ADDRESSES])}, not on {endpoint.address})"
 
 
 def _reason(run: Run, retried: bool) -> str:
-    """Why it is not ready, in one line."""
+    """Why the backend is not ready, in one line."""
     if run.why is not None:
         return run.why
     when = "ready" if run.ready_s is None else "proved"

@@ -1,4 +1,4 @@
-"""Whose children are whose: control spawns through `Children`, and as PID 1 it also reaps those of strangers.
+"""The children of control: control spawns them through `Children`, and as PID 1 it also reaps orphans.
 
 A process whose parent dies becomes a child of PID 1. In a container that is control. Knows no backend.
 """
@@ -20,7 +20,7 @@ PATIENCE_S = 1.0
 
 
 class Children:
-    """The book of the children that somebody here waits for."""
+    """The children that control itself waits for."""
 
     def __init__(self) -> None:
         self._own: set[int] = set()
@@ -28,10 +28,10 @@ class Children:
         self._settled = trio.Event()
 
     async def spawn(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        """`subprocess.Popen(command, **options)`, in a thread. Whoever spawned it waits for it, then calls `forget`."""
+        """`subprocess.Popen(command, **options)`, in a thread. The caller waits for the child, then calls `forget`."""
         self._spawning += 1
         try:
-            # Not to be cancelled half-way: a child nobody knows of would be left.
+            # Shielded: a spawn that is cancelled half-way would leave a child without an owner.
             with trio.CancelScope(shield=True):
                 child = await trio.to_thread.run_sync(lambda: subprocess.Popen(command, **options))
             self._own.add(child.pid)
@@ -43,27 +43,27 @@ class Children:
                 self._settled = trio.Event()
 
     def forget(self, pid: int) -> None:
-        """It has been waited for."""
+        """The owner has waited for the child."""
         self._own.discard(pid)
 
     async def run(self) -> None:
-        """Reap strangers, for as long as we are; returns at once where none can come to us."""
+        """Reap orphans for ever. Returns at once where no orphan can become a child of control."""
         if not adopts_orphans():
             return
         with trio.open_signal_receiver(signal.SIGCHLD) as signals:
-            await self.reap_strangers()  # those from before
+            await self.reap_orphans()  # those of the time before
             async for _ in signals:
-                await self.reap_strangers()
+                await self.reap_orphans()
 
-    async def reap_strangers(self) -> None:
-        """Those zombies that are in nobody's book, and that nobody has waited for after a while.
+    async def reap_orphans(self) -> None:
+        """Reap the zombies that no owner in this process has waited for within PATIENCE_S.
 
-        The pause is for spawns that are not made here: whoever made them waits for them at once.
+        The pause is for children that are not spawned through `Children`: their owner waits for them at once.
         """
         zombies = _zombies() - self._own
         if zombies:
             await trio.sleep(PATIENCE_S)
-        # A child that is being spawned is in nobody's book yet.
+        # A child that is being spawned is not in `_own` yet.
         while self._spawning:
             await self._settled.wait()
         for pid in zombies - self._own:
@@ -72,7 +72,7 @@ class Children:
 
 
 def adopts_orphans() -> bool:
-    """Whether we are PID 1, or have been made a subreaper."""
+    """Whether this process is PID 1 or a subreaper."""
     if os.getpid() == 1:
         return True
     answer = ctypes.c_int(0)
@@ -82,7 +82,7 @@ def adopts_orphans() -> bool:
 
 
 def _zombies() -> set[int]:
-    """Those of our children that are dead. Each thread has children of its own."""
+    """The dead children of this process. Each thread has children of its own."""
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):

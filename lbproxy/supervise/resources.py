@@ -1,4 +1,4 @@
-"""What the backends of one control share."""
+"""The resources that all backends of one control share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ from lbproxy.telemetry.events import Event
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Control's nursery runs `guard.run()` and `children.run()` (which returns at once where no orphan can come to
-    us). `close()` removes the directory of the unix sockets, when all backends are gone."""
+    """Control's nursery runs `guard.run()` and `children.run()`. Control calls `close()` when all backends are gone.
+
+    `children.run()` returns at once where no orphan can come to control.
+    """
 
     emit: Callable[[Event], None]
     ports: Ports
@@ -27,8 +29,10 @@ class Resources:
     def make(cls, emit: Callable[[Event], None], ports: tuple[int, int], backend_lines: int) -> "Resources":
         """`ports`: the first and the last of the range. `backend_lines`: see OutputBook."""
         children = Children()
-        row = Ports(*ports)
-        return cls(emit, row, Endpoints(row), Guard(children, emit), children, OutputBook(backend_lines))
+        port_range = Ports(*ports)
+        guard = Guard(children, emit)
+        return cls(emit, port_range, Endpoints(port_range), guard, children, OutputBook(backend_lines))
 
     def close(self) -> None:
+        """Remove the directory of the unix sockets."""
         self.endpoints.close()

@@ -1,6 +1,6 @@
-"""One member of a pool: its record, its health, and those who wait for it. What it is made of is not known here.
+"""The runner of one backend: its record, its health, and the tasks that wait for a change of both.
 
-ProcessRunner (backend.py) adds a process, AddressRunner (target.py) nothing but the address.
+Does not know what a backend is made of: ProcessRunner adds a process, AddressRunner only an address.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import trio
 
 from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
-from lbproxy.model import Backend, BackendId, Generation, State
+from lbproxy.model import Backend, BackendSpec, State
 from lbproxy.policy.health import Health
 from lbproxy.policy.lifecycle import LifecycleEvent, after
 from lbproxy.settings import PoolSettings
@@ -18,12 +18,13 @@ from lbproxy.supervise.probe import ProbeResult, probe
 from lbproxy.supervise.resources import Resources
 from lbproxy.telemetry.events import BackendHealthy, BackendNotReady, BackendProved, BackendUnhealthy
 
-QUICK_S = 0.25  # between probes while starting, being proved, or in doubt
+QUICK_S = 0.25  # between probes while a backend starts, is being proved, or is in doubt
 _LIVE = (State.READY, State.UNHEALTHY, State.DRAINING)
+_NOT_PROBED = "not probed yet"
 
 
 class NotReady(LbproxyError):
-    """A backend did not become ready, or did not stay so. `output`: its last lines."""
+    """A backend did not become ready, or did not stay ready. `output`: its last lines."""
 
     def __init__(self, why: str, output: tuple[str, ...] = ()) -> None:
         super().__init__(why)
@@ -31,134 +32,155 @@ class NotReady(LbproxyError):
         self.output = output
 
 
-def _nothing(member: "Runner") -> None:
+def _ignore(runner: "Runner") -> None:
     pass
 
 
 class Runner:
-    """Made inside `trio.run`: `backend.since` is on Trio's clock.
+    """Base of ProcessRunner and AddressRunner. Made inside `trio.run`, because `backend.since` is on Trio's clock.
 
-    `reload` is the id that the events carry; whoever begins or ends a reload sets it.
+    `reload` is the id that the events carry. The reload sets it when it begins and clears it when it ends.
     """
 
     def __init__(
-        self,
-        id: BackendId,
-        generation: Generation,
-        resources: Resources,
-        *,
-        reload: str | None = None,
-        trial: bool | None = None,
+        self, spec: BackendSpec, resources: Resources, *, reload: str | None = None, trial: bool | None = None
     ) -> None:
-        """`trial` (usually: `reload` is given): a death before it is proved is answered by one more try, then by
-        FAILED. Without, a crash is answered by the back-off, whatever the reload."""
-        self.id = id
-        self.generation = generation
+        """On `trial` (default: if `reload` is given) a death before the proof is followed by one more try, then FAILED.
+
+        Without a trial each crash is followed by the back-off, also during a reload.
+        """
+        self.spec = spec
+        self.id = spec.id
+        self.generation = spec.generation
         self.reload = reload
-        self.on_change: Callable[[Runner], None] = _nothing
-        # A probe passed after `refused`, and the state did not change: workers that skip this backend will use it
+        self.on_change: Callable[[Runner], None] = _ignore
+        # Called when a probe passes after `refused` and the state stays the same. Workers that skip this backend use it
         # again with the next table.
-        self.on_reachable: Callable[[Runner], None] = _nothing
-        self.output: OutputRing = resources.outputs.ring(id)
-        self.backend = Backend(id, State.STARTING, since=trio.current_time())
-        self.settings = generation.settings
+        self.on_reachable: Callable[[Runner], None] = _ignore
+        self.output: OutputRing = resources.outputs.ring(self.id)
+        self.backend = Backend(self.id, State.STARTING, since=trio.current_time())
+        self.settings = self.generation.settings
+        self.recycled = 0  # exits with code 0 after the backend was ready
         self._resources = resources
         self._emit = resources.emit
         self._trial = reload is not None if trial is None else trial
         self._health = Health(healthy=True)
-        self._good_since: float | None = None  # first of the passes in a row
-        self._good_until = 0.0  # newest of them
-        self._ready_since: float | None = None  # first ready in this life
-        self._first_ready: float | None = None  # in any life
-        self._said = "not asked yet"
+        self._passing_since: float | None = None  # first of the passed probes in a row
+        self._passing_until = 0.0  # newest of them
+        self._ready_since: float | None = None  # first ready in this run
+        self._first_ready: float | None = None  # first ready in any run
+        self._last_probe = _NOT_PROBED
         self._failure: NotReady | None = None  # of the newest attempt
         self._doubted = False
         self._proving = 0
-        self._hurry = trio.Event()
-        self._news = trio.Event()
+        self._probe_soon = trio.Event()
+        self._changed = trio.Event()
         self._stop = trio.Event()
         self._began = False
         self._ended = trio.Event()
-        self._how = "not running"
-        self.recycled = 0  # ends by itself with exit code 0, after it was ready
+        self._how_stopped = "not running"
+
+    def __repr__(self) -> str:
+        backend = self.backend
+        facts = [f"{self.id}", backend.state.name]
+        if backend.pid is not None:
+            facts.append(f"pid {backend.pid}")
+        if backend.address is not None:
+            facts.append(str(backend.address))
+        facts += [f"restarts {backend.restarts}", self._last_probe]
+        if self._trial:
+            facts.append("on trial")
+        if self._stop.is_set():
+            facts.append("ended" if self._ended.is_set() else "told to stop")
+        return f"<{type(self).__name__} {', '.join(facts)}>"
 
     async def run(self) -> None:
-        """Until it is stopped for good. Raises nothing of its own."""
+        """Returns when the backend is stopped for good. Raises nothing of its own."""
         raise NotImplementedError
 
-    # what others ask and tell
+    # Called by control
 
     async def wait_ready(self) -> None:
-        """Raises NotReady when the attempt failed, or when it is stopped."""
+        """Raises NotReady when the attempt fails, or when the backend is stopped."""
         while self.backend.state is not State.READY:
             self._raise_failure()
-            await self._news.wait()
+            await self.wait_change()
 
     async def wait_proved(self, min_ready_s: float) -> None:
-        """Ready, and every probe since has passed for `min_ready_s`. Ends the trial. Raises NotReady."""
+        """Returns when the backend is ready and all its probes have passed for `min_ready_s`. Ends the trial.
+
+        Raises NotReady.
+        """
         began = trio.current_time()
         self._proving += 1
-        self._hurry.set()
+        self._probe_soon.set()
         try:
-            while not self._has_stayed(min_ready_s):
+            while not self._has_stayed_ready(min_ready_s):
                 self._raise_failure()
                 self._raise_unproved(min_ready_s)
-                await self._news.wait()
+                await self.wait_change()
         finally:
             self._proving -= 1
         self._trial = False
         self._emit(BackendProved(self.id.pool, str(self.id), round(trio.current_time() - began, 3), self.reload))
 
+    async def wait_change(self) -> None:
+        """Returns at the next change of state, result of a probe, failure or stop."""
+        await self._changed.wait()
+
     def refused(self) -> None:
-        """A worker could not connect: counts like a failed probe, and the next one comes soon."""
-        if self.backend.state in _LIVE and self.settings.health.active:  # else no probe would ever take it back
+        """Count a worker's failed connect as a failed probe. The next probe comes soon."""
+        # Without active probes nothing would ever make the backend healthy again.
+        if self.backend.state in _LIVE and self.settings.health.active:
             self._doubted = True
-            self._judge(ProbeResult(False, "a worker could not connect"))
-            self._hurry.set()
+            self._count_probe(ProbeResult(False, "a worker could not connect"))
+            self._probe_soon.set()
 
     def drain(self) -> None:
         """READY | UNHEALTHY -> DRAINING. Raises IllegalTransition."""
         self._become(LifecycleEvent.DRAINED)
 
     def take_back(self) -> None:
-        """DRAINING -> READY | UNHEALTHY. Raises IllegalTransition: one that died while draining is STOPPING."""
+        """DRAINING -> READY | UNHEALTHY. Raises IllegalTransition if the backend died while draining (STOPPING)."""
         self._become(LifecycleEvent.TAKEN_BACK if self._health.healthy else LifecycleEvent.TAKEN_BACK_UNHEALTHY)
 
     async def stop(self) -> str:
-        """Ask it to stop; returns when nothing of it is left: "TERM", "KILL", "exit code 0", "not running".
-        In any state, any number of times; also when `run` has not begun, or has returned."""
-        self._want_stop()
+        """Stop the backend; returns when nothing of it is left: "TERM", "KILL", "exit code 0", "not running".
+
+        Works in any state and any number of times, also before `run` begins and after it returns.
+        """
+        self._request_stop()
         await self._ended.wait()
-        return self._how
+        return self._how_stopped
 
     def kill(self) -> None:
-        """As `stop`, at once and without waiting."""
-        self._want_stop()
+        """Stop the backend without grace. Does not wait."""
+        self._request_stop()
 
     def update(self, settings: PoolSettings) -> None:
-        """What can change while it lives: health and restart. The rest stays that of its generation."""
+        """Apply new `health` and `restart` settings. All other settings stay those of the generation."""
         self.settings = settings
-        self._hurry.set()
+        self._probe_soon.set()
 
-    # what the subclasses use
+    # Used by the subclasses
 
     async def _keep_probing(self, address: Address) -> None:
         while True:
-            await self._wait_turn()
-            self._judge(await self._ask(address))
+            await self._wait_probe_due()
+            self._count_probe(await self._probe(address))
 
-    async def _ask(self, address: Address) -> ProbeResult:
-        """The answer of a probe; without active probes a backend is well as long as it lives."""
+    async def _probe(self, address: Address) -> ProbeResult:
+        """The result of one probe. Without active probes a backend is healthy as long as it runs."""
         health = self.settings.health
-        return await probe(address, health) if health.active else ProbeResult(True, "not probed")
+        return await probe(address, health) if health.active else ProbeResult(True, "no active probes")
 
-    async def _wait_turn(self) -> None:
-        """Until the next probe is due. What changes the pause on the way counts at once."""
+    async def _wait_probe_due(self) -> None:
+        """Returns when the next probe is due. A change of the pause during the wait applies at once."""
         before = trio.current_time()
         while True:
             with trio.move_on_at(before + self._pause_s()):
-                await self._hurry.wait()
-                self._hurry = trio.Event()
+                await self._probe_soon.wait()
+                self._probe_soon = trio.Event()
                 continue
             return
 
@@ -166,39 +188,39 @@ class Runner:
         quick = self._proving or self._doubted or self.backend.state is State.STARTING
         return min(QUICK_S, self.settings.health.interval_s) if quick else self.settings.health.interval_s
 
-    def _judge(self, answer: ProbeResult) -> None:
-        """Count a probe's answer, and say so when it makes a difference."""
-        if answer.passed is None:
+    def _count_probe(self, result: ProbeResult) -> None:
+        """Count the result of a probe. Change the state and emit an event if it makes a difference."""
+        if result.passed is None:
             return
-        self._said = answer.detail
-        self._note_passes(answer.passed)
+        self._last_probe = result.detail
+        self._note_passes(result.passed)
         health = self.settings.health
-        self._health = self._health.after(answer.passed, rise=health.rise, fall=health.fall)
-        doubted, self._doubted = self._doubted, self._doubted and not (answer.passed and self._health.healthy)
+        self._health = self._health.after(result.passed, rise=health.rise, fall=health.fall)
+        doubted, self._doubted = self._doubted, self._doubted and not (result.passed and self._health.healthy)
         state = self.backend.state
         if state is State.READY and not self._health.healthy:
-            self._emit(BackendUnhealthy(self.id.pool, str(self.id), answer.detail))
+            self._emit(BackendUnhealthy(self.id.pool, str(self.id), result.detail))
             self._become(LifecycleEvent.FELL)
         elif state is State.UNHEALTHY and self._health.healthy:
             self._emit(BackendHealthy(self.id.pool, str(self.id)))
             self._become(LifecycleEvent.RECOVERED)
-        elif doubted and answer.passed and state in _LIVE:
+        elif doubted and result.passed and state in _LIVE:
             self.on_reachable(self)
-        self._tell()
+        self._wake()
 
     def _note_passes(self, passed: bool) -> None:
-        self._good_until = trio.current_time()
+        self._passing_until = trio.current_time()
         if not passed:
-            self._good_since = None
-        elif self._good_since is None:
-            self._good_since = self._good_until
+            self._passing_since = None
+        elif self._passing_since is None:
+            self._passing_since = self._passing_until
 
-    def _forget_health(self) -> None:
-        """For a new life."""
+    def _reset_health(self) -> None:
+        """Forget the probes of the run before."""
         self._health = Health(healthy=True)
-        self._good_since = self._ready_since = None
+        self._passing_since = self._ready_since = None
         self._doubted = False
-        self._said = "not asked yet"
+        self._last_probe = _NOT_PROBED
 
     def _become_ready(self) -> None:
         self._note_passes(True)
@@ -212,33 +234,39 @@ class Runner:
 
     def _set(self, backend: Backend) -> None:
         self.backend = backend
-        self._tell()
+        self._wake()
         self.on_change(self)
 
     def _fail(self, why: str, output: tuple[str, ...] = ()) -> NotReady:
-        """On trial this is the end of it."""
+        """The attempt has failed: every waiting task gets NotReady. On trial there is no other attempt."""
         self._failure = NotReady(why, output)
         self._emit(BackendNotReady(self.id.pool, str(self.id), why, output, self.reload))
-        self._tell()
+        self._wake()
         return self._failure
 
-    def _tell(self) -> None:
-        """Wake those who wait."""
-        self._news.set()
-        self._news = trio.Event()
+    def _wake(self) -> None:
+        """Wake the tasks in `wait_change`."""
+        self._changed.set()
+        self._changed = trio.Event()
 
-    def _want_stop(self) -> None:
+    def _request_stop(self) -> None:
         if not self._stop.is_set():
             self._stop.set()
             if self.backend.state is not State.STOPPING:
                 self._become(LifecycleEvent.STOPPED)
         if not self._began:
             self._ended.set()
-        self._tell()
+        self._wake()
 
-    def _has_stayed(self, min_ready_s: float) -> bool:
-        since = self._good_since
-        return self.backend.state is State.READY and since is not None and self._good_until - since >= min_ready_s
+    def _finish(self) -> None:
+        """End of `run`: release the tasks in `stop` and let the output ring age."""
+        self._resources.outputs.retire(self.id)
+        self._ended.set()
+        self._wake()
+
+    def _has_stayed_ready(self, min_ready_s: float) -> bool:
+        since = self._passing_since
+        return self.backend.state is State.READY and since is not None and self._passing_until - since >= min_ready_s
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -248,11 +276,11 @@ class Runner:
 
     def _raise_unproved(self, min_ready_s: float) -> None:
         if self.backend.state is State.UNHEALTHY:
-            raise self._fail(f"became unhealthy while it was being proved: {self._said}", self._tail())
+            raise self._fail(f"became unhealthy while it was being proved: {self._last_probe}", self._tail())
         limit_s = self.settings.health.start_timeout_s + min_ready_s
         if self._first_ready is not None and trio.current_time() > self._first_ready + limit_s:
-            raise self._fail(f"did not stay ready for {min_ready_s:g}s: {self._said}", self._tail())
+            raise self._fail(f"did not stay ready for {min_ready_s:g}s: {self._last_probe}", self._tail())
 
     def _tail(self) -> tuple[str, ...]:
-        """The last lines of this life."""
+        """The last lines of this run."""
         return ()

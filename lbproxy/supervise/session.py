@@ -1,8 +1,9 @@
-"""Who belongs to a backend, read from /proc: its session of processes, and whoever carries its mark.
+"""The processes of a backend, read from /proc: its session, and the processes that carry its mark.
 
-A backend and all that it starts is one session; what leaves the session (setsid, daemons) still has the environment it
-was born with, and in it a mark that is different for each process we start. (Who wants to outlive its backend has to
-clear the mark: `env -u LBPROXY_RUN`.) The guard imports this: nothing but the standard library, and little of it.
+A backend and the processes that it starts are one session. A process that leaves the session (setsid, daemons) still
+has the environment that it was born with, and in it a mark, which differs for each process that lbproxy starts. (A
+process that must outlive its backend has to clear the mark: `env -u LBPROXY_RUN`.) The guard imports this module, so it
+uses little of the standard library and nothing else.
 """
 
 import contextlib
@@ -10,11 +11,11 @@ import os
 import signal
 from collections.abc import Collection
 
-MARK = "LBPROXY_RUN"  # the variable; its value is the control's and the process's, with a dot between
+MARK = "LBPROXY_RUN"  # the variable; its value is the number of control and that of the process, with a dot between
 
 
 def marked_pids(mark: str) -> list[int]:
-    """The live processes whose mark is `mark`, or begins with it if it ends with a dot; an empty one is nobody's."""
+    """The live processes whose mark is `mark`, or begins with `mark` if that ends with a dot. None for an empty one."""
     wanted = f"{MARK}={mark}".encode() + (b"" if mark.endswith(".") else b"\0")
     found = []
     for name in os.listdir("/proc") if mark else []:
@@ -38,7 +39,7 @@ def session_pids(sessions: Collection[int]) -> list[int]:
 
 
 def family_pids(session: int) -> list[int]:
-    """The members of `session` and every descendant of theirs: sudo and others begin a session of their own."""
+    """The processes of `session` and all their descendants: sudo and others begin a session of their own."""
     parents = {}
     found = set()
     for name in os.listdir("/proc"):
@@ -57,14 +58,16 @@ def family_pids(session: int) -> list[int]:
 
 
 def signal_session(session: int, number: int) -> None:
-    """To the process group at once (no fork escapes), then to whoever is in the session in another group."""
+    """Signal the process group of `session` in one call, so that no fork escapes."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(session, number)
 
 
 def signal_others(session: int, number: int, mark: str = "", *, in_group: bool = True) -> list[int]:
-    """To the members of the session that are left, and to those with the mark; without `in_group` only to those that
-    are not in the session's own process group. Returns the pids of all."""
+    """Signal the other processes of the session and those with the mark. Returns the pids of all of them.
+
+    Without `in_group` the processes in the session's own process group get no signal.
+    """
     left = sorted({*session_pids((session,)), *marked_pids(mark)} - {session})
     for pid in left:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -79,19 +82,19 @@ def is_zombie(pid: int) -> bool:
 
 
 def _stat(pid: str) -> tuple[str, int, int, int] | None:
-    """state, parent, process group, session; None: it is gone."""
+    """State, parent, process group and session of a process; None: it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except OSError:
         return None
-    # The name in parentheses may hold anything, parentheses too.
+    # The name in parentheses may hold any character, also a parenthesis.
     state, parent, group, session = text[text.rindex(b")") + 2 :].split(None, 4)[:4]
     return state.decode(), int(parent), int(group), int(session)
 
 
 def signal_name(number: int) -> str:
-    """SIGKILL, or the bare number of one that has no name."""
+    """The name of a signal, such as SIGKILL; "SIG" and the number where it has none."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -9,10 +9,10 @@ import trio.testing
 from lbproxy.address import Address
 from lbproxy.control.fleet import Fleet, FleetContext, Frame
 from lbproxy.control.plan import ControlContext
-from lbproxy.control.reload import BackendSpec, Broken
+from lbproxy.control.reload import Broken
 from lbproxy.control.sockets import BindFailed
 from lbproxy.link.grid import CellBook, Counter, Grid
-from lbproxy.model import Backend, BackendId, Generation, ListenerView, State
+from lbproxy.model import Backend, BackendId, BackendSpec, Generation, ListenerView, State
 from lbproxy.policy.lifecycle import LifecycleEvent, spawned
 from lbproxy.settings import ListenerSettings, PoolSettings, ProxySettings, ReloadSettings, Settings
 from lbproxy.supervise.resources import Resources
@@ -159,14 +159,14 @@ class FakeFleet:
 class FakeBackend(Runner):
     """A backend's runner without a process. `World.behave(spec)` says how it goes."""
 
-    def __init__(self, world, id, made_from, *, reload=None, trial=None):
-        super().__init__(id, made_from, world.resources, reload=reload, trial=trial)
+    def __init__(self, world, spec, *, reload=None, trial=None):
+        super().__init__(spec, world.resources, reload=reload, trial=trial)
         self.world = world
         self.killed = trio.Event()
 
     @property
     def behaviour(self):
-        return self.world.behave(BackendSpec(self.id.slot, self.generation))
+        return self.world.behave(self.spec)
 
     async def run(self):
         self._began = True
@@ -335,8 +335,8 @@ class World:
         self.log.emit(event)
         self.fleet.observe(event)
 
-    def make(self, id, made_from, *, reload=None, trial=None):
-        return FakeBackend(self, id, made_from, reload=reload, trial=trial)
+    def make(self, spec, *, reload=None, trial=None):
+        return FakeBackend(self, spec, reload=reload, trial=trial)
 
     def of(self, kind):
         return [event for event in self.events if isinstance(event, kind)]

@@ -6,7 +6,7 @@ import trio
 from control.fakes import World, made_of, pool_settings, settings_of
 from lbproxy.address import Address
 from lbproxy.control.decide import decide, is_same_making, target_of
-from lbproxy.model import Generation
+from lbproxy.model import BackendSpec, Generation
 from lbproxy.settings import HealthSettings
 
 ONE, TWO, THREE = (Address("10.0.0.1", port) for port in (1, 2, 3))
@@ -76,8 +76,6 @@ def test_what_a_backend_is_made_from_decides(change):
 
 
 def test_only_fixed_targets_have_an_address_beforehand():
-    from lbproxy.control.reload import BackendSpec
-
     fixed = Generation(1, pool_settings(command=None, targets=(ONE, TWO)), "/", ())
     assert target_of(BackendSpec(2, fixed)) == TWO
     assert target_of(BackendSpec(2, Generation(1, pool_settings(), "/", ()))) is None

@@ -6,9 +6,8 @@ from support.trio_test import trio_test
 
 from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.control.fleet import PoolHandle
-from lbproxy.control.reload import BackendSpec
 from lbproxy.link.grid import Counter
-from lbproxy.model import State
+from lbproxy.model import BackendSpec, State
 from lbproxy.settings import DrainSettings
 from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendTakenBack
 

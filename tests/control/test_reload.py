@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis.strategies import floats, integers, none, one_of, sampled_from
 
 from control.fakes import Behaviour, FakeFleet, generation
-from lbproxy.control.reload import BackendSpec, Change, Rollout
-from lbproxy.model import State
+from lbproxy.control.reload import Change, Rollout
+from lbproxy.model import BackendSpec, State
 
 OLD, NEW = generation(6), generation(7)
 

@@ -42,7 +42,7 @@ def test_capacity_stays_between_size_and_size_plus_surge(old, size, surge):
 
 
 @given(old=old_backends(), still=integers(0, 9))
-def test_nobody_who_serves_leaves_before_one_who_does_not(old, still):
+def test_a_backend_that_serves_leaves_after_those_that_do_not(old, still):
     leaving = set(rollout.leaving(old, still))
     stays = [one for one in old if one.id not in leaving]
     if any(one.state is State.READY for one in old if one.id in leaving):

@@ -9,7 +9,7 @@ from support.children import QUICK, generation, stage, wait_state
 from support.trio_test import trio_test
 
 from lbproxy.address import Address
-from lbproxy.model import BackendId, State
+from lbproxy.model import BackendSpec, State
 from lbproxy.settings import PoolSettings
 from lbproxy.supervise.address_runner import AddressRunner
 from lbproxy.supervise.runner import NotReady
@@ -29,7 +29,7 @@ def port():
 def target(here, server, health=TCP):
     addresses = (Address("127.0.0.1", 1), Address("127.0.0.1", server.getsockname()[1]))
     settings = PoolSettings("legacy", targets=addresses, size=2, directory="/", health=health)
-    made = AddressRunner(BackendId("legacy", 2, 1), generation(settings, 1), here.resources)
+    made = AddressRunner(BackendSpec(2, generation(settings, 1)), here.resources)
     here.nursery.start_soon(made.run)
     return made
 
@@ -61,7 +61,7 @@ async def test_a_target_that_does_not_answer_is_unhealthy_and_comes_later():
 
 
 @trio_test
-async def test_those_who_wait_are_told_when_it_is_not_ready_in_time():
+async def test_waiting_tasks_get_not_ready_when_it_is_not_ready_in_time():
     async with stage() as here:
         with port() as server:
             made = target(here, server, replace(TCP, start_timeout_s=0.2))

@@ -6,11 +6,10 @@ from support.children import generation, pool
 
 from lbproxy.address import Address
 from lbproxy.config.user import User
-from lbproxy.model import BackendId
+from lbproxy.model import BackendSpec
 from lbproxy.supervise.command import CannotStart, environment, filled, find_program, order_for
 from lbproxy.supervise.endpoint import Endpoint
 
-ID = BackendId("web", 3, 7)
 TCP = Endpoint(
     Address("127.0.0.1", 20001), {"port": "20001", "host": "127.0.0.1"}, {"PORT": "20001", "HOST": "127.0.0.1"}
 )
@@ -19,7 +18,7 @@ TCP = Endpoint(
 def env_of(monkeypatch, *, endpoint=TCP, user=None, env=(), **inherited):
     for name, value in inherited.items():
         monkeypatch.setenv(name, value)
-    return environment(ID, generation(pool("true", env=env)), endpoint, user)
+    return environment(BackendSpec(3, generation(pool("true", env=env))), endpoint, user)
 
 
 def test_placeholders_are_filled_wherever_they_stand():
@@ -34,7 +33,7 @@ def test_a_placeholder_without_a_value_is_refused():
 
 
 def test_the_order_has_the_filled_words_and_the_programs_path():
-    order = order_for(ID, generation(pool("sh", "-c", "{host}:{port} {slot} {generation}")), TCP, None)
+    order = order_for(BackendSpec(3, generation(pool("sh", "-c", "{host}:{port} {slot} {generation}"))), TCP, None)
     assert order.command[0].endswith("/sh")
     assert order.command[1:] == ("-c", "127.0.0.1:20001 3 7")
     assert order.directory == "/"

@@ -72,7 +72,7 @@ def test_nothing_of_a_shell_with_a_background_app_is_left():
         assert session_pids([shell.pid]) == []
 
 
-def test_whoever_carries_the_mark_is_ended_although_nobody_told_of_it():
+def test_a_process_with_the_mark_is_ended_although_the_guard_was_not_told_of_it():
     ours, alien = (child(*PYTHON, POLITE, **{MARK: mark}) for mark in ("c0ffee.7", "c0ffee1.7"))
     with guard() as process, ours as one, alien as other:
         process.stdin.write(b"=c0ffee\n")

@@ -123,3 +123,16 @@ async def test_an_idle_guard_leaves_at_once():
         pid = guard.pid
         nursery.cancel_scope.cancel()
     assert not is_known(pid)
+
+
+@trio_test
+async def test_a_guard_prints_where_it_stands():
+    guard = Guard(Children(), [].append)
+    guard.add(4_194_304)
+    assert repr(guard) == "<Guard not running, 1 process groups, 0 bytes unsent>"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(guard.run)
+        await guard.wait_listening()
+        assert repr(guard).startswith(f"<Guard pid {guard.pid}, 1 process groups, ")
+        guard.remove(4_194_304)
+        nursery.cancel_scope.cancel()

@@ -10,7 +10,7 @@ from support.children import PYTHON
 
 from lbproxy.config.user import user_of
 from lbproxy.supervise import launch
-from lbproxy.supervise.command import _who
+from lbproxy.supervise.command import credentials
 
 TELL = """
 import json, os, resource, socket
@@ -59,7 +59,7 @@ def test_the_interpreters_ignored_signals_are_not_inherited():
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_privileges_are_dropped():
     user = user_of("daemon")
-    told = json.loads(launched(_who(user), ("/usr/bin/env", "env", *_system_python(), "-c", TELL))[0].stdout)
+    told = json.loads(launched(credentials(user), ("/usr/bin/env", "env", *_system_python(), "-c", TELL))[0].stdout)
     assert told["uid"] == user.uid
     assert set(told["groups"]) == set(user.groups)
 

@@ -11,7 +11,7 @@ from lbproxy.supervise.output import (
     LINE_BYTES,
     RING_BYTES,
     RING_LINES,
-    Allowance,
+    LineLimit,
     LineSplitter,
     OutputBook,
     OutputRing,
@@ -116,14 +116,14 @@ async def test_a_generation_that_comes_back_finds_its_lines():
     assert book.ring(BackendId("web", 1, 1)).last(1)[0].text == "old"
 
 
-def test_an_allowance_holds_back_what_is_over_and_says_how_much():
-    allowance = Allowance(lambda: 3)
-    assert allowance.tell_at == float("inf")
-    assert allowance.settle(10.0) == 0
-    assert allowance.take([b"1", b"2"]) == [b"1", b"2"]
-    assert allowance.take([b"3", b"4", b"5"]) == [b"3"]
-    assert allowance.tell_at == 11.0
-    assert allowance.settle(10.9) == 0
-    assert allowance.settle(11.0) == 2
-    assert allowance.take([b"6"]) == [b"6"]
-    assert allowance.settle(12.5) == 0
+def test_an_limit_holds_back_what_is_over_and_says_how_much():
+    limit = LineLimit(lambda: 3)
+    assert limit.report_at == float("inf")
+    assert limit.next_second(10.0) == 0
+    assert limit.take([b"1", b"2"]) == [b"1", b"2"]
+    assert limit.take([b"3", b"4", b"5"]) == [b"3"]
+    assert limit.report_at == 11.0
+    assert limit.next_second(10.9) == 0
+    assert limit.next_second(11.0) == 2
+    assert limit.take([b"6"]) == [b"6"]
+    assert limit.next_second(12.5) == 0

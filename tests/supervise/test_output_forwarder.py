@@ -24,8 +24,8 @@ async def test_a_flood_is_kept_but_not_logged_whole_and_that_is_said():
     forwarder.take([b"x"] * 100)
     assert len(events) == 10
     assert ring.newest == 100
-    await trio.sleep_until(forwarder.settle_at)
-    forwarder.settle()
+    await trio.sleep_until(forwarder.report_at)
+    forwarder.report()
     assert isinstance(events[-1], Notice)
     assert "web.3@7 wrote 90 more lines" in events[-1].text
     forwarder.take([b"y"])
@@ -37,7 +37,7 @@ async def test_what_was_held_back_is_said_at_the_end():
     events = []
     forwarder = OutputForwarder(ID, OutputRing(), events.append, per_s=lambda: 1)
     forwarder.take([b"x"] * 5)
-    forwarder.settle(over=True)
+    forwarder.report(over=True)
     assert "4 more lines" in events[-1].text
 
 
@@ -46,6 +46,6 @@ async def test_with_no_lines_a_second_the_log_gets_none_and_the_ring_all():
     events, ring = [], OutputRing()
     forwarder = OutputForwarder(ID, ring, events.append, per_s=lambda: 0)
     forwarder.take([b"x"] * 5)
-    forwarder.settle(over=True)
+    forwarder.report(over=True)
     assert events == []
     assert ring.newest == 5

@@ -11,7 +11,7 @@ from support.children import PYTHON, generation, is_known, is_running, open_desc
 from support.trio_test import trio_test
 
 from lbproxy.config.user import user_of
-from lbproxy.model import BackendId
+from lbproxy.model import BackendId, BackendSpec
 from lbproxy.supervise.command import CannotStart, Order, order_for
 from lbproxy.supervise.output import RING_LINES, OutputRing
 from lbproxy.supervise.output_forwarder import OutputForwarder
@@ -76,7 +76,7 @@ async def test_a_backend_has_a_session_of_its_own_and_three_descriptors():
 async def test_a_backend_with_an_inherited_socket_has_four_descriptors():
     async with stage() as here:
         endpoint = here.resources.endpoints.take("fd", "web.3", None)
-        what = order_for(ID, generation(pool(*PYTHON, ABOUT, bind="fd")), endpoint, None)
+        what = order_for(BackendSpec(3, generation(pool(*PYTHON, ABOUT, bind="fd"))), endpoint, None)
         about = json.loads(await output_of(what))
         here.resources.endpoints.give_back(endpoint)
     assert set(about["fds"]) - {"4"} == {"0", "1", "2", "3"}
@@ -239,3 +239,15 @@ async def test_the_rest_may_leave_by_itself():
 def test_how_a_process_ended_is_said_in_words():
     assert how_it_ended(3) == "exit code 3"
     assert how_it_ended(-9) == "signal SIGKILL"
+
+
+@trio_test
+async def test_a_child_prints_where_it_stands():
+    async with spawned(order("sleep", "60")) as child:
+        await trio.lowlevel.checkpoint()
+        assert repr(child) == f"<Child pid {child.pid}, alive, reading its output>"
+        child.signal(9)
+        await child.wait_dead()
+        assert "dead, not reaped" in repr(child)
+        await child.reap()
+        assert repr(child) == f"<Child pid {child.pid}, reaped>"

@@ -230,12 +230,12 @@ async def test_ready_means_our_child_and_not_a_stranger_on_its_port():
         backend = here.backend(settings, reload="r1")
         backend.on_change = take_the_port
         while not here.named(BackendExited):
-            await backend._news.wait()
+            await backend.wait_change()
         (exited,) = here.named(BackendExited)
         assert f"held by pid {os.getpid()}" in exited.how
         assert exited.restart_in_s == 0.0
         while len(here.named(BackendStarting)) < 2:
-            await backend._news.wait()
+            await backend.wait_change()
         first, second = here.named(BackendStarting)
         assert first.address != second.address
         assert not here.named(BackendReady)
@@ -259,7 +259,7 @@ async def test_one_that_dies_because_its_port_was_taken_gets_another(tmp_path):
         backend = here.backend(settings, trial=False)
         backend.on_change = take_the_port
         while len(here.named(BackendStarting)) < 2:
-            await backend._news.wait()
+            await backend.wait_change()
         first, second = here.named(BackendStarting)
         assert first.address != second.address
         (exited,) = here.named(BackendExited)

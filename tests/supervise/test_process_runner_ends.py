@@ -131,7 +131,7 @@ async def test_leftovers_of_a_crash_are_killed():
         pid = backend.backend.pid
         os.kill(pid, signal.SIGKILL)
         while not here.named(BackendExited):
-            await backend._news.wait()
+            await backend.wait_change()
         assert session_pids([pid]) == []
 
 

@@ -53,10 +53,10 @@ async def test_a_child_in_the_book_is_not_reaped_until_it_is_forgotten():
     children = Children()
     child = await children.spawn([*PYTHON, ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    await children.reap_strangers()
+    await children.reap_orphans()
     assert is_known(child.pid)
     children.forget(child.pid)
-    await children.reap_strangers()
+    await children.reap_orphans()
     assert not is_known(child.pid)
     child.returncode = 0
 
@@ -66,17 +66,17 @@ async def test_nothing_is_reaped_while_a_spawn_is_under_way():
     children = Children()
     children._spawning = 1
     with trio.move_on_after(0.05) as limit:
-        await children.reap_strangers()
+        await children.reap_orphans()
     assert limit.cancelled_caught
 
 
 @trio_test
-async def test_whoever_waits_for_his_child_is_not_robbed_of_it():
+async def test_a_child_that_another_owner_waits_for_is_left_to_it():
     children = Children()
     others = subprocess.Popen([*PYTHON, "raise SystemExit(7)"])
     os.waitid(os.P_PID, others.pid, os.WEXITED | os.WNOWAIT)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(children.reap_strangers)
+        nursery.start_soon(children.reap_orphans)
         await trio.testing.wait_all_tasks_blocked()
         assert others.wait() == 7
 

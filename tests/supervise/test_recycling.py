@@ -69,7 +69,7 @@ async def test_another_exit_code_is_a_crash():
         await wait_state(backend, State.FAILED)
         assert not here.named(BackendRecycled)
         while len(here.named(BackendExited)) < 2:
-            await backend._news.wait()
+            await backend.wait_change()
         assert [event.how for event in here.named(BackendExited)] == ["exit code 3"] * 2
 
 

@@ -80,7 +80,7 @@ async def test_a_draining_backend_stays_draining_whatever_its_probes_say_and_can
         backend.drain()
         answer.write_text("500 no")
         while backend._health.healthy:
-            await backend._news.wait()
+            await backend.wait_change()
         assert backend.backend.state is State.DRAINING
         with pytest.raises(IllegalTransition):
             backend.drain()
@@ -128,13 +128,13 @@ async def test_one_that_dies_twice_while_it_is_proved_is_given_up():
             )
             for starts in (1, 2):
                 while backend.backend.state is not State.READY or len(here.named(BackendStarting)) < starts:
-                    await backend._news.wait()
+                    await backend.wait_change()
                 os.kill(backend.backend.pid, signal.SIGKILL)
                 await wait_state(backend, State.STARTING if starts == 1 else State.FAILED)
 
 
 @trio_test
-async def test_those_who_wait_are_told_when_it_is_stopped():
+async def test_waiting_tasks_get_not_ready_when_it_is_stopped():
     async with stage() as here:
         backend = here.backend(pool(*PYTHON, "import signal; print('up'); signal.pause()"))
         async with trio.open_nursery() as nursery:
@@ -168,3 +168,18 @@ async def test_a_backend_that_is_stopped_like_a_debugger_does_is_unhealthy_until
         os.kill(backend.backend.pid, signal.SIGCONT)
         await wait_state(backend, State.READY)
         assert backend.backend.restarts == 0
+
+
+@trio_test
+async def test_a_runner_prints_where_it_stands():
+    async with stage() as here:
+        backend = here.backend(server_pool())
+        assert repr(backend) == "<ProcessRunner web.3@7, STARTING, restarts 0, not probed yet>"
+        await backend.wait_ready()
+        started = backend.backend
+        assert repr(backend) == (
+            f"<ProcessRunner web.3@7, READY, pid {started.pid}, {started.address}, restarts 0, GET / answered 200>"
+        )
+        await backend.stop()
+        assert repr(backend).endswith(", told to stop>") or repr(backend).endswith(", ended>")
+        assert ", STOPPING, " in repr(backend)

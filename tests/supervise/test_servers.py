@@ -70,7 +70,7 @@ async def test_every_bind_works_and_a_dead_backend_refuses(bind):
         address = backend.backend.address
         os.kill(backend.backend.pid, 9)
         while backend.backend.restarts < 1:
-            await backend._news.wait()
+            await backend.wait_change()
         assert not (await probe(address, QUICK)).passed
 
 

@@ -1,4 +1,4 @@
-"""Real children for the tests of supervise: one-file programs, and the services to start them with."""
+"""Real children for the tests of supervise: one-file programs, and the resources to start them with."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from lbproxy.model import BackendId, Generation
+from lbproxy.model import BackendSpec, Generation
 from lbproxy.settings import HealthSettings, PoolSettings, RestartSettings
 from lbproxy.supervise.process_runner import ProcessRunner
 from lbproxy.supervise.resources import Resources
@@ -70,7 +70,7 @@ class Stage:
 
     def backend(self, settings: PoolSettings, **options) -> ProcessRunner:
         """Make a backend and run it."""
-        backend = ProcessRunner(BackendId("web", 3, 7), generation(settings), self.resources, **options)
+        backend = ProcessRunner(BackendSpec(3, generation(settings)), self.resources, **options)
         self.nursery.start_soon(backend.run)
         return backend
 
@@ -92,7 +92,7 @@ async def stage(ports: tuple[int, int] = (20000, 29999)):
 async def wait_state(backend: ProcessRunner, state, *, after: int = 0) -> None:
     """Wait until a backend is in `state`, with at least `after` restarts."""
     while backend.backend.state is not state or backend.backend.restarts < after:
-        await backend._news.wait()
+        await backend.wait_change()
 
 
 def is_running(pid: int) -> bool:
