@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from support.children import PYTHON, generation, is_known, is_running, open_descriptors, pool, stage
 from support.trio_test import trio_test
 
@@ -244,7 +245,7 @@ def test_how_a_process_ended_is_said_in_words():
 @trio_test
 async def test_a_child_prints_where_it_stands():
     async with spawned(order("sleep", "60")) as child:
-        await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
         assert repr(child) == f"<Child pid {child.pid}, alive, reading its output>"
         child.signal(9)
         await child.wait_dead()

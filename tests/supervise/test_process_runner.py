@@ -39,10 +39,8 @@ time.sleep(60)
 async def test_it_is_proved_after_it_has_stayed_ready():
     async with stage() as here:
         backend = here.backend(server_pool(), reload="r1")
-        await backend.wait_ready()
-        began = trio.current_time()
         await backend.wait_proved(0.3)
-        assert 0.2 < trio.current_time() - began < 5.0
+        assert trio.current_time() - backend.backend.since >= 0.3
         assert here.named(BackendProved)[0].reload == "r1"
 
 
@@ -154,8 +152,10 @@ async def test_a_crash_is_answered_by_a_restart_and_the_output_is_kept():
     async with stage() as here:
         backend = here.backend(server_pool())
         await backend.wait_ready()
+        await backend.output.wait_newer(0)
         os.kill(backend.backend.pid, signal.SIGKILL)
         await wait_state(backend, State.READY, after=1)
+        await backend.output.wait_newer(1)
         (exited,) = here.named(BackendExited)
         assert exited.how == "signal SIGKILL"
         assert exited.output == ("listening",)
