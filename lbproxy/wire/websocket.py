@@ -108,6 +108,13 @@ class FrameTracker:
         if self._left or self._head or self._close is not None or self.lost:
             self._advance(data, 0, None)
             return
+        # Hot: most buffers are one whole frame that is a message of its own, with a short head (0.2 us).
+        if not self._message_open and len(data) > 1 and _MEANINGS[0][data[0]] == _ENDS:
+            size = data[1]
+            if size & 0x7F < 126 and len(data) == (size - 0x7A if size >= 0x80 else size + 2):
+                self.frames += 1
+                self.messages += 1
+                return
         at = self._pass_short(data, 0)
         if at < len(data):
             self._advance(data, at, None)
@@ -161,7 +168,7 @@ class FrameTracker:
 
     def _pass_short(self, data: Data, at: int) -> int:
         """Pass frames that begin at `at` and are here as a whole, as long as their heads are short and regular."""
-        # Hot: most buffers are one such frame (0.3 us). And a megabyte of empty ones, at 0.1 us each instead of
+        # Hot: a megabyte of empty frames, at 0.1 us each instead of
         # _read_head's 0.7, may not hold the others up for half a second. What is not taken here is no error.
         end = len(data)
         message_open = self._message_open
