@@ -19,8 +19,7 @@ from lbproxy.wire.head_cache import Repeats
 from lbproxy.wire.head_template import ReplyShape, RequestShape, Shapes
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.context import Context
-from lbproxy.worker.express.record import ExpressRecord, idle_too_long
-from lbproxy.worker.express.request import ExpressClient
+from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.front.accept import Acceptor
 from lbproxy.worker.io.splice import Pipes
 from lbproxy.worker.io.stream import SocketStream, StreamBroken
@@ -34,7 +33,7 @@ from lbproxy.worker.task.exchange import Exchange
 OFF_VARIABLE = "LBPROXY_EXPRESS"  # =off: for tests, everything takes the task lane
 
 
-Record = ExpressRecord | TcpClient | WebSocketClient
+Record = ExpressClient | TcpClient | WebSocketClient
 
 
 class Lanes:
@@ -87,10 +86,8 @@ class Lanes:
         self.router.stop(grace_s)
         self.context.stopping.set()
         for record in list(self._records):
-            if not isinstance(record, ExpressRecord):
-                continue  # nobody can tell what a relay that says nothing is waiting for
-            if record.is_idle:
-                idle_too_long(record)
+            if isinstance(record, ExpressClient):  # nobody can tell what a relay that says nothing is waiting for
+                record.stop()
         silent_until = trio.current_time() + LAST_REQUEST_S
         for client in self._in_tasks:
             if client.idle_scope is not None:
@@ -99,7 +96,7 @@ class Lanes:
     def open(self, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         """A new client. The socket is ours from now on."""
         make = TcpClient if view.settings.mode == "tcp" else ExpressClient
-        record: ExpressRecord | TcpClient = make(self, sock, view, facts)
+        record: ExpressClient | TcpClient = make(self, sock, view, facts)
         self._records.add(record)
         self._acceptor.opened(view)
         record.begin()
@@ -109,7 +106,7 @@ class Lanes:
         views = {view.key: view for view in listeners}
         for record in self._records:
             record.view = views.get(record.view.key, record.view)
-            if isinstance(record, ExpressRecord):
+            if isinstance(record, ExpressClient):
                 record.forget_head()
         for client in self._in_tasks:
             client.listener = views.get(client.listener.key, client.listener)
@@ -122,7 +119,7 @@ class Lanes:
 
     # To the task lane
 
-    def enter(self, record: ExpressRecord, data: bytes, why: str, refused: Refused | None) -> None:
+    def enter(self, record: ExpressClient, data: bytes, why: str, refused: Refused | None) -> None:
         """With nothing claimed; `data` is what the client has said. `refused`: it gets only this answer."""
         self._count(why)
         client = self._client(record)
@@ -135,7 +132,7 @@ class Lanes:
         else:
             self._spawn(record, client, partial(refuse, self.context, client, refused, client.buffer))
 
-    def resume(self, record: ExpressRecord, begun: Begun, why: str) -> None:
+    def resume(self, record: ExpressClient, begun: Begun, why: str) -> None:
         """With the request wholly or partly sent."""
         self._count(why)
         client = self._client(record)
@@ -148,7 +145,7 @@ class Lanes:
         exchange.continue_with(record, begun)
         self._spawn(record, client, partial(converse, self.context, client, exchange, stay=self.off))
 
-    def linger(self, record: ExpressRecord) -> None:
+    def linger(self, record: ExpressClient) -> None:
         """The answer is sent and the connection ends, but the client has said more than it may."""
         record.leave()
         client = self._client(record)
@@ -157,7 +154,7 @@ class Lanes:
     def _count(self, why: str) -> None:
         self.handed_over[why] = self.handed_over.get(why, 0) + 1
 
-    def _client(self, record: ExpressRecord) -> Client:
+    def _client(self, record: ExpressClient) -> Client:
         client = Client(SocketStream(record.sock), record.view, record.facts)
         client.has_risked = record.has_risked
         return client
@@ -174,11 +171,11 @@ class Lanes:
         finally:
             self.reactor.tasks -= 1
 
-    def _spawn(self, record: ExpressRecord, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
+    def _spawn(self, record: ExpressClient, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
         self._in_tasks.add(client)
         self.spawn(partial(self._run_task, record, client, serve))
 
-    async def _run_task(self, record: ExpressRecord, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
+    async def _run_task(self, record: ExpressClient, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
         kept = False
         try:
             kept = await serve()
@@ -195,7 +192,7 @@ class Lanes:
                 client.stream.close()
                 self.closed(record)
 
-    def _relay(self, record: ExpressRecord, upgrade: Upgrade) -> None:
+    def _relay(self, record: ExpressClient, upgrade: Upgrade) -> None:
         """Who has become a WebSocket does not come back: its record makes room for a smaller one."""
         websocket = WebSocketClient(self, record.view, upgrade)
         self._records.remove(record)

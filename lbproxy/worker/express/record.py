@@ -1,362 +1,271 @@
-"""What the express lane knows of one client connection, and every way an exchange on it can end.
+"""The state of one client connection in the express lane: one record per connection, used again for every exchange.
 
-One record per connection, used again for every exchange. The way there is request.py, the way back reply.py,
-long bodies body.py; all are one class, split where a reader would pause. Knows deadlines and counting; decides
-nothing.
+Knows the phases (phase.py): `change()` makes descriptors and deadline what the row of a phase says. The functions over
+a record stand in request.py (the way there), reply.py (the way back), body.py (long bodies) and finish.py (the ends);
+client.py lists them all.
 """
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from lbproxy.link.grid import Counter
 from lbproxy.model import ListenerView
 from lbproxy.settings import PoolTimeouts
-from lbproxy.telemetry.access import AccessRecord
-from lbproxy.telemetry.events import ExchangeFailed
-from lbproxy.wire.head import RequestHead, ResponseHead
-from lbproxy.wire.head_cache import RepeatedRequest
-from lbproxy.wire.head_template import ReplyShape, RequestShape, Values
+from lbproxy.wire.head import Lines, Refused, RequestHead, ResponseHead
+from lbproxy.wire.head_cache import RepeatedRequest, Repeats
+from lbproxy.wire.head_template import ReplyShape, RequestShape, Shapes, Values
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.worker.backends.connections import BackendConnection, is_silent
-from lbproxy.worker.io.reactor import NEVER, READ
+from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
+from lbproxy.worker.context import Context
+from lbproxy.worker.express.phase import AWAY, BODY, CLIENT_FULL, CONNECTING, IDLE, Action, Phase
+from lbproxy.worker.io.reactor import NEVER, READ, Reactor, When
 from lbproxy.worker.io.read_size import RECV_BYTES
-from lbproxy.worker.io.splice import Pipe
+from lbproxy.worker.io.splice import Pipe, Pipes
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.task.client import LAST_REQUEST_S, READ_AHEAD_BYTES
+from lbproxy.worker.leases.router import Router
+from lbproxy.worker.task.attempt import Begun
+from lbproxy.worker.task.client import EARLY_BODY_S, LAST_REQUEST_S, READ_AHEAD_BYTES
 
-if TYPE_CHECKING:
-    from lbproxy.worker.lanes import Lanes
-
-# Why an answer breaks off that has begun: RFC 9209 error type, and the sentence for the operator.
-CUT_SHORT = {
-    "cut": "the grace of the drain is over",
-    "http_response_incomplete": "the backend broke off in its body",
-    "connection_read_timeout": "the response body stalled",
-}
-CLIENT_CLOSED = 499  # in the log only
+BODY_BYTES = 64 * 1024  # read at once of a body
 
 
-class Seldom(Lease):
-    """What a small exchange that repeats does not touch.
+class Lanes(Protocol):
+    """What the express lane asks of the worker's lanes."""
 
-    A class by itself because the slots of one class lie together: with thousands of clients none of them is in the
-    processor's caches when it speaks, and each line of 64 bytes that need not be fetched counts.
-    """
+    context: Context
+    reactor: Reactor
+    router: Router
+    backends: BackendConnections
+    lines: Lines
+    repeats: Repeats
+    request_shapes: Shapes[RequestShape]
+    pipes: Pipes
+    off: bool
+    stopping: bool
+    served: int
 
-    __slots__ = (
-        "_body_left",
-        "_from_head",
-        "_out",
-        "_pipe",
-        "_read_under",
-        "_shaped",
-        "fd",
-        "has_risked",
-        "queued_at",
-        "raw",
-        "request_bytes",
-        "unsent",
-    )
-
-    _body_left: int  # still to come from the backend
-    _from_head: ResponseHead
-    _out: bytes  # what the client has not taken yet
-    _pipe: Pipe | None  # for the rest of a large body
-    _read_under: ListenerView | None  # the limits that `raw` and its head passed; None: they are not of one request
-    _shaped: tuple[ReplyShape, Values, int] | None  # what read the head of the answer, and what it found
-    fd: int
-    has_risked: bool  # a request that may not be replayed has gone out: the next may use a kept connection
-    queued_at: float
-    raw: bytes  # the head of the request, as it came
-    request_bytes: int  # of the body, as far as they are to be counted: all of it, less `upload_left`
-    unsent: bytes  # what the backend has not taken yet
+    def reply_shapes(self, pool: str) -> Shapes[ReplyShape]: ...
+    def enter(self, record: Any, data: bytes, why: str, refused: Refused | None) -> None: ...
+    def resume(self, record: Any, begun: Begun, why: str) -> None: ...
+    def linger(self, record: Any) -> None: ...
+    def closed(self, record: Any) -> None: ...
 
 
-class ExpressRecord(Seldom):
-    """It is its own lease: one object less for each exchange. Only the task lane gets one that stands by itself."""
+class ExpressRecord(Lease):
+    """The record is its own lease: one object less for each exchange. Only the task lane gets a lease of its own."""
 
     __slots__ = (
-        "_bare",
-        "_close_after",
-        "_connection",
-        "_lease",
-        "_reading",
-        "_repeated",
-        "_reply_bytes",
-        "_shaped_head",
-        "_status",
-        "_too_late",
+        "body_left",
         "buffer",
+        "client_events",
+        "close_after",
+        "connection",
         "deadline",
         "facts",
+        "fd",
+        "has_risked",
         "lanes",
-        "like",
+        "lease",
         "payload",
+        "phase",
+        "pipe",
+        "queued_at",
+        "raw",
+        "read_under",
         "recv_bytes",
+        "repeated",
+        "reply_bytes",
+        "reply_match",
+        "request_bytes",
         "request_id",
+        "request_match",
+        "response",
+        "sample",
         "sock",
+        "status",
         "timeouts",
+        "unflushed",
+        "unsent",
         "upload_left",
         "view",
+        "whole",
     )
 
-    lanes: "Lanes"
+    lanes: Lanes
     sock: socket.socket
+    fd: int
     view: ListenerView
     facts: ClientFacts
+    phase: Phase
+    # `moved_at` is also when the phase began: the limit of a lazy phase is worked out of it.
     deadline: float
-    buffer: bytes  # what the client said and nobody has used yet
-    # `moved_at` is also since when it waits for a request or an answer: their deadlines are worked out of it. While the
-    # client's descriptor is registered, there is a deadline.
-    # The request; as long as `_lease` is held, or the answer is not wholly sent.
-    _bare: bytes  # `raw` if it is the whole request, without a body, and good under `view`
-    like: RequestHead  # its head; while `_shaped_head` is not None another one of its shape, see `head`
-    _shaped_head: tuple[RequestShape, Values, int] | None  # what read it, and what it found
-    payload: bytes  # what goes to the backend behind the head
+    queued_at: float
+    client_events: int  # for which the client's descriptor is registered; 0: it is not
+    buffer: bytes  # received from the client and not used yet
+    # The request, as long as `lease` is held or the answer is not wholly sent.
+    raw: bytes  # its head, as received
+    whole: bytes  # `raw` if the request has no body and was good under `view`; else empty
+    read_under: ListenerView | None  # the limits that `raw` and its head passed; None: they are not of one request
+    sample: RequestHead  # its head; while `request_match` is not None, the head of another request of the same template
+    request_match: tuple[RequestShape, Values, int] | None  # the template that read the head, and the values in it
+    repeated: RepeatedRequest | None  # the remembered head, if this one is the same as the last one
+    payload: bytes  # sent to the backend behind the head
     recv_bytes: int  # how much is read at once: after the size of the last request
     request_id: bytes
+    request_bytes: int  # of the body, for the log: all of it, less `upload_left`
     upload_left: int  # still to come from the client
-    _repeated: RepeatedRequest | None  # the head and what is made of it, if it is the same as the last one
+    unsent: bytes  # not taken by the backend yet
+    has_risked: bool  # a request that may not be replayed has gone out: the next may use a kept connection
     timeouts: PoolTimeouts
-    _lease: Lease | None  # this record, as long as it holds a backend
-    _connection: BackendConnection | None
+    lease: Lease | None  # this record, as long as it holds a backend
+    connection: BackendConnection | None
     # The response.
-    _status: int
-    _reply_bytes: int
-    _close_after: bool
-    _reading: bool  # the client's descriptor is registered
-    _too_late: Callable[[Any], None]  # what the deadline means in the present state: a function of this record
+    status: int
+    response: ResponseHead
+    reply_match: tuple[ReplyShape, Values, int] | None  # the template that read its head, and the values in it
+    reply_bytes: int
+    body_left: int  # still to come from the backend
+    pipe: Pipe | None  # for the rest of a large body
+    unflushed: bytes  # not taken by the client yet
+    close_after: bool
 
-    def __init__(self, lanes: "Lanes", sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+    # Set by the class in client.py.
+    on_ready: Callable[[int], None]
+    on_upload: Callable[[int], None]
+    on_reply: Callable[[BackendConnection], None]
+    on_pipelined: Callable[[], None]
+    on_deadline: Callable[[], None]
+    abort: Callable[[], None]
+
+    def __init__(self, lanes: Lanes, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         super().__init__()
         self.lanes = lanes
         self.sock = sock
         self.fd = sock.fileno()
         self.view = view
         self.facts = facts
+        self.phase = AWAY
         self.deadline = self.queued_at = NEVER
-        self.buffer = self.raw = self._bare = self.payload = self.unsent = self._out = b""
-        self._repeated = self._read_under = None
-        self._shaped = self._shaped_head = None
-        self._lease = None
-        self._connection = None
-        self._pipe = None
-        self._status = self.upload_left = 0
+        self.buffer = self.raw = self.whole = self.payload = self.unsent = self.unflushed = b""
+        self.repeated = self.read_under = None
+        self.reply_match = self.request_match = None
+        self.lease = None
+        self.connection = None
+        self.pipe = None
+        self.status = self.upload_left = self.client_events = self.request_bytes = self.reply_bytes = 0
         self.recv_bytes = RECV_BYTES
-        self._reading = self.has_risked = False
-        self._too_late = idle_too_long
+        self.has_risked = False
 
-    def on_ready(self, mask: int) -> None:
-        raise NotImplementedError
-
-    def on_pipelined(self) -> None:
-        raise NotImplementedError
+    def __repr__(self) -> str:
+        lease = f"{self.lease.backend.id} ({self.lease.kind})" if self.lease is not None else "no lease"
+        received, sent = self.request_bytes - self.upload_left, self.reply_bytes
+        waiting = len(self.buffer), len(self.unsent), len(self.unflushed)
+        return (
+            f"<express connection {self.fd}, {self.phase.name}, {lease}, body bytes: {received} in, {sent} out, "
+            f"buffered: {waiting[0]} received, {waiting[1]} for the backend, {waiting[2]} for the client>"
+        )
 
     @property
     def head(self) -> RequestHead:
-        """The request's own: made when it is first asked for."""
-        if self._shaped_head is not None:
-            shape, values, _ = self._shaped_head
-            self._shaped_head = None
-            self.like = shape.head(values)
-        return self.like
-
-    @property
-    def idle_s(self) -> float:
-        """How long it may be silent between two exchanges."""
-        idle_s = self.view.settings.timeouts.idle_s
-        return min(idle_s, LAST_REQUEST_S) if self.lanes.stopping else idle_s
+        """The request's own head: made when it is first asked for."""
+        if self.request_match is not None:
+            template, values, _ = self.request_match
+            self.request_match = None
+            self.sample = template.head(values)
+        return self.sample
 
     @property
     def is_idle(self) -> bool:
-        """Between two exchanges, with nothing of the next one here."""
-        return self._reading and self._lease is None and not self.buffer and not self._out
-
-    def begin(self) -> None:
-        """Wait for a request; `buffer` may hold one already."""
-        reactor = self.lanes.reactor
-        # What is left of the last exchange; the task lane may have had it.
-        self.payload = self.unsent = self.request_id = b""
-        self.upload_left = self._status = 0
-        if not self._reading:
-            self._reading = True
-            reactor.register(self.fd, READ, self)
-        self._too_late = idle_too_long
-        self.moved_at = reactor.now
-        reactor.arm(self, self.idle_s)
-        if self.buffer:
-            reactor.defer(self.on_pipelined)
+        """Between two exchanges, with nothing of the next one received."""
+        return self.phase is IDLE and not self.buffer
 
     def forget_head(self) -> None:
         """Other limits hold now."""
-        self._bare = b""
-        self._read_under = None
-
-    def on_deadline(self) -> None:
-        self._too_late(self)
-
-    def has_waited(self, timeout_s: float) -> bool:
-        """So long since `moved_at`? If not, it is asked again when it has."""
-        reactor = self.lanes.reactor
-        due = self.moved_at + timeout_s
-        if due > reactor.now:
-            reactor.arm_at(self, due)
-            return False
-        return True
-
-    # Letting go
-
-    def leave(self) -> None:
-        """Off the reactor: the connection goes to the task lane, or is closed."""
-        reactor = self.lanes.reactor
-        reactor.unregister(self.fd)
-        reactor.disarm(self)
-        self._reading = False
-        self._too_late = _never
-
-    def release(self) -> tuple[Lease, BackendConnection]:
-        """Lease and backend connection, off the reactor, for the task lane, which looks whether it is overdue."""
-        lease, connection = self._lease, self._connection
-        assert lease is not None
-        assert connection is not None
-        self._lease = self._connection = connection.owner = None
-        lease = self.lanes.router.hand_on(lease)
-        self.overdue = False
-        self.lanes.reactor.unregister(connection.fd)
-        return lease, connection
-
-    def close(self) -> None:
-        """The client is done, or was silent for too long."""
-        reactor = self.lanes.reactor
-        reactor.forget(self.fd)
-        reactor.disarm(self)
-        self._reading = False
-        self._too_late = _never
-        self.sock.close()
-        self.lanes.closed(self)
-
-    def abort(self) -> None:
-        """A mistake of ours: the reactor calls this for whoever made it."""
-        self._let_backend_go(False)
-        self.close()
-
-    def _let_backend_go(self, reusable: bool) -> None:
-        """The backend's part is over: the lease is released, the connection kept for others or closed."""
-        connection, lease, lanes = self._connection, self._lease, self.lanes
-        if lease is None:
-            return
-        self._connection = self._lease = None
-        if self._pipe is not None:
-            lanes.pipes.give_back(self._pipe)
-            self._pipe = None
-        if connection is not None:
-            if reusable:
-                lanes.reactor.handlers[connection.fd] = connection
-                lanes.backends.keep(connection)
-            else:
-                lanes.reactor.forget(connection.fd)
-                connection.close()
-        lanes.router.finish(lease)
-
-    # The ends of an exchange
-
-    def _done(self) -> None:
-        """The last byte of the answer is with the client."""
-        lanes = self.lanes
-        lanes.served += 1
-        if lanes.context.access.is_on:
-            self._record(None)
-        if self._close_after:
-            if self.buffer:
-                lanes.linger(self)  # it said more than it may: a reset could swallow the answer
-            else:
-                self._end_and_close()
-        else:
-            self.begin()
-
-    def _end_and_close(self) -> None:
-        """The answer's last bytes may have waited for this: they go out with the end, and before a close that finds
-        something unread, which is a reset."""
-        try:  # noqa: SIM105 (suppress costs as much as the shutdown)
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # reset meanwhile
-        self.close()
-
-    def _client_speaks_early(self, data: bytes) -> None:
-        """Its answer is owed: this is the next request, or the client is gone."""
-        if not data:
-            if self.view.settings.half_close == "serve" and not self.upload_left:
-                self.lanes.reactor.unregister(self.fd)  # its end is seen again behind the answer
-                self._reading = False
-            else:
-                self._client_gone()
-            return
-        self.buffer += data
-        if len(self.buffer) >= READ_AHEAD_BYTES:
-            self.lanes.reactor.unregister(self.fd)
-            self._reading = False
-
-    def _client_gone(self) -> None:
-        """It has left while an answer was owed, or does not take it: the backend's work is abandoned."""
-        self._let_backend_go(False)
-        self.lanes.served += 1
-        if not self._status:
-            self._status = CLIENT_CLOSED
-            self._reply_bytes = 0
-        self._record("client_gone")
-        self.close()
-
-    def _cut_short(self, error: str) -> None:
-        """A part of the answer is out, and no more will come: its length tells the client that it is a part."""
-        if self._lease is not None:
-            self.lanes.router.count(self._lease.backend.cell, Counter.FAILED)
-        self._let_backend_go(False)
-        self.lanes.served += 1
-        reason = CUT_SHORT[error]
-        self._record(error, reason)
-        request_id, backend = self.request_id.decode("latin-1"), self.backend.id
-        self.lanes.context.failures.tell(
-            ExchangeFailed(request_id, backend.pool, str(backend), self._status, error, reason)
-        )
-        self.close()
-
-    def _record(self, error: str | None, reason: str | None = None) -> None:
-        access = self.lanes.context.access
-        if not access.is_on:
-            return
-        reactor = self.lanes.reactor
-        shaped = self._shaped_head
-        if access.is_combined and (shaped is None or shaped[0].logs_alike):
-            # The usual way: neither a record nor a head of its own is made (2.3 us of a request with 13 fields).
-            head = self.like
-            target = head.target if shaped is None else shaped[1][0]
-            at = reactor.wall(self.started)
-            access.note(at, self.facts.ip, head, target, status=self._status, size=self._reply_bytes)
-            return
-        head = self.head
-        access.add(
-            AccessRecord(
-                reactor.wall(self.started),
-                head,
-                self._status,
-                self.request_bytes - self.upload_left,
-                self._reply_bytes,
-                reactor.now - self.started,
-                self.backend.id,
-                self.facts.ip,
-                self.request_id,
-                error,
-                reason,
-            )
-        )
+        self.whole = b""
+        self.read_under = None
 
 
-def idle_too_long(record: ExpressRecord) -> None:
-    if record.has_waited(record.idle_s) and is_silent(record.sock):  # what has been asked is answered
-        record.close()
+def limit_s(record: ExpressRecord) -> float:
+    """The limit of the present phase, from now on.
+
+    A stopping worker lets no connection idle for longer than LAST_REQUEST_S. A body that is not complete EARLY_BODY_S
+    after its first byte is the task lane's, which streams it.
+    """
+    phase = record.phase
+    allowed_s = phase.limit_s(record)
+    if phase is IDLE:
+        return min(allowed_s, LAST_REQUEST_S) if record.lanes.stopping else allowed_s
+    if phase is BODY:
+        return min(allowed_s, record.moved_at + EARLY_BODY_S - record.lanes.reactor.now)
+    return allowed_s
 
 
-def _never(record: ExpressRecord) -> None:
-    """The deadline of a record that is closed, or not the express lane's."""
+def change(record: ExpressRecord, phase: Phase) -> None:
+    """Enter `phase`: register both descriptors and arm the deadline as its row says.
+
+    Only what differs from the phase before costs a system call. The usual way of a small exchange (forward() and
+    send_last()) sets `phase` and `deadline` itself, because nothing else changes there.
+    """
+    before, record.phase = record.phase, phase
+    reactor = record.lanes.reactor
+    record.moved_at = reactor.now
+    events = phase.client
+    if events == READ and _is_ahead(record):
+        events = 0
+    if not events:
+        if record.client_events:
+            reactor.unregister(record.fd)
+    elif not record.client_events:
+        reactor.register(record.fd, events, _client_handler(record, phase))
+    else:
+        if events != record.client_events:
+            reactor.modify(record.fd, events)
+        reactor.handle(record.fd, _client_handler(record, phase))
+    record.client_events = events
+    connection = record.connection
+    if connection is not None:
+        _watch_backend(record, connection, before)
+    if phase.limit:
+        reactor.arm(record, limit_s(record))
+
+
+def put_off(record: ExpressRecord) -> None:
+    """Bytes have moved: the limit of the phase begins anew."""
+    record.lanes.reactor.arm(record, limit_s(record))
+
+
+def _is_ahead(record: ExpressRecord) -> bool:
+    """Are more of the client's bytes of no use yet?"""
+    if record.lease is None:
+        return False
+    return len(record.buffer) >= READ_AHEAD_BYTES or (record.phase is CONNECTING and record.upload_left > 0)
+
+
+def _client_handler(record: ExpressRecord, phase: Phase) -> Any:
+    return record if phase.on_client == "on_ready" else When(getattr(record, phase.on_client))
+
+
+def _watch_backend(record: ExpressRecord, connection: BackendConnection, before: Phase) -> None:
+    phase, reactor, fd = record.phase, record.lanes.reactor, connection.fd
+    events, name = phase.backend, phase.on_backend
+    if phase is CLIENT_FULL and record.pipe is None and record.body_left + len(record.unflushed) <= BODY_BYTES:
+        events, name = READ, "on_body"  # a slow client holds a connection, not a backend
+    if not events:
+        reactor.unregister(fd)
+        return
+    handler = connection if name == "on_ready" else When(getattr(record, name))
+    if not reactor.has(fd):
+        reactor.register_backend(fd, events, handler)
+        return
+    if events != (before.backend or READ):  # a registered connection of a phase without one is a kept connection
+        reactor.modify(fd, events)
+    reactor.handle(fd, handler)
+
+
+def act(record: ExpressRecord, action: Action, *more: object) -> None:
+    """Carry out what the table says. `more`: what only the event knows."""
+    method = getattr(record, action.method)
+    if action.argument:
+        method(action.argument, *more)
+    else:
+        method(*more)

@@ -141,6 +141,10 @@ class Reactor:
         if fd in self._backends:
             self._answers.modify(fd, events | select.EPOLLET)
 
+    def has(self, fd: int) -> bool:
+        """Is the descriptor registered?"""
+        return 0 <= fd < len(self.handlers) and self.handlers[fd] is not None
+
     def unregister(self, fd: int) -> None:
         if not self._take(fd):
             return

@@ -26,32 +26,35 @@ _WEBSOCKET = LeaseKind.WEBSOCKET
 _TCP = LeaseKind.TCP
 
 
-class Claimed:
-    """What Router.claim says of a lease: what is held, since when.
-
-    A class by itself because the slots of one class lie together: every request needs these, few the others.
-    """
-
-    __slots__ = ("backend", "kind", "leases", "moved_at", "started")
-
-    backend: BackendView
-    kind: LeaseKind
-    leases: "Leases"  # the backend's; it is among them while it is held
-    moved_at: float  # the last byte, either way: kept up by transfers only
-    started: float
-
-
-class Lease(Claimed):
+class Lease:
     """One piece of client work that holds one backend. Its owner writes the public attributes; `kind` only by change().
 
     `cut()` ends it at once: what its owner says in `on_cut`. `say_goodbye(window_ends)` starts a polite end; up to that
     clock reading a message (an event) in hand may still be finished. It is called again if the window becomes shorter.
     None: this lease cannot be told anything, it only finishes or is cut.
 
-    It may be used again when it is over.
+    It may be used again when it is over. Router.claim() writes what is held, and since when.
     """
 
-    __slots__ = ("closed_at", "drain", "ends", "on_cut", "overdue", "say_goodbye")
+    __slots__ = (
+        "backend",
+        "closed_at",
+        "drain",
+        "ends",
+        "kind",
+        "leases",
+        "moved_at",
+        "on_cut",
+        "overdue",
+        "say_goodbye",
+        "started",
+    )
+
+    backend: BackendView
+    kind: LeaseKind
+    leases: "Leases"  # the backend's; it is among them while it is held
+    moved_at: float  # the last byte, either way: kept up by transfers only
+    started: float
 
     def __init__(self) -> None:
         self.on_cut: Callable[[], None] = _nobody

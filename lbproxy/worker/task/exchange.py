@@ -22,7 +22,8 @@ from lbproxy.wire.headers import is_dated, request_id_of
 from lbproxy.wire.pages import ErrorPage, error_response
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
 from lbproxy.worker.context import Context
-from lbproxy.worker.express.record import CLIENT_CLOSED, ExpressRecord
+from lbproxy.worker.express.finish import CLIENT_CLOSED
+from lbproxy.worker.express.record import ExpressRecord
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.affinity import hash_key
 from lbproxy.worker.task.attempt import Attempt, Begun

@@ -11,7 +11,7 @@ from support.peer import Peer
 from support.proxy import GET, OK, Proxy, get, lanes, proxy, wait_until
 from support.trio_test import trio_test
 
-from lbproxy.worker.express.request import ExpressClient
+from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.relay import End, Relay
 from lbproxy.worker.relay.tcp import TcpClient

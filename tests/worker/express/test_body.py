@@ -83,7 +83,7 @@ async def test_an_upload_waits_for_its_backend_to_read(piped: bool, monkeypatch:
             nursery.start_soon(client.send, post(NOISE * 8))
             await trio.testing.wait_all_tasks_blocked(0.03)
             (record,) = lb.lanes._records
-            waits = record._pipe if piped else record.unsent  # type: ignore[union-attr]
+            waits = record.pipe if piped else record.unsent  # type: ignore[union-attr]
             assert waits is not None
             assert 0 < len(waits) <= (PIPE_BYTES if piped else BODY_BYTES)
             assert lb.count(Counter.TRANSFER) == 1

@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from functools import partial
 
 import pytest
 import trio
@@ -12,7 +13,9 @@ from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
 from lbproxy.settings import DrainSettings, ListenerTimeouts, PoolTimeouts
-from lbproxy.worker.express.record import ExpressRecord, idle_too_long
+from lbproxy.worker.express.finish import end_and_close
+from lbproxy.worker.express.phase import IDLE
+from lbproxy.worker.express.record import ExpressRecord
 
 
 @trio_test(timeout_s=8)
@@ -69,19 +72,19 @@ async def test_the_last_answer_arrives_although_more_was_said_that_nobody_reads(
         await wait_until(lambda: lb.lanes._records)
         (record,) = lb.lanes._records
         assert isinstance(record, ExpressRecord)
-        close = record._end_and_close
+        close = partial(end_and_close, record)
 
         def close_late() -> None:
             client.sock._sock.send(b"more")  # type: ignore[attr-defined]
             close()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ExpressRecord, "_end_and_close", lambda self: close_late())
+            patch.setattr("lbproxy.worker.express.finish.end_and_close", lambda record: close_late())
             await client.send(get(b"/", b"Connection: close"))
             assert (await client.answer()).body == b"hello"
 
 
-@pytest.mark.parametrize("mistake", ["express.reply.ReplySide._answer", "express.body.BodySide._send_last"])
+@pytest.mark.parametrize("mistake", ["express.reply.answer", "express.reply.send_last"])
 @trio_test(timeout_s=8)
 async def test_a_mistake_of_ours_costs_one_client_and_nothing_else(
     mistake: str, monkeypatch: pytest.MonkeyPatch
@@ -123,7 +126,7 @@ async def test_a_lease_on_its_way_to_a_task_can_be_cut() -> None:
         (record,) = lb.lanes._records
         leases = next(iter(lb.router._leases.values()))
         assert leases.held == {record}
-        record._resume("slow_reply")  # type: ignore[union-attr]
+        record.resume("slow_reply")  # type: ignore[union-attr]
         (lease,) = leases.held
         assert lease is not record
         lease.overdue = True
@@ -192,7 +195,7 @@ async def test_a_deadline_means_what_the_record_waits_for() -> None:
         (record,) = lb.lanes._records
         assert isinstance(record, ExpressRecord)
         await trio.testing.wait_all_tasks_blocked()
-        assert record._too_late is idle_too_long
+        assert record.phase is IDLE
         record.on_deadline()  # a look, and not yet time
         assert 70 < record.deadline - trio.current_time() <= 75
         record.moved_at -= 75
