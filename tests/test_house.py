@@ -263,6 +263,14 @@ def test_the_readme_shows_the_states_of_a_backend() -> None:
     assert behind.split("```")[1].strip() == diagram().strip()
 
 
+def test_the_readme_shows_the_phases_of_an_express_connection() -> None:
+    from lbproxy.worker.express.phase import diagram
+
+    marker = "<!-- phases: a test compares this with phase.diagram() -->"
+    _, _, behind = (ROOT / "README.md").read_text().partition(marker)
+    assert behind.split("```")[1].strip() == diagram().strip()
+
+
 def test_dependencies_are_the_ones_with_a_door() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[<>=\[ ]", line)[0].replace("-", "_") for line in project["dependencies"]}

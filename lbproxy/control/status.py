@@ -58,6 +58,7 @@ def _worker(worker: WorkerStatus) -> dict[str, Any]:
         "connections": stats.connections,
         "express": {
             "served": stats.served,
+            "phases": stats.phases,
             "handed_over": stats.handed_over,
             "longest_turn_s": round(stats.longest_turn_s, 6),
             "longest_batch_s": round(stats.longest_batch_s, 6),

@@ -3,7 +3,7 @@
 Times are seconds left, never clock readings: each process has its own clock.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lbproxy.model import RoutingTable
 
@@ -74,6 +74,7 @@ class Stats:
     handed_over: dict[str, int]  # why the express lane gave an exchange away
     longest_turn_s: float = 0.0  # of the last minute: how long the reactor kept the worker's tasks waiting,
     longest_batch_s: float = 0.0  # and with one batch of events everybody else
+    phases: dict[str, int] = field(default_factory=dict)  # how many connections of the express lane are in which
 
 
 ToWorker = Welcome | Publish | Stop | Reopen | AskStats

@@ -7,6 +7,7 @@ comes back. Knows who is where; knows no HTTP.
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -70,6 +71,10 @@ class Lanes:
     @property
     def connections(self) -> int:
         return len(self._records)
+
+    def phases(self) -> dict[str, int]:
+        """How many connections of the express lane are in which phase; "away": in the task lane."""
+        return dict(Counter(record.phase.name for record in self._records if isinstance(record, ExpressClient)))
 
     async def run(self) -> None:
         """Home of the task lane. Ends when it is stopped, nobody comes and every client is gone, or is cancelled."""

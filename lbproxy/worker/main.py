@@ -182,6 +182,7 @@ class Worker:
             dict(lanes.handed_over),
             self._turns.largest(now),
             self._batches.largest(now),
+            lanes.phases(),
         )
 
 

@@ -20,7 +20,9 @@ async def test_the_document_says_what_runs():
         world.count("web.1@1", Counter.REQUEST)
         world.count("web.1@1", Counter.WEBSOCKET, 2)
         world.count("web.1@1", Counter.REQUESTS, 31)
-        worker = WorkerStatus(1, 4103, "serving", Stats(5, 12, 900, {"upgrade": 2}, 0.00412345678, 0.0025))
+        worker = WorkerStatus(
+            1, 4103, "serving", Stats(5, 12, 900, {"upgrade": 2}, 0.00412345678, 0.0025, {"idle": 9, "away": 3})
+        )
         document = status.document(world.context, world.grid, [worker], trio.current_time() - 12.5)
         web = document["pools"]["web"]
         first, second = web.pop("backends")
@@ -53,6 +55,7 @@ async def test_the_document_says_what_runs():
                 "connections": 12,
                 "express": {
                     "served": 900,
+                    "phases": {"idle": 9, "away": 3},
                     "handed_over": {"upgrade": 2},
                     "longest_turn_s": 0.004123,
                     "longest_batch_s": 0.0025,

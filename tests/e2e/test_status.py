@@ -33,7 +33,7 @@ def test_the_document_has_the_shape_of_the_contract(lb: Serving) -> None:
     for worker in answer["workers"]:
         assert worker["state"] == "serving"
         assert {"pid", "connections", "express"} <= set(worker)
-        assert set(worker["express"]) == {"served", "handed_over", "longest_turn_s", "longest_batch_s"}
+        assert set(worker["express"]) == {"served", "phases", "handed_over", "longest_turn_s", "longest_batch_s"}
     (listener,) = answer["listeners"]
     expected = {"name": "public", "address": f"127.0.0.1:{lb.port}", "mode": "http", "pool": "web"}
     assert {key: listener[key] for key in expected} == expected

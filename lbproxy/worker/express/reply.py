@@ -73,14 +73,14 @@ def consider_reply(record: ExpressRecord, connection: BackendConnection, data: b
     if status < 200 or head.event_stream:
         resume(record, "stream" if head.event_stream else "interim", data)
     elif request.method == b"HEAD" or status == 204 or status == 304:
-        answer(record, head, Framing.NONE, b"", 0, end == len(data))
+        answer(record, head, Framing.NONE, b"", 0, clean=end == len(data))
     elif length is not None:
         have = len(data) - end
         if have == length:
             connection.recv_bytes = room_for(len(data))
-            answer(record, head, LENGTH, data[end:], have, True)
+            answer(record, head, LENGTH, data[end:], have, clean=True)
         elif have > length:
-            answer(record, head, LENGTH, data[end : end + length], length, False)
+            answer(record, head, LENGTH, data[end : end + length], length, clean=False)
         else:
             record.status = status
             record.response = head
@@ -137,10 +137,10 @@ def answer_chunked(record: ExpressRecord, head: ResponseHead, data: bytes, end: 
         return
     trailers = body.trailers if record.sample.wants_trailers else ()
     framed = chunk(payload) + last_chunk(trailers)
-    answer(record, head, Framing.CHUNKED, framed, len(payload), not body.rest)
+    answer(record, head, Framing.CHUNKED, framed, len(payload), clean=not body.rest)
 
 
-def answer(record: ExpressRecord, head: ResponseHead, framing: Framing, body: bytes, size: int, clean: bool) -> None:
+def answer(record: ExpressRecord, head: ResponseHead, framing: Framing, body: bytes, size: int, *, clean: bool) -> None:
     """The whole answer is in hand, framed; `size` is that of its payload. Let go of the backend, then send."""
     out = for_client(record, head, framing, body)
     record.status = head.status

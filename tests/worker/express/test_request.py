@@ -68,7 +68,7 @@ async def test_pipelined_requests_take_turns_with_everybody_else() -> None:
             await greedy.answer()
 
 
-@trio_test(timeout_s=8)
+@trio_test(timeout_s=20)
 async def test_who_says_too_much_ahead_is_not_read_until_it_is_answered() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
