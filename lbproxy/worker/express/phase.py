@@ -133,7 +133,7 @@ HEAD = Phase(
 )
 BODY = Phase(
     "body",
-    "the rest of a short body; no backend is claimed yet",
+    "the rest of a short body, for a second at most; no backend is claimed yet",
     client=(READ, "on_ready"),
     backend=(0, ""),
     limit="view.settings.timeouts.body_s",
