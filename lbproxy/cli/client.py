@@ -5,13 +5,15 @@ Knows the transport and how it fails, as exit codes and words. Knows nothing of 
 
 import http.client
 import json
+import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lbproxy.cli.options import Fail
+from lbproxy.cli.options import Fail, Options
+from lbproxy.config.control_path import private_place, why_not_private
 
 FAILED = 1
 NOT_RUNNING = 3
@@ -29,14 +31,14 @@ class ConnectionBroke(Exception):
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
         super().__init__("lbproxy")
-        self._path = path
+        self.path = path
 
     def connect(self) -> None:
         sock = socket.socket(socket.AF_UNIX)
         try:
             # Python's timeout makes a full queue an error at once; the kernel's waits for a place in it.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(ANSWER_TIMEOUT_S), 0))
-            sock.connect(self._path)
+            sock.connect(self.path)
             sock.settimeout(ANSWER_TIMEOUT_S)
         except BaseException:
             sock.close()
@@ -45,10 +47,20 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class ControlClient:
-    """One question, one connection. Every failure is a Fail with its exit code and a line that names the socket."""
+    """One question, one connection. Every failure is a Fail with its exit code and a line that names the socket.
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    The first of `paths` that answers is asked. If none does, the only one of `others` that answers is.
+    """
+
+    def __init__(self, *paths: str, others: Sequence[str] = ()) -> None:
+        self._paths = paths
+        self._others = others
+        self.path = paths[0]  # of the one that is asked
+        self._denied: Fail | None = None
+
+    @classmethod
+    def of(cls, options: Options) -> "ControlClient":
+        return cls(*options.control_paths, others=options.other_sockets)
 
     def get(self, target: str) -> Any:
         return self._whole(*self._ask("GET", target, None))
@@ -63,15 +75,7 @@ class ControlClient:
     def _ask(
         self, method: str, target: str, values: dict[str, Any] | None
     ) -> tuple[http.client.HTTPResponse, socket.socket]:
-        connection = _UnixConnection(self.path)
-        try:
-            connection.connect()
-        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-            raise Fail(NOT_RUNNING, f"lbproxy: not running: nobody answers at {self.path}") from None
-        except BlockingIOError:
-            raise self._broke(TimeoutError()) from None
-        except OSError as exc:
-            raise Fail(FAILED, f"lbproxy: cannot use the control socket {self.path}: {_reason(exc)}") from None
+        connection = self._connect()
         sock: socket.socket = connection.sock  # http.client forgets it with the head of an answer that closes
         try:
             body = None if values is None else json.dumps(values).encode()
@@ -87,6 +91,48 @@ class ControlClient:
             sock.close()
             raise
         return response, sock
+
+    def _connect(self) -> _UnixConnection:
+        for path in self._paths:
+            connection = self._try(path)
+            if connection is not None:
+                return connection
+        answering = [connection for path in self._others if (connection := self._try(path)) is not None]
+        if len(answering) == 1:
+            return answering[0]
+        for connection in answering:
+            connection.close()
+        if answering:
+            which = ", ".join(connection.path for connection in answering)
+            raise Fail(NOT_RUNNING, f"lbproxy: several run here, name one with -c or --control: {which}")
+        if self._denied is not None:
+            raise self._denied
+        looked = dict.fromkeys((*self._paths, *self._others))
+        raise Fail(NOT_RUNNING, f"lbproxy: not running: nobody answers at {' or '.join(looked)}")
+
+    def _try(self, path: str) -> _UnixConnection | None:
+        """None: nobody listens there."""
+        directory = os.path.dirname(path)
+        why = why_not_private(directory) if directory == private_place() else None
+        if why is not None:
+            raise Fail(FAILED, f"lbproxy: cannot use the control socket {path}: {directory}: {why}")
+        connection = _UnixConnection(path)
+        self.path = path
+        try:
+            connection.connect()
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            self.path = self._paths[0]
+            return None
+        except BlockingIOError:
+            raise self._broke(TimeoutError()) from None
+        except OSError as exc:
+            fail = Fail(FAILED, f"lbproxy: cannot use the control socket {path}: {_reason(exc)}")
+            if not isinstance(exc, PermissionError):
+                raise fail from None
+            self._denied = self._denied or fail  # another user's; ours may be somewhere else
+            self.path = self._paths[0]
+            return None
+        return connection
 
     def _whole(self, response: http.client.HTTPResponse, sock: socket.socket) -> Any:
         try:

@@ -27,7 +27,7 @@ def logs(options: Options, source: str | None, follow: bool, lines: int, gen: in
     if follow:
         query["follow"] = 1
     try:
-        with ControlClient(options.control_path).stream("GET", f"/v1/logs?{urlencode(query)}") as stream:
+        with ControlClient.of(options).stream("GET", f"/v1/logs?{urlencode(query)}") as stream:
             for values in stream:
                 print(json.dumps(values) if as_json else line_text(options, values), flush=follow)
     except ConnectionBroke as exc:

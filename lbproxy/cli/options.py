@@ -49,13 +49,22 @@ class Options:
         return self.config or DEFAULT_CONFIG
 
     @property
-    def control_path(self) -> str:
-        """Where lbproxy listens for us."""
+    def control_paths(self) -> list[str]:
+        """Where a running lbproxy may listen for commands."""
         if self.control:
-            return self.control
-        from lbproxy.config.control_path import control_path
+            return [self.control]
+        from lbproxy.config.control_path import control_paths
 
-        return control_path(self.config_path)
+        return control_paths(self.config_path)
+
+    @property
+    def other_sockets(self) -> list[str]:
+        """Where another lbproxy of this user may listen, if no file and no socket is named."""
+        if self.config or self.control or os.path.exists(DEFAULT_CONFIG):
+            return []
+        from lbproxy.config.control_path import sockets_of_this_user
+
+        return sockets_of_this_user()
 
     @property
     def quiet(self) -> bool:

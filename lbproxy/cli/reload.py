@@ -52,7 +52,7 @@ def reload(options: Options, pools: tuple[str, ...], as_json: bool, no_wait: boo
     Exit code 0: done, 5: rolled back, 6: capacity reduced, 7: still going on, 8: another one is running,
     78: configuration invalid.
     """
-    client = ControlClient(options.control_path)
+    client = ControlClient.of(options)
     stream = client.stream("POST", "/v1/reload", {"pools": list(pools), "config_only": how["config_only"]})
     if how["timeout"] is not None:
         stream.deadline = time.monotonic() + how["timeout"]

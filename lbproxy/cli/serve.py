@@ -34,13 +34,17 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
     # A reload signal that comes while lbproxy starts (the imports below take their time) is too early, but must not
     # kill the process.
     ignored = take_over_signals()
+    from lbproxy.config.control_path import named_path
     from lbproxy.config.load import from_command, load
     from lbproxy.config.problems import ConfigInvalid
     from lbproxy.errors import LbproxyError
 
+    here, full = named_path(""), named_path(options.config_path)
+
     def read() -> "Settings":
-        settings = from_command(str(listen), size or 1, command) if without_file else load(options.config_path)
-        return overridden(settings, options)
+        if without_file:
+            return overridden(from_command(str(listen), size or 1, command, here), options)
+        return overridden(load(options.config_path, full), options)
 
     try:
         settings = read()

@@ -28,7 +28,7 @@ def status(options: Options, pool: str | None, as_json: bool, watch: bool) -> in
     """What runs. Exit code 0: all healthy, 3: not running, 4: degraded."""
     if watch:
         raise not_supported("status -w")
-    answer = ControlClient(options.control_path).get("/v1/status")
+    answer = ControlClient.of(options).get("/v1/status")
     if pool is not None:
         if pool not in answer["pools"]:
             raise Fail(USAGE, f"lbproxy: no pool '{pool}' (there is: {', '.join(answer['pools'])})")

@@ -14,7 +14,7 @@ from lbproxy.cli.options import Fail, Options, with_options
 @with_options
 def stop(options: Options, now: bool) -> int:
     """Drain and stop. Returns when the process is gone."""
-    client = ControlClient(options.control_path)
+    client = ControlClient.of(options)
     pid = int(client.post("/v1/stop", {"now": now})["pid"])
     wait_gone(pid)
     if not options.quiet:

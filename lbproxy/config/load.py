@@ -17,7 +17,7 @@ from typing import Any
 
 from lbproxy.config import checks, schema, surroundings
 from lbproxy.config.build import build
-from lbproxy.config.control_path import control_path_for_listener, resolve
+from lbproxy.config.control_path import control_path_for_listener, named_path, resolve
 from lbproxy.config.locate import Places, locate
 from lbproxy.config.problems import ConfigInvalid, Finding, Path, Problem, dotted, source_line
 from lbproxy.config.unsupported import take_out
@@ -29,24 +29,32 @@ _SYNTAX_PLACE = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of docume
 _ON_COMMAND_LINE: dict[Path, str] = {("listener", 0, "address"): "-l", ("pool", "web", "size"): "-n"}
 
 
-def load(path: str | os.PathLike[str]) -> Settings:
-    """Read the file. Raises ConfigInvalid, whose `text` is the report for the user."""
+def load(path: str | os.PathLike[str], full: str | None = None) -> Settings:
+    """Read the file. Raises ConfigInvalid, whose `text` is the report for the user.
+
+    `full`: its absolute path as it was named when lbproxy started (named_path). A reload must not ask again: by then
+    the working directory may be an old release.
+    """
     file = os.fspath(path)
-    text = _read(file)
+    full = named_path(file) if full is None else full
+    text = _read(file, full)
     document = _parse(file, text)
-    base = os.path.dirname(os.path.abspath(file))
+    base = os.path.dirname(full)
     tables, findings = _examine(document, base)
     if tables is None or findings:
         places = locate(text)
         raise ConfigInvalid(_located(file, text, places, finding) for finding in findings)
-    control = resolve(file, tables.proxy.control if tables.proxy is not None else None)
+    control = resolve(full, tables.proxy.control if tables.proxy is not None else None)
     return build(tables, file, base, control)
 
 
-def from_command(listen: str, size: int, command: Sequence[str]) -> Settings:
-    """The form without a file: one listener before one pool, "web". Raises ConfigInvalid."""
+def from_command(listen: str, size: int, command: Sequence[str], base: str | None = None) -> Settings:
+    """The form without a file: one listener before one pool, "web". Raises ConfigInvalid.
+
+    `base`: the working directory as it was named when lbproxy started.
+    """
     document = {"listener": [{"address": listen}], "pool": {"web": {"command": list(command), "size": size}}}
-    base = os.getcwd()
+    base = named_path("") if base is None else base
     tables, findings = _examine(document, base)
     if tables is None or findings:
         options = [(_ON_COMMAND_LINE.get(finding.path, "command"), finding.message) for finding in findings]
@@ -61,9 +69,9 @@ def _examine(document: dict[str, Any], base: str) -> tuple[schema.Document | Non
     return (None, findings + tables) if isinstance(tables, list) else (tables, findings)
 
 
-def _read(file: str) -> str:
+def _read(file: str, full: str) -> str:
     try:
-        with open(file, "rb") as opened:
+        with open(full, "rb") as opened:
             raw = opened.read().removeprefix(codecs.BOM_UTF8)
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)

@@ -11,9 +11,11 @@ import stat
 import struct
 from typing import Protocol
 
+from lbproxy.config.control_path import private_place, why_not_private
 from lbproxy.errors import LbproxyError
 
 BACKLOG = 1024
+ELSEWHERE = "proxy.control (or --control) names another place"
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -36,6 +38,9 @@ class ControlSocket:
         self._made_directory = None if os.path.isdir(directory) else directory
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
+            why = why_not_private(directory) if directory == private_place() else None
+            if why is not None:
+                raise ControlSocketTaken(f"cannot use the control socket {path}: {directory}: {why}; {ELSEWHERE}")
             # Two that start at once must not both find a stale socket. The lock is on the directory: no file is left.
             lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -46,7 +51,9 @@ class ControlSocket:
             finally:
                 os.close(lock)
         except OSError as exc:
-            raise ControlSocketTaken(f"cannot use the control socket {path}: {exc.strerror or exc}") from None
+            raise ControlSocketTaken(
+                f"cannot use the control socket {path}: {exc.strerror or exc}; {ELSEWHERE}"
+            ) from None
 
     def close(self) -> None:
         if _identity(self.path) == self._identity:

@@ -19,8 +19,8 @@ def test_the_configuration_is_lb_toml_unless_said() -> None:
 def test_the_control_socket_is_what_the_file_says_even_with_mistakes(tmp_path: Path) -> None:
     file = tmp_path / "lb.toml"
     file.write_text('[proxy]\nwokers = 1\ncontrol = "run/lb.sock"\n')
-    assert Options(config=str(file)).control_path == str(tmp_path / "run/lb.sock")
-    assert Options(config=str(file), control="/run/my.sock").control_path == "/run/my.sock"
+    assert Options(config=str(file)).control_paths == [str(tmp_path / "run/lb.sock")]
+    assert Options(config=str(file), control="/run/my.sock").control_paths == ["/run/my.sock"]
 
 
 class Terminal:

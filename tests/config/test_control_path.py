@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lbproxy.config.control_path import control_path, control_path_for_listener, resolve
+from lbproxy.config.control_path import (
+    control_path,
+    control_path_for_listener,
+    control_paths,
+    named_path,
+    resolve,
+    why_not_private,
+)
 
 BROKEN = "this is not TOML =\n"
 
@@ -101,3 +108,52 @@ def test_a_client_that_asks_imports_nothing_heavy():
     code = "import sys, lbproxy.config.control_path; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pydantic", "trio", "h11", "lbproxy.config.schema"} & set(run.stdout.split())
+
+
+def test_a_directory_is_called_what_the_shell_calls_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    current = tmp_path / "current"
+    current.symlink_to("1")
+    monkeypatch.chdir(current)
+    monkeypatch.setenv("PWD", str(current))
+    assert named_path("lb.toml") == f"{current}/lb.toml"
+    before = control_path("lb.toml")
+    current.unlink()
+    current.symlink_to("2")
+    assert named_path("lb.toml") == f"{tmp_path}/1/lb.toml", "the name leads somewhere else now"
+    assert before in control_paths("lb.toml"), "but a command in the old directory still finds the socket"
+    monkeypatch.chdir(current)
+    assert control_path("lb.toml") == before
+
+
+def test_a_client_looks_everywhere_whatever_its_own_environment_says(monkeypatch: pytest.MonkeyPatch):
+    with_it = control_path("lb.toml")
+    there = control_paths("lb.toml")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    without = control_path("lb.toml")
+    assert without != with_it
+    assert {with_it, without} <= set(there)
+    assert without in control_paths("lb.toml")
+
+
+def test_a_directory_of_last_resort_must_be_private(tmp_path: Path):
+    place = tmp_path / "place"
+    assert why_not_private(str(place)) is None
+    place.mkdir(mode=0o700)
+    assert why_not_private(str(place)) is None
+    place.chmod(0o755)
+    assert why_not_private(str(place)) == "it is open to other users"
+    link = tmp_path / "link"
+    place.chmod(0o700)
+    link.symlink_to(place)
+    assert why_not_private(str(link)) == "it is not a directory"
+    if os.geteuid() == 0:
+        os.chown(place, 1, 1)
+        assert why_not_private(str(place)) == "it belongs to another user"
+
+
+def test_where_neither_place_can_be_written_there_is_one_that_always_works(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/proc/nowhere")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert os.path.dirname(control_path("lb.toml")) == f"/tmp/lbproxy-{os.geteuid()}"
