@@ -12,7 +12,7 @@ from lbproxy.config.problems import ConfigInvalid
 from lbproxy.control import status
 from lbproxy.control.api_server import Answer, Declined, Question
 from lbproxy.control.logs import log_lines
-from lbproxy.control.plan import ControlContext
+from lbproxy.control.reload import ControlContext
 from lbproxy.control.reloader import ReloadBusy, Reloader, ReloadRequest, UnknownPool
 from lbproxy.link.grid import Grid
 from lbproxy.supervise.output import OutputBook

@@ -15,9 +15,9 @@ import trio
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
 from lbproxy.control.control_socket import ControlSocket
-from lbproxy.control.fleet import Fleet, FleetContext, Frame
+from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.pid_file import PidFile
-from lbproxy.control.plan import ControlContext
+from lbproxy.control.reload import ControlContext
 from lbproxy.control.reloader import Reloader, resolve_all
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.workers import Workers
@@ -111,7 +111,7 @@ class Control:
             mark=self._resources.guard.new_mark(),
         )
         context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
-        self._fleet = Fleet(context, Frame.of(settings, parts.listeners))
+        self._fleet = Fleet(context, ProxyView.of(settings, parts.listeners))
         self._context = ControlContext(
             emit=parts.log.emit,
             fleet=self._fleet,

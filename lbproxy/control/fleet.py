@@ -1,7 +1,7 @@
 """All pools and their members, and the only writer of the routing table.
 
-Knows which backend may be in the table and when a cell of the grid is free again. Knows nothing of why somebody
-wants a change: that is reload.py's and app.py's business.
+Knows which backend may be in the table and when a cell of the grid is free again. Does not know the reason of a change:
+rollout.py and app.py do.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from typing import Protocol
 import trio
 
 from lbproxy.control.pool import Member, Pool
-from lbproxy.control.reload import Broken
+from lbproxy.control.rollout import Broken
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import BackendId, BackendSpec, Generation, ListenerView, RoutingTable, State
 from lbproxy.settings import PoolSettings, RouteSettings, Settings
 from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendExited, BackendTakenBack, Event
 
-LAST_WORDS_S = 1.0  # how long a dead backend's exit code and output are waited for
-LAST_LINE_S = 0.05  # between the last byte of a backend's work and TERM: its code may still be behind that byte
+EXIT_EVENT_S = 1.0  # how long a rollback waits for a dead backend's exit code and output
+LAST_LINE_S = 0.05  # between the last byte of a backend's last lease and TERM: its code may still run after that byte
 
 
 class WorkersLike(Protocol):
@@ -46,8 +46,8 @@ class FleetContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """What the table says beside its pools."""
+class ProxyView:
+    """The part of the table that does not belong to a pool."""
 
     name: str
     listeners: tuple[ListenerView, ...]
@@ -56,14 +56,14 @@ class Frame:
     access_path: str
 
     @classmethod
-    def of(cls, settings: Settings, listeners: tuple[ListenerView, ...]) -> "Frame":
+    def of(cls, settings: Settings, listeners: tuple[ListenerView, ...]) -> "ProxyView":
         return cls(settings.proxy.name, listeners, settings.routes, settings.log.access, settings.log.access_path)
 
 
 class Fleet:
-    def __init__(self, context: FleetContext, frame: Frame) -> None:
+    def __init__(self, context: FleetContext, proxy_view: ProxyView) -> None:
         self.pools: dict[str, Pool] = {}
-        self.frame = frame
+        self.proxy_view = proxy_view
         self._context = context
         self._numbers: dict[str, int] = {}  # newest generation of each pool, also of one that is gone
         self._epoch = 0
@@ -73,7 +73,7 @@ class Fleet:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Home of every backend's task."""
+        """Run the task of every backend."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._publish_changes)
             task_status.started()
@@ -81,25 +81,25 @@ class Fleet:
     # Pools
 
     def next_number(self, pool: str) -> int:
-        """The number of the pool's next generation, which nothing else will ever have."""
+        """The number of the pool's next generation. No number is used twice."""
         self._numbers[pool] = self._numbers.get(pool, 0) + 1
         return self._numbers[pool]
 
     def open_pool(self, settings: PoolSettings, generation: Generation) -> Pool:
-        """A pool without members."""
+        """Open a pool without members."""
         pool = Pool(settings, generation, self._context.grid, self._context.cells.take())
         self.pools[pool.name] = pool
         return pool
 
     def start_pool(self, settings: PoolSettings, generation: Generation) -> None:
-        """Open a pool and start all its members; each serves as soon as it is ready. A table follows."""
+        """Open a pool and start all its members. Each serves as soon as it is ready. A table follows."""
         pool = self.open_pool(settings, generation)
         for slot in range(1, settings.size + 1):
             self.start_member(pool, BackendSpec(slot, generation)).published = True
         self.touch()
 
     async def close_pool(self, pool: Pool) -> None:
-        """Drain and stop its members; then it is gone."""
+        """Drain and stop the members, then remove the pool."""
         handle = PoolHandle(self, pool)
         members = list(pool.members)
         handle.publish([], members)
@@ -112,7 +112,7 @@ class Fleet:
         self._context.cells.give_back(pool.cell)
 
     def retire_unpublished(self, pool: Pool) -> None:
-        """What a rollout has left behind: it is drained and stopped here."""
+        """Drain and stop the members that an ended rollout has left unpublished."""
         handle = PoolHandle(self, pool)
         for member in pool.members:
             if not member.published and self._nursery is not None:
@@ -145,28 +145,28 @@ class Fleet:
         if member.in_table:
             self.publish()
         member.gone.set()
-        # The cell is free when nobody writes it any more: its process is gone, so its leases end soon.
+        # The cell is free when no worker writes to it any more. The process is gone, so its leases end soon.
         if member.left_epoch:
             await self._context.workers.wait_drained(member.backend.id, member.left_epoch)
         pool.remember(member.cell)
         self._context.cells.give_back(member.cell)
 
     def refused(self, id: BackendId, why: str) -> None:
-        """A worker could not connect to it."""
-        del why  # the probe that follows tells it
+        """A worker could not connect to the backend."""
+        del why  # the next probe reports the reason
         for member in self._members():
             if member.backend.id == id:
                 member.runner.refused()
 
     def observe(self, event: Event) -> None:
-        """Of what the backends say: how they ended, for the verdict on a reload."""
+        """Keep how a backend ended, for the verdict on a reload."""
         if isinstance(event, BackendExited) and event.pool in self.pools:
             for member in self.pools[event.pool].members:
                 if str(member.backend.id) == event.backend:
                     member.see_exit(event)
 
     async def stop(self, deadline: float) -> None:
-        """Stop every backend: TERM, KILL after its stop_timeout, and KILL to all that is left at `deadline`."""
+        """Stop every backend: TERM, KILL after its stop_timeout, and KILL to all that are left at `deadline`."""
         async with trio.open_nursery() as nursery:
             for member in self._members():
                 nursery.start_soon(_stop_until, member, deadline)
@@ -181,22 +181,22 @@ class Fleet:
     # The table
 
     def touch(self, *, force: bool = False) -> None:
-        """Something changed: a table follows, one for all changes of this moment. `force`: even an equal one."""
+        """Publish a table soon, one for all changes of this moment. `force`: even if it is equal to the last."""
         self._force |= force
         self._dirty.set()
 
     def publish(self) -> int:
         """Make the next table now and send it. Returns its epoch."""
         self._epoch += 1
-        frame = self.frame
+        proxy_view = self.proxy_view
         self._table = RoutingTable(
             epoch=self._epoch,
-            name=frame.name,
-            listeners=frame.listeners,
-            routes=frame.routes,
+            name=proxy_view.name,
+            listeners=proxy_view.listeners,
+            routes=proxy_view.routes,
             pools=tuple(pool.view() for pool in self.pools.values()),
-            access=frame.access,
-            access_path=frame.access_path,
+            access=proxy_view.access,
+            access_path=proxy_view.access_path,
         )
         for pool in self.pools.values():
             serving = pool.serving()
@@ -219,7 +219,7 @@ class Fleet:
     async def wait_applied(self, epoch: int) -> None:
         await self._context.workers.wait_applied(epoch)
 
-    # What a PoolHandle needs
+    # Used by PoolHandle
 
     @property
     def context(self) -> FleetContext:
@@ -227,14 +227,16 @@ class Fleet:
 
 
 class PoolHandle:
-    """One pool as a rollout handles it: a FleetLike. `reload` is the id that its events carry."""
+    """One pool as a rollout needs it (FleetLike). `reload` is the id that its events carry."""
 
     def __init__(self, fleet: Fleet, pool: Pool, *, reload: str | None = None, min_ready_s: float = 0.0) -> None:
         self._fleet = fleet
         self._pool = pool
         self._reload = reload
         self._min_ready_s = min_ready_s
-        self._since: dict[int, tuple[float, int]] = {}  # of a draining member: when it began, what was cut by then
+        self._since: dict[
+            int, tuple[float, int]
+        ] = {}  # of a draining member: when the drain began, and the count of cut leases then
 
     def make(self, spec: BackendSpec) -> Member:
         return self._fleet.start_member(self._pool, spec, reload=self._reload, trial=True)
@@ -248,7 +250,7 @@ class PoolHandle:
 
     async def wait_died(self, member: Member) -> Broken:
         await member.died.wait()
-        with trio.move_on_after(LAST_WORDS_S):
+        with trio.move_on_after(EXIT_EVENT_S):
             await member.exit_said.wait()
             assert member.last_exit is not None
             return Broken(f"{member.last_exit.how} after it was proved", member.last_exit.output)
@@ -273,9 +275,9 @@ class PoolHandle:
         await self._fleet.wait_applied(epoch)
 
     async def wait_drained(self, member: Member) -> None:
-        """Invariant 4: every live worker says so, for the table it is absent from, or its grace is over."""
+        """Invariant 4: every live worker reports it as drained, for a table without it, or its grace is over."""
         if not member.left_epoch:
-            return  # no worker ever heard of it
+            return  # it was never in a table
         drain = self._pool.settings.drain
         grace_s = max(drain.request_s, drain.stream_s, drain.websocket_s, drain.tcp_s) + drain.goodbye_s
         workers, grid = self._fleet.context.workers, self._fleet.context.grid
@@ -301,7 +303,7 @@ class PoolHandle:
         await member.gone.wait()
 
     async def retire(self, member: Member) -> None:
-        """What is out of the table: drain it, then stop it."""
+        """Drain a member that has left the table, then stop it."""
         await self.wait_drained(member)
         await self.stop(member)
 

@@ -26,11 +26,11 @@ class Member:
         self.spec = spec
         self.runner = runner
         self.cell = cell  # its column in the grid
-        self.published = False  # it may be in the table, as soon as it is fit for it
+        self.published = False  # may be in the table as soon as it can serve
         self.in_table = False
-        self.left_epoch = 0  # of the first table without it; 0: it was never in one
+        self.left_epoch = 0  # epoch of the first table without it; 0: it was never in a table
         self.started_at: float | None = None  # of the process that runs
-        self.died = trio.Event()  # after it was proved, and nobody had asked for it
+        self.died = trio.Event()  # by itself, after it was proved
         self.last_exit: BackendExited | None = None
         self.exit_said = trio.Event()
         self.gone = trio.Event()  # its process is stopped for good
@@ -42,7 +42,7 @@ class Member:
         return self.runner.backend
 
     def see_change(self) -> None:
-        """Notice a new process, and a death: it was live and is not."""
+        """Note a new process, and the death of one that was live."""
         backend = self.backend
         if backend.pid != self._pid:
             self._pid, self.started_at = backend.pid, trio.current_time()
@@ -51,7 +51,7 @@ class Member:
             self.died.set()
 
     def begin_watch(self) -> None:
-        """It has been proved: deaths on trial are forgotten."""
+        """The member is proved: forget deaths on trial."""
         self.died, self.exit_said = trio.Event(), trio.Event()
 
     def see_exit(self, event: BackendExited) -> None:
@@ -63,7 +63,7 @@ class Pool:
     def __init__(self, settings: PoolSettings, generation: Generation, grid: Grid, cell: int) -> None:
         self.name = settings.name
         self.settings = settings
-        self.generation = generation  # of the backends that serve, or shall serve
+        self.generation = generation  # of the backends that serve or will serve
         self.members: list[Member] = []
         self.cell = cell
         self.reloading = False
@@ -85,7 +85,7 @@ class Pool:
             self._remembered[counter] += self._grid.sum(cell, counter)
 
     def apply(self, settings: PoolSettings, generation: Generation) -> None:
-        """Take over what applies live, in the members too."""
+        """Apply the settings that need no restart, also in the members."""
         self.settings = settings
         self.generation = generation
         for member in self.members:
@@ -96,7 +96,7 @@ class Pool:
             member.runner.update(settings)
 
     def begin_reload(self, reload: str) -> None:
-        """What its members say from now on belongs to this reload."""
+        """Events of the members belong to this reload from now on."""
         self.reloading = True
         for member in self.members:
             member.runner.reload = reload
@@ -106,7 +106,7 @@ class Pool:
         for member in self.members:
             member.runner.reload = None
 
-    # What the table says
+    # The table
 
     def serving(self) -> list[Member]:
         """Published members that are ready; all live unhealthy ones if none is. Dead and draining ones never."""
@@ -125,8 +125,8 @@ class Pool:
             name=self.name,
             cell=self.cell,
             backends=tuple(serving),
-            # Who reconnects while a rollout runs must not meet a backend that leaves next. A worker takes any backend
-            # when none is of this generation, so 0 is "all alike".
+            # A client that reconnects during a rollout must not get a backend that leaves next. A worker takes any
+            # backend when none is of this generation, so with 0 all are alike.
             newest=self.heading,
             balance=settings.balance,
             hash_key=settings.hash_key,
@@ -147,7 +147,7 @@ class Pool:
     # Counts
 
     def total(self, counter: Counter) -> int:
-        """Of everything that ever was in the pool."""
+        """The sum over all backends that ever were in the pool."""
         return self._remembered[counter] + sum(self._grid.sum(cell, counter) for cell in self._cells)
 
     def totals(self) -> dict[Counter, int]:
@@ -163,7 +163,7 @@ class Pool:
         return failed or self.ready < self.settings.size
 
     def leases(self, member: Member) -> dict[str, int]:
-        """Work in hand by kind, without the zeros."""
+        """The number of leases by kind, without the zeros."""
         counts = {kind: self._grid.sum(member.cell, Counter[kind.name]) for kind in LeaseKind}
         return {str(kind): count for kind, count in counts.items() if count}
 

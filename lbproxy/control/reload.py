@@ -1,266 +1,246 @@
-"""The reload of one pool: make → prove → publish → drain → stop; and backwards when the new ones break (DESIGN.md 6).
+"""A reload as a whole: of the whole file, or of the pools that the request names (DESIGN.md 6).
 
-A procedure over `FleetLike`: it knows the order of things, and neither processes nor tables nor workers. Whatever
-happens, it returns with every backend that it retired stopped. Cancelled (control is told to stop) it leaves things as
-they are: the shutdown stops everything.
+Listeners are bound first, then the pools are rolled in file order. Routes and listeners are published last, and only if
+every pool was rolled. Knows the order and the verdicts. rollout.py rolls one pool; reloader.py accepts the requests.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Generic, Protocol, TypeVar
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import trio
 
-from lbproxy.model import Backend, BackendSpec, State
-from lbproxy.policy import rollout
-from lbproxy.supervise.runner import NotReady
+from lbproxy.control.diff import diff
+from lbproxy.control.fleet import Fleet, PoolHandle, ProxyView
+from lbproxy.control.pool import Pool
+from lbproxy.control.rollout import Broken, Outcome, Rollout
+from lbproxy.control.sockets import BindFailed, Sockets
+from lbproxy.control.workers import Workers
+from lbproxy.link.grid import Counter
+from lbproxy.model import Generation, ListenerView
+from lbproxy.settings import Settings
+from lbproxy.telemetry.events import Event, ReloadDone, ReloadFinished, ReloadRollingBack, ReloadStarted
+
+EXIT_CODES = {"ok": 0, "rolled_back": 5, "failed": 6, "aborted": 1}
+_WORSE = (0, 5, 6, 1)  # the later, the worse
+
+
+@dataclass(slots=True)
+class ControlContext:
+    """The parts of control and the settings in force. A plan changes both."""
+
+    emit: Callable[[Event], None]
+    fleet: Fleet
+    sockets: Sockets
+    workers: Workers
+    settings: Settings
+    listeners: tuple[ListenerView, ...]
+    worker_count: int  # running workers. A reload can raise it up to `most_workers`; lowering it needs a restart
+    most_workers: int
+    apply_live: Callable[[Settings, Settings], None]  # (old, new): applies the settings of the process as a whole
+    loaded_at: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """Why a new backend was not good enough, and the last lines it wrote."""
+class ReloadPlan:
+    """A valid reload request. `wanted`: the new settings of each pool, in file order; their numbers are not used."""
 
-    why: str
-    output: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    result: str  # ok | rolled_back | failed, as in ReloadDone
-    broken: Broken | None = None
-    touched: bool = True  # whether an old one was taken out of the table, be it for a while
+    id: str
+    trigger: str
+    settings: Settings
+    wanted: tuple[Generation, ...]
+    whole: bool  # also listeners, routes and removed pools
+    config_only: bool
 
 
-class MemberLike(Protocol):
-    @property
-    def spec(self) -> BackendSpec: ...
-    @property
-    def backend(self) -> Backend: ...
+class Reload:
+    """Carries out one plan. For one use."""
 
+    def __init__(self, context: ControlContext, plan: ReloadPlan) -> None:
+        self._context = context
+        self._plan = plan
+        self._done: list[str] = []  # pools that have a verdict
+        self._untouched: list[str] = []
+        self._exit_code = 0
+        self._current: _PoolReload | None = None
 
-M = TypeVar("M", bound=MemberLike)
+    async def run(self) -> None:
+        names = tuple(generation.settings.name for generation in self._plan.wanted)
+        self._context.emit(ReloadStarted(reload=self._plan.id, trigger=self._plan.trigger, pools=names))
+        try:
+            await self._carry_out()
+        except Exception as exc:  # a mistake of ours, which must not end control
+            self._give_up("failed", f"lbproxy made a mistake: {exc!r}")
+        except BaseException:
+            self._give_up("aborted", "lbproxy is being stopped")
+            raise
+        finally:
+            self._context.emit(ReloadFinished(reload=self._plan.id, exit_code=self._exit_code, text=self._text()))
 
-
-class FleetLike(Protocol[M]):
-    """One pool's backends, as a rollout handles them."""
-
-    def make(self, spec: BackendSpec) -> M:
-        """Start one on trial. It is in no table yet."""
-
-    def make_again(self, spec: BackendSpec) -> M:
-        """Start one of a generation that has served before: it is not on trial, only in no table yet."""
-
-    async def wait_proved(self, member: M) -> None:
-        """Ready, and has stayed ready for a while. Raises NotReady."""
-
-    async def wait_died(self, member: M) -> Broken:
-        """Its process has ended without being asked to."""
-
-    def publish(self, add: Sequence[M], remove: Sequence[M]) -> int:
-        """Make one table with `add` and without `remove`: these drain, and added ones that drained are taken back.
-
-        Returns the table's epoch.
-        """
-
-    async def wait_applied(self, epoch: int) -> None:
-        """Every live worker has the table."""
-
-    async def wait_drained(self, member: M) -> None:
-        """No worker holds work for it, or its grace is over."""
-
-    async def stop(self, member: M) -> None:
-        """TERM, then KILL; returns when it is gone."""
-
-    async def wait_gone(self, member: M) -> None:
-        """It has been stopped for good."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change(Generic[M]):
-    """What a rollout does to a pool: `make` comes, `replace` goes, `keep` stays as it is."""
-
-    make: tuple[BackendSpec, ...]
-    replace: tuple[M, ...]
-    keep: tuple[M, ...] = ()
-    surge: int = 1
-
-    @property
-    def limit(self) -> int:
-        """How many may run that do not drain."""
-        return len(self.keep) + max(len(self.make), len(self.replace)) + self.surge
-
-
-class Rollout(Generic[M]):
-    """One use: `await Rollout(fleet, change, on_rollback).run()`."""
-
-    def __init__(self, fleet: FleetLike[M], change: Change[M], on_rollback: Callable[[Broken], None]) -> None:
-        self._fleet = fleet
-        self._change = change
-        self._on_rollback = on_rollback
-        self._old: list[M] = list(change.replace)  # serve still
-        self._retired: list[M] = []  # old ones that were taken out of the table
-        self._fresh: list[M] = []  # made, in no table yet
-        self._new: list[M] = []  # published
-        self._dead: list[M] = []  # new ones that were proved and then died
-        self._draining: dict[int, trio.CancelScope] = {}
-        self._served = {member.spec for member in self._old if member.backend.state in (State.READY, State.UNHEALTHY)}
-        self._broken: Broken | None = None
-        self._forward_scope = trio.CancelScope()
-        self._leaving: trio.Nursery  # retired ones on their way out, beside the next batch and beside a rollback
-        self._watching: trio.Nursery
-
-    async def run(self) -> Outcome:
-        async with trio.open_nursery() as self._watching:
-            async with trio.open_nursery() as self._leaving:
-                with self._forward_scope:
-                    await self._forward()
-                if self._broken is None:
-                    outcome = Outcome("ok")
-                else:
-                    self._on_rollback(self._broken)
-                    outcome = Outcome(await self._backward(), self._broken, touched=bool(self._retired))
-            self._watching.cancel_scope.cancel()
-        return outcome
-
-    # Forward
-
-    async def _forward(self) -> None:
-        change = self._change
-        slots = rollout.slots_in_order([spec.slot for spec in change.make], _backends(self._old))
-        to_make = sorted(change.make, key=lambda spec: slots.index(spec.slot))
-        while to_make or self._old:
-            count = rollout.batch_size(len(to_make), self._running(), change.limit)
-            self._fresh = [self._fleet.make(spec) for spec in to_make[:count]]
-            del to_make[:count]
-            await self._prove(self._fresh)
-            if self._broken is not None:
+    async def _carry_out(self) -> None:
+        context, plan = self._context, self._plan
+        listeners = context.listeners
+        if plan.whole:
+            try:
+                listeners = context.sockets.bind(plan.settings.listeners, self._worker_count(), hidden=True)
+            except BindFailed as exc:
+                self._leave_rest(f"{exc}; nothing has happened", exit_code=1)
                 return
-            fresh, self._fresh = self._fresh, []
-            self._new += fresh
-            leaving = self._take_leaving(self._old, len(to_make))
-            self._retired += leaving
-            epoch = self._publish(fresh, leaving)
-            await self._fleet.wait_applied(epoch)
-        # A new one that dies while the last old ones drain still turns the rollout around.
-        for member in self._retired:
-            await self._fleet.wait_gone(member)
+        for wanted in plan.wanted:
+            if await self._roll(wanted) != "ok":
+                self._leave_rest(f"never touched: {wanted.settings.name} did not come through", exit_code=0)
+                if plan.whole:
+                    context.sockets.release_others(context.listeners, context.worker_count)
+                return
+        if plan.whole:
+            await self._publish_proxy_view(listeners)
 
-    async def _prove(self, fresh: Sequence[M]) -> None:
-        """Returns when all are proved, or one has broken (and with it the rollout)."""
-        async with trio.open_nursery() as proving:
-            for member in fresh:
-                proving.start_soon(self._prove_one, member)
+    # One pool
 
-    async def _prove_one(self, member: M) -> None:
+    async def _roll(self, wanted: Generation) -> str:
+        """Roll one pool. Returns the name of the result."""
+        fleet, settings = self._context.fleet, wanted.settings
+        is_new = settings.name not in fleet.pools
+        pool = self._open(wanted) if is_new else fleet.pools[settings.name]
+        pool_reload = self._current = _PoolReload(pool, 0 if is_new else pool.generation.number)
+        generation, change = diff(
+            pool,
+            wanted,
+            lambda: fleet.next_number(settings.name),
+            config_only=self._plan.config_only or is_new,
+        )
+        pool_reload.number = generation.number
+        handle = PoolHandle(fleet, pool, reload=self._plan.id, min_ready_s=settings.reload.min_ready_s)
+
+        def turn_back(broken: Broken) -> None:
+            pool_reload.head_for(pool_reload.from_number)
+            self._context.emit(ReloadRollingBack(reload=self._plan.id, pool=pool.name, why=broken.why))
+
+        pool_reload.head_for(generation.number)
+        pool.begin_reload(self._plan.id)
         try:
-            await self._fleet.wait_proved(member)
-        except NotReady as exc:
-            self._break(Broken(f"{member.backend.id}: {exc.why}", tuple(exc.output)))
-        else:
-            self._watching.start_soon(self._watch, member)
+            outcome = await Rollout(handle, change, turn_back).run()
+        finally:
+            pool_reload.head_for(0)
+            pool.end_reload()
+        if outcome.result == "ok":
+            pool.apply(settings, generation)
+        elif is_new:
+            await fleet.close_pool(pool)
+        fleet.touch()
+        self._conclude(pool_reload, outcome)
+        return outcome.result
 
-    async def _watch(self, member: M) -> None:
-        broken = await self._fleet.wait_died(member)
-        self._dead.append(member)
-        self._break(Broken(f"{member.backend.id}: {broken.why}", broken.output))
+    def _open(self, wanted: Generation) -> Pool:
+        """Open a pool that is new in the file."""
+        fleet, settings = self._context.fleet, wanted.settings
+        number = fleet.next_number(settings.name)
+        return fleet.open_pool(settings, Generation(number, settings, wanted.directory, wanted.env))
 
-    def _break(self, broken: Broken) -> None:
-        if self._broken is None:
-            self._broken = broken
-            self._forward_scope.cancel()
+    # Listeners and routes
 
-    # Backward
-
-    async def _backward(self) -> str:
-        """Bring the old ones back to full strength, then let the new ones go. Returns the result's name."""
-        unproved, self._fresh = self._fresh, []
-        dead = [member for member in self._new if member in self._dead]
-        self._new = [member for member in self._new if member not in self._dead]
-        back = [member for member in self._retired if self._take_back(member)]
-        self._old += back
-        missing = [member.spec for member in self._retired if member not in back]
-        self._publish(back, self._take_leaving(self._new, len(missing)))
-        self._fleet.publish([], dead)
-        for member in (*unproved, *dead):
-            self._leaving.start_soon(self._fleet.stop, member)
-        if missing:
-            # Not before: what still runs takes the room, and perhaps the socket, of what is started again.
-            for member in (*unproved, *dead, *(one for one in self._retired if one not in back)):
-                await self._fleet.wait_gone(member)
-        lost = await self._start_again(missing)
-        self._settle(lost)
-        return "failed" if any(member.spec in self._served for member in lost) else "rolled_back"
-
-    async def _start_again(self, missing: list[BackendSpec]) -> list[M]:
-        """Batch by batch, new ones leaving as old ones come. Returns those that did not come."""
-        lost: list[M] = []
-        missing = missing.copy()
-        while missing:
-            count = rollout.batch_size(len(missing), self._running() + len(lost), self._change.limit)
-            batch = [self._fleet.make_again(spec) for spec in missing[:count]]
-            del missing[:count]
-            came: list[M] = []
-            async with trio.open_nursery() as proving:
-                for member in batch:
-                    proving.start_soon(self._prove_again, member, came)
-            lost += [member for member in batch if member not in came]
-            self._old += came
-            epoch = self._publish(came, self._take_leaving(self._new, len(missing) + len(lost)))
-            await self._fleet.wait_applied(epoch)
-        return lost
-
-    async def _prove_again(self, member: M, came: list[M]) -> None:
+    async def _publish_proxy_view(self, listeners: tuple[ListenerView, ...]) -> None:
+        """After every pool: change routes and listeners in one table, and retire the pools that the file has not."""
+        context, settings = self._context, self._plan.settings
+        old, context.settings, context.listeners = context.settings, settings, listeners
+        context.loaded_at = time.time()
+        context.fleet.proxy_view = ProxyView.of(settings, listeners)
+        context.worker_count = self._worker_count()
+        context.workers.resize(context.worker_count)
+        context.apply_live(old, settings)
+        context.sockets.show(listeners)
+        context.sockets.hide_others(listeners)
         try:
-            await self._fleet.wait_proved(member)
-        except NotReady:
-            return  # said in the log by the backend itself
-        came.append(member)
+            await context.fleet.wait_applied(context.fleet.publish())
+        finally:
+            context.sockets.release_others(listeners, context.worker_count)  # hidden sockets that no table uses
+        wanted = {pool.name for pool in settings.pools}
+        async with trio.open_nursery() as retiring:
+            for pool in [pool for name, pool in context.fleet.pools.items() if name not in wanted]:
+                retiring.start_soon(context.fleet.close_pool, pool)
 
-    def _settle(self, lost: list[M]) -> None:
-        """For each old one that did not come back a new one serves on, while there are any: capacity comes first.
+    def _worker_count(self) -> int:
+        context, wanted = self._context, self._plan.settings.proxy.workers
+        return max(context.worker_count, min(wanted, context.most_workers))
 
-        The others of `lost` stay under supervision, and serve should they come up later.
-        """
-        replaced = lost[: len(self._new)]
-        for member in replaced:
-            self._leaving.start_soon(self._fleet.stop, member)
-        self._fleet.publish(lost[len(replaced) :], [])
+    # Verdicts
 
-    # Both ways
+    def _conclude(self, pool_reload: "_PoolReload", outcome: Outcome) -> None:
+        self._current = None
+        self._say(pool_reload.verdict(self._plan.id, outcome), EXIT_CODES[outcome.result])
+        if not outcome.touched:
+            self._untouched.append(f"the backends of {pool_reload.pool.name}")
 
-    def _running(self) -> int:
-        return rollout.running(_backends((*self._change.keep, *self._old, *self._new)))
+    def _give_up(self, result: str, why: str) -> None:
+        """End the reload in the middle."""
+        if self._current is not None:
+            self._context.fleet.retire_unpublished(self._current.pool)
+            self._conclude(self._current, Outcome(result, Broken(why)))
+        self._leave_rest(why, exit_code=EXIT_CODES[result])
 
-    def _take_leaving(self, members: list[M], still_to_come: int) -> list[M]:
-        """Take out of `members` those that may leave now."""
-        ids = set(rollout.leaving(_backends(members), still_to_come))
-        leaving = [member for member in members if member.backend.id in ids]
-        members[:] = [member for member in members if member.backend.id not in ids]
-        return leaving
+    def _leave_rest(self, why: str, *, exit_code: int) -> None:
+        """Emit a verdict for each pool that the reload did not reach."""
+        for wanted in self._plan.wanted[len(self._done) :]:
+            self._untouched.append(wanted.settings.name)
+            pool = self._context.fleet.pools.get(wanted.settings.name)
+            if pool is not None:
+                pool_reload = _PoolReload(pool, pool.generation.number)
+                self._say(pool_reload.verdict(self._plan.id, Outcome("aborted", Broken(why))), exit_code)
+        self._exit_code = max(self._exit_code, exit_code, key=_WORSE.index)
 
-    def _publish(self, add: Sequence[M], remove: Sequence[M]) -> int:
-        epoch = self._fleet.publish(add, remove)
-        for member in remove:
-            scope = self._draining[id(member)] = trio.CancelScope()
-            self._leaving.start_soon(partial(self._leave, member, scope))
-        return epoch
+    def _say(self, done: ReloadDone, exit_code: int) -> None:
+        self._done.append(done.pool)
+        self._exit_code = max(self._exit_code, exit_code, key=_WORSE.index)
+        self._context.emit(done)
 
-    async def _leave(self, member: M, scope: trio.CancelScope) -> None:
-        with scope:
-            await self._fleet.wait_drained(member)
-        if self._draining.pop(id(member), None) is not None:
-            await self._fleet.stop(member)
-
-    def _take_back(self, member: M) -> bool:
-        """Whether it is still there to serve on; then it is not stopped any more."""
-        scope = self._draining.get(id(member))
-        if scope is None or member.backend.state is not State.DRAINING:
-            return False
-        del self._draining[id(member)]
-        scope.cancel()
-        return True
+    def _text(self) -> str:
+        """The generations that serve now, and the parts that were never touched."""
+        lines = []
+        for name in self._done:
+            pool = self._context.fleet.pools.get(name)
+            lines.append(_serves_now(pool) if pool is not None else f"{name} was not added")
+        if self._exit_code:
+            left = [*self._untouched, *(["listeners and routes"] if self._plan.whole else [])]
+            if left:
+                lines.append(f"never touched: {', '.join(left)}")
+        return "\n".join(lines) or "nothing to reload"
 
 
-def _backends(members: Sequence[MemberLike]) -> list[Backend]:
-    return [member.backend for member in members]
+def _serves_now(pool: Pool) -> str:
+    numbers = sorted({member.spec.generation.number for member in pool.members if member.published})
+    which = " and ".join(map(str, numbers))
+    serving = f"generation {which} serves now" if len(numbers) == 1 else f"generations {which} serve now"
+    return f"{pool.name}: {serving if numbers else 'nothing serves now'}, {pool.ready} of {pool.settings.size} ready"
+
+
+class _PoolReload:
+    """The facts for the verdict on one pool."""
+
+    def __init__(self, pool: Pool, from_number: int) -> None:
+        self.pool = pool
+        self._began = trio.current_time()
+        self._before = pool.totals()
+        self.from_number = from_number
+        self.number = from_number
+
+    def head_for(self, number: int) -> None:
+        self.pool.heading = number if self.pool.generation.settings.command is not None else 0
+
+    def verdict(self, reload: str, outcome: Outcome) -> ReloadDone:
+        now = self.pool.totals()
+        served = {counter: now[counter] - self._before[counter] for counter in now}
+        broken = outcome.broken
+        return ReloadDone(
+            reload=reload,
+            pool=self.pool.name,
+            result=outcome.result,
+            generation=self.number,
+            from_generation=self.from_number,
+            duration_s=round(trio.current_time() - self._began, 3),
+            requests=served[Counter.REQUESTS],
+            failed=served[Counter.FAILED],
+            cut=served[Counter.CUT],
+            websockets_closed=served[Counter.WEBSOCKETS_CLOSED],
+            why=broken.why if broken is not None else None,
+            output=broken.output if broken is not None else (),
+        )

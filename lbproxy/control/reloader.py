@@ -1,6 +1,6 @@
-"""Who may reload, and when: one at a time, and a signal in the middle of one asks for one more after it.
+"""Accepts reload requests: one reload at a time; a signal during a reload asks for one more after it.
 
-Reads the configuration and refuses what is not valid before anything is touched. The reload itself is plan.py's.
+Reads the configuration and refuses an invalid one before anything is changed. reload.py carries out the reload.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from lbproxy.config.problems import ConfigInvalid, Problem
-from lbproxy.control.plan import Conductor, ControlContext, Plan
+from lbproxy.control.reload import ControlContext, Reload, ReloadPlan
 from lbproxy.errors import LbproxyError
 from lbproxy.model import Generation
 from lbproxy.settings import PoolSettings, Settings
@@ -44,17 +44,17 @@ class Reloader:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Home of the running reload. Cancelled, a reload in the middle says so and leaves things as they are."""
+        """Run the reloads. A reload that is cancelled emits a verdict and leaves the backends as they are."""
         try:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
                 await trio.sleep_forever()
         finally:
             self._nursery = None
-            self._busy = True  # for ever
+            self._busy = True  # no reload can begin any more
 
     def signal(self, trigger: str) -> None:
-        """USR2 or HUP. During a reload: one more after it, however many signals come."""
+        """USR2 or HUP. Any number of signals during a reload cause one more reload after it."""
         if self._busy:
             self._again = trigger
         elif self._nursery is not None:
@@ -66,12 +66,12 @@ class Reloader:
         except ReloadBusy:
             self._again = trigger
         except ConfigInvalid:
-            return  # it is in the log
-        except Exception as exc:  # nobody waits for an answer, and control goes on
+            return  # already logged
+        except Exception as exc:  # no command waits for the answer, and control goes on
             self._context.emit(Notice(f"the reload could not begin: {exc!r}"))
 
     async def start(self, request: ReloadRequest) -> str:
-        """Begin a reload and return its id. Raises ReloadBusy, UnknownPool or ConfigInvalid: nothing is touched."""
+        """Begin a reload and return its id. Raises ReloadBusy, UnknownPool or ConfigInvalid before any change."""
         if self._busy or self._nursery is None:
             raise ReloadBusy("another reload is running")
         self._busy = True
@@ -82,11 +82,11 @@ class Reloader:
             if isinstance(exc, ConfigInvalid):
                 self._context.emit(ConfigRejected(path=self._context.settings.path or "", problems=exc.text))
             raise
-        # The task is control's, not the asker's: it goes on when the asker hangs up.
+        # The task belongs to control, not to the client of the API: it goes on when that client disconnects.
         self._nursery.start_soon(self._carry_out, plan)
         return plan.id
 
-    def _plan(self, request: ReloadRequest, settings: Settings) -> Plan:
+    def _plan(self, request: ReloadRequest, settings: Settings) -> ReloadPlan:
         names = [pool.name for pool in settings.pools]
         for name in request.pools:
             if name not in names:
@@ -95,7 +95,7 @@ class Reloader:
             [pool for pool in settings.pools if not request.pools or pool.name in request.pools], settings
         )
         self._count += 1
-        return Plan(
+        return ReloadPlan(
             id=f"r{self._count}",
             trigger=request.trigger,
             settings=settings,
@@ -104,9 +104,9 @@ class Reloader:
             config_only=request.config_only,
         )
 
-    async def _carry_out(self, plan: Plan) -> None:
+    async def _carry_out(self, plan: ReloadPlan) -> None:
         try:
-            await Conductor(self._context, plan).run()
+            await Reload(self._context, plan).run()
         finally:
             self._free()
 
@@ -118,7 +118,7 @@ class Reloader:
 
 
 def resolve_all(pools: list[PoolSettings], settings: Settings) -> tuple[Generation, ...]:
-    """What the backends of each pool would be made from now. Raises ConfigInvalid with every problem at once."""
+    """The generation of each pool as it would be made now. Raises ConfigInvalid with every problem at once."""
     generations, problems = [], []
     for pool in pools:
         try:

@@ -5,8 +5,8 @@ from typing import Any
 
 import trio
 
-from lbproxy.control.plan import ControlContext
 from lbproxy.control.pool import Member, Pool
+from lbproxy.control.reload import ControlContext
 from lbproxy.control.workers import WorkerStatus
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import LeaseKind, State

@@ -7,9 +7,9 @@ import trio
 import trio.testing
 
 from lbproxy.address import Address
-from lbproxy.control.fleet import Fleet, FleetContext, Frame
-from lbproxy.control.plan import ControlContext
-from lbproxy.control.reload import Broken
+from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
+from lbproxy.control.reload import ControlContext
+from lbproxy.control.rollout import Broken
 from lbproxy.control.sockets import BindFailed
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import Backend, BackendId, BackendSpec, Generation, ListenerView, State
@@ -314,7 +314,7 @@ class World:
         self.sockets = FakeSockets()
         listeners = self.sockets.bind(settings.listeners, 1)
         context = FleetContext(self.emit, self.workers, self.grid, self.cells, self.make)
-        self.fleet = Fleet(context, Frame.of(settings, listeners))
+        self.fleet = Fleet(context, ProxyView.of(settings, listeners))
         self.applied_live = []
         self.context = ControlContext(
             emit=self.emit,

@@ -1,247 +1,263 @@
-"""The reload of one pool over a fake fleet, in virtual time: capacity, order, and the way back."""
+"""A reload as a whole: file order, verdicts, exit codes, and what is left alone. In virtual time."""
 
-import pytest
+from dataclasses import replace
+
 import trio
 import trio.testing
-from hypothesis import given, settings
-from hypothesis.strategies import floats, integers, none, one_of, sampled_from
+from support.trio_test import trio_test
 
-from control.fakes import Behaviour, FakeFleet, generation
-from lbproxy.control.reload import Change, Rollout
-from lbproxy.model import BackendSpec, State
-
-OLD, NEW = generation(6), generation(7)
-
-
-def specs(made_from, size):
-    return tuple(BackendSpec(slot, made_from) for slot in range(1, size + 1))
-
-
-class Trial:
-    """One rollout from start to end."""
-
-    def __init__(self, size, surge=1, *, behave=lambda spec: Behaviour(), old_size=None, old_states=None):
-        self.size, self.surge, self.behave = size, surge, behave
-        self.old_size = size if old_size is None else old_size
-        self.old_states = old_states or {}
-        self.rolled_back = []
-
-    async def main(self):
-        async with trio.open_nursery() as nursery:
-            self.fleet = FakeFleet(nursery, self.behave)
-            self.old = [
-                self.fleet.add_old(spec, self.old_states.get(spec.slot, State.READY))
-                for spec in specs(OLD, self.old_size)
-            ]
-            change = Change(specs(NEW, self.size), tuple(self.old), surge=self.surge)
-            with trio.fail_after(1000):
-                self.outcome = await Rollout(self.fleet, change, self.rolled_back.append).run()
-            self.took = trio.current_time()
-            nursery.cancel_scope.cancel()
-
-    def run(self):
-        trio.run(self.main, clock=trio.testing.MockClock(autojump_threshold=0))
-        return self
-
-    @property
-    def serving(self):
-        return sorted((member.spec.generation.number, member.spec.slot) for member in self.fleet.serving)
+from control.fakes import Behaviour, World, made_of, pool_settings, settings_of
+from lbproxy.address import Address
+from lbproxy.control.reload import Reload, ReloadPlan
+from lbproxy.link.grid import Counter
+from lbproxy.settings import HealthSettings, ReloadSettings
+from lbproxy.telemetry.events import (
+    BackendStarting,
+    ReloadDone,
+    ReloadFinished,
+    ReloadRollingBack,
+    ReloadStarted,
+)
+from lbproxy.telemetry.text import verdict
 
 
-def all_of(number, size):
-    return [(number, slot) for slot in range(1, size + 1)]
+async def carry_out(world, settings, *, pools=(), config_only=False):
+    """Returns the exit code."""
+    wanted = tuple(one for one in made_of(settings) if not pools or one.settings.name in pools)
+    plan = ReloadPlan("r1", "command", settings, wanted, whole=not pools, config_only=config_only)
+    await Reload(world.context, plan).run()
+    return world.of(ReloadFinished)[-1].exit_code
 
 
-def breaking(slot):
-    return lambda spec: Behaviour(breaks=spec.generation is NEW and spec.slot == slot)
-
-
-def dying(slot, after_s, **more):
+def breaking(pool, generation, slot=1):
     def behave(spec):
-        return Behaviour(dies_after_s=after_s, **more) if spec == BackendSpec(slot, NEW) else Behaviour(**more)
+        broken = (spec.generation.settings.name, spec.generation.number, spec.slot) == (pool, generation, slot)
+        return Behaviour(breaks=broken)
 
     return behave
 
 
-@settings(deadline=None)
-@given(
-    size=integers(1, 6),
-    surge=integers(1, 7),
-    broken=one_of(none(), integers(1, 6)),
-    drains_in_s=sampled_from((0.0, 0.5, 7.0)),
-    stops_in_s=sampled_from((0.0, 0.3, 5.0)),
-)
-def test_capacity_never_falls_and_a_broken_member_restores_the_old_ones(size, surge, broken, drains_in_s, stops_in_s):
-    def behave(spec):
-        return Behaviour(
-            breaks=spec.generation is NEW and spec.slot == broken,
-            drains_in_s=drains_in_s,
-            stops_in_s=stops_in_s,
+def results(world):
+    return [(done.pool, done.result, done.from_generation, done.generation) for done in world.of(ReloadDone)]
+
+
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_every_pool_gets_a_new_generation_and_a_verdict_in_file_order():
+    settings = settings_of(pool_settings("web"), pool_settings("api", size=1))
+    async with World(settings).running() as world:
+        assert await carry_out(world, settings) == 0
+        assert results(world) == [("web", "ok", 1, 2), ("api", "ok", 1, 2)]
+        assert world.workers.served == ["api.1@2", "web.1@2", "web.2@2"]
+        assert world.of(ReloadStarted)[0].pools == ("web", "api")
+
+
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_the_verdict_counts_what_happened_meanwhile_and_not_before():
+    settings = settings_of(pool_settings())
+    async with World(settings).running() as world:
+        world.count("web.1@1", Counter.REQUESTS, 1000)
+
+        async def traffic():
+            await trio.sleep(0.5)
+            world.count("web.1@1", Counter.REQUESTS, 300)
+            world.count("web.2@1", Counter.CUT, 2)
+            world.grid.values[world.grid.base(1, world.fleet.pools["web"].cell) + Counter.FAILED] += 1
+
+        world.nursery.start_soon(traffic)
+        await carry_out(world, settings)
+        (done,) = world.of(ReloadDone)
+        assert (done.requests, done.failed, done.cut) == (300, 1, 2)
+        assert verdict(done) == (
+            f"reloaded web to generation 2 in {done.duration_s:.1f}s: "
+            "300 requests served meanwhile, 1 failed, 2 connections cut"
         )
 
-    trial = Trial(size, surge, behave=behave).run()
-    failed = broken is not None and broken <= size
-    assert trial.outcome.result == ("rolled_back" if failed else "ok")
-    assert trial.serving == all_of(6 if failed else 7, size)
-    assert trial.fleet.members == trial.fleet.serving, "nothing that was retired is left"
-    assert trial.fleet.lowest_serving >= size
-    assert trial.fleet.highest_running <= size + surge
+
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_a_broken_deploy_is_rolled_back_and_later_pools_are_never_touched():
+    settings = settings_of(pool_settings("web"), pool_settings("api", size=1))
+    changed = replace(settings_of(*settings.pools, listeners=("127.0.0.1:80", "127.0.0.1:81")))
+    async with World(settings, breaking("web", 2)).running() as world:
+        assert await carry_out(world, changed) == 5
+        assert results(world) == [("web", "rolled_back", 1, 2), ("api", "aborted", 1, 1)]
+        assert world.of(ReloadDone)[0].why == "web.1@2: exit code 1"
+        assert world.of(ReloadDone)[0].output == ("Traceback", "ImportError")
+        assert world.workers.served == ["api.1@1", "web.1@1", "web.2@1"]
+        assert len(world.of(ReloadRollingBack)) == 1
+        assert world.of(ReloadFinished)[0].text == (
+            "web: generation 1 serves now, 2 of 2 ready\n"
+            "api: generation 1 serves now, 1 of 1 ready\n"
+            "never touched: the backends of web, api, listeners and routes"
+        )
+        assert len(world.workers.tables[-1].listeners) == 1
+        assert world.sockets.released == [(("127.0.0.1:80",), 1)], "what was bound for nothing is closed"
+        assert world.sockets.shown == [], "and nobody was let in"
+        assert world.context.settings is settings
 
 
-@settings(deadline=None)
-@given(
-    size=integers(1, 6),
-    surge=integers(1, 7),
-    slot=integers(1, 6),
-    after_s=floats(0, 12),
-    drains_in_s=sampled_from((0.0, 0.5, 7.0)),
-)
-def test_a_death_after_publication_restores_the_old_ones(size, surge, slot, after_s, drains_in_s):
-    slot = min(slot, size)
-    trial = Trial(size, surge, behave=dying(slot, after_s, drains_in_s=drains_in_s)).run()
-    if trial.outcome.result == "ok":
-        assert trial.serving == all_of(7, size)
-    else:
-        assert trial.outcome.result == "rolled_back"
-        assert trial.outcome.broken.why == f"web.{slot}@7: signal SIGSEGV"
-        assert trial.serving == all_of(6, size)
-        assert trial.fleet.members == trial.fleet.serving
-    assert trial.fleet.lowest_serving >= size - 1, "only what died is missing"
-    assert trial.fleet.highest_running <= size + surge
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_a_pool_that_came_through_stays_when_a_later_one_is_rolled_back():
+    settings = settings_of(pool_settings("web"), pool_settings("api", size=1))
+    async with World(settings, breaking("api", 2)).running() as world:
+        assert await carry_out(world, settings) == 5
+        assert world.workers.served == ["api.1@1", "web.1@2", "web.2@2"]
 
 
-@settings(deadline=None)
-@given(size=integers(2, 6), surge=integers(1, 3))
-def test_new_ones_serve_on_for_old_ones_that_do_not_come_back(size, surge):
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_the_number_of_a_failed_generation_is_not_used_again():
+    settings = settings_of(pool_settings())
+    async with World(settings, breaking("web", 2)).running() as world:
+        assert await carry_out(world, settings) == 5
+        assert await carry_out(world, settings) == 0
+        assert world.workers.served == ["web.1@3", "web.2@3"]
+        assert world.of(ReloadDone)[-1].from_generation == 1
+
+
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_capacity_that_does_not_come_back_is_exit_6():
     def behave(spec):
-        if spec.generation is OLD:
-            return Behaviour(breaks=True, drains_in_s=0.0)  # its code was replaced in place
-        return Behaviour(breaks=spec.slot == size)
+        old = spec.generation.number == 1
+        again = old and world.pids >= 3
+        return Behaviour(breaks=again or (not old and spec.slot == 2), stops_in_s=0.0)
 
-    trial = Trial(size, surge, behave=behave).run()
-    published = [slot for slot in range(1, size) if ("stop", slot, 6) in trial.fleet.log]
-    assert trial.outcome.result == ("failed" if published else "rolled_back")
-    assert trial.serving == sorted(
-        [(6, slot) for slot in range(1, size + 1) if slot not in published] + [(7, slot) for slot in published]
-    )
-    assert trial.fleet.lowest_serving >= size
+    world = World(settings_of(pool_settings()), behave)
+    async with world.running():
+        assert await carry_out(world, world.settings) == 6
+        assert world.of(ReloadDone)[0].result == "failed"
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_capacity_is_reduced_when_neither_old_nor_new_ones_come_up(size):
-    def behave(spec):
-        if spec.generation is OLD:
-            return Behaviour(breaks=True, drains_in_s=0.0, stops_in_s=0.2)
-        return Behaviour(dies_after_s=0.1)
-
-    trial = Trial(size, behave=behave).run()
-    assert trial.outcome.result == "failed"
-    left = [member.spec for member in trial.fleet.members if member.published and member not in trial.fleet.serving]
-    assert left == [BackendSpec(1, OLD)], "it stays under supervision, to serve should it come up later"
-
-
-def test_one_by_one_each_old_one_goes_when_its_successor_serves():
-    trial = Trial(3).run()
-    made = [entry for entry in trial.fleet.log if entry[0] == "make"]
-    stopped = [entry for entry in trial.fleet.log if entry[0] == "stop"]
-    assert made == [("make", 1, 7), ("make", 2, 7), ("make", 3, 7)]
-    assert stopped == [("stop", 1, 6), ("stop", 2, 6), ("stop", 3, 6)]
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_a_listener_that_cannot_be_bound_means_that_nothing_happens():
+    settings = settings_of(pool_settings())
+    async with World(settings).running() as world:
+        world.sockets.taken.add("127.0.0.1:81")
+        changed = settings_of(pool_settings(), listeners=("127.0.0.1:80", "127.0.0.1:81"))
+        started = world.pids
+        assert await carry_out(world, changed) == 1
+        assert world.pids == started
+        (done,) = world.of(ReloadDone)
+        assert done.result == "aborted"
+        assert done.why == "cannot listen on 127.0.0.1:81: address already in use; nothing has happened"
 
 
-def test_draining_goes_on_beside_the_next_batch():
-    trial = Trial(3, behave=lambda spec: Behaviour(ready_after_s=1.0, drains_in_s=10.0)).run()
-    assert 13.0 < trial.took < 14.0
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_listeners_and_routes_come_last_and_a_removed_pool_is_retired_then():
+    settings = settings_of(pool_settings("web", size=1), pool_settings("old", size=1))
+    changed = settings_of(pool_settings("web", size=1), pool_settings("new", size=2), listeners=("127.0.0.1:81",))
+    async with World(settings).running() as world:
+        assert await carry_out(world, changed) == 0
+        assert results(world) == [("web", "ok", 1, 2), ("new", "ok", 0, 1)]
+        assert world.workers.served == ["new.1@1", "new.2@1", "web.1@2"]
+        assert sorted(world.fleet.pools) == ["new", "web"]
+        first = next(table for table in world.workers.tables if str(table.listeners[0].settings.address).endswith("81"))
+        names = {str(view.id) for pool in first.pools for view in pool.backends}
+        assert {"new.1@1", "new.2@1", "web.1@2", "old.1@1"} <= names, "the old pool serves until no route leads to it"
+        assert world.applied_live == [(settings, changed)]
+        assert world.sockets.hidden == world.sockets.shown == [("127.0.0.1:81",)]
+        assert world.sockets.released == [(("127.0.0.1:81",), 1)]
 
 
-def test_a_surge_of_the_whole_size_replaces_all_at_once():
-    trial = Trial(4, 4, behave=lambda spec: Behaviour(ready_after_s=1.0, drains_in_s=1.0)).run()
-    assert trial.took < 2.5
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_a_new_pool_that_breaks_is_not_there_afterwards():
+    settings = settings_of(pool_settings("web", size=1))
+    async with World(settings, breaking("new", 1)).running() as world:
+        changed = settings_of(pool_settings("web", size=1), pool_settings("new"))
+        assert await carry_out(world, changed) == 5
+        assert list(world.fleet.pools) == ["web"]
+        assert "new was not added" in world.of(ReloadFinished)[0].text
 
 
-def test_a_failure_before_publication_touches_no_old_one():
-    trial = Trial(2, behave=breaking(1)).run()
-    assert trial.fleet.log == [("make", 1, 7), ("stop", 1, 7)]
-    assert trial.outcome.broken.why == "web.1@7: exit code 1"
-    assert trial.outcome.broken.output == ("Traceback", "ImportError")
-    assert [broken.why for broken in trial.rolled_back] == ["web.1@7: exit code 1"]
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_named_pools_alone_are_replaced_and_the_frame_stays():
+    settings = settings_of(pool_settings("web", size=1), pool_settings("api", size=1))
+    changed = settings_of(*settings.pools, listeners=("127.0.0.1:81",))
+    async with World(settings).running() as world:
+        assert await carry_out(world, changed, pools=("api",)) == 0
+        assert world.workers.served == ["api.1@2", "web.1@1"]
+        assert world.context.settings is settings
+        assert world.applied_live == []
 
 
-def test_draining_old_ones_are_taken_back_and_not_started_again():
-    def behave(spec):
-        return Behaviour(breaks=spec == BackendSpec(3, NEW), drains_in_s=100.0)
-
-    trial = Trial(3, behave=behave).run()
-    assert trial.outcome.result == "rolled_back"
-    assert ("take back", 1, 6) in trial.fleet.log
-    assert ("take back", 2, 6) in trial.fleet.log
-    assert not [entry for entry in trial.fleet.log if entry[0] == "make" and entry[2] == 6]
-    assert trial.serving == all_of(6, 3)
-
-
-def test_an_old_one_that_dies_while_it_drains_is_started_again_by_a_rollback():
-    async def main():
-        async with trio.open_nursery() as nursery:
-            fleet = FakeFleet(nursery, lambda spec: Behaviour(breaks=spec == BackendSpec(2, NEW), drains_in_s=100.0))
-            old = [fleet.add_old(spec) for spec in specs(OLD, 2)]
-
-            async def kill_first():
-                await trio.sleep(1.5)
-                assert old[0].backend.state is State.DRAINING
-                old[0].become(State.STOPPING)
-                old[0].gone.set()
-                fleet.members.remove(old[0])
-
-            nursery.start_soon(kill_first)
-            outcome = await Rollout(fleet, Change(specs(NEW, 2), tuple(old)), lambda broken: None).run()
-            assert outcome.result == "rolled_back"
-            assert ("make", 1, 6) in fleet.log
-            assert sorted(member.spec.slot for member in fleet.serving) == [1, 2]
-            nursery.cancel_scope.cancel()
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_config_only_spares_the_backends_when_only_live_settings_changed():
+    settings = settings_of(pool_settings())
+    changed = settings_of(pool_settings(health=HealthSettings(interval_s=9.0), balance="round_robin"))
+    async with World(settings).running() as world:
+        pids = world.pids
+        assert await carry_out(world, changed, config_only=True) == 0
+        assert world.pids == pids
+        assert results(world) == [("web", "ok", 1, 1)]
+        assert world.workers.tables[-1].pools[0].balance == "round_robin"
+        assert world.member("web.1@1").runner.settings.health.interval_s == 9.0
 
 
-@settings(deadline=None)
-@given(old_size=integers(0, 6), size=integers(1, 6), surge=integers(1, 4))
-def test_a_pool_grows_and_shrinks_in_the_same_way(old_size, size, surge):
-    trial = Trial(size, surge, old_size=old_size).run()
-    assert trial.serving == all_of(7, size)
-    assert trial.fleet.lowest_serving >= min(old_size, size)
-    assert trial.fleet.highest_running <= max(old_size, size) + surge
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_config_only_replaces_backends_whose_environment_changed():
+    async with World(settings_of(pool_settings())).running() as world:
+        changed = settings_of(pool_settings(env=(("A", "1"),)))
+        assert await carry_out(world, changed, config_only=True) == 0
+        assert world.workers.served == ["web.1@2", "web.2@2"]
 
 
-def test_failed_and_unhealthy_old_ones_go_first():
-    states = {2: State.FAILED, 3: State.UNHEALTHY}
-    trial = Trial(3, old_states=states).run()
-    stopped = [entry[1] for entry in trial.fleet.log if entry[0] == "stop"]
-    assert set(stopped[:2]) == {2, 3}
-    assert stopped[2] == 1
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_config_only_adds_and_removes_backends_of_the_same_generation():
+    async with World(settings_of(pool_settings())).running() as world:
+        assert await carry_out(world, settings_of(pool_settings(size=4)), config_only=True) == 0
+        assert world.workers.served == [f"web.{slot}@1" for slot in (1, 2, 3, 4)]
+        assert world.pids == 4
+        assert await carry_out(world, settings_of(pool_settings(size=1)), config_only=True) == 0
+        assert world.workers.served == ["web.1@1"]
+        assert world.pids == 4
 
 
-def test_what_is_kept_is_not_touched_when_a_pool_grows_and_when_that_fails():
-    async def main():
-        for broken in (False, True):
-            async with trio.open_nursery() as nursery:
-                fleet = FakeFleet(nursery, lambda spec: Behaviour(breaks=broken and spec.slot == 3))  # noqa: B023
-                old = tuple(fleet.add_old(spec) for spec in specs(OLD, 2))
-                change = Change((BackendSpec(3, OLD), BackendSpec(4, OLD)), (), keep=old)
-                outcome = await Rollout(fleet, change, lambda broken: None).run()
-                assert outcome.result == ("rolled_back" if broken else "ok")
-                assert len(fleet.serving) == (2 if broken else 4)
-                assert all(member in fleet.serving for member in old)
-                nursery.cancel_scope.cancel()
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_a_change_of_fixed_targets_touches_only_those_that_changed():
+    one, two, three = (Address("10.0.0.1", port) for port in (1, 2, 3))
+    settings = settings_of(pool_settings(command=None, targets=(one, two)))
+    changed = settings_of(pool_settings(command=None, targets=(two, three)))
+    async with World(settings).running() as world:
+        assert await carry_out(world, changed) == 0
+        assert world.workers.served == ["web.1@2", "web.2@1"]
+        assert world.member("web.1@2").runner.generation.settings.targets[0] == three
+        assert await carry_out(world, changed) == 0
+        assert world.workers.served == ["web.1@2", "web.2@1"], "nothing changed, nothing is touched"
 
 
-def test_a_cancelled_rollout_leaves_things_as_they_are():
-    async def main():
-        async with trio.open_nursery() as nursery:
-            fleet = FakeFleet(nursery, lambda spec: Behaviour(drains_in_s=100.0))
-            old = tuple(fleet.add_old(spec) for spec in specs(OLD, 2))
-            with trio.move_on_after(2.5):
-                await Rollout(fleet, Change(specs(NEW, 2), old), lambda broken: None).run()
-            assert not [entry for entry in fleet.log if entry[0] == "stop"]
-            nursery.cancel_scope.cancel()
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_a_reload_in_the_middle_says_that_it_was_aborted_when_control_stops():
+    settings = settings_of(pool_settings("web"), pool_settings("api", size=1))
+    async with World(settings).running() as world:
+        with trio.move_on_after(1.5):
+            await carry_out(world, settings)
+        assert results(world) == [("web", "aborted", 1, 2), ("api", "aborted", 1, 1)]
+        assert world.of(ReloadFinished)[0].exit_code == 1
 
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_a_mistake_of_ours_ends_the_reload_and_not_control():
+    settings = settings_of(pool_settings())
+    async with World(settings).running() as world:
+        world.cells._free.clear()
+        assert await carry_out(world, settings) == 6
+        assert "more than 64 backends" in world.of(ReloadDone)[0].why
+        assert world.workers.served == ["web.1@1", "web.2@1"]
+        assert not world.fleet.pools["web"].reloading
+
+
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_what_a_mistake_leaves_behind_is_stopped():
+    settings = settings_of(pool_settings(reload=ReloadSettings(max_surge=2)))
+    async with World(settings).running() as world:
+        del world.cells._free[1:]
+        assert await carry_out(world, settings) == 6
+        await trio.sleep(5)
+        assert [str(member.backend.id) for member in world.fleet.pools["web"].members] == ["web.1@1", "web.2@1"]
+
+
+@trio_test(clock="autojump", timeout_s=1000)
+async def test_events_of_a_reload_carry_its_id_and_later_ones_do_not():
+    settings = settings_of(pool_settings(size=1))
+    async with World(settings).running() as world:
+        assert world.of(BackendStarting) == []
+        await carry_out(world, settings)
+        assert world.member("web.1@2").runner.reload is None

@@ -1,6 +1,6 @@
-"""What a reload means for one pool: which backends come, which go, which stay.
+"""The difference between a pool and its new settings: which backends come, which leave, which stay.
 
-Plain functions over a pool and its new settings. Start and publish nothing.
+Plain functions. They start and publish nothing.
 """
 
 from collections.abc import Callable
@@ -8,17 +8,17 @@ from dataclasses import replace
 
 from lbproxy.address import Address
 from lbproxy.control.pool import Member, Pool, lowest_free
-from lbproxy.control.reload import Change
+from lbproxy.control.rollout import Change
 from lbproxy.model import BackendSpec, Generation
 from lbproxy.policy import rollout
 
-Decision = tuple[Generation, Change[Member]]
+Diff = tuple[Generation, Change[Member]]
 
 
-def decide(pool: Pool, wanted: Generation, number: Callable[[], int], *, config_only: bool) -> Decision:
-    """The generation that serves when the change is done, and the change.
+def diff(pool: Pool, wanted: Generation, number: Callable[[], int], *, config_only: bool) -> Diff:
+    """The generation that serves after the change, and the change.
 
-    `wanted` carries the new settings; its number does not count: `number` is asked when a new generation is made.
+    `wanted` has the new settings; its number is not used. `number()` gives the number of a new generation.
     """
     if wanted.settings.command is None:
         return _retarget(pool, wanted, number)
@@ -39,7 +39,7 @@ def decide(pool: Pool, wanted: Generation, number: Callable[[], int], *, config_
 
 
 def is_same_making(one: Generation, other: Generation) -> bool:
-    """Whether the backends of both would be the same: everything else applies live."""
+    """Whether both generations would start the same backends. All other settings apply without a restart."""
     return _making(one) == _making(other)
 
 
@@ -48,8 +48,8 @@ def _making(generation: Generation) -> tuple[object, ...]:
     return settings.command, settings.user, settings.bind, generation.directory, generation.env
 
 
-def _retarget(pool: Pool, wanted: Generation, number: Callable[[], int]) -> Decision:
-    """Fixed addresses: one that stays in the list stays as it is, since nothing behind it is ours to replace."""
+def _retarget(pool: Pool, wanted: Generation, number: Callable[[], int]) -> Diff:
+    """The change of a pool with fixed addresses. An address that stays in the list keeps its backend."""
     by_address: dict[Address, Member] = {}
     for member in pool.members:
         address = target_of(member.spec)

@@ -5,7 +5,7 @@ import trio
 
 from control.fakes import World, made_of, pool_settings, settings_of
 from lbproxy.address import Address
-from lbproxy.control.decide import decide, is_same_making, target_of
+from lbproxy.control.diff import diff, is_same_making, target_of
 from lbproxy.model import BackendSpec, Generation
 from lbproxy.settings import HealthSettings
 
@@ -21,7 +21,7 @@ def decided(before, after, *, config_only):
         async with world.running():
             pool = world.fleet.pools["web"]
             (wanted,) = made_of(settings_of(after))
-            found.append(decide(pool, wanted, lambda: 2, config_only=config_only))
+            found.append(diff(pool, wanted, lambda: 2, config_only=config_only))
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     ((generation, change),) = found
