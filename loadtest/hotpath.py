@@ -93,7 +93,7 @@ class AtOnce:
 
 
 class Bench:
-    def __init__(self, backends: int, access: str, clients: int = CLIENTS) -> None:
+    def __init__(self, backends: int, access: str, clients: int = CLIENTS, *, addresses: bool = False) -> None:
         grid = Grid.create(1, backends + 3)
         self.reactor = Reactor(_complain)
         self.reactor.now = time.monotonic()
@@ -111,9 +111,11 @@ class Bench:
         pool = PoolView("web", 1, tuple(views), 1, "least_conn", None, *values)
         router.apply(RoutingTable(1, "bench", (listener,), (), (pool,)))
         self.clients = [AtOnce() for _ in range(clients)]
-        facts = ClientFacts(b"127.0.0.1", False, b"http")
-        for client in self.clients:
-            self.lanes.open(client, listener, facts)  # type: ignore[arg-type]
+        facts = [
+            ClientFacts(b"127.1.%d.%d" % divmod(number * addresses, 256), False, b"http") for number in range(clients)
+        ]
+        for client, known in zip(self.clients, facts, strict=True):
+            self.lanes.open(client, listener, known if addresses else facts[0])  # type: ignore[arg-type]
         for record in self.lanes._records:
             if isinstance(record, ExpressClient):
                 record.has_risked = True  # a first POST would have a connection of its own
@@ -148,10 +150,11 @@ def main() -> None:
     parser.add_argument("--backends", type=int, default=1)
     parser.add_argument("--access", choices=("off", "combined", "json"), default="off")
     parser.add_argument("--clients", type=int, default=CLIENTS, help="thousands do not fit into the processor's caches")
+    parser.add_argument("--addresses", action="store_true", help="each client has one of its own")
     parser.add_argument("--rounds", type=int, default=40, help="of 100 exchanges for each client")
     options = parser.parse_args()
     for name in options.work or WORK:
-        bench = Bench(options.backends, options.access, options.clients)
+        bench = Bench(options.backends, options.access, options.clients, addresses=options.addresses)
         gc.collect()
         gc.freeze()
         best = float("inf")

@@ -1,9 +1,27 @@
-"""Heads that repeat, remembered whole, with the bytes that are made of them; shared by all connections of a worker.
+"""The ways in which a head is read; and heads that repeat, remembered whole with the bytes that are made of them.
 
-Clients and backends say mostly what they have said before. A connection compares what it reads with what it read last;
-only when that repeats is it looked up here, so that heads which never repeat cost nothing. That connections share the
-remembered objects matters as much as not making them: thousands of copies would not stay in the processor's caches.
-Bounded; a full memory is dropped whole, and who still holds an entry keeps it.
+The express lane (worker/express) reads a head in the first of these ways that fits; each later one costs more:
+
+1. The same bytes as the last head on this connection: nothing is read. `GET / HTTP/1.1|Host: a|Accept: */*` a second
+   time: one comparison of bytes. From the second time on the head is looked up in the HeadCache, which holds what goes
+   to the other side: `GET / ...|Host: a|Accept: */*|` + the lines of the client's connection (X-Forwarded-For) +
+   `X-Forwarded-Host: a|X-Request-ID: ` + an id of this request + `|Via: ...`. One join of five pieces.
+2. Like an earlier head but for a few values: read by a template (head_template.py). `GET /items/7 ...|Cookie: sid=f3`
+   after `GET /items/6 ...|Cookie: sid=a1`: the parts between the values are compared as a whole, only `/items/7` and
+   `sid=f3` meet the grammar. Learned from two heads with the same lines in the same order.
+3. New, but of lines that were seen before: each line is looked up in a bounded memory of lines (lines.py).
+   `User-Agent: curl/8` means the same in every head. One dictionary look-up for each line.
+4. A line that was never seen meets the grammar (lines.py, startline.py), and is remembered.
+
+A head that ways 2 to 4 do not accept is refused or is the task lane's, which reads by 3 and 4. All four give the same
+values and the same bytes for the other side: tests/wire/test_head_template_alike.py and tests/worker/test_same_bytes.py
+look for a difference.
+
+This module is way 1. A connection compares what it receives with what it received last; only when that repeats is it
+looked up here, so that heads which never repeat cost nothing. That connections share the remembered objects matters as
+much as not making them: thousands of copies would not stay in the processor's caches. What the client's address decides
+is not part of an entry: 2,000 clients with an address each share one entry. Bounded; a full cache is dropped whole, and
+a connection that holds an entry keeps it.
 """
 
 from typing import TypeAlias
@@ -18,27 +36,38 @@ from lbproxy.wire.headers import (
     response_to_client,
 )
 
-REMEMBERED = 512  # of each kind; the largest possible head is 16 or 64 KiB, a usual one 300 bytes
+CACHED_HEADS = 512  # of each kind; the largest possible head is 16 or 64 KiB, a usual one 300 bytes
 LONGEST_BYTES = 4096
 MARK = b"\0"  # stands for the request id while a head is made: no head can contain it
 USUAL = RequestHead(b"GET", b"/", b"", 1, True, None, False, [], {})
 
 
-class RepeatedRequest:
-    __slots__ = ("before", "behind", "facts", "head", "raw")
+_NO_CONNECTION = ClientFacts(b"", False, b"\0\0")  # its lines are found again in a head that is made
+
+
+class CachedRequestHead:
+    """What goes to the backend: `before`, the lines of the connection, `between`, the request id, `behind`.
+
+    For a trusted client its address and the fields of its request make lines together: all of them stand in `before`.
+    """
+
+    __slots__ = ("before", "behind", "between", "head", "raw")
 
     def __init__(self, raw: bytes, head: RequestHead, facts: ClientFacts) -> None:
         self.raw = raw
         self.head = head
-        self.facts = facts
-        # What goes to the backend, before and behind the request id.
-        self.before, self.behind = _split(request_to_backend(head, facts, MARK))
+        made = request_to_backend(head, facts if facts.trusted else _NO_CONNECTION, MARK)
+        self.before, self.behind = _split(made, b"X-Request-ID: " + MARK)
+        self.before += b"X-Request-ID: "
+        self.between = b""
+        if not facts.trusted:
+            self.before, self.between = _split(self.before, _NO_CONNECTION.forwarded)
 
 
 ReadReply: TypeAlias = tuple[ResponseHead, int, int | None]  # a head, where it ends, and the length of the body
 
 
-class RepeatedReply:
+class CachedResponseHead:
     __slots__ = ("_made", "is_dated", "raw", "read", "size", "usual")
 
     def __init__(self, raw: bytes, head: ResponseHead) -> None:
@@ -57,40 +86,41 @@ class RepeatedReply:
 
     def for_client(self, request: RequestHead, framing: Framing, keep: bool) -> tuple[bytes, bytes]:
         """What goes to the client, before and behind the request id. A HEAD or 1.0 request changes the framing."""
-        shape = (framing, keep, request.minor)
-        made = self._made.get(shape)
+        template = (framing, keep, request.minor)
+        made = self._made.get(template)
         if made is None:
-            made = self._made[shape] = _split(response_to_client(self.read[0], request, MARK, framing, keep))
+            made = self._made[template] = _split(response_to_client(self.read[0], request, MARK, framing, keep))
         return made
 
 
-class Repeats:
+class HeadCache:
     def __init__(self) -> None:
-        self._requests: dict[bytes, RepeatedRequest] = {}
-        self._replies: dict[bytes, RepeatedReply] = {}
+        self._requests: dict[bytes | tuple[bytes, ClientFacts], CachedRequestHead] = {}
+        self._replies: dict[bytes, CachedResponseHead] = {}
 
-    def request(self, raw: bytes, head: RequestHead, facts: ClientFacts) -> RepeatedRequest:
-        known = self._requests.get(raw)
-        if known is None or known.facts is not facts:
-            known = RepeatedRequest(raw, head, facts)
+    def request(self, raw: bytes, head: RequestHead, facts: ClientFacts) -> CachedRequestHead:
+        key = (raw, facts) if facts.trusted else raw
+        known = self._requests.get(key)
+        if known is None:
+            known = CachedRequestHead(raw, head, facts)
             if len(raw) <= LONGEST_BYTES:
-                if len(self._requests) >= REMEMBERED:
+                if len(self._requests) >= CACHED_HEADS:
                     self._requests.clear()
-                self._requests[raw] = known
+                self._requests[key] = known
         return known
 
-    def reply(self, raw: bytes, lines: Lines) -> RepeatedReply:
+    def reply(self, raw: bytes, lines: Lines) -> CachedResponseHead:
         """`raw` is a head that was read before and found good."""
         known = self._replies.get(raw)
         if known is None:
-            known = RepeatedReply(raw, read_response(raw, lines))
+            known = CachedResponseHead(raw, read_response(raw, lines))
             if len(raw) <= LONGEST_BYTES:
-                if len(self._replies) >= REMEMBERED:
+                if len(self._replies) >= CACHED_HEADS:
                     self._replies.clear()
                 self._replies[raw] = known
         return known
 
 
-def _split(head: bytes) -> tuple[bytes, bytes]:
-    before, _, behind = head.partition(MARK)
+def _split(head: bytes, mark: bytes = MARK) -> tuple[bytes, bytes]:
+    before, _, behind = head.partition(mark)
     return before, behind

@@ -1,14 +1,14 @@
-"""Heads that are like an earlier one but for a few values: read and remade without looking at their lines one by one.
+"""Head templates: read and remake heads that differ in a few values, without looking at their lines one by one.
 
-A client says nearly the same in every request: the same fields in the same order, with another target, another trace
-id, another cookie. A shape is such a head with blanks where these values stand. It is learned from two heads; of later
-ones only the values are looked at, and what stands between them is compared as a whole.
+A client sends nearly the same in every request: the same fields in the same order, with another target, another trace
+id, another cookie. A template is such a head with blanks where these values stand. It is learned from two heads. Of a
+later head only the values are looked at, and the parts between them are compared as a whole.
 
-What may be blank: the target, Content-Length, and values that have no bearing on how a message is read. A shape knows
-nothing else of HTTP. It is made by giving head.py and headers.py a head with a mark in each blank, and by looking for
-the marks in what they made of it; where these are not found as expected, there is no shape. So what a shape reads,
-read_request and read_response read alike, and the bytes for the other side are the same (Hypothesis looks for a
-difference in tests/wire/test_shape_alike.py).
+What may be blank: the target, Content-Length, and values that have no bearing on how a message is read. A template
+knows nothing else of HTTP. To make one, a head with a mark in each blank is given to head.py and headers.py, and the
+marks are looked for in their results; where these are not found as expected, there is no template. So a template reads
+a head as read_request and read_response do, and the bytes for the other side are the same (Hypothesis looks for a
+difference in tests/wire/test_head_template_alike.py). head_cache.py says when a template is used.
 """
 
 import sys
@@ -22,12 +22,12 @@ from lbproxy.wire.startline import IN_TARGET
 
 MOST_BLANKS = 12  # with more of them, looking at every line costs no more
 LONGEST_BYTES = 8192  # of a head that is learned from
-KEPT_SHAPES = 8  # tried one after the other: each that does not fit costs about 0.15 us
+KEPT_TEMPLATES = 8  # tried one after the other: each that does not fit costs about 0.15 us
 KEPT_HEADS = 16  # waiting for another one like them, by their number of lines
-# To make a shape costs as much as to read some ten heads, and it is often in vain. So it is paid for with heads that
-# are not learned from; the first few shapes are made on credit.
+# To make a template costs as much as to read some ten heads, and it is often in vain. So it is paid for with heads that
+# are not learned from; the first few templates are made on credit.
 REST = 16
-MOST_REST = KEPT_SHAPES * REST
+MOST_REST = KEPT_TEMPLATES * REST
 ANY_BYTES = sys.maxsize  # how long a request's head may be is its listener's to say
 _SLASH = ord("/")
 
@@ -36,7 +36,7 @@ Parts: TypeAlias = list[bytes]  # the lines of a head, and the two empty strings
 # passed on.
 Values: TypeAlias = list[bytes]
 
-# Numbers, so that they may stand for a length as well. A head in which one of them stands already gets no shape.
+# Numbers, so that they may stand for a length as well. A head in which one of them stands already gets no template.
 _MARKS = tuple(b"%d" % (7_130_274_519_206_487_300 + number) for number in range(MOST_BLANKS + 1))
 _ID = b"\0id\0"
 _STRANGER = ClientFacts(b"\0ip\0", False, b"http")
@@ -46,7 +46,7 @@ _NOTED = frozenset((b"accept", b"user-agent", b"referer"))
 _ASIDE = frozenset((b"x-request-id", b"x-real-ip", b"forwarded"))
 
 
-class NoShape(Exception):
+class NoTemplate(Exception):
     """Two heads that are not alike, or differ in what matters."""
 
 
@@ -54,7 +54,7 @@ class Blanks:
     """The values in which two heads differ."""
 
     def __init__(self, one: Parts, two: Parts, kinds: dict[bytes, Kind]) -> None:
-        """Raises NoShape."""
+        """Raises NoTemplate."""
         self.lines = list(two)  # with a mark in each blank
         self.marks: list[bytes] = []  # of all, in the order of the lines
         self.passed: list[tuple[bytes, bytes]] = []  # name as spelt, mark
@@ -65,13 +65,13 @@ class Blanks:
                 name = line.partition(b":")[0]
                 known = name + b": "
                 if not line.startswith(known) or not before.startswith(known) or len(self.marks) == MOST_BLANKS:
-                    raise NoShape
+                    raise NoTemplate
                 mark = _MARKS[len(self.marks) + 1]
                 self.lines[number] = known + mark
                 self.marks.append(mark)
                 self._sort(name.lower(), kinds).append((name, mark))
         if len(self.lengths) > 1:
-            raise NoShape
+            raise NoTemplate
 
     def _sort(self, name: bytes, kinds: dict[bytes, Kind]) -> list[tuple[bytes, bytes]]:
         kind = kinds.get(name)
@@ -83,14 +83,14 @@ class Blanks:
             return self.aside
         if kind is None or name in _NOTED:
             return self.passed
-        raise NoShape
+        raise NoTemplate
 
 
 class Outline:
     """The fixed parts of a head, and the blanks between them.
 
-    A class by itself, not a base of the shapes: the interpreter looks attributes up faster where all `self` are of one
-    class.
+    A class by itself, not a base of the templates: the interpreter looks attributes up faster where all `self` are of
+    one class.
     """
 
     __slots__ = ("_begin", "_behind_begin", "_blocks", "_has_target", "_most_bytes", "_order", "has_length", "passed")
@@ -143,10 +143,10 @@ class Outline:
         return (values, at) if at <= self._most_bytes else None
 
 
-class RequestShape:
+class RequestTemplate:
     """Of what `outline` finds in a head, `head` and `to_backend` are made.
 
-    `like` is a head of this shape. All of them are alike but for the target, the length, `lines` and `fields`.
+    `sample` is a head of this template. All of them are alike but for the target, the length, `lines` and `fields`.
     """
 
     __slots__ = (
@@ -156,17 +156,17 @@ class RequestShape:
         "_passed",
         "_template",
         "field_lines",
-        "like",
         "logs_alike",
         "outline",
+        "sample",
     )
 
     def __init__(self, one: Parts, two: Parts) -> None:
-        """Raises NoShape, or Refused."""
+        """Raises NoTemplate, or Refused."""
         method, _, _ = two[0].partition(b" ")
         for start in (one[0], two[0]):
             if not start.startswith(method + b" /") or not start.endswith(b" HTTP/1.1"):
-                raise NoShape
+                raise NoTemplate
         blanks = Blanks(one, two, REQUEST_KINDS)
         target = b"/" + _MARKS[0]
         marked = b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *blanks.lines[1:]))
@@ -174,11 +174,11 @@ class RequestShape:
         self.outline = Outline(marked.replace(target, _MARKS[0], 1), blanks, ANY_BYTES, _MARKS[0])
         self._passed = self.outline.passed
         self._has_length = self.outline.has_length
-        self.like = head = read_request(marked, Lines(), self.field_lines)
+        self.sample = head = read_request(marked, Lines(), self.field_lines)
         if head.target != target or head.chunked or head.expects_continue or head.websocket:
-            raise NoShape
+            raise NoTemplate
         if blanks.lengths and any(line.lower().startswith(b"upgrade:") for line in two):
-            raise NoShape  # whether it is a websocket depends on its length
+            raise NoTemplate  # whether it is a websocket depends on its length
         marks = [target, *_marks(blanks.passed), _STRANGER.forwarded, _ID, *_marks(blanks.lengths)]
         self._template = _template(request_to_backend(head, _STRANGER, _ID), marks)
         # Where the values go in a RequestHead: (line, name, which of the values); (name, which of the values).
@@ -191,15 +191,15 @@ class RequestShape:
             (name.lower(), number) for number, (name, _) in enumerate(noted, 1) if name.lower() in head.fields
         ]
         if any(len(head.fields[name]) != 1 for name, _ in self._fields):
-            raise NoShape
-        self.logs_alike = not self._fields  # `like` has every request's `fields`
+            raise NoTemplate
+        self.logs_alike = not self._fields  # `sample` has every request's `fields`
 
     def length(self, values: Values) -> int | None:
-        return int(values[self._passed]) if self._has_length else self.like.length
+        return int(values[self._passed]) if self._has_length else self.sample.length
 
     def head(self, values: Values) -> RequestHead:
         """As read_request makes it."""
-        like = self.like
+        like = self.sample
         lines, fields = like.lines.copy(), like.fields
         for at, name, number in self._lines:
             lines[at] = name + values[number]
@@ -222,29 +222,29 @@ class RequestShape:
         return self._template % (*values[:passed], client.forwarded, request_id, *length)
 
 
-class ReplyShape:
-    """What a response says that `outline` has read is what `like` says, but for its length."""
+class ResponseTemplate:
+    """What a response says that `outline` has read is what `sample` says, but for its length."""
 
-    __slots__ = ("_blanks", "_has_length", "_passed", "_templates", "is_dated", "like", "outline")
+    __slots__ = ("_blanks", "_has_length", "_passed", "_templates", "is_dated", "outline", "sample")
 
     def __init__(self, one: Parts, two: Parts) -> None:
-        """Raises NoShape, or Refused."""
+        """Raises NoTemplate, or Refused."""
         if one[0] != two[0]:
-            raise NoShape
+            raise NoTemplate
         self._blanks = blanks = Blanks(one, two, RESPONSE_KINDS)
         marked = b"\r\n".join(blanks.lines)
         self.outline = Outline(marked, blanks, RESPONSE_HEAD_BYTES)
         self._passed = self.outline.passed
         self._has_length = self.outline.has_length
-        self.like: ResponseHead = read_response(marked, Lines())
-        self.is_dated = is_dated(self.like)
+        self.sample: ResponseHead = read_response(marked, Lines())
+        self.is_dated = is_dated(self.sample)
         self._templates: dict[tuple[Framing, bool, int], tuple[bytes, int]] = {}
-        if self.like.status < 200 or (self.like.status == 204 and blanks.lengths):
-            raise NoShape  # whether its connection is used again depends on its length
-        _between(b"\r\n".join(self.like.lines), _marks(blanks.passed))
+        if self.sample.status < 200 or (self.sample.status == 204 and blanks.lengths):
+            raise NoTemplate  # whether its connection is used again depends on its length
+        _between(b"\r\n".join(self.sample.lines), _marks(blanks.passed))
 
     def length(self, values: Values) -> int | None:
-        return int(values[self._passed]) if self._has_length else self.like.length
+        return int(values[self._passed]) if self._has_length else self.sample.length
 
     def to_client(self, values: Values, request: RequestHead, own: bytes, framing: Framing, keep: bool) -> bytes:
         """As response_to_client makes it."""
@@ -256,7 +256,7 @@ class ReplyShape:
 
     def _make(self, request: RequestHead, framing: Framing, keep: bool) -> tuple[bytes, int]:
         """A template, and how many lengths it takes: not every framing tells one."""
-        made = response_to_client(self.like, request, _ID, framing, keep)
+        made = response_to_client(self.sample, request, _ID, framing, keep)
         lengths = [mark for mark in _marks(self._blanks.lengths) if mark in made]
         template = _template(made, [*_marks(self._blanks.passed), _ID, *lengths])
         self._templates[framing, keep, request.minor] = template, len(lengths)
@@ -267,33 +267,33 @@ class Outlined(Protocol):
     outline: Outline
 
 
-Shape = TypeVar("Shape", bound=Outlined)
+Template = TypeVar("Template", bound=Outlined)
 
 
-class Shapes(Generic[Shape]):
-    """The shapes of one kind of head that are in use, and heads that wait for one like them. Bounded."""
+class HeadTemplates(Generic[Template]):
+    """The templates of one kind of head that are in use, and heads that wait for one like them. Bounded."""
 
-    def __init__(self, make: Callable[[Parts, Parts], Shape]) -> None:
+    def __init__(self, make: Callable[[Parts, Parts], Template]) -> None:
         self._make = make
-        self._shapes: list[tuple[Outline, Shape]] = []
+        self._templates: list[tuple[Outline, Template]] = []
         self._waiting: dict[int, bytes] = {}
         self._rest = 0  # heads
 
-    def read(self, data: bytes) -> tuple[Shape, Values, int] | None:
-        """The first shape that fits the head which `data` begins with, what it reads, and where the head ends."""
-        for pair in self._shapes:
-            outline, shape = pair
+    def read(self, data: bytes) -> tuple[Template, Values, int] | None:
+        """The first template that fits the head which `data` begins with, what it reads, and where the head ends."""
+        for pair in self._templates:
+            outline, template = pair
             found = outline.read(data)
             if found is not None:
-                if pair is not self._shapes[0]:
-                    self._shapes.remove(pair)
-                    self._shapes.insert(0, pair)
+                if pair is not self._templates[0]:
+                    self._templates.remove(pair)
+                    self._templates.insert(0, pair)
                 values, end = found
-                return shape, values, end
+                return template, values, end
         return None
 
     def learn(self, raw: bytes) -> None:
-        """From a head that was found good, and that no shape fits."""
+        """From a head that was found good, and that no template fits."""
         if self._rest:
             self._rest -= 1
         if self._rest > MOST_REST or len(raw) > LONGEST_BYTES:
@@ -303,12 +303,12 @@ class Shapes(Generic[Shape]):
         if before is not None:
             self._rest += REST
             try:
-                shape = self._make(before.split(b"\r\n"), parts)
-            except (NoShape, Refused):
+                template = self._make(before.split(b"\r\n"), parts)
+            except (NoTemplate, Refused):
                 pass
             else:
-                self._shapes.insert(0, (shape.outline, shape))
-                del self._shapes[KEPT_SHAPES:]
+                self._templates.insert(0, (template.outline, template))
+                del self._templates[KEPT_TEMPLATES:]
                 return
         if len(self._waiting) >= KEPT_HEADS:
             self._waiting.clear()
@@ -320,13 +320,13 @@ def _marks(blanks: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
 
 
 def _between(text: bytes, marks: Iterable[bytes]) -> list[bytes]:
-    """What stands before, between and behind the marks. Raises NoShape unless each stands there once, in this order."""
+    """The parts before, between and behind the marks. Raises NoTemplate unless each stands there once, in order."""
     pieces = []
     rest = text
     for mark in marks:
         piece, found, rest = rest.partition(mark)
         if not found or text.count(mark) != 1:
-            raise NoShape
+            raise NoTemplate
         pieces.append(piece)
     return [*pieces, rest]
 

@@ -16,8 +16,8 @@ import trio
 
 from lbproxy.model import ListenerView
 from lbproxy.wire.head import Lines, Refused
-from lbproxy.wire.head_cache import Repeats
-from lbproxy.wire.head_template import ReplyShape, RequestShape, Shapes
+from lbproxy.wire.head_cache import HeadCache
+from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseTemplate
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.context import Context
 from lbproxy.worker.express.client import ExpressClient
@@ -48,9 +48,9 @@ class Lanes:
         # Not the task lane's: a head that is handed over would be read twice with one memory, and what comes twice in a
         # row is remembered. A key of a WebSocket never comes again.
         self.lines = Lines()
-        self.repeats = Repeats()
-        self.request_shapes = Shapes(RequestShape)
-        self._reply_shapes: dict[str, Shapes[ReplyShape]] = {}
+        self.head_cache = HeadCache()
+        self.request_templates = HeadTemplates(RequestTemplate)
+        self._response_templates: dict[str, HeadTemplates[ResponseTemplate]] = {}
         self.pipes = Pipes()
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
@@ -62,11 +62,11 @@ class Lanes:
         self._emptied = trio.Event()
         self._nursery: trio.Nursery | None = None
 
-    def reply_shapes(self, pool: str) -> Shapes[ReplyShape]:
-        shapes = self._reply_shapes.get(pool)
-        if shapes is None:
-            shapes = self._reply_shapes[pool] = Shapes(ReplyShape)
-        return shapes
+    def response_templates(self, pool: str) -> HeadTemplates[ResponseTemplate]:
+        templates = self._response_templates.get(pool)
+        if templates is None:
+            templates = self._response_templates[pool] = HeadTemplates(ResponseTemplate)
+        return templates
 
     @property
     def connections(self) -> int:

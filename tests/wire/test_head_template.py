@@ -1,4 +1,4 @@
-"""Shapes: whatever they read, they read as head.py does, and make the bytes that headers.py makes."""
+"""HeadTemplates: whatever they read, they read as head.py does, and make the bytes that headers.py makes."""
 
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -10,15 +10,15 @@ from support.proxy import get
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES, ResponseHead, read_request, read_response
 from lbproxy.wire.head_template import (
     KEPT_HEADS,
-    KEPT_SHAPES,
+    KEPT_TEMPLATES,
     LONGEST_BYTES,
     MOST_BLANKS,
     MOST_REST,
     REST,
+    HeadTemplates,
     Parts,
-    ReplyShape,
-    RequestShape,
-    Shapes,
+    RequestTemplate,
+    ResponseTemplate,
 )
 from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, response_to_client
 from lbproxy.wire.lines import Lines
@@ -32,46 +32,46 @@ MARK = b"7130274519206487301"
 Made = Callable[[bytes], bytes]  # a head with this value in it
 
 
-def requests(*heads: bytes) -> Shapes[RequestShape]:
-    shapes = Shapes(RequestShape)
+def requests(*heads: bytes) -> HeadTemplates[RequestTemplate]:
+    templates = HeadTemplates(RequestTemplate)
     for raw in heads:
         read_request(raw, Lines(), 200)  # only good heads are learned from
-        shapes.learn(raw)
-    return shapes
+        templates.learn(raw)
+    return templates
 
 
-def replies(*heads: bytes) -> Shapes[ReplyShape]:
-    shapes = Shapes(ReplyShape)
+def replies(*heads: bytes) -> HeadTemplates[ResponseTemplate]:
+    templates = HeadTemplates(ResponseTemplate)
     for raw in heads:
         read_response(raw, Lines())
-        shapes.learn(raw)
-    return shapes
+        templates.learn(raw)
+    return templates
 
 
-def is_read(shapes: Shapes[RequestShape], text: bytes) -> bool:
-    """And if it is, everything that the shape says of it is true."""
-    found = shapes.read(text)
+def is_read(templates: HeadTemplates[RequestTemplate], text: bytes) -> bool:
+    """And if it is, everything that the template says of it is true."""
+    found = templates.read(text)
     if found is None:
         return False
-    shape, values, end = found
-    head = read_request(text[:end], Lines(), shape.field_lines)
-    shaped = shape.head(values)
-    assert shaped == head
-    assert shape.to_backend(values, STRANGER, ID) == request_to_backend(head, STRANGER, ID)
-    assert request_to_backend(shaped, FRIEND, ID) == request_to_backend(head, FRIEND, ID)
+    template, values, end = found
+    head = read_request(text[:end], Lines(), template.field_lines)
+    match = template.head(values)
+    assert match == head
+    assert template.to_backend(values, STRANGER, ID) == request_to_backend(head, STRANGER, ID)
+    assert request_to_backend(match, FRIEND, ID) == request_to_backend(head, FRIEND, ID)
     return True
 
 
-def is_read_back(shapes: Shapes[ReplyShape], text: bytes) -> bool:
-    found = shapes.read(text)
+def is_read_back(templates: HeadTemplates[ResponseTemplate], text: bytes) -> bool:
+    found = templates.read(text)
     if found is None:
         return False
-    shape, values, end = found
+    template, values, end = found
     head = read_response(text[:end], Lines())
-    assert without_what_varies(shape.like) == without_what_varies(head)
-    assert shape.length(values) == head.length
+    assert without_what_varies(template.sample) == without_what_varies(head)
+    assert template.length(values) == head.length
     for asked, framing, keep in product(ASKED, Framing, (True, False)):
-        made = shape.to_client(values, asked, ID, framing, keep)
+        made = template.to_client(values, asked, ID, framing, keep)
         assert made == response_to_client(head, asked, ID, framing, keep)
     return True
 
@@ -92,24 +92,24 @@ def reply_field(name: bytes, *more: bytes) -> Made:
 
 
 def test_a_request_like_two_others_is_read_up_to_its_end() -> None:
-    shapes = requests(*(get(b"/%d" % number, b"A: 50%", b"Cookie: a=%d" % number) for number in (1, 2)))
+    templates = requests(*(get(b"/%d" % number, b"A: 50%", b"Cookie: a=%d" % number) for number in (1, 2)))
     raw = get(b"/three", b"A: 50%", b"Cookie: %s")
     for behind in (b"", b"more", b"\r\n", raw, b"\x00"):
-        found = shapes.read(raw + behind)
+        found = templates.read(raw + behind)
         assert found is not None
         assert found[2] == len(raw)
         assert found[0].field_lines == 3
-        assert is_read(shapes, raw + behind)
+        assert is_read(templates, raw + behind)
 
 
 def test_an_answer_like_two_others_is_read_up_to_its_end() -> None:
     made = [response(b"Content-Length: %d" % n, b"X-Request-ID: %d" % n, b"ETag: %d" % n) for n in range(3)]
-    shapes = replies(*made[:2])
+    templates = replies(*made[:2])
     for behind in (b"", b"more", b"\r\n", made[1]):
-        found = shapes.read(made[2] + behind)
+        found = templates.read(made[2] + behind)
         assert found is not None
         assert found[2] == len(made[2])
-        assert is_read_back(shapes, made[2] + behind)
+        assert is_read_back(templates, made[2] + behind)
 
 
 PASSED = [b"Cookie", b"cookie", b"User_Id", b"Accept", b"User-Agent", b"referer"]
@@ -140,8 +140,8 @@ def test_a_value_that_is_empty_or_has_blanks_around_it_is_left_to_others(value: 
 
 @pytest.mark.parametrize(("told", "length"), [(b"0", 0), (b"3", 3), (b"033", 33), (b"9" * 19, int("9" * 19))])
 def test_a_length_may_be_any_plain_number(told: bytes, length: int) -> None:
-    shapes = requests(field(b"Content-Length")(b"1"), field(b"Content-Length")(b"2, 2"))
-    assert is_read(shapes, field(b"Content-Length")(told))
+    templates = requests(field(b"Content-Length")(b"1"), field(b"Content-Length")(b"2, 2"))
+    assert is_read(templates, field(b"Content-Length")(told))
     found = replies(reply_field(b"content-length")(b"1"), reply_field(b"content-length")(b"2")).read(
         reply_field(b"content-length")(told)
     )
@@ -152,23 +152,23 @@ def test_a_length_may_be_any_plain_number(told: bytes, length: int) -> None:
 @pytest.mark.parametrize("told", [b"3, 3", b"+3", b"-3", b"0x3", b"3a", b"3, 4", b"1" * 20, b"\xb2", b"3_0"])
 def test_a_length_of_another_kind_is_left_to_others(told: bytes) -> None:
     assert not is_read(requests(*map(field(b"Content-Length"), (b"1", b"2"))), field(b"Content-Length")(told))
-    shapes = replies(*map(reply_field(b"Content-Length"), (b"1", b"2")))
-    assert not is_read_back(shapes, reply_field(b"Content-Length")(told))
+    templates = replies(*map(reply_field(b"Content-Length"), (b"1", b"2")))
+    assert not is_read_back(templates, reply_field(b"Content-Length")(told))
 
 
 @pytest.mark.parametrize(
     "target", [b"*", b"http://b/c", b"c", b"", b"/#", b"/\xe4", b"/a b", b"/\t", b"/\x00", b"/\r", b"/\n", b"?c"]
 )
 def test_a_target_of_another_form_is_left_to_others(target: bytes) -> None:
-    shapes = requests(get(b"/a", b"A: b"), get(b"/b", b"A: b"))
-    assert is_read(shapes, get(b"/c?d=%7130274519206487300", b"A: b"))
-    assert not is_read(shapes, get(target, b"A: b"))
+    templates = requests(get(b"/a", b"A: b"), get(b"/b", b"A: b"))
+    assert is_read(templates, get(b"/c?d=%7130274519206487300", b"A: b"))
+    assert not is_read(templates, get(target, b"A: b"))
 
 
 @pytest.mark.parametrize("minor", [0, 2, 9])
-def test_another_version_has_no_shape(minor: int) -> None:
-    shapes = requests(get(b"/a", minor=minor), get(b"/b", minor=minor))
-    assert not shapes._shapes
+def test_another_version_has_no_template(minor: int) -> None:
+    templates = requests(get(b"/a", minor=minor), get(b"/b", minor=minor))
+    assert not templates._templates
     assert not is_read(requests(get(b"/a"), get(b"/b")), get(b"/c", minor=minor))
 
 
@@ -186,11 +186,11 @@ def test_what_stays_the_same_may_be_what_decides() -> None:
     for more in ([b"TE: trailers"], [b"Connection: close, x-foo", b"X-Foo: 1"], [b"Via: 1.0 a"], [b"a:\t b "]):
         assert is_read(requests(field(b"B", *more)(b"1"), field(b"B", *more)(b"2")), field(b"B", *more)(b"3"))
     for more in ([b"Transfer-Encoding: chunked"], [b"Content-Type: text/event-stream"], [b"Connection: close"]):
-        shapes = replies(reply_field(b"B", *more)(b"1"), reply_field(b"B", *more)(b"2"))
-        assert is_read_back(shapes, reply_field(b"B", *more)(b"3"))
+        templates = replies(reply_field(b"B", *more)(b"1"), reply_field(b"B", *more)(b"2"))
+        assert is_read_back(templates, reply_field(b"B", *more)(b"3"))
 
 
-# What has no shape
+# What has no template
 
 
 @pytest.mark.parametrize(
@@ -215,12 +215,12 @@ def test_what_stays_the_same_may_be_what_decides() -> None:
         (b"Content-Length", b"Content-Length", (b"Content-Length: 1, 1",)),
     ],
 )
-def test_requests_that_differ_in_what_matters_have_no_shape(one: bytes, two: bytes, more: tuple[bytes, ...]) -> None:
+def test_requests_that_differ_in_what_matters_have_no_template(one: bytes, two: bytes, more: tuple[bytes, ...]) -> None:
     if one == b"Content-Length":
-        shapes = requests(*(get(b"/", *[b"Content-Length: %d" % number] * 2, method=b"POST") for number in (1, 2)))
+        templates = requests(*(get(b"/", *[b"Content-Length: %d" % number] * 2, method=b"POST") for number in (1, 2)))
     else:
-        shapes = requests(field(one, *more)(b"1"), field(two, *more)(b"2"))
-    assert not shapes._shapes
+        templates = requests(field(one, *more)(b"1"), field(two, *more)(b"2"))
+    assert not templates._templates
 
 
 @pytest.mark.parametrize("name", [b"X", b"Accept", b"X-Forwarded-For", b"Connection", b"Cookie", b"X-Request-ID"])
@@ -241,16 +241,16 @@ def test_a_websocket_is_not_mistaken_for_a_request_with_a_body() -> None:
 @pytest.mark.parametrize(
     "start", [b"HTTP/1.1 100 Continue", b"HTTP/1.1 103 Early Hints", b"HTTP/1.1 101 Switching Protocols"]
 )
-def test_an_interim_answer_has_no_shape(start: bytes) -> None:
-    assert not replies(*(response(b"A: %d" % number, start=start) for number in (1, 2)))._shapes
+def test_an_interim_answer_has_no_template(start: bytes) -> None:
+    assert not replies(*(response(b"A: %d" % number, start=start) for number in (1, 2)))._templates
 
 
 @pytest.mark.parametrize(
     "name", [b"Content-Type", b"Content-Encoding", b"Retry-After", b"Via", b"Keep-Alive", b"Connection"]
 )
-def test_answers_that_differ_in_what_matters_have_no_shape(name: bytes) -> None:
-    assert not replies(reply_field(name)(b"a"), reply_field(name)(b"b"))._shapes
-    assert not replies(response(start=b"HTTP/1.1 200 a"), response(start=b"HTTP/1.1 200 b"))._shapes
+def test_answers_that_differ_in_what_matters_have_no_template(name: bytes) -> None:
+    assert not replies(reply_field(name)(b"a"), reply_field(name)(b"b"))._templates
+    assert not replies(response(start=b"HTTP/1.1 200 a"), response(start=b"HTTP/1.1 200 b"))._templates
 
 
 @pytest.mark.parametrize("number", [MOST_BLANKS, MOST_BLANKS + 1])
@@ -265,42 +265,42 @@ def test_there_are_only_so_many_blanks(number: int) -> None:
 @pytest.mark.parametrize("made", [field(b"Cookie"), field(b"Content-Length"), field(b"X-Forwarded-For")])
 @pytest.mark.parametrize("nasty", [b"\x00", b"\r", b"\n", b"\x7f", b"\x0b", b"\r\n c", b"\n\n", b"\r\r\n"])
 def test_what_may_not_stand_in_a_value_is_not_read(made: Made, nasty: bytes) -> None:
-    shapes = requests(made(b"1"), made(b"2"))
+    templates = requests(made(b"1"), made(b"2"))
     for value in (nasty, b"3" + nasty, nasty + b"3", b"3" + nasty + b"3"):
-        assert shapes.read(made(b"3").replace(b": 3", b": " + value)) is None
+        assert templates.read(made(b"3").replace(b": 3", b": " + value)) is None
 
 
 def test_a_line_more_or_less_is_another_head() -> None:
-    shapes = requests(get(b"/a", b"A: b", b"C: 1"), get(b"/b", b"A: b", b"C: 2"))
+    templates = requests(get(b"/a", b"A: b", b"C: 1"), get(b"/b", b"A: b", b"C: 2"))
     for raw in (get(b"/", b"A: b"), get(b"/", b"A: b", b"C: 3", b"D: e"), get(b"/", b"A: b", b"C: 3\r\nHost: b")):
-        assert shapes.read(raw) is None
-        assert shapes.read(b"\r\n" + raw) is None
+        assert templates.read(raw) is None
+        assert templates.read(b"\r\n" + raw) is None
 
 
 @pytest.mark.parametrize("case", REFUSED_REQUESTS, ids=str)
-def test_no_refused_request_is_read_by_shapes_that_know_the_good_ones(case) -> None:
-    shapes = Shapes(RequestShape)
+def test_no_refused_request_is_read_by_templates_that_know_the_good_ones(case) -> None:
+    templates = HeadTemplates(RequestTemplate)
     for raw in ACCEPTED_REQUESTS:
-        shapes.learn(raw)
-        shapes.learn(raw.replace(b" / ", b" /b "))
-        assert shapes.read(case.raw) is None
+        templates.learn(raw)
+        templates.learn(raw.replace(b" / ", b" /b "))
+        assert templates.read(case.raw) is None
 
 
 @pytest.mark.parametrize("case", REFUSED_RESPONSES, ids=str)
-def test_no_refused_answer_is_read_by_shapes_that_know_the_good_ones(case) -> None:
-    shapes = Shapes(ReplyShape)
+def test_no_refused_answer_is_read_by_templates_that_know_the_good_ones(case) -> None:
+    templates = HeadTemplates(ResponseTemplate)
     for raw in ACCEPTED_RESPONSES:
-        shapes.learn(raw)
-        shapes.learn(raw)
-        assert shapes.read(case.raw) is None
+        templates.learn(raw)
+        templates.learn(raw)
+        assert templates.read(case.raw) is None
 
 
 def test_a_head_cut_anywhere_is_not_read() -> None:
     made = [get(b"/%d" % n, b"Content-Length: %d" % n, b"A: b", b"Cookie: %d" % n, method=b"PUT") for n in range(3)]
-    shapes = requests(*made[:2])
-    assert is_read(shapes, made[2])
+    templates = requests(*made[:2])
+    assert is_read(templates, made[2])
     for cut in range(len(made[2])):
-        assert shapes.read(made[2][:cut]) is None
+        assert templates.read(made[2][:cut]) is None
     answers = [response(b"Content-Length: %d" % n, b"A: b", b"ETag: %d" % n) for n in range(3)]
     reads_back = replies(*answers[:2])
     assert is_read_back(reads_back, answers[2])
@@ -310,10 +310,10 @@ def test_a_head_cut_anywhere_is_not_read() -> None:
 
 def test_an_answer_with_a_head_over_the_limit_is_not_read() -> None:
     made = reply_field(b"A")
-    shapes = replies(made(b"a"), made(b"b"))
+    templates = replies(made(b"a"), made(b"b"))
     room = RESPONSE_HEAD_BYTES - len(made(b""))
-    assert is_read_back(shapes, made(b"c" * room))
-    assert not is_read_back(shapes, made(b"c" * (room + 1)))
+    assert is_read_back(templates, made(b"c" * room))
+    assert not is_read_back(templates, made(b"c" * (room + 1)))
 
 
 # What learning costs
@@ -322,11 +322,11 @@ def test_an_answer_with_a_head_over_the_limit_is_not_read() -> None:
 def test_a_head_that_is_long_is_not_learned_from() -> None:
     for size in (LONGEST_BYTES, LONGEST_BYTES + 1):
         long = [b"A: " + b"a" * (size - len(get(b"/1", b"A: ")))]
-        shapes = requests(get(b"/1", *long), get(b"/2", *long))
-        assert bool(shapes._shapes) == (size == LONGEST_BYTES)
+        templates = requests(get(b"/1", *long), get(b"/2", *long))
+        assert bool(templates._templates) == (size == LONGEST_BYTES)
 
 
-class Counted(RequestShape):
+class Counted(RequestTemplate):
     made = 0
 
     def __init__(self, one: Parts, two: Parts) -> None:
@@ -336,33 +336,33 @@ class Counted(RequestShape):
 
 def test_heads_that_are_never_alike_cost_little_and_leave_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Counted, "made", 0)
-    shapes = Shapes(Counted)
+    templates = HeadTemplates(Counted)
     for number in range(4000):
-        shapes.learn(get(b"/", b"Host-%d: a" % number, *[b"A: b"] * (number % 50)))  # nothing alike
-        shapes.learn(get(b"/", b"Accept: a", b"Accept: %d" % number))  # alike, and yet in vain
-        shapes.learn(get(b"/", b"A%d: 1" % (number // 2), b"B: %d" % number))  # a shape for every two
-        assert len(shapes._shapes) <= KEPT_SHAPES
-        assert len(shapes._waiting) <= KEPT_HEADS
+        templates.learn(get(b"/", b"Host-%d: a" % number, *[b"A: b"] * (number % 50)))  # nothing alike
+        templates.learn(get(b"/", b"Accept: a", b"Accept: %d" % number))  # alike, and yet in vain
+        templates.learn(get(b"/", b"A%d: 1" % (number // 2), b"B: %d" % number))  # a template for every two
+        assert len(templates._templates) <= KEPT_TEMPLATES
+        assert len(templates._waiting) <= KEPT_HEADS
     assert Counted.made <= (3 * 4000 + MOST_REST) / REST + 1
 
 
-def test_a_shape_is_found_again_after_much_was_learned_in_vain() -> None:
-    shapes = requests(*(get(b"/", b"Accept: a", b"Accept: %d" % number) for number in range(1000)))
+def test_a_template_is_found_again_after_much_was_learned_in_vain() -> None:
+    templates = requests(*(get(b"/", b"Accept: a", b"Accept: %d" % number) for number in range(1000)))
     for number in range(2 * REST):
-        shapes.learn(get(b"/%d" % number))
-    assert is_read(shapes, get(b"/a"))
+        templates.learn(get(b"/%d" % number))
+    assert is_read(templates, get(b"/a"))
 
 
-def test_shapes_that_nobody_uses_go_and_those_in_use_stay() -> None:
-    shapes = requests(get(b"/1", b"Used: a"), get(b"/2", b"Used: a"), get(b"/1", b"Idle: a"), get(b"/2", b"Idle: a"))
-    for number in range(REST * (KEPT_SHAPES + 2)):
-        shapes.learn(get(b"/", b"A: %d" % (number // REST)))
-        assert is_read(shapes, get(b"/3", b"Used: a"))
-    assert len(shapes._shapes) == KEPT_SHAPES
-    assert not is_read(shapes, get(b"/3", b"Idle: a"))
+def test_templates_that_nobody_uses_go_and_those_in_use_stay() -> None:
+    templates = requests(get(b"/1", b"Used: a"), get(b"/2", b"Used: a"), get(b"/1", b"Idle: a"), get(b"/2", b"Idle: a"))
+    for number in range(REST * (KEPT_TEMPLATES + 2)):
+        templates.learn(get(b"/", b"A: %d" % (number // REST)))
+        assert is_read(templates, get(b"/3", b"Used: a"))
+    assert len(templates._templates) == KEPT_TEMPLATES
+    assert not is_read(templates, get(b"/3", b"Idle: a"))
 
 
 def test_heads_wait_by_their_number_of_lines() -> None:
-    shapes = requests(get(b"/1", b"A: b"), get(b"/1"), get(b"/2", b"A: b"), get(b"/2"))
-    assert is_read(shapes, get(b"/3", b"A: b"))
-    assert is_read(shapes, get(b"/3"))
+    templates = requests(get(b"/1", b"A: b"), get(b"/1"), get(b"/2", b"A: b"), get(b"/2"))
+    assert is_read(templates, get(b"/3", b"A: b"))
+    assert is_read(templates, get(b"/3"))

@@ -1,4 +1,4 @@
-"""Shapes, with Hypothesis looking for a head that they read or make in another way than head.py and headers.py do."""
+"""Head templates, with Hypothesis looking for a head that they read or make otherwise than head.py and headers.py."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from lbproxy.wire.head import (
     read_response,
     response_head_end,
 )
-from lbproxy.wire.head_template import ReplyShape, RequestShape, Shapes
+from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseTemplate
 from lbproxy.wire.headers import ClientFacts, Framing, request_to_backend, response_to_client
 
 CLIENTS = (
@@ -31,7 +31,7 @@ CLIENTS = (
 )
 ID = b"0123456789abcdef"
 LIMIT = 16 * 1024
-# The method decides the framing, and no more (test_shape.py has every combination).
+# The method decides the framing, and no more (test_head_template.py has every combination).
 ASKED = [
     read_request(get(b"/", method=method, minor=minor), Lines(), 9) for method, minor in ((b"GET", 1), (b"HEAD", 0))
 ]
@@ -59,52 +59,56 @@ def read_whole_response(text: bytes) -> tuple[ResponseHead, int] | None:
         return None
 
 
-def request_reading(shapes: Shapes[RequestShape], text: bytes) -> str:
-    """What became of it, after all that a shape says of it was found true."""
+def request_reading(templates: HeadTemplates[RequestTemplate], text: bytes) -> str:
+    """What became of it, after all that a template says of it was found true."""
     plain = read_whole_request(text)
-    found = shapes.read(text)
+    found = templates.read(text)
     if found is None:
         return "refused" if plain is None else "not read"
-    assert plain is not None, "a shape reads what is refused"
+    assert plain is not None, "a template reads what is refused"
     head, end = plain
-    shape, values, where = found
-    shaped = shape.head(values)
-    assert (shaped, where, shape.field_lines) == (head, end, text[:end].count(b"\r\n") - 2)
+    template, values, where = found
+    match = template.head(values)
+    assert (match, where, template.field_lines) == (head, end, text[:end].count(b"\r\n") - 2)
     for client in CLIENTS:
         made = request_to_backend(head, client, ID)
-        assert request_to_backend(shaped, client, ID) == made
+        assert request_to_backend(match, client, ID) == made
         if not client.trusted:
-            assert shape.to_backend(values, client, ID) == made
+            assert template.to_backend(values, client, ID) == made
     return "read"
 
 
-def response_reading(shapes: Shapes[ReplyShape], text: bytes) -> str:
+def response_reading(templates: HeadTemplates[ResponseTemplate], text: bytes) -> str:
     plain = read_whole_response(text)
-    found = shapes.read(text)
+    found = templates.read(text)
     if found is None:
         return "refused" if plain is None else "not read"
-    assert plain is not None, "a shape reads what is refused"
+    assert plain is not None, "a template reads what is refused"
     head, end = plain
-    shape, values, where = found
-    like = shape.like
-    assert (where, shape.length(values)) == (end, head.length)
+    template, values, where = found
+    like = template.sample
+    assert (where, template.length(values)) == (end, head.length)
     for fact in ("status", "reason", "minor", "keep_alive", "chunked", "websocket", "event_stream"):
         assert getattr(like, fact) == getattr(head, fact), fact
     for asked, framing, keep in MADE_FOR:
-        assert shape.to_client(values, asked, ID, framing, keep) == response_to_client(head, asked, ID, framing, keep)
+        assert template.to_client(values, asked, ID, framing, keep) == response_to_client(
+            head, asked, ID, framing, keep
+        )
     return "read"
 
 
-def learned(make: type[RequestShape] | type[ReplyShape], alike: Alike, read_whole: Callable[[bytes], object]) -> Any:
-    shapes = Shapes(make)  # type: ignore[type-var]
+def learned(
+    make: type[RequestTemplate] | type[ResponseTemplate], alike: Alike, read_whole: Callable[[bytes], object]
+) -> Any:
+    templates = HeadTemplates(make)  # type: ignore[type-var]
     for raw in alike.learned:
         if read_whole(raw) is not None:
-            shapes.learn(raw)
-    return shapes
+            templates.learn(raw)
+    return templates
 
 
 def look_at_many(alike: SearchStrategy[Alike], examples: int, look: Callable[[Alike], list[str]]) -> None:
-    """And see to it that what is looked at is worth it: shapes came into being, and met all sorts of heads."""
+    """And see to it that what is looked at is worth it: templates came into being, and met all sorts of heads."""
     seen: Counter[str] = Counter()
 
     @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
@@ -112,10 +116,10 @@ def look_at_many(alike: SearchStrategy[Alike], examples: int, look: Callable[[Al
     def count(some: Alike) -> None:
         readings = look(some)
         seen.update(readings)
-        seen["shapes"] += "read" in readings
+        seen["templates"] += "read" in readings
 
     count()
-    assert seen["shapes"] > examples / 4, seen
+    assert seen["templates"] > examples / 4, seen
     assert seen["read"] > examples / 2, seen
     assert seen["refused"] > examples / 4, seen
     assert seen["not read"] > examples / 4, seen
@@ -123,19 +127,19 @@ def look_at_many(alike: SearchStrategy[Alike], examples: int, look: Callable[[Al
 
 @pytest.mark.long
 @many
-def test_what_a_shape_reads_of_requests_and_makes_of_them_is_what_others_do(examples: int) -> None:
+def test_what_a_template_reads_of_requests_and_makes_of_them_is_what_others_do(examples: int) -> None:
     def look(some: Alike) -> list[str]:
-        shapes = learned(RequestShape, some, read_whole_request)
-        return [request_reading(shapes, text) for text in some.later]
+        templates = learned(RequestTemplate, some, read_whole_request)
+        return [request_reading(templates, text) for text in some.later]
 
     look_at_many(alike_requests, examples, look)
 
 
 @pytest.mark.long
 @many
-def test_what_a_shape_reads_of_answers_and_makes_of_them_is_what_others_do(examples: int) -> None:
+def test_what_a_template_reads_of_answers_and_makes_of_them_is_what_others_do(examples: int) -> None:
     def look(some: Alike) -> list[str]:
-        shapes = learned(ReplyShape, some, read_whole_response)
-        return [response_reading(shapes, text) for text in some.later]
+        templates = learned(ResponseTemplate, some, read_whole_response)
+        return [response_reading(templates, text) for text in some.later]
 
     look_at_many(alike_responses, examples, look)

@@ -1,7 +1,7 @@
 """Whatever way a head takes through lbproxy, the other side gets the same bytes of it.
 
 The task lane reads each head and makes what is sent; the express lane does so, too, or remembers the head whole
-(wire/head_cache.py), or reads it by its shape (wire/head_template.py).
+(wire/head_cache.py), or reads it by a template (wire/head_template.py).
 Generated heads, bent ones among them, go all four ways.
 """
 
@@ -13,8 +13,8 @@ from support.http_heads import bent, request_head, response_head
 from support.proxy import get
 
 from lbproxy.wire.head import Lines, Refused, head_end, read_request, read_response, response_head_end
-from lbproxy.wire.head_cache import Repeats
-from lbproxy.wire.head_template import ReplyShape, RequestShape, Shapes
+from lbproxy.wire.head_cache import HeadCache
+from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseTemplate
 from lbproxy.wire.headers import ClientFacts, Framing, framing_for_client, request_to_backend, response_to_client
 from lbproxy.wire.http1 import confirm_request, confirm_response
 
@@ -23,7 +23,7 @@ FRIEND = ClientFacts(b"2001:db8::2", True, b"https")
 ID = b"0123456789abcdef"
 LIMIT = 16 * 1024
 EXPRESS = Lines(max_lines=256)  # the memory of a worker
-REPEATS = Repeats()
+REPEATS = HeadCache()
 ASKED = [read_request(get(b"/", method=how, minor=minor), Lines(), 9) for how, minor in ((b"GET", 1), (b"HEAD", 0))]
 
 many = pytest.mark.parametrize(
@@ -44,20 +44,21 @@ def request_ways(raw: bytes) -> list[str]:
     if asked.chunked or asked.expects_continue or asked.websocket:
         return ["task"]
     head = read_request(raw, EXPRESS, 100)
-    shapes = Shapes(RequestShape)
+    templates = HeadTemplates(RequestTemplate)
     for like in (raw.replace(asked.target, b"/like", 1), raw):
-        shapes.learn(like)
-    shaped = shapes.read(raw)
+        templates.learn(like)
+    match = templates.read(raw)
     for client in (STRANGER, FRIEND):
         due = request_to_backend(asked, client, ID)
         known = REPEATS.request(raw, head, client)
         assert request_to_backend(head, client, ID) == due
-        assert known.before + ID + known.behind == due
-        if shaped is not None:
-            shape, values, _ = shaped
-            assert request_to_backend(shape.head(values), client, ID) == due
-            assert client.trusted or shape.to_backend(values, client, ID) == due
-    return ["express", "shape"] if shaped is not None else ["express"]
+        ours = b"" if client.trusted else client.forwarded
+        assert b"".join((known.before, ours, known.between, ID, known.behind)) == due
+        if match is not None:
+            template, values, _ = match
+            assert request_to_backend(template.head(values), client, ID) == due
+            assert client.trusted or template.to_backend(values, client, ID) == due
+    return ["express", "template"] if match is not None else ["express"]
 
 
 def answer_ways(raw: bytes) -> list[str]:
@@ -73,19 +74,19 @@ def answer_ways(raw: bytes) -> list[str]:
         return ["task"]
     head = read_response(raw, EXPRESS)
     known = REPEATS.reply(raw, EXPRESS)
-    shapes = Shapes(ReplyShape)
-    shapes.learn(raw)
-    shapes.learn(raw)
-    shaped = shapes.read(raw)
+    templates = HeadTemplates(ResponseTemplate)
+    templates.learn(raw)
+    templates.learn(raw)
+    match = templates.read(raw)
     for asked in ASKED:
         framing = framing_for_client(head, asked)
         for keep in (True, False) if framing is not Framing.CLOSE else (False,):
             made = response_to_client(due, asked, ID, framing, keep)
             before, behind = known.for_client(asked, framing, keep)
             assert response_to_client(head, asked, ID, framing, keep) == before + ID + behind == made
-            if shaped is not None:
-                assert shaped[0].to_client(shaped[1], asked, ID, framing, keep) == made
-    return ["express", "shape"] if shaped is not None else ["express"]
+            if match is not None:
+                assert match[0].to_client(match[1], asked, ID, framing, keep) == made
+    return ["express", "template"] if match is not None else ["express"]
 
 
 @pytest.mark.long
@@ -99,7 +100,7 @@ def test_a_backend_gets_the_same_bytes_from_both_lanes(examples: int) -> None:
         seen.update(request_ways(raw))
 
     look()
-    assert all(seen[way] > examples / 40 for way in ("refused", "task", "express", "shape")), seen
+    assert all(seen[way] > examples / 40 for way in ("refused", "task", "express", "template")), seen
 
 
 @pytest.mark.long
@@ -113,4 +114,4 @@ def test_a_client_gets_the_same_bytes_from_both_lanes(examples: int) -> None:
         seen.update(answer_ways(raw))
 
     look()
-    assert all(seen[way] > examples / 40 for way in ("refused", "task", "express", "shape")), seen
+    assert all(seen[way] > examples / 40 for way in ("refused", "task", "express", "template")), seen

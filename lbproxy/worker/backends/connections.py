@@ -18,7 +18,7 @@ import trio
 from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
 from lbproxy.model import BackendView
-from lbproxy.wire.head_cache import RepeatedReply
+from lbproxy.wire.head_cache import CachedResponseHead
 from lbproxy.worker.io.reactor import READ, Reactor
 from lbproxy.worker.io.read_size import RECV_BYTES
 from lbproxy.worker.io.stream import ByteStream, SocketStream
@@ -79,7 +79,7 @@ class BackendConnection:
         self.owner: Owner | None = None  # the exchange of the express lane that waits for an answer
         # The express lane's memory: heads of one backend mostly repeat.
         self.raw = b""  # the last one, as it came
-        self.reply: RepeatedReply | None = None  # once it has repeated
+        self.reply: CachedResponseHead | None = None  # once it has repeated
         self.recv_bytes = RECV_BYTES
 
     @property

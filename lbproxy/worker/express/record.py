@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from lbproxy.model import ListenerView
 from lbproxy.settings import PoolTimeouts
 from lbproxy.wire.head import Lines, Refused, RequestHead, ResponseHead
-from lbproxy.wire.head_cache import RepeatedRequest, Repeats
-from lbproxy.wire.head_template import ReplyShape, RequestShape, Shapes, Values
+from lbproxy.wire.head_cache import CachedRequestHead, HeadCache
+from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseTemplate, Values
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
 from lbproxy.worker.context import Context
@@ -37,14 +37,14 @@ class Lanes(Protocol):
     router: Router
     backends: BackendConnections
     lines: Lines
-    repeats: Repeats
-    request_shapes: Shapes[RequestShape]
+    head_cache: HeadCache
+    request_templates: HeadTemplates[RequestTemplate]
     pipes: Pipes
     off: bool
     stopping: bool
     served: int
 
-    def reply_shapes(self, pool: str) -> Shapes[ReplyShape]: ...
+    def response_templates(self, pool: str) -> HeadTemplates[ResponseTemplate]: ...
     def enter(self, record: Any, data: bytes, why: str, refused: Refused | None) -> None: ...
     def resume(self, record: Any, begun: Begun, why: str) -> None: ...
     def linger(self, record: Any) -> None: ...
@@ -57,6 +57,7 @@ class ExpressRecord(Lease):
     __slots__ = (
         "body_left",
         "buffer",
+        "cached",
         "client_events",
         "close_after",
         "connection",
@@ -73,7 +74,6 @@ class ExpressRecord(Lease):
         "raw",
         "read_under",
         "recv_bytes",
-        "repeated",
         "reply_bytes",
         "reply_match",
         "request_bytes",
@@ -107,8 +107,8 @@ class ExpressRecord(Lease):
     whole: bytes  # `raw` if the request has no body and was good under `view`; else empty
     read_under: ListenerView | None  # the limits that `raw` and its head passed; None: they are not of one request
     sample: RequestHead  # its head; while `request_match` is not None, the head of another request of the same template
-    request_match: tuple[RequestShape, Values, int] | None  # the template that read the head, and the values in it
-    repeated: RepeatedRequest | None  # the remembered head, if this one is the same as the last one
+    request_match: tuple[RequestTemplate, Values, int] | None  # the template that read the head, and the values in it
+    cached: CachedRequestHead | None  # the remembered head, if this one is the same as the last one
     payload: bytes  # sent to the backend behind the head
     recv_bytes: int  # how much is read at once: after the size of the last request
     request_id: bytes
@@ -122,7 +122,7 @@ class ExpressRecord(Lease):
     # The response.
     status: int
     response: ResponseHead
-    reply_match: tuple[ReplyShape, Values, int] | None  # the template that read its head, and the values in it
+    reply_match: tuple[ResponseTemplate, Values, int] | None  # the template that read its head, and the values in it
     reply_bytes: int
     body_left: int  # still to come from the backend
     pipe: Pipe | None  # for the rest of a large body
@@ -147,7 +147,7 @@ class ExpressRecord(Lease):
         self.phase = AWAY
         self.deadline = self.queued_at = NEVER
         self.buffer = self.raw = self.whole = self.payload = self.unsent = self.unflushed = b""
-        self.repeated = self.read_under = None
+        self.cached = self.read_under = None
         self.reply_match = self.request_match = None
         self.lease = None
         self.connection = None

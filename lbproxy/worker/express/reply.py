@@ -98,15 +98,15 @@ def read_reply(record: ExpressRecord, connection: BackendConnection, data: bytes
     lanes = record.lanes
     raw = connection.raw
     if raw and data.startswith(raw):
-        reply = connection.reply = lanes.repeats.reply(raw, lanes.lines)
+        reply = connection.reply = lanes.head_cache.reply(raw, lanes.lines)
         return reply.read
     connection.reply = None
-    shapes = lanes.reply_shapes(connection.backend.id.pool)
-    shaped = record.reply_match = shapes.read(data)
-    if shaped is not None:
-        shape, values, end = shaped
+    templates = lanes.response_templates(connection.backend.id.pool)
+    match = record.reply_match = templates.read(data)
+    if match is not None:
+        template, values, end = match
         connection.raw = data[:end]
-        return shape.like, end, shape.length(values)
+        return template.sample, end, template.length(values)
     end = data.find(b"\r\n\r\n") + 4
     try:
         if end < 4:
@@ -121,7 +121,7 @@ def read_reply(record: ExpressRecord, connection: BackendConnection, data: bytes
     except Refused:
         resume(record, "bad_response", data)
         return None
-    shapes.learn(raw)
+    templates.learn(raw)
     return head, end, head.length
 
 

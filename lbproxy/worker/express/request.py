@@ -13,7 +13,7 @@ At the first sign of anything else the exchange goes to the task lane (finish.py
 bytes and response bytes go along).
 
 Hot: per exchange four system calls and a dozen Python calls. A head is looked at line by line only where it is new: one
-that repeats is remembered whole (wire/head_cache.py); one that differs from others in a few values is read by a
+that head_cache is remembered whole (wire/head_cache.py); one that differs from others in a few values is read by a
 template (wire/head_template.py). All bytes come from the same functions in both lanes. Benchmark: loadtest/hotpath.py.
 """
 
@@ -47,7 +47,7 @@ def on_ready(record: ExpressRecord, mask: int) -> None:
     except OSError:
         data = b""
     if record.lease is None and data and data == record.whole and not record.buffer:
-        if record.repeated is None:
+        if record.cached is None:
             remember(record)
         forward(record)
     elif record.lease is not None:
@@ -91,17 +91,17 @@ def consider(record: ExpressRecord, data: bytes, seen: int) -> None:
     if lanes.off:
         enter(record, data, "off")
         return
-    shaped, size = None, len(data)
+    match, size = None, len(data)
     if again := record.read_under is record.view and data.startswith(record.raw):
         head = record.head if record.request_match is not None else record.sample
         end, length = len(record.raw), head.length
     else:
-        shaped = lanes.request_shapes.read(data)
-        if shaped is not None and shaped[0].field_lines <= limits.headers and shaped[2] <= limits.header_bytes:
-            shape, values, end = shaped
-            head, length = shape.like, shape.length(values)
+        match = lanes.request_templates.read(data)
+        if match is not None and match[0].field_lines <= limits.headers and match[2] <= limits.header_bytes:
+            template, values, end = match
+            head, length = template.sample, template.length(values)
         else:
-            shaped = None
+            match = None
             end = read_head(record, data, seen)
             if not end:
                 return
@@ -122,7 +122,7 @@ def consider(record: ExpressRecord, data: bytes, seen: int) -> None:
             return
         missing = end + length - size
         if missing > 0 and (size - end < EARLY_BODY_BYTES or not lanes.router.buffers_alike):
-            wait_for_body(record, data, head.host, shaped[1][0] if shaped is not None else head.target)
+            wait_for_body(record, data, head.host, match[1][0] if match is not None else head.target)
             return
         raw = data[:end]
         record.whole = b"" if length else raw
@@ -135,10 +135,10 @@ def consider(record: ExpressRecord, data: bytes, seen: int) -> None:
         record.raw = raw
         record.read_under = record.view
         record.sample = head
-        record.request_match = shaped
-        record.repeated = None
+        record.request_match = match
+        record.cached = None
         record.recv_bytes = room_for(size)
-    elif record.repeated is None:
+    elif record.cached is None:
         remember(record)
     forward(record)
 
@@ -165,7 +165,7 @@ def read_head(record: ExpressRecord, data: bytes, seen: int) -> int:
     if head.expects_continue or head.websocket:
         enter(record, data, "upgrade" if head.websocket else "expect")
         return 0
-    lanes.request_shapes.learn(raw)
+    lanes.request_templates.learn(raw)
     return end
 
 
@@ -188,7 +188,7 @@ def take_chunked(record: ExpressRecord, data: bytes, end: int, head: RequestHead
 
 def remember(record: ExpressRecord) -> None:
     """The same head as the last one: from now on it is remembered with what is made of it."""
-    known = record.repeated = record.lanes.repeats.request(record.raw, record.head, record.facts)
+    known = record.cached = record.lanes.head_cache.request(record.raw, record.head, record.facts)
     record.sample = known.head
     record.raw = known.raw
     if record.whole:
@@ -219,13 +219,14 @@ def wait_for_rest(record: ExpressRecord, data: bytes, phase: Phase) -> None:
 
 def forward(record: ExpressRecord) -> None:
     """Claim a backend, and put the request on a connection to it."""
-    lanes, facts, shaped = record.lanes, record.facts, record.request_match
+    lanes, facts, match = record.lanes, record.facts, record.request_match
     router, reactor = lanes.router, lanes.reactor
     now = reactor.now
-    head = record.head if facts.trusted else record.sample
+    trusted = facts.trusted
+    head = record.head if trusted else record.sample
     pool = router.unrouted.get(record.view.key)
     if pool is None:
-        pool = router.route(record.view, head.host, shaped[1][0] if shaped is not None else head.target)
+        pool = router.route(record.view, head.host, match[1][0] if match is not None else head.target)
         if pool is None:
             enter_again(record, "no_route")
             return
@@ -237,11 +238,12 @@ def forward(record: ExpressRecord) -> None:
     record.lease = lease
     timeouts = record.timeouts = pool.timeouts
     request_id = record.request_id = request_id_of(head, facts)
-    repeated, payload = record.repeated, record.payload
-    if repeated is not None:
-        data = b"".join((repeated.before, request_id, repeated.behind, payload))
-    elif shaped is not None and not facts.trusted:
-        data = shaped[0].to_backend(shaped[1], facts, request_id) + payload
+    cached, payload = record.cached, record.payload
+    if cached is not None:
+        ours = b"" if trusted else facts.forwarded
+        data = b"".join((cached.before, ours, cached.between, request_id, cached.behind, payload))
+    elif match is not None and not trusted:
+        data = match[0].to_backend(match[1], facts, request_id) + payload
     else:
         data = request_to_backend(head, facts, request_id) + payload
     replayable = head.method in IDEMPOTENT and not record.upload_left

@@ -29,7 +29,7 @@ async def test_an_answer_may_be_cut_anywhere(cut: int) -> None:
 
 @trio_test(timeout_s=8)
 async def test_a_head_that_repeats_suits_whoever_asks() -> None:
-    """Remembered for one shape of request, it is not sent in another one."""
+    """Remembered for one template of request, it is not sent in another one."""
 
     async def script(peer: Peer) -> None:
         while True:
