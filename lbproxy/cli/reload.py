@@ -121,7 +121,7 @@ class Following:
             print(printable_lines(event.text))
         for _, done in self._done:
             line = verdict(replace(done, why=None) if explanation(done) else done)
-            print(self._options.colored(printable(line), "green" if done.result in ("ok", "unchanged") else "red"))
+            print(self._options.colored(printable(line), "green" if done.result == "ok" else "red"))
         return event.exit_code
 
 
@@ -152,7 +152,7 @@ class JsonLines(Nothing):
 
 def explanation(done: ReloadDone) -> list[str]:
     """Why a pool was not reloaded, and what its process said last."""
-    if done.result in ("ok", "unchanged") or not (done.why or done.output):
+    if done.result == "ok" or not (done.why or done.output):
         return []
     return [printable(f"{done.pool}: {done.why or done.result}"), *_indented(done.output)]
 

@@ -1,6 +1,6 @@
-"""What the control API answers (CONTRACT.md 3): routes, and nothing of HTTP's mechanics.
+"""The content of the control API (CONTRACT.md 3): routes and answers. api_server.py speaks HTTP.
 
-Asks the parts of control and changes nothing itself.
+Calls the parts of control and changes nothing itself.
 """
 
 import os
@@ -99,7 +99,7 @@ class Api:
 
 
 async def _events_of(events: Subscription, id: str) -> AsyncGenerator[Mapping[str, Any], None]:
-    """The events of one reload, to its end."""
+    """The events of one reload, until it has ended."""
     async for event in events:
         if reload_of(event) == id:
             yield event_json(event)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the control socket: connections, limits and answers. What is answered is api.py's business.
+"""HTTP/1.1 on the control socket: connections, limits and answers. api.py makes the content of the answers.
 
 A connection carries one request and one answer. Everything is bounded: connections, head, body, time. When there is no
 room, the one who has been silent longest goes: `status` and `stop` must get through. Whoever is not root or our own
@@ -30,7 +30,7 @@ REQUEST_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 10.0
 _RECEIVE_BYTES = 65536
 
-# The client has gone, or does not read.
+# The client has disconnected, or does not read.
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
 
@@ -44,8 +44,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`lines`, if given, makes a stream of JSON lines of it; `values` is not used then. `on_end`: it has been sent, or
-    cannot be."""
+    """`lines`: the answer is a stream of JSON lines, and `values` is not used.
+
+    `on_end` is called when the answer has been sent, or cannot be sent.
+    """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
@@ -54,7 +56,7 @@ class Answer:
 
 
 class Declined(Exception):
-    """The answer is an error."""
+    """The request is refused: the answer is an error."""
 
     def __init__(self, status: int, error: str, exit_code: int = 1) -> None:
         super().__init__(error)
@@ -72,7 +74,7 @@ class ApiServer:
         self._answer = answer
         self._emit = emit
         self._room = trio.CapacityLimiter(MAX_CONNECTIONS)
-        self._silent: dict[object, trio.CancelScope] = {}  # those that have not asked yet, the oldest first
+        self._silent: dict[object, trio.CancelScope] = {}  # connections without a request yet, the oldest first
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -80,11 +82,11 @@ class ApiServer:
                 await trio.lowlevel.wait_readable(self._sock.fileno())
                 if not self._room.available_tokens and self._silent:
                     next(iter(self._silent.values())).cancel()
-                # Who finds no room waits in the socket's own queue.
+                # A connection over the limit waits in the queue of the socket.
                 await self._room.acquire_on_behalf_of(token := object())
                 try:
                     connection, _ = await self._sock.accept()
-                except OSError:  # no descriptors left, or the client has gone already
+                except OSError:  # no descriptors left, or the client has disconnected already
                     self._room.release_on_behalf_of(token)
                     await trio.sleep(0.1)
                     continue
@@ -143,7 +145,7 @@ class ApiServer:
 
 
 async def read_question(stream: trio.abc.ReceiveStream) -> Question | None:
-    """One request; None if the client says nothing. Raises Refused and Declined."""
+    """One request; None if the client sends nothing. Raises Refused and Declined."""
     buffer = b""
     searched, end = 0, -1
     while end < 0:
@@ -196,7 +198,7 @@ async def send_answer(stream: trio.abc.Stream, answer: Answer) -> None:
 
 
 async def _watch(stream: trio.abc.ReceiveStream, answering: trio.CancelScope) -> None:
-    """A client that has gone is noticed although there is nothing to send."""
+    """Notice the end of the client while there is nothing to send."""
     try:
         while await stream.receive_some(_RECEIVE_BYTES):
             pass
@@ -211,7 +213,7 @@ async def _send(stream: trio.abc.SendStream, data: bytes) -> None:
 
 
 async def _linger(stream: trio.SocketStream) -> None:
-    """Closing with bytes unread would reset the connection, and the client could lose the answer."""
+    """Read the rest before closing: unread bytes would reset the connection, and the client could lose the answer."""
     await stream.send_eof()
     with trio.move_on_after(1.0):
         for _ in range(16):

@@ -1,7 +1,6 @@
-"""The control process: what lives in it, in which order it comes up, what signals do, and how it ends.
+"""The control process: the order in which its parts start, its signals, and its end.
 
-Knows all parts of control by their names and what they do by their docstrings. Exit: no process, socket or file of ours
-is left.
+Knows all parts of control. At the exit no process, socket or file of lbproxy is left.
 """
 
 import contextlib
@@ -35,7 +34,7 @@ from lbproxy.telemetry.sink import Sink
 _STANDARD_ERROR = 2
 _LOG_FLUSH_S = 2.0
 _GUARD_START_S = 5.0
-_ECHO_S = 0.2  # `timeout` signals the process, then its group: the same signal again so soon is no second one
+_ECHO_S = 0.2  # `timeout` signals the process, then its group: the same signal within this time counts once
 _SPARE_WORKERS = 8  # rows of the grid, so that a reload can raise the number of workers
 _LEAST_CELLS = 4096
 _STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -44,10 +43,10 @@ _SIGNALS = (*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTT
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What exists before Trio runs."""
+    """The parts that exist before Trio runs."""
 
     settings: Settings
-    generations: tuple[Generation, ...]  # of the first start, not numbered yet
+    generations: tuple[Generation, ...]  # of the start, not numbered yet
     log: Log
     grid: Grid
     cells: CellBook
@@ -65,8 +64,8 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
     """
     generations = resolve_all(list(settings.pools), settings)
     with contextlib.ExitStack() as owned:
-        # From here on there are files to take away. A TERM that comes before `_watch_signals` waits for it (who is
-        # blocked is not ignored), and what comes after it is too late to mean anything.
+        # From here on there are files to remove. A TERM before `_watch_signals` stays pending (a blocked signal is not
+        # lost). A TERM after it is ignored, because control has ended already.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         for number in _STOPS:
             signal.signal(number, signal.SIG_IGN)
@@ -134,19 +133,21 @@ class Control:
             trio.current_time(),
         )
         self._why = ""
-        self._stop_signals: dict[int, float] = {}  # when each counted last
+        self._stop_signals: dict[int, float] = {}  # when each signal last counted
         self._stopping = trio.Event()
         self._at_once = trio.Event()
 
     async def run(self) -> None:
-        """Everything up, until somebody says stop; then everything down, what others rely on last."""
+        """Start all parts, wait for the order to stop, then stop them: the parts that others need come last."""
         api_socket = trio.socket.from_stdlib_socket(self._parts.control_socket.sock)
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._watch_signals)
                 nursery.start_soon(self._resources.children.run)
                 nursery.start_soon(self._resources.guard.run)
-                with trio.move_on_after(_GUARD_START_S):  # it is started again and again; serving does not wait
+                with trio.move_on_after(
+                    _GUARD_START_S
+                ):  # the guard is started until it runs; serving does not wait for it
                     await self._resources.guard.wait_listening()
                 await nursery.start(self._fleet.run)
                 self._start_pools()
@@ -186,7 +187,7 @@ class Control:
 
     async def _watch_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # before anything is spawned: children inherit the mask
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # before any spawn, because children inherit the mask
             task_status.started()
             async for number in signals:
                 self._take_signal(signal.Signals(number))
@@ -222,7 +223,7 @@ class Control:
         self._stop_because("lbproxy stop", now=now)
 
     def _stop_because(self, why: str, *, now: bool) -> None:
-        """The first time with grace; at once if `now`, or the second time."""
+        """Stop with grace the first time; at once if `now`, and the second time."""
         if now or self._stopping.is_set():
             self._at_once.set()
         if not self._stopping.is_set():
@@ -230,7 +231,7 @@ class Control:
             self._stopping.set()
 
     async def _shut_down(self) -> None:
-        """Clients first, then the backends that serve them, all within shutdown_timeout."""
+        """End the clients first, then the backends that serve them, all within shutdown_timeout."""
         proxy = self._context.settings.proxy
         grace_s = 0.0 if self._at_once.is_set() else proxy.shutdown_timeout_s
         deadline = trio.current_time() + grace_s
@@ -247,7 +248,7 @@ class Control:
         self._workers.kill()
         self._fleet.kill()
 
-    # What the parts ask of each other
+    # Called by the parts
 
     def _emit(self, event: Event) -> None:
         self._log.emit(event)
@@ -285,7 +286,7 @@ def has_terminal() -> bool:
 
 
 def _grid_size(settings: Settings) -> tuple[int, int]:
-    """Rows and cells: a reload may add workers, and has several generations at once."""
+    """Rows and cells of the grid. A reload may add workers, and has several generations at once."""
     columns = len(settings.listeners) + sum(1 + pool.size for pool in settings.pools)
     workers = settings.proxy.workers
     return max(workers, min(_SPARE_WORKERS, len(os.sched_getaffinity(0)))), max(_LEAST_CELLS, 8 * columns)

@@ -1,6 +1,6 @@
-"""The control socket as a file: one live owner, mode 0600, gone in the end.
+"""The control socket as a file: one live owner, mode 0600, removed at the end.
 
-Knows paths, locks and peers. Knows nothing of what is said on it.
+Knows paths, locks and peers. Does not know the protocol.
 """
 
 import contextlib
@@ -20,17 +20,17 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class HasOptions(Protocol):
-    """A socket, of the standard library or of Trio."""
+    """A socket of the standard library or of Trio."""
 
     def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
 
 
 class ControlSocketTaken(LbproxyError):
-    """The socket cannot be ours; the text is one line for the operator."""
+    """lbproxy cannot own the socket. The text is one line for the operator."""
 
 
 class ControlSocket:
-    """Bound and listening from the start. `close` removes the file, if it is still ours."""
+    """The bound and listening socket. `close` removes the file, if it is still ours."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -41,7 +41,8 @@ class ControlSocket:
             why = why_not_private(directory) if directory == private_place() else None
             if why is not None:
                 raise ControlSocketTaken(f"cannot use the control socket {path}: {directory}: {why}; {ELSEWHERE}")
-            # Two that start at once must not both find a stale socket. The lock is on the directory: no file is left.
+            # Two lbproxies that start at once must not both find a stale socket. The lock is on the directory, so that
+            # no lock file is left.
             lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -60,18 +61,18 @@ class ControlSocket:
             os.unlink(self.path)
         self.sock.close()
         if self._made_directory is not None:
-            with contextlib.suppress(OSError):  # somebody else uses it by now
+            with contextlib.suppress(OSError):  # another program uses it by now
                 os.rmdir(self._made_directory)
 
 
 def peer(sock: HasOptions) -> tuple[int, int]:
-    """pid and uid at the other end; for a socket we connected, of whoever listens."""
+    """The pid and uid of the other end. For a socket that we connected these are of the program that listens."""
     pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return pid, uid
 
 
 def _clear(path: str) -> None:
-    """Remove a stale socket. Raises ControlSocketTaken when somebody answers, or when it is no socket."""
+    """Remove a stale socket. Raises ControlSocketTaken when a program answers, or when the file is no socket."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -84,7 +85,7 @@ def _clear(path: str) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             os.unlink(path)
             return
-        except BlockingIOError:  # its queue is full: somebody lives there
+        except BlockingIOError:  # its queue is full, so a program listens
             raise ControlSocketTaken(f"another lbproxy holds the control socket {path}") from None
         pid, _ = peer(asking)
     raise ControlSocketTaken(f"another lbproxy (pid {pid}) holds the control socket {path}")
@@ -92,7 +93,8 @@ def _clear(path: str) -> None:
 
 def _listening(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Not chmod after bind: in between anybody could connect. Nothing else runs yet that could see the mask.
+    # The umask and not a chmod after bind: before the chmod any user could connect. No other thread runs yet that the
+    # umask could affect.
     mask = os.umask(0o177)
     try:
         sock.bind(path)

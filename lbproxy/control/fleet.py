@@ -234,9 +234,8 @@ class PoolHandle:
         self._pool = pool
         self._reload = reload
         self._min_ready_s = min_ready_s
-        self._since: dict[
-            int, tuple[float, int]
-        ] = {}  # of a draining member: when the drain began, and the count of cut leases then
+        # Of each draining member: when the drain began, and how many of its leases were cut before.
+        self._since: dict[int, tuple[float, int]] = {}
 
     def make(self, spec: BackendSpec) -> Member:
         return self._fleet.start_member(self._pool, spec, reload=self._reload, trial=True)

@@ -1,4 +1,4 @@
-"""`lbproxy logs`: the lines that backends wrote lately, as the control API gives them; and the access log's, of a file.
+"""`lbproxy logs`: the last lines of the backends, from their rings, and of the access log, from its file.
 
 Reads the rings of output. Knows nothing of how they are filled.
 """
@@ -37,7 +37,7 @@ def log_lines(
 
 
 class Selection:
-    """The rings that were asked for, and how far they have been read."""
+    """The rings that match the request, and how far each has been read."""
 
     def __init__(self, outputs: OutputBook, pool: str | None, slot: int | None, generation: int | None) -> None:
         self._outputs = outputs
@@ -45,7 +45,7 @@ class Selection:
         self._read: dict[BackendId, int] = {}
 
     def newer(self) -> list[tuple[BackendId, OutputLine]]:
-        """What came since the last call, in the order of time."""
+        """The new lines since the last call, in the order of time."""
         rows = []
         for id, ring in self._outputs.rings(*self._which):
             lines = ring.since(self._read.get(id, 0))
@@ -83,7 +83,7 @@ async def _access_lines(path: str, count: int) -> AsyncGenerator[Mapping[str, An
 
 
 def tail(path: str, count: int) -> list[str]:
-    """The last lines of a file, of its last MiB."""
+    """The last lines of a file, from its last MiB."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL_BYTES))

@@ -1,4 +1,4 @@
-"""The pid file: ours while we run, gone in the end."""
+"""The pid file: written at the start, removed at the end."""
 
 import os
 
@@ -6,7 +6,7 @@ from lbproxy.errors import LbproxyError
 
 
 class PidFileFailed(LbproxyError):
-    """It cannot be written; the text is one line for the operator."""
+    """The pid file cannot be written. The text is one line for the operator."""
 
 
 class PidFile:
@@ -20,7 +20,7 @@ class PidFile:
             raise PidFileFailed(f"cannot write the pid file {path}: {exc.strerror}") from None
 
     def close(self) -> None:
-        """Remove it, unless somebody else has written it since."""
+        """Remove the file, unless another process has written it since."""
         try:
             with open(self._path, encoding="ascii") as file:
                 ours = file.read(len(self._text) + 1) == self._text

@@ -1,6 +1,6 @@
 """Listening sockets: made before anything else, kept open by control, one per worker and address (DESIGN.md 2).
 
-Knows nothing of tables and workers; hands out descriptors by listener key and worker.
+Does not know tables or workers: hands out descriptors by listener key and worker.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ FIRST_UNPRIVILEGED = 1024
 
 
 class BindFailed(LbproxyError):
-    """An address cannot be listened on; the text is one line for the operator. Nothing has changed."""
+    """lbproxy cannot listen on an address. The text is one line for the operator. Nothing has changed."""
 
 
 @dataclass(slots=True)
 class _Bound:
-    """One address. A TCP address has a socket per worker (SO_REUSEPORT), a unix one the same for all."""
+    """One address. A TCP address has one socket per worker (SO_REUSEPORT), a unix address one socket for all."""
 
     address: Address
     key: int
     cell: int
     sockets: list[socket.socket]
-    inode: int = 0  # of the path, so that we remove only what we made
-    listening: int = 0  # how many of them; the others only hold their place
+    inode: int = 0  # of the path: `close` removes only a file that lbproxy made
+    listening: int = 0  # how many of the sockets listen; the others are only bound
     hidden: bool = False
 
     def fd_of(self, row: int) -> int:
@@ -46,13 +46,13 @@ class _Bound:
         return self.sockets[row].fileno()
 
     def grow(self, count: int) -> None:
-        """So that each of `count` workers can have one. Nobody is queued on a new one before `listen`."""
+        """Make sockets until each of `count` workers has one. No connection is queued on a new one before `listen`."""
         while self.address.path is None and len(self.sockets) < count:
             self.sockets.append(_tcp_socket(self.address, share=True, hidden=self.hidden))
 
     def listen(self, count: int) -> None:
         if self.hidden and self.address.path is not None:
-            return  # who connects is refused
+            return  # connects are refused
         while self.listening < min(count, len(self.sockets)):
             self.sockets[self.listening].listen(BACKLOG)
             self.listening += 1
@@ -63,17 +63,17 @@ class _Bound:
         self.hidden = False
         if self.address.path is None:
             for sock in self.sockets:
-                with contextlib.suppress(OSError):  # it has none
+                with contextlib.suppress(OSError):  # no filter was attached
                     sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
         self.listen(len(self.sockets))
 
     def hide(self) -> None:
-        """Nobody can begin to connect. Closing a socket resets who is in its queue, or in a handshake."""
+        """Let no handshake begin. Closing a socket resets the connections in its queue and in a handshake."""
         if self.address.path is None:
             for sock in self.sockets:
                 _drop_syns(sock)
             return
-        with contextlib.suppress(OSError):  # somebody else's cleaning up is as good as ours
+        with contextlib.suppress(OSError):  # another program has removed it already
             if os.stat(self.address.path).st_ino == self.inode:
                 os.unlink(self.address.path)
 
@@ -93,11 +93,11 @@ class Sockets:
     def bind(
         self, listeners: Sequence[ListenerSettings], workers: int, *, hidden: bool = False
     ) -> tuple[ListenerView, ...]:
-        """Make what is missing, for `workers` workers; what is listened on already stays as it is.
+        """Make the missing sockets for `workers` workers. Sockets that listen already stay as they are.
 
-        With `hidden` nobody can connect to a new one before `show`: it may come to nothing.
-        Sockets no longer wanted stay open too, until `release_others`: their clients have not been served yet.
-        Raises BindFailed and undoes what this call made.
+        With `hidden` no client can connect to a new socket before `show`, because the reload may still fail.
+        Sockets that are not wanted any more stay open until `release_others`: their clients have not been served yet.
+        Raises BindFailed and closes the sockets that this call made.
         """
         before = {address: len(bound.sockets) for address, bound in self._bound.items()}
         address = None
@@ -107,7 +107,7 @@ class Sockets:
                 bound.grow(workers)
                 if address not in before:
                     bound.listen(workers)
-                # What an address gets in addition listens when its worker is there: see `for_worker`.
+                # An additional socket of an address listens when its worker is there: see `for_worker`.
         except (OSError, RuntimeError) as exc:
             for bound in list(self._bound.values()):
                 if bound.address not in before:
@@ -121,24 +121,26 @@ class Sockets:
         )
 
     def for_worker(self, row: int, listeners: Iterable[ListenerView]) -> list[int]:
-        """The descriptors of worker `row` (0-based) in the order of `listeners`. Clients may be queued there now."""
+        """The descriptors of worker `row` (0-based) in the order of `listeners`. They listen from now on."""
         return [self._bound[listener.settings.address].fd_of(row) for listener in listeners]
 
     def show(self, views: Iterable[ListenerView]) -> None:
-        """Clients may come: the next table names these."""
+        """Let clients connect to `listeners`: the next table has them."""
         for view in views:
             self._bound[view.settings.address].show()
 
     def hide_others(self, keep: Iterable[ListenerView]) -> None:
-        """Nobody new comes to what no table will name: who is connecting, a worker still accepts. To be followed by
-        `release_others`."""
+        """Let no client begin to connect to the other listeners. Workers still accept handshakes in progress.
+
+        `release_others` must follow.
+        """
         kept = {listener.key for listener in keep}
         for bound in self._bound.values():
             if bound.key not in kept:
                 bound.hide()
 
     def release_others(self, keep: Iterable[ListenerView], workers: int) -> None:
-        """Close what no table names any more. Call it once every worker has applied the table."""
+        """Close the sockets that no table has any more. Call it when every worker has applied the table."""
         kept = {listener.key for listener in keep}
         for bound in list(self._bound.values()):
             if bound.key not in kept:
@@ -177,7 +179,7 @@ class Sockets:
 
 
 def _tcp_socket(address: Address, *, share: bool, hidden: bool) -> socket.socket:
-    """A socket on the port. With `share` it joins sockets of ours that hold it already, and does not listen yet.
+    """A socket on the port. With `share` it joins sockets of ours that hold the port, and does not listen yet.
 
     The first one is bound without SO_REUSEPORT, so a port that another program holds is found in use although that
     program may share it; only then the option is set, which lets our own others join.
@@ -205,11 +207,11 @@ def _tcp_socket(address: Address, *, share: bool, hidden: bool) -> socket.socket
 
 
 def _unix_socket(path: str) -> socket.socket:
-    """A stale socket file (nobody answers) is replaced; anything else in its place is left alone."""
+    """Replace a stale socket file (no program answers). Any other file at the path is left alone."""
     if os.path.lexists(path):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise FileExistsError(errno.EEXIST, "a file that is not a socket is in the way")
-        # Non-blocking: a live one whose queue is full would keep us waiting.
+        # Non-blocking: a live socket whose queue is full would block control.
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
             try:
                 asking.connect(path)
@@ -230,14 +232,14 @@ def _unix_socket(path: str) -> socket.socket:
 
 
 def _drop_syns(sock: socket.socket) -> None:
-    """A client that comes now tries again in a second, and finds whoever has the port then, or nobody.
+    """Drop every SYN. A client that connects now tries again in a second, and finds the next owner of the port, if any.
 
     A classic filter of the kernel sees the TCP header from its first byte; the flags are in the fourteenth (RFC 9293,
-    3.1). It belongs to the socket, whoever has a descriptor of it, and cannot hurt those who were accepted from it.
+    3.1). The filter belongs to the socket, not to a descriptor of it. It does not apply to accepted connections.
     """
     program = array("B", b"".join(struct.pack("HBBI", *line) for line in DROP_SYNS))
     address, _ = program.buffer_info()
-    with contextlib.suppress(OSError):  # no filters here: then they are refused a little later
+    with contextlib.suppress(OSError):  # no filters in this kernel: connects are refused a little later
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(DROP_SYNS), address))
 
 

@@ -1,4 +1,4 @@
-"""The status document (CONTRACT.md 3): what runs, as plain JSON values. Reads everything, changes nothing."""
+"""The status document (CONTRACT.md 3) as plain JSON values. Reads all parts of control and changes nothing."""
 
 import os
 from typing import Any
@@ -45,7 +45,7 @@ def _all_serve(context: ControlContext, workers: list[WorkerStatus]) -> bool:
 
 
 def is_ready(context: ControlContext) -> bool:
-    """Whether every pool has somebody to serve its clients."""
+    """Whether every pool has a backend that can serve."""
     return all(pool.serving() for pool in context.fleet.pools.values())
 
 
@@ -98,5 +98,5 @@ def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
     if backend.state is State.DRAINING:
         kinds = [LeaseKind(kind) for kind, number in leases.items() if number]
         left_s = longest_s(pool.settings.drain, kinds) - (trio.current_time() - backend.since)
-        document["drain_left_s"] = round(max(left_s, 0.0), 3)  # at most; sooner when its clients are done
+        document["drain_left_s"] = round(max(left_s, 0.0), 3)  # at most; less when its leases end
     return document

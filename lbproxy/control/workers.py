@@ -36,14 +36,14 @@ from lbproxy.settings import LogSettings
 from lbproxy.supervise.session import MARK
 from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerHung, WorkerStarted
 
-# -P: a trio.py in the operator's directory is not the trio meant here. The descriptor of the link is added to it.
+# -P: a trio.py in the working directory must not be imported. The descriptor of the link is added as an argument.
 COMMAND = (sys.executable, "-P", "-m", "lbproxy.worker")
-HUNG_AFTER_S = 5.0  # without acknowledging a table, or answering a question
-START_S = 20.0  # the same for one that has just been started: it loads its modules first
+HUNG_AFTER_S = 5.0  # a worker that does not acknowledge a table, or does not answer, for so long is hung
+START_S = 20.0  # the same for a worker that has just been started: it imports its modules first
 HEARTBEAT_S = 1.0
-RESPAWN_PAUSE_S = 0.5  # after a worker that died within its first second or never served; then twice as long, up to:
+RESPAWN_PAUSE_S = 0.5  # after a worker that died in its first second or never served; doubled each time, up to:
 RESPAWN_PAUSE_MAX_S = 2.0
-LAST_WORDS_S = 1.0  # between the end of its link and the end of its process
+EXIT_S = 1.0  # from the end of a worker's link to the end of its process
 STOP_SLACK_S = 1.0
 STATS_WAIT_S = 1.0
 REMEMBERED_DRAINS = 4096
@@ -54,18 +54,18 @@ class WorkerStatus:
     id: int
     pid: int
     state: str  # starting | serving | stopping
-    stats: Stats  # what it said last
+    stats: Stats  # its newest answer
 
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """One process. A respawn makes a new one."""
+    """One worker process. A respawn makes a new one."""
 
     id: int
     process: trio.Process
     channel: Channel
     state: str = "starting"
-    born: int = 0  # epoch of its first table: what had left before that it never held
+    born: int = 0  # epoch of its first table: it never had a lease on a backend that left before
     applied: int = 0
     holds: set[int] = field(default_factory=set)  # keys of the listeners in the last table that it was sent
     drained: dict[str, int] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class _Worker:
 
 
 class Workers:
-    """`sockets` outlive every worker; `on_unreachable` is told which backend refused a connection, and why."""
+    """`sockets` outlive every worker. `on_unreachable` gets the backend that refused a connection, and the reason."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Workers:
         self._log = log
         self._on_unreachable = on_unreachable
         self._command = command
-        self._env = {**os.environ, MARK: mark}  # a hung one would not notice that control is gone: the guard ends it
+        self._env = {**os.environ, MARK: mark}  # a hung worker would not notice the end of control: the guard ends it
         self._live: dict[int, _Worker] = {}
         self._wanted = 0
         self._table: RoutingTable | None = None
@@ -104,7 +104,7 @@ class Workers:
         self._ask = 0
 
     async def run(self) -> None:
-        """Home of every worker's task. Ends after `stop` or `kill`; a cancellation kills."""
+        """Run the task of every worker. Returns after `stop` or `kill`. A cancellation kills the workers."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -116,7 +116,7 @@ class Workers:
             self.kill()
 
     def resize(self, count: int) -> None:
-        """Start or stop workers so that there are `count` (at most the rows of the grid)."""
+        """Start workers until there are `count` (at most the rows of the grid). No surplus worker is started again."""
         self._wanted = min(count, self._grid.rows)
         if self._nursery is None or self._stopping:
             return
@@ -125,30 +125,24 @@ class Workers:
                 self._rows.add(worker_id)
                 self._nursery.start_soon(self._keep, worker_id)
 
-    def stop_surplus(self, grace_s: float) -> None:
-        """Those beyond the wanted count finish what they have. Call it when no new client can reach them."""
-        for worker in self._serving():
-            if worker.id > self._wanted:
-                self._stop_one(worker, grace_s)
-
     def publish(self, table: RoutingTable) -> None:
-        """One that stops hears no tables any more: it takes no new client."""
+        """Send a table to every worker that is not stopping. A stopping worker accepts no new client."""
         self._table = table
         for worker in self._serving():
             self._send_table(worker)
         self._notify()
 
     async def wait_applied(self, epoch: int) -> None:
-        """Every worker that takes clients has applied a table of at least `epoch`, or begins with such a one.
+        """Returns when every worker that accepts clients has applied a table of at least `epoch`, or begins with one.
 
-        A hung worker is killed, so this ends.
+        A hung worker is killed, so the wait ends.
         """
         await self._wait(lambda: all(max(worker.applied, worker.born) >= epoch for worker in self._serving()))
 
     async def wait_drained(self, backend: BackendId, epoch: int) -> None:
-        """Every live worker said, after a table of at least `epoch`, that it holds no lease on `backend`.
+        """Returns when every live worker reports, after a table of at least `epoch`, that it has no lease on `backend`.
 
-        One that stops does not speak any more: it is waited for until it is gone.
+        A stopping worker does not report any more: the wait lasts until it is gone.
         """
         name = str(backend)
         await self._wait(
@@ -156,9 +150,10 @@ class Workers:
         )
 
     async def stop(self, grace_s: float) -> None:
-        """No new work; what is in hand has `grace_s`. Returns when all processes are gone."""
+        """Accept no new work; leases have `grace_s`. Returns when all processes are gone."""
         self._stopping = True
-        # Only the workers hold them now: who is connecting is accepted before they close, and nobody new gets in.
+        # Only the workers hold the sockets now. They accept the handshakes in progress before they close them, and no
+        # new one can begin.
         self._sockets.close()
         for worker in self._serving():
             self._stop_one(worker, grace_s)
@@ -179,7 +174,7 @@ class Workers:
             worker.channel.post(Reopen())
 
     async def stats(self) -> list[WorkerStatus]:
-        """What each worker says of itself now; one that does not answer in time is reported as it was last."""
+        """The status of each worker now. For a worker that does not answer in time it is the newest known one."""
         self._ask += 1
         ask = self._ask
         for worker in self._serving():
@@ -191,7 +186,7 @@ class Workers:
             for worker in sorted(self._live.values(), key=lambda worker: worker.id)
         ]
 
-    # One worker's life
+    # One worker
 
     async def _keep(self, worker_id: int) -> None:
         pause_s = RESPAWN_PAUSE_S
@@ -213,7 +208,7 @@ class Workers:
             self._notify()
 
     async def _run_one(self, worker_id: int) -> bool:
-        """One process, from start to end. Returns whether it has ever served."""
+        """One process, from start to end. Returns whether it ever served."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             process = await trio.lowlevel.open_process(
@@ -235,7 +230,7 @@ class Workers:
         welcome = Welcome(worker_id, self._grid.rows, self._grid.cells, self._log.level, self._log.format)
         worker.channel.post(welcome, [self._grid.fd])
         if self._stopping or worker_id > self._wanted:
-            worker.state = "stopping"  # nobody could tell it while it was being started
+            worker.state = "stopping"  # the order came while it was being started
             process.kill()
         else:
             self._send_table(worker)
@@ -248,7 +243,7 @@ class Workers:
                 nursery.cancel_scope.cancel()
         finally:
             process.kill()
-            with trio.CancelScope(shield=True):  # KILL cannot be refused: this ends
+            with trio.CancelScope(shield=True):  # ends soon, because KILL cannot be ignored
                 await process.wait()
             worker.channel.close()
             del self._live[worker_id]
@@ -262,24 +257,24 @@ class Workers:
         if self._table is not None:
             worker.born = worker.born or self._table.epoch
             listeners = self._table.listeners
-            # Only what it does not hold yet: one that has run out of descriptors could not take the others again.
+            # Only the sockets that it does not have yet: a worker without free descriptors could not take all again.
             new = [listener for listener in listeners if listener.key not in worker.holds]
             worker.holds = {listener.key for listener in listeners}
             fds = self._sockets.for_worker(worker.id - 1, new)
             worker.channel.post(Publish(self._table, tuple(listener.key for listener in new)), fds)
 
     async def _listen(self, worker: _Worker) -> None:
-        """What the worker says. A worker that talks nonsense is replaced."""
+        """Handle the messages of a worker. A worker that sends nonsense is replaced."""
         try:
             while (message := await worker.channel.receive()) is not None:
                 self._take(worker, message)
                 self._notify()
-            with trio.move_on_after(LAST_WORDS_S):
-                await worker.process.wait()  # it ends, most likely: how, it says itself
+            with trio.move_on_after(EXIT_S):
+                await worker.process.wait()  # it most likely exits by itself, and its exit code says why
         except LinkBroken as exc:
             self._emit(Notice(f"worker {worker.id} talks nonsense: {exc}"))
         if worker.state != "stopping":
-            worker.process.kill()  # without a link it is lost to us, whatever it thinks
+            worker.process.kill()  # a worker without a link cannot be controlled
 
     def _take(self, worker: _Worker, message: ToControl) -> None:
         match message:
@@ -303,12 +298,12 @@ class Workers:
                 worker.stats = message
 
     async def _watch(self, worker: _Worker) -> None:
-        """A worker that does not acknowledge a table, or does not answer, within 5 s is hung: killed and replaced."""
+        """Kill and replace a worker that does not acknowledge a table, or does not answer, within HUNG_AFTER_S."""
         while True:
             await self._wait(lambda: self._is_behind(worker))
             epoch, asked = self._table.epoch if self._table is not None else 0, worker.asked
             patience_s = HUNG_AFTER_S if worker.applied else START_S
-            # In two halves: were it control that stood still, the answer waits to be read when the first is over.
+            # In two halves: if control itself was suspended, the answer is there to be read after the first half.
             if await self._catches_up(worker, epoch, asked, patience_s / 2):
                 continue
             if await self._catches_up(worker, epoch, asked, patience_s / 2):
@@ -330,7 +325,7 @@ class Workers:
         return worker.state != "stopping" and (late or worker.stats.ask < worker.asked)
 
     async def _heartbeat(self) -> None:
-        """Between tables: a worker that is alive answers a question."""
+        """Ask a worker for its stats between tables, to see that it answers."""
         while True:
             await trio.sleep(HEARTBEAT_S)
             self._ask += 1
@@ -341,7 +336,7 @@ class Workers:
             self._notify()
 
     def _serving(self) -> list[_Worker]:
-        """Those that were not told to stop."""
+        """The workers that were not told to stop."""
         return [worker for worker in self._live.values() if worker.state != "stopping"]
 
     def _stop_one(self, worker: _Worker, grace_s: float) -> None:

@@ -274,7 +274,7 @@ class ReloadDone(Event):
     name = "reload.done"
     reload: str
     pool: str
-    result: str  # ok | rolled_back | failed | aborted | unchanged
+    result: str  # ok | rolled_back | failed | aborted
     generation: int
     from_generation: int
     duration_s: float

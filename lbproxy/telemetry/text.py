@@ -160,8 +160,6 @@ def _reload_text(event: e.Event) -> str | None:
 def verdict(done: e.ReloadDone) -> str:
     """One pool's verdict line (CONTRACT.md 1)."""
     why = f" ({done.why})" if done.why else ""
-    if done.result == "unchanged":
-        return f"{done.pool} unchanged at generation {done.generation}{why}"
     counts = f"{done.requests} requests served meanwhile, {done.failed} failed, {_count(done.cut, 'connection')} cut"
     took = f"in {seconds(done.duration_s)}"
     match done.result:

@@ -202,34 +202,6 @@ async def test_more_workers_share_the_clients_of_the_first() -> None:
 
 
 @trio_test
-async def test_a_surplus_worker_finishes_what_it_has_and_holds_up_no_table() -> None:
-    async with house() as made:
-        one, two = await made.origin(b"one"), await made.origin(b"two", slot=2)
-        await made.serve(one.view, workers=2)
-        one.hold()
-        streams = [await made.connect() for _ in range(16)]
-        for stream in streams:
-            await stream.send_all(REQUEST)
-        await until(lambda: one.asked == 16)
-        made.workers.resize(1)
-        made.workers.stop_surplus(10)
-        epoch = made.publish(two.view)
-        made.sockets.release_others(made.listeners, 1)
-        await made.workers.wait_applied(epoch)
-        with trio.move_on_after(0.1) as patience:
-            await made.workers.wait_drained(one.view.id, epoch)
-        assert patience.cancelled_caught
-        one.free.set()
-        assert [await answer(stream) for stream in streams] == [b"one"] * 16
-        await made.workers.wait_drained(one.view.id, epoch)
-        assert [status.id for status in await made.workers.stats()] == [1]
-        assert not made.saw(WorkerExited)
-        made.bind(2)
-        made.workers.resize(2)
-        await made.wait_serving(2)
-
-
-@trio_test
 async def test_a_stop_lets_work_finish_within_its_grace() -> None:
     async with house() as made:
         one = await made.origin()

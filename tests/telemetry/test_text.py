@@ -102,7 +102,6 @@ def test_the_verdict_is_that_of_the_contract() -> None:
         ("rolled_back", "rolled back web to generation 6 in 41.2s (probe: 500): 24318 requests served meanwhile"),
         ("failed", "reload of web failed, capacity is reduced, in 41.2s (probe: 500): "),
         ("aborted", "reload of web aborted in 41.2s (probe: 500): "),
-        ("unchanged", "web unchanged at generation 7 (probe: 500)"),
     ],
 )
 def test_a_verdict_says_what_became_of_the_pool(result: str, begin: str) -> None:

@@ -5,7 +5,7 @@ no clock, no trio, no sockets. Adding and removing are one set operation each, s
 for deadlines walks all leases, but only while the backend drains.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -129,9 +129,6 @@ class Leases:
         lease.say_goodbye = say_goodbye
         if self._drain is not None and say_goodbye is not None:
             self._to_tell.appendleft((_AT_ONCE, lease))
-
-    def counts(self) -> Counter[LeaseKind]:
-        return Counter(lease.kind for lease in self.held)
 
     def begin(self, drain: DrainSettings, now: float, phase: float = 0.0) -> None:
         """Every grace counts from now. Beginning again (the worker stops, too) shortens graces, never extends them.
