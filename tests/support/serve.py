@@ -35,7 +35,9 @@ from support.ports import free_port
 
 MARK = "LBPROXY_TEST_MARK"  # in the environment of everything that descends from one `serve`
 LONGEST_WAIT_S = 30.0
-LOOK_AGAIN_S = 0.25  # a condition is looked at after every line of the log, and this often without one
+# A condition is checked after every line of the log. Without one it is checked after a pause, which grows: most waits
+# are short, and a check costs some milliseconds of CPU.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,14 @@ class Serving:
     def wait_until(self, condition: Callable[[], object], timeout_s: float = LONGEST_WAIT_S) -> None:
         """Wait for a condition that shows in the log, in `status` or in the processes. A failure shows the log."""
         deadline = monotonic() + timeout_s
+        pause_s = FIRST_PAUSE_S
         while not condition():
             with self._told:
                 left = deadline - monotonic()
                 if left <= 0:
                     raise AssertionError(f"did not come true within {timeout_s} s; the log:\n{''.join(self._lines)}")
-                self._told.wait(min(LOOK_AGAIN_S, left))
+                self._told.wait(min(pause_s, left))
+            pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
 
     def wait_log(self, text: str, timeout_s: float = LONGEST_WAIT_S) -> None:
         self.wait_until(lambda: text in self.log(), timeout_s)
