@@ -22,8 +22,10 @@ class Address:
                 raise ValueError("the path of a unix socket has at most 107 bytes")
             return cls(path=path)
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        if not colon or not port.isascii() or not port.isdigit():
             raise ValueError("expected host:port, :port, [v6]:port or unix:/path")
+        if int(port[:9]) > 65535:
+            raise ValueError("expected a port from 1 to 65535")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:

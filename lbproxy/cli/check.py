@@ -19,6 +19,7 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
     """Read the configuration and say everything that is wrong with it."""
     if effective:
         raise not_supported("check --effective")
+    from lbproxy.config.advice import advise
     from lbproxy.config.load import load
     from lbproxy.config.problems import ConfigInvalid
 
@@ -29,9 +30,12 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
         problems = [asdict(problem) for problem in exc.problems]
         print(json.dumps({"ok": False, "path": path, "errors": problems}) if as_json else exc.text)
         return CONFIG_INVALID
+    warnings = advise(settings)
     if as_json:
-        print(json.dumps({"ok": True, "path": path, "errors": []}))
+        print(json.dumps({"ok": True, "path": path, "errors": [], "warnings": warnings}))
     elif not options.quiet:
+        for warning in warnings:
+            print(f"{path}: warning: {warning}")
         listeners = count(len(settings.listeners), "listener")
         print(f"{path}: ok: {listeners}, {count(len(settings.pools), 'pool')}")
     return 0

@@ -97,6 +97,8 @@ def _invoke(args: list[str], environ: Any) -> int:
     except click.exceptions.Exit as exc:
         return exc.exit_code
     except click.ClickException as exc:
+        if isinstance(exc, click.UsageError) and (file := next((arg for arg in args if arg.endswith(".toml")), None)):
+            exc = click.UsageError(f"{exc.message} (a file is named with -c: lbproxy {args[0]} -c {file})", exc.ctx)
         exc.show()
         return exc.exit_code
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from lbproxy.config import schema
+from lbproxy.config.cpus import usable_cpus
 from lbproxy.config.surroundings import absolute
 from lbproxy.settings import (
     DrainSettings,
@@ -132,7 +133,7 @@ def _given(table: schema.Table | None) -> dict[str, Any]:
 
 def _count(number: int | str) -> int:
     """A number, or for "auto" the CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if isinstance(number, str) else number
+    return usable_cpus() if isinstance(number, str) else number
 
 
 def _host_name() -> str:

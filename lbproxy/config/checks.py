@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from lbproxy.address import Address
-from lbproxy.config import units, values
+from lbproxy.config import shell_syntax, units, values
 from lbproxy.config.problems import Finding, Path, header, nearest, shown
 from lbproxy.settings import RestartSettings
 
@@ -49,9 +49,11 @@ def elements(document: Table, key: str) -> list[tuple[Path, Table]]:
 
 def _there_is_something(document: Table) -> Iterator[Finding]:
     if document.get("listener", []) == []:
-        yield Finding((), 'no listener: write [[listener]] and below it address = ":8080"', named=False)
+        message = 'no listener: write [[listener]] and below it address = ":8080"'
+        yield Finding((), message, named=False, lacks=("listener",))
     if document.get("pool", {}) == {}:
-        yield Finding((), "no pool: write [pool.web] and below it a command or targets", named=False)
+        message = "no pool: write [pool.web] and below it a command or targets"
+        yield Finding((), message, named=False, lacks=("pool",))
 
 
 def _pools_are_found(document: Table) -> Iterator[Finding]:
@@ -128,7 +130,8 @@ def _pool_name(path: Path) -> Iterator[Finding]:
 
 def _pool_is_one_thing(path: Path, pool: Table) -> Iterator[Finding]:
     if "command" not in pool and "targets" not in pool:
-        yield Finding(path, f"'command' or 'targets' is missing in {header(path)}", named=False, at_table=True)
+        message = f"'command' or 'targets' is missing in {header(path)}"
+        yield Finding(path, message, named=False, at_table=True, lacks=("command", "targets"))
     elif "command" in pool and "targets" in pool:
         message = "a pool has either a command or targets, not both"
         yield Finding((*path, "targets"), message, see=(*path, "command"))
@@ -151,11 +154,15 @@ def _command_fits_bind(path: Path, pool: Table) -> Iterator[Finding]:
         elif "path" not in health:
             message = 'bind = "fd" needs health.path: a connect to an inherited socket always succeeds'
             yield Finding((*path, "bind"), message)
+    command = pool.get("command")
     try:
-        words = values.words(pool.get("command"))
+        words = values.words(command)
+        shell = shell_syntax.find(command) if isinstance(command, str) else None
     except ValueError:
         return
     at = (*path, "command")
+    if shell is not None:
+        yield Finding(at, shell)
     try:
         named = {name for word in words for name in values.placeholders(word)}
     except ValueError as exc:

@@ -19,7 +19,7 @@ from lbproxy.config import checks, schema, surroundings
 from lbproxy.config.build import build
 from lbproxy.config.control_path import control_path_for_listener, named_path, resolve
 from lbproxy.config.locate import Places, locate
-from lbproxy.config.problems import ConfigInvalid, Finding, Path, Problem, dotted, source_line
+from lbproxy.config.problems import ConfigInvalid, Finding, Path, Problem, dotted, source_line, without_echoes
 from lbproxy.config.unsupported import take_out
 from lbproxy.settings import Settings
 
@@ -66,7 +66,7 @@ def _examine(document: dict[str, Any], base: str) -> tuple[schema.Document | Non
     # The checks come first: they see `mode = "tcp"` before it is taken out.
     findings = [*checks.check(document), *surroundings.check(document, base), *take_out(document)]
     tables = schema.read(document)
-    return (None, findings + tables) if isinstance(tables, list) else (tables, findings)
+    return (None, without_echoes(findings + tables)) if isinstance(tables, list) else (tables, findings)
 
 
 def _read(file: str, full: str) -> str:

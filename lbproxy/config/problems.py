@@ -31,6 +31,8 @@ class Finding:
     named: bool = True
     at_table: bool = False
     see: Path | None = None
+    lacks: tuple[str, ...] = ()  # keys, one of which is missing at `path`
+    means: str | None = None  # the key that an unknown one is probably a misspelling of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,22 @@ def source_line(text: str, line: int) -> str:
     return shown if len(shown) <= _LONGEST_SOURCE else shown[:_LONGEST_SOURCE] + "…"
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` is probably a misspelling of."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'workers'?)`, or nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean '{found[0]}'?)" if found else ""
+    found = closest(word, known)
+    return f" (did you mean '{found}'?)" if found is not None else ""
+
+
+def without_echoes(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings without those that say a key is missing which stands there misspelt."""
+    found = list(findings)
+    misspelt = {(finding.path[:-1], finding.means) for finding in found if finding.means is not None}
+    return [finding for finding in found if not any((finding.path, key) in misspelt for key in finding.lacks)]
 
 
 def dotted(path: Path) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, PlainValidator
 
 from lbproxy.address import Address
 from lbproxy.config import units, values
-from lbproxy.config.problems import Finding, Path, dotted, header, nearest, shown
+from lbproxy.config.problems import Finding, Path, closest, dotted, header, shown
 
 Text = Annotated[str, PlainValidator(values.text)]
 Filled = Annotated[str, PlainValidator(values.filled)]
@@ -191,10 +191,10 @@ def _finding(kind: str, error: Any) -> Finding:
     value = error["input"]
     match kind:
         case "extra_forbidden":
-            return _unknown(path)
+            return _unknown(path, value)
         case "missing":
             message = f"'{path[-1]}' is missing in {header(path[:-1])}"
-            return Finding(path[:-1], message, named=False, at_table=True)
+            return Finding(path[:-1], message, named=False, at_table=True, lacks=(str(path[-1]),))
         case "value_error":
             return Finding(path, str(error["ctx"]["error"]))
         case "literal_error":
@@ -204,22 +204,42 @@ def _finding(kind: str, error: Any) -> Finding:
             written = f" (write [[{dotted(path)}]])" if isinstance(value, dict) else ""
             return Finding(path, f"expected a list, got {shown(value)}{written}", at_table=True)
         case "model_type" | "dict_type":
-            written = f" (write [{dotted(path)}])" if isinstance(value, list) else ""
+            written = f" (write [{dotted(path) if len(path) > 1 else 'pool.' + _pool_name(value)}])"
+            written = written if isinstance(value, list) else ""
             example = " such as [pool.web]" if path[0] == "pool" and len(path) == 2 else ""
             return Finding(path, f"expected a table{example}, got {shown(value)}{written}", at_table=True)
     return Finding(path, str(error["msg"]))
 
 
-def _unknown(path: Path) -> Finding:
+def _unknown(path: Path, value: object) -> Finding:
     *above, key = path
-    homes = [home for home, table in _tables(Document) if key in _keys(table)]
     parents = tuple(above)
     where = f" in {header(parents)}" if parents else ""
-    hint = nearest(str(key), _keys(_model_at(parents)))
-    if len(homes) == 1:
-        home = homes[0].replace("*", next((str(part) for part in parents[1:2] if parents[0] == "pool"), "NAME"))
-        hint = f" (it belongs in {home})"
+    means = closest(str(key), _keys(_model_at(parents)))
+    if means is not None:
+        return Finding(path, f"unknown key '{key}'{where} (did you mean '{means}'?)", named=False, means=means)
+    homes = [home for home, table in _tables(Document) if home and key in _keys(table)]
+    pool = next((str(part) for part in parents[1:2] if parents[0] == "pool"), "NAME")
+    places = [_place(home, str(key), value).replace("*", pool) for home in homes]
+    hint = f" (it belongs {' or '.join(places)})" if 0 < len(places) <= 3 else ""
     return Finding(path, f"unknown key '{key}'{where}{hint}", named=False)
+
+
+def _place(home: str, key: str, value: object) -> str:
+    """Where a key can stand: "in [proxy]"; a table by its whole name: "in [pool.NAME.health]"."""
+    is_listed = home in ("listener", "route")
+    if isinstance(value, dict | list):
+        return f"in [{home}.{key}] behind a [[{home}]]" if is_listed else f"in [{home}.{key}]"
+    if home.startswith("listener."):
+        return f"in [{home}] behind a [[listener]]"
+    return f"in [[{home}]]" if is_listed else f"in [{home}]"
+
+
+def _pool_name(value: object) -> str:
+    """Of a pool that was written as [[pool]]."""
+    first = value[0] if isinstance(value, list) and value else None
+    name = first.get("name") if isinstance(first, dict) else None
+    return name if isinstance(name, str) else "NAME"
 
 
 def _keys(table: type[BaseModel]) -> list[str]:
@@ -237,8 +257,8 @@ def _model_at(path: Path) -> type[BaseModel]:
 
 
 def _tables(table: type[BaseModel], path: str = "") -> list[tuple[str, type[BaseModel]]]:
-    """Every table that a file can have, with its header; `*` stands for the name of a pool."""
-    found = [(f"[{path}]", table)]
+    """Every table that a file can have, with its name; `*` stands for the name of a pool."""
+    found = [(path, table)]
     for name, info in table.model_fields.items():
         inner = _model_in(info.annotation)
         if inner is not None:

@@ -18,6 +18,7 @@ STOP_SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12
 PLACEHOLDERS = ("port", "host", "socket", "fd", "slot", "generation")
 
 _OF_THE_PROBE = ("host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "expect")
+_ADDRESS = "expected host:port, :port, [v6]:port or unix:/path"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
@@ -114,20 +115,64 @@ def placeholders(word: str) -> list[str]:
 
 def address(value: object) -> Address:
     """Where a listener listens."""
+    if not isinstance(value, str):
+        raise _wrong(
+            _ADDRESS.removeprefix("expected "), value, f'":{value}"' if type(value) is int and 0 < value < 65536 else ""
+        )
     try:
         where = Address.parse(text(value))
     except ValueError as exc:
-        raise ValueError(f"{exc}, got {shown(value)}") from None
+        better = _better_address(value)
+        told = str(exc) if better is None else _ADDRESS
+        hint = f' (write "{better}")' if better else ""
+        raise ValueError(f"{told}, got {shown(value)}{hint}") from None
     if where.path is None:
+        if where.host and not _is_host(where.host):
+            better = _better_address(value)
+            hint = f' (write "{better}")' if better else ""
+            raise ValueError(f"{shown(where.host)} is neither an IP address nor a host name{hint}")
         if where.port == 0:
             raise ValueError(f"expected a port from 1 to 65535, got {shown(value)}")
-        if where.host and not _is_host(where.host):
-            raise ValueError(f"{shown(where.host)} is neither an IP address nor a host name")
     return where
+
+
+def _better_address(value: str) -> str | None:
+    """The address that was probably meant, if one was."""
+    rest, unix = value, value
+    if "://" in value:
+        scheme, _, rest = value.partition("://")
+        rest, unix = rest.partition("/")[0], f"unix:{rest}" if scheme == "unix" else ""
+        if ":" not in rest.rpartition("]")[2]:
+            rest += {"http": ":80", "https": ":443"}.get(scheme, "")
+    elif value.startswith("/"):
+        unix = f"unix:{value}"
+    host, colon, port = rest.rpartition(":")
+    if rest.isascii() and rest.isdigit():
+        host, colon, port = "", ":", rest
+    elif not colon and rest and _is_host(rest):
+        host, colon, port = rest, ":", "8080"
+    elif ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    elif host == "*":
+        host = ""
+    for meant in (unix, f"{host}:{port}", f"[{rest}]:8080"):
+        try:
+            where = Address.parse(meant)
+        except ValueError:
+            continue
+        if (
+            rest
+            and meant != value
+            and (where.path is not None or (where.port and (not where.host or _is_host(where.host))))
+        ):
+            return meant
+    return None
 
 
 def target(value: object) -> Address:
     """The fixed address of a backend."""
+    if isinstance(value, str) and value.startswith("https://"):
+        raise ValueError(f"targets with TLS are not supported yet, got {shown(value)}")
     where = address(value)
     if where.path is None and not where.host:
         raise ValueError(f'a target needs a host, got {shown(value)} (write "127.0.0.1{value}")')

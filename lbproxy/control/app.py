@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
+from lbproxy.config.advice import advise
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
 from lbproxy.control.control_socket import ControlSocket
@@ -175,6 +176,8 @@ class Control:
     def _say_started(self) -> None:
         settings = self._context.settings
         where = tuple(str(listener.address) for listener in settings.listeners)
+        for line in advise(settings):
+            self._log.emit(Notice(line))
         self._log.emit(ServeStarted(os.getpid(), settings.proxy.workers, where, settings.proxy.control))
 
     async def _run_reloader(
@@ -266,6 +269,9 @@ class Control:
             self._resources.ports.change(*new.proxy.ports)
         self._log.set_level(new.log.level)
         self._resources.outputs.logged_per_s = new.log.backend_lines
+        for line in advise(new):
+            if line not in advise(old):
+                self._log.emit(Notice(line))
         for name, before, after in (
             ("proxy.control", old.proxy.control, new.proxy.control),
             ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),

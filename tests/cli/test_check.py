@@ -25,7 +25,7 @@ def test_a_good_file_is_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert run(["check", "-c", "lb.toml"]) == 0
     assert capsys.readouterr().out == "lb.toml: ok: 1 listener, 1 pool\n"
     assert run(["check", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "path": "./lb.toml", "errors": []}
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "path": "./lb.toml", "errors": [], "warnings": []}
 
 
 def test_every_mistake_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,3 +52,8 @@ def test_a_file_that_is_not_there_is_invalid(capsys: pytest.CaptureFixture[str])
 def test_the_effective_configuration_is_not_there_yet(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "--effective"]) == 1
     assert capsys.readouterr().err == "lbproxy: 'check --effective' is not supported yet\n"
+
+
+def test_a_file_that_is_not_named_with_c_is_told_how(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "my.toml"]) == 2
+    assert "(a file is named with -c: lbproxy check -c my.toml)" in capsys.readouterr().err

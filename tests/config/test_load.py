@@ -206,7 +206,7 @@ def test_mistakes_on_the_command_line_are_told_at_once():
     with pytest.raises(ConfigInvalid) as caught:
         from_command("8080", 0, ["app", "{prt}"])
     assert set(caught.value.text.splitlines()) == {
-        "-l: error: expected host:port, :port, [v6]:port or unix:/path, got '8080'",
+        "-l: error: expected host:port, :port, [v6]:port or unix:/path, got '8080' (write \":8080\")",
         '-n: error: expected a whole number from 1 to 1000 or "auto", got 0',
         "command: error: unknown placeholder {prt} (did you mean '{port}'?)",
         "3 errors",

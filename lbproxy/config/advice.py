@@ -1,0 +1,35 @@
+"""What a valid configuration may not mean: said by `check` and in the log of `serve`, and never in the way.
+
+Knows settings, and how many CPUs there are.
+"""
+
+from collections.abc import Iterator
+
+from lbproxy.config.cpus import usable_cpus
+from lbproxy.settings import PoolSettings, Settings
+
+_NAMED = {
+    "tcp": ("{port}", "PORT", "$PORT"),
+    "unix": ("{socket}", "LBPROXY_SOCKET", "$LBPROXY_SOCKET"),
+    "fd": ("{fd}", "LISTEN_FDS", "LISTEN_FDS"),
+}
+
+
+def advise(settings: Settings) -> list[str]:
+    """One line each, with the key that it is about."""
+    return [*_workers(settings), *(line for pool in settings.pools for line in _command(pool))]
+
+
+def _workers(settings: Settings) -> Iterator[str]:
+    cpus = usable_cpus()
+    if settings.proxy.workers > cpus:
+        yield f"proxy.workers: {settings.proxy.workers} workers share {cpus} CPU{'' if cpus == 1 else 's'}"
+
+
+def _command(pool: PoolSettings) -> Iterator[str]:
+    placeholder, variable, spelt = _NAMED[pool.bind]
+    if pool.command is not None and not any(placeholder in word or variable in word for word in pool.command):
+        yield (
+            f"pool.{pool.name}.command: names no {placeholder}: the program has to read {spelt} by itself, "
+            "or it will not be found"
+        )

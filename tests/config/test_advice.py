@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from lbproxy.config.advice import advise
+from lbproxy.config.load import load
+
+HEALTH = '[pool.web.health]\npath = "/"\n'
+
+
+def advice(pool: str, tmp_path: Path, proxy: str = "") -> list[str]:
+    file = tmp_path / "lb.toml"
+    file.write_text(f'[proxy]\nworkers = 1\n{proxy}\n[[listener]]\naddress = ":80"\n[pool.web]\n{pool}\n{HEALTH}')
+    return advise(load(file))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        'command = "a {port}"',
+        'command = "a --bind {host}:{port}"',
+        """command = "sh -c 'a $PORT'" """,
+        'command = ["sh", "-c", "a $PORT"]',
+        'command = "a {socket}"\nbind = "unix"',
+        'command = "a {fd}"\nbind = "fd"',
+        'targets = ["127.0.0.1:9"]',
+    ],
+)
+def test_a_command_that_is_told_where_to_listen_needs_no_advice(pool: str, tmp_path: Path) -> None:
+    assert advice(pool, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("pool", "names"),
+    [
+        ('command = "a --port 8000"', "{port}: the program has to read $PORT"),
+        ('command = "a"\nbind = "unix"', "{socket}: the program has to read $LBPROXY_SOCKET"),
+        ('command = "a"\nbind = "fd"', "{fd}: the program has to read LISTEN_FDS"),
+    ],
+)
+def test_a_command_that_is_not_told_where_to_listen_is_mentioned(pool: str, names: str, tmp_path: Path) -> None:
+    (line,) = advice(pool, tmp_path)
+    assert line.startswith(f"pool.web.command: names no {names}")
+
+
+def test_more_workers_than_cpus_are_mentioned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("lbproxy.config.advice.usable_cpus", lambda: 1)
+    file = tmp_path / "lb.toml"
+    file.write_text('[proxy]\nworkers = 3\n[[listener]]\naddress = ":80"\n[pool.web]\ntargets = ["127.0.0.1:9"]\n')
+    assert advise(load(file)) == ["proxy.workers: 3 workers share 1 CPU"]
