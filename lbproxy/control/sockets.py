@@ -38,6 +38,7 @@ class _Bound:
     inode: int = 0  # of the path: `close` removes only a file that lbproxy made
     listening: int = 0  # how many of the sockets listen; the others are only bound
     hidden: bool = False
+    joins: bool = False  # it overlaps with an address that lbproxy holds already, and listens only when it is shown
 
     def fd_of(self, row: int) -> int:
         if self.address.path is not None:
@@ -51,8 +52,8 @@ class _Bound:
             self.sockets.append(_tcp_socket(self.address, share=True, hidden=self.hidden))
 
     def listen(self, count: int) -> None:
-        if self.hidden and self.address.path is not None:
-            return  # connects are refused
+        if self.hidden and (self.address.path is not None or self.joins):
+            return  # connects are refused, or go to the address that is held already
         while self.listening < min(count, len(self.sockets)):
             self.sockets[self.listening].listen(BACKLOG)
             self.listening += 1
@@ -153,19 +154,22 @@ class Sockets:
             self._close(bound)
 
     def _bind(self, address: Address, *, hidden: bool) -> _Bound:
+        # ":80" becomes "127.0.0.1:80", or the reverse. A hidden socket that listened on the narrower address would take
+        # the clients of the wider one, and drop them.
+        joins = any(_overlap(address, bound.address) for bound in self._bound.values())
         if address.path is not None:
             first = _unix_socket(address.path)
         else:
-            first = _tcp_socket(address, share=False, hidden=hidden)
+            first = _tcp_socket(address, share=joins, hidden=hidden and not joins)
         try:
             cell = self._cells.take()
         except BaseException:
             first.close()
             raise
-        bound = _Bound(address, self._next_key, cell, [first], hidden=hidden)
+        bound = _Bound(address, self._next_key, cell, [first], hidden=hidden, joins=joins)
         if address.path is not None:
             bound.inode = os.stat(address.path).st_ino
-        else:
+        elif not joins:
             bound.listening = 1
         self._next_key += 1
         self._bound[address] = bound
@@ -176,6 +180,15 @@ class Sockets:
         self._cells.give_back(bound.cell)
         bound.hide()
         bound.shrink(0)
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Whether two different TCP addresses share a port, so that only SO_REUSEPORT lets both be bound."""
+    same_port = one.path is None and other.path is None and one.port == other.port
+    return same_port and not {one.host, other.host}.isdisjoint(_EVERY_HOST)
+
+
+_EVERY_HOST = ("", "0.0.0.0", "::")
 
 
 def _tcp_socket(address: Address, *, share: bool, hidden: bool) -> socket.socket:

@@ -214,3 +214,29 @@ def test_memory_of_control_and_workers_is_bounded_over_many_reloads(tmp_path: Pa
         assert clients.lost == []
     for first, last in zip(sizes[0], sizes[-1], strict=True):
         assert last - first < 3 * 1024 * 1024, sizes
+
+
+@pytest.mark.parametrize(("before", "after"), [(":$port", "127.0.0.1:$port"), ("127.0.0.1:$port", ":$port")])
+def test_a_listener_may_become_narrower_or_wider_on_its_port_in_one_reload(
+    before: str, after: str, tmp_path: Path
+) -> None:
+    config = web(size=1).replace("127.0.0.1:$port", before)
+    with serving(config, tmp_path) as lb, load(lb.port, clients=2) as clients:
+        clients.wait_more(20)
+        lb.write_config(web(size=1).replace("127.0.0.1:$port", after))
+        done = lb.cli("reload")
+        assert done.returncode == 0, done.stdout
+        clients.wait_more(20)
+        assert clients.lost == []
+        (listener,) = lb.status()["listeners"]
+        assert listener["address"] == after.replace("$port", str(lb.port))
+
+
+def test_a_listener_that_cannot_become_narrower_after_all_serves_as_before(tmp_path: Path) -> None:
+    config = web(size=1).replace("127.0.0.1:$port", ":$port")
+    with serving(config, tmp_path) as lb, load(lb.port, clients=2) as clients:
+        lb.write_config(web('env = { BREAK = "import" }', size=1))
+        assert lb.cli("reload").returncode == 5
+        clients.wait_more(20)
+        assert clients.lost == []
+        assert lb.status()["listeners"][0]["address"] == f":{lb.port}"
