@@ -219,7 +219,8 @@ def _warm_up(running: Running, load: Load) -> None:
     """A first load, for code paths, connections and JITs. Raises LoadFailed if the proxy does not serve this load."""
     try:
         load(running.port, 1)
-    except LoadFailed:  # on a busy machine a second can pass with nothing done
+    except LoadFailed:  # Traefik listens before it has routes; on a busy machine a second can pass with nothing done
+        peers.pause(1)
         load(running.port, 1)
 
 

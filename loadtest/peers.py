@@ -237,7 +237,7 @@ def _lbproxy(wiring: Wiring) -> list[str]:
 def _traefik(wiring: Wiring) -> list[str]:
     if wiring.mode == "tcp":
         raise NotStarted("Traefik is not measured in TCP mode")
-    dynamic = wiring.write("traefik.yml", configs.TRAEFIK)
+    dynamic = wiring.write("routes.yml", configs.TRAEFIK)  # traefik.yml would be read as its own options
     told = [wiring.fill(option) for option in configs.TRAEFIK_OPTIONS]
     return ["env", f"GOMAXPROCS={wiring.workers}", wheel("traefik"), *told, f"--providers.file.filename={dynamic}"]
 
@@ -310,7 +310,7 @@ def versions() -> dict[str, str]:
         if shutil.which(command[0]):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             lines = (done.stdout + done.stderr).strip().splitlines()
-            found = re.search(r"\d+\.\d+[.0-9a-z-]*", " ".join(lines))
+            found = re.search(r"\d+\.\d+[.0-9a-z-]*", " ".join(lines).replace(command[0], ""))
             told[name] = found[0] if found else "?"
     return told
 
