@@ -1,5 +1,7 @@
 """The heads that lbproxy sends (CONTRACT.md 4), compared byte for byte."""
 
+import re
+
 import h11
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from lbproxy.wire.headers import (
     ClientFacts,
     Framing,
     framing_for_client,
+    new_request_id,
     request_id_of,
     request_to_backend,
     response_to_client,
@@ -155,7 +158,14 @@ def test_a_request_id_is_kept_only_from_trusted_peers_and_only_if_plain():
         [],
     )
     for fields in bad:
-        assert request_id_of(read(*fields), FRIEND, lambda bits: bits) == b"%032x" % 128
+        assert re.fullmatch(b"[0-9a-f]{32}", request_id_of(read(*fields), FRIEND))
+
+
+def test_a_thousand_request_ids_are_a_thousand_different_ones():
+    ids = {new_request_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(re.fullmatch(b"[0-9a-f]{32}", one) for one in ids)
+    assert len({one[:8] for one in ids}) > 990, "every digit of them is drawn"
 
 
 def test_a_response_reaches_the_client_like_this():

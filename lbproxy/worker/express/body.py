@@ -1,7 +1,7 @@
-"""Long bodies of known length in the express lane: each as fast as the other side takes it, in bounded memory.
+"""Long bodies of known length: each moves as fast as the other side takes it, in bounded memory.
 
 At most one read waits for the client, and one for the backend; while it waits, its source is not read. A large rest of
-a response moves through a pipe in the kernel (splice.py).
+a body moves through a pipe in the kernel (io/splice.py).
 """
 
 from socket import MSG_MORE
@@ -10,7 +10,7 @@ from lbproxy.model import LeaseKind
 from lbproxy.worker.express.finish import abandon, done, let_backend_go, log, stop_splicing
 from lbproxy.worker.express.phase import BACKEND_FULL, CLIENT_FULL, DOWNLOADING, IDLE, UPLOADING, WAITING
 from lbproxy.worker.express.record import BODY_BYTES, ExpressRecord, act, change, put_off
-from lbproxy.worker.io.reactor import AT_LOOK, LOOK_S, WRITE, When
+from lbproxy.worker.io.reactor import AT_LOOK, LOOK_S, WRITE, FunctionHandler
 from lbproxy.worker.io.splice import PIPE_BYTES, Pipe
 
 SPLICE_FROM_BYTES = 256 * 1024
@@ -20,7 +20,7 @@ SPLICES_A_TURN = 4
 
 
 def send_last(record: ExpressRecord, data: bytes) -> None:
-    """The rest of the answer: the backend has nothing more to do with it.
+    """Send the rest of the answer. The backend's part is over.
 
     The last bytes of a connection wait for the end behind them: one packet instead of two.
     """
@@ -42,7 +42,7 @@ def send_last(record: ExpressRecord, data: bytes) -> None:
         lanes.served += 1
         if lanes.context.access.is_on:
             log(record, None)
-        record.payload = record.request_id = b""  # let go of while it is in the processor's cache
+        record.payload = record.request_id = b""  # freed while they are in the processor's cache
         record.status = 0
         record.phase = IDLE
         record.moved_at = lanes.reactor.now
@@ -54,7 +54,7 @@ def send_last(record: ExpressRecord, data: bytes) -> None:
 
 
 def begin_body(record: ExpressRecord, start: bytes, left: int) -> None:
-    """`start`: the head and what came with it; `left` bytes are still to come."""
+    """Send `start`, the head and the bytes behind it; `left` bytes are still to come."""
     assert record.lease is not None
     record.body_left = left
     record.lanes.router.change_kind(record.lease, LeaseKind.TRANSFER)
@@ -82,7 +82,7 @@ def on_body(record: ExpressRecord, mask: int) -> None:
         return
     left = record.body_left - len(data)
     if left < 0:
-        data = data[:left]  # what comes behind the body reaches nobody
+        data = data[:left]  # bytes behind the body are dropped
     record.body_left = left
     record.reply_bytes += len(data)
     if left <= 0:
@@ -126,7 +126,7 @@ def splice(record: ExpressRecord, pipe: Pipe) -> None:
 
 
 def drain_pipe(record: ExpressRecord, pipe: Pipe) -> bool:
-    """True if the client took all of it; else it is waited for, or gone."""
+    """Move the pipe's bytes to the client. True if it took all of them; else it is waited for, or gone."""
     while pipe.held:
         try:
             pipe.drain(record.fd)
@@ -143,16 +143,13 @@ def drain_pipe(record: ExpressRecord, pipe: Pipe) -> bool:
 
 
 def body_is_through(record: ExpressRecord) -> None:
-    """Through the pipe, to the last byte."""
+    """The last byte of the body is with the client."""
     let_backend_go(record, record.response.keep_alive)
     done(record)
 
 
 def pass_on(record: ExpressRecord, data: bytes) -> None:
-    """A part of a body: what the client does not take at once stops the reading of the backend.
-
-    A short rest is read all the same: a slow client holds a connection, not a backend.
-    """
+    """Send a part of a body. If the client does not take all of it, the backend is not read until it does."""
     try:
         sent = record.sock.send(data)
     except BlockingIOError:
@@ -166,7 +163,7 @@ def pass_on(record: ExpressRecord, data: bytes) -> None:
 
 
 def on_flush(record: ExpressRecord, mask: int) -> None:
-    """The client takes more. It is not read meanwhile: whether it is still there shows when it is written to."""
+    """The client takes more. It is not read in this phase: a write shows whether it is still there."""
     pipe = record.pipe
     if record.unflushed:
         try:
@@ -200,11 +197,11 @@ def begin_upload(record: ExpressRecord) -> None:
     if record.upload_left >= SPLICE_FROM_BYTES and record.client_events:
         record.pipe = record.lanes.pipes.take()
         if record.pipe is not None:
-            record.lanes.reactor.handle(record.fd, When(record.on_upload))
+            record.lanes.reactor.handle(record.fd, FunctionHandler(record.on_upload))
 
 
 def on_upload(record: ExpressRecord, mask: int) -> None:
-    """A large rest of the body, through a pipe. What that holds still counts as left."""
+    """Move a large rest of the body through a pipe. Bytes in the pipe count as left."""
     lease, pipe, reactor = record.lease, record.pipe, record.lanes.reactor
     if lease is None or pipe is None:
         return
@@ -245,7 +242,7 @@ def drain_upload(record: ExpressRecord, pipe: Pipe) -> None:
 
 
 def upload(record: ExpressRecord, data: bytes) -> None:
-    """A part of the body: what the backend does not take at once stops the reading of the client."""
+    """Send a part of the body. If the backend does not take all of it, the client is not read until it does."""
     connection, lease, reactor = record.connection, record.lease, record.lanes.reactor
     assert connection is not None
     assert lease is not None
@@ -261,7 +258,7 @@ def upload(record: ExpressRecord, data: bytes) -> None:
     except BlockingIOError:
         sent = 0
     except OSError:
-        act(record, record.phase.backend_gone)  # it takes no more, and may have answered
+        act(record, record.phase.backend_gone)  # the backend takes no more, and may have answered
         return
     if sent < len(data):
         record.unsent = data[sent:]
@@ -296,7 +293,7 @@ def on_backend_takes(record: ExpressRecord, mask: int) -> None:
     elif record.upload_left:
         change(record, UPLOADING)
         if pipe is not None:
-            record.lanes.reactor.handle(record.fd, When(record.on_upload))
+            record.lanes.reactor.handle(record.fd, FunctionHandler(record.on_upload))
     else:
         stop_splicing(record)
         change(record, WAITING)

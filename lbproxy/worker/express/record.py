@@ -18,7 +18,7 @@ from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
 from lbproxy.worker.context import Context
 from lbproxy.worker.express.phase import AWAY, BODY, CLIENT_FULL, CONNECTING, IDLE, Action, Phase
-from lbproxy.worker.io.reactor import NEVER, READ, Reactor, When
+from lbproxy.worker.io.reactor import NEVER, READ, FunctionHandler, Reactor
 from lbproxy.worker.io.read_size import RECV_BYTES
 from lbproxy.worker.io.splice import Pipe, Pipes
 from lbproxy.worker.leases.drain import Lease
@@ -242,7 +242,7 @@ def _is_ahead(record: ExpressRecord) -> bool:
 
 
 def _client_handler(record: ExpressRecord, phase: Phase) -> Any:
-    return record if phase.on_client == "on_ready" else When(getattr(record, phase.on_client))
+    return record if phase.on_client == "on_ready" else FunctionHandler(getattr(record, phase.on_client))
 
 
 def _watch_backend(record: ExpressRecord, connection: BackendConnection, before: Phase) -> None:
@@ -253,7 +253,7 @@ def _watch_backend(record: ExpressRecord, connection: BackendConnection, before:
     if not events:
         reactor.unregister(fd)
         return
-    handler = connection if name == "on_ready" else When(getattr(record, name))
+    handler = connection if name == "on_ready" else FunctionHandler(getattr(record, name))
     if not reactor.has(fd):
         reactor.register_backend(fd, events, handler)
         return

@@ -1,7 +1,7 @@
-"""The express lane's way back: the response of a backend, to the client. See request.py for the way there.
+"""The way back: read a backend's response and send it to the client. request.py is the way there.
 
-Nothing here retries or writes an error page. What is not plain goes to the task lane, as long as no byte of the
-response has gone to the client; after that it is cut.
+Nothing here retries or writes an error page. A response that is not plain goes to the task lane as long as no byte of
+it has gone to the client; after that the exchange is cut short.
 """
 
 from lbproxy.wire.body import chunk, last_chunk, response_body
@@ -52,7 +52,7 @@ def on_reply(record: ExpressRecord, connection: BackendConnection) -> None:
 
 
 def consider_reply(record: ExpressRecord, connection: BackendConnection, data: bytes) -> None:
-    """Is this the head of a simple response, and how much of it? Else it is handed over, or waited for the rest."""
+    """Answer with a simple response; else wait for the rest of its head, or hand the exchange over."""
     if not data:
         act(record, record.phase.backend_gone)
         return
@@ -94,7 +94,7 @@ def consider_reply(record: ExpressRecord, connection: BackendConnection, data: b
 
 
 def read_reply(record: ExpressRecord, connection: BackendConnection, data: bytes) -> ReadReply | None:
-    """What the head says, where it ends, the length of the body. None: it is no whole head, or handed over."""
+    """Read a head: its values, where it ends, the length of the body. None: it is not whole yet, or handed over."""
     lanes = record.lanes
     raw = connection.raw
     if raw and data.startswith(raw):
@@ -126,7 +126,7 @@ def read_reply(record: ExpressRecord, connection: BackendConnection, data: bytes
 
 
 def answer_chunked(record: ExpressRecord, head: ResponseHead, data: bytes, end: int) -> None:
-    """Chunks that are all here are framed anew; what is not complete goes to the task lane as it came."""
+    """Frame a complete chunked body anew; an incomplete one goes to the task lane as it was received."""
     body = response_body(head, record.sample.method)
     try:
         payload = body.feed(data[end:])
@@ -141,7 +141,7 @@ def answer_chunked(record: ExpressRecord, head: ResponseHead, data: bytes, end: 
 
 
 def answer(record: ExpressRecord, head: ResponseHead, framing: Framing, body: bytes, size: int, *, clean: bool) -> None:
-    """The whole answer is in hand, framed; `size` is that of its payload. Let go of the backend, then send."""
+    """Release the backend, then send the whole answer. `body` is framed, `size` is that of its payload."""
     out = for_client(record, head, framing, body)
     record.status = head.status
     record.reply_bytes = size

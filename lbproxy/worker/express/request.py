@@ -1,20 +1,17 @@
-"""The express lane: simple exchanges without a task. It never decides anything hard: it decides that something is hard.
+"""The way there: read a client's request, claim a backend, and send the request to it.
 
-One record per client connection (record.py); its phases stand in phase.py. The reactor's handlers, in the order of an
-exchange:
+The express lane serves simple exchanges without a task. It never decides anything hard: it decides that something is
+hard, and hands the exchange over (finish.py): enter() when nothing has been claimed (the client's bytes go along),
+resume() when the request is wholly or partly sent (lease, backend connection, unsent bytes and response bytes go
+along). What a connection waits for is its phase (phase.py). Handlers in the order of an exchange:
 
     on_ready      the whole head is there and strict, the body is complete  ->  claim, send to the backend
-    on_reply      the whole response head is there and strict               ->  send to the client
-    on_body       the rest of a body of known length, as fast as the client takes it (body.py)
-    on_flush      what the client had not taken at once
+    on_reply      the whole response head is there and strict (reply.py)    ->  send to the client
+    on_body       the rest of a body of known length (body.py), as fast as the client takes it
+    on_flush      bytes that the client had not taken at once
 
-At the first sign of anything else the exchange goes to the task lane (finish.py): enter() when nothing has been claimed
-(the client's bytes go along), resume() when the request is wholly or partly sent (lease, backend connection, unsent
-bytes and response bytes go along).
-
-Hot: per exchange four system calls and a dozen Python calls. A head is looked at line by line only where it is new: one
-that head_cache is remembered whole (wire/head_cache.py); one that differs from others in a few values is read by a
-template (wire/head_template.py). All bytes come from the same functions in both lanes. Benchmark: loadtest/hotpath.py.
+Hot: per exchange four system calls and a dozen Python calls. wire/head_cache.py explains the ways in which a head is
+read. All bytes come from the same functions in both lanes. Benchmark: loadtest/hotpath.py.
 """
 
 from lbproxy.model import LeaseKind
@@ -22,7 +19,7 @@ from lbproxy.policy.retry import IDEMPOTENT
 from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.wire.body import chunk, last_chunk, request_body
 from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
-from lbproxy.wire.headers import request_id_of, request_to_backend
+from lbproxy.wire.headers import new_request_id, request_id_of, request_to_backend
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect
 from lbproxy.worker.express.body import begin_upload, upload
 from lbproxy.worker.express.finish import connect_refused, enter, enter_again, give_up, read_ahead, resume
@@ -74,16 +71,16 @@ def consider_more(record: ExpressRecord, data: bytes) -> None:
 
 
 def on_pipelined(record: ExpressRecord) -> None:
-    """The next request is here already: looked at after everybody else had a turn."""
+    """The next request was received with the last one. It is looked at after all other connections had a turn."""
     if record.buffer and record.phase in (IDLE, HEAD, BODY):
         data, record.buffer = record.buffer, b""
         consider(record, data, 0)
 
 
 def consider(record: ExpressRecord, data: bytes, seen: int) -> None:
-    """Is this a whole, simple request? Then forward it; else wait for the rest, or hand it over.
+    """Forward a whole, simple request; else wait for the rest, or hand it over.
 
-    The first `seen` bytes were looked at before, without a result.
+    The end of a head was looked for before in the first `seen` bytes, without a result.
     """
     lanes, limits = record.lanes, record.view.settings.limits
     if len(data) == record.recv_bytes:
@@ -144,7 +141,7 @@ def consider(record: ExpressRecord, data: bytes, seen: int) -> None:
 
 
 def read_head(record: ExpressRecord, data: bytes, seen: int) -> int:
-    """Where the head ends that is now in `record.sample`; 0 if it was handed over, or the rest is waited for."""
+    """Read a head into `record.sample` and return where it ends; 0 if it is handed over, or the rest is waited for."""
     lanes, limits = record.lanes, record.view.settings.limits
     record.forget_head()
     end = data.find(b"\r\n\r\n") + 4
@@ -170,7 +167,7 @@ def read_head(record: ExpressRecord, data: bytes, seen: int) -> int:
 
 
 def take_chunked(record: ExpressRecord, data: bytes, end: int, head: RequestHead) -> bool:
-    """A chunked body that is all here is framed anew; what is not complete goes to the task lane as it came."""
+    """Frame a complete chunked body anew; an incomplete one goes to the task lane as it was received."""
     body = request_body(head, record.view.settings.limits.body_bytes)
     try:
         payload = body.feed(data[end:])
@@ -187,7 +184,7 @@ def take_chunked(record: ExpressRecord, data: bytes, end: int, head: RequestHead
 
 
 def remember(record: ExpressRecord) -> None:
-    """The same head as the last one: from now on it is remembered with what is made of it."""
+    """The head is the same as the last one: from now on it is used from the head cache."""
     known = record.cached = record.lanes.head_cache.request(record.raw, record.head, record.facts)
     record.sample = known.head
     record.raw = known.raw
@@ -198,7 +195,7 @@ def remember(record: ExpressRecord) -> None:
 def wait_for_body(record: ExpressRecord, data: bytes, host: bytes, target: bytes) -> None:
     pool = record.lanes.router.route(record.view, host, target)
     if pool is None:
-        enter(record, data, "no_route")  # it need not send the rest
+        enter(record, data, "no_route")  # the client need not send the rest
     elif pool.buffer_request_bytes != EARLY_BODY_BYTES:
         enter(record, data, "buffer")
     else:
@@ -237,7 +234,7 @@ def forward(record: ExpressRecord) -> None:
         return
     record.lease = lease
     timeouts = record.timeouts = pool.timeouts
-    request_id = record.request_id = request_id_of(head, facts)
+    request_id = record.request_id = request_id_of(head, facts) if trusted else new_request_id()
     cached, payload = record.cached, record.payload
     if cached is not None:
         ours = b"" if trusted else facts.forwarded
@@ -276,7 +273,7 @@ def forward(record: ExpressRecord) -> None:
 
 
 def connect_and_send(record: ExpressRecord, lease: Lease, data: bytes) -> None:
-    """On loopback a connection stands before connect() returns: the request is sent at once. Else it waits."""
+    """Connect, then send. On loopback the connection stands before connect() returns: nothing has to be waited for."""
     try:
         sock = begin_connect(lease.backend.address)
     except Crowded:

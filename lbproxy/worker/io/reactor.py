@@ -56,8 +56,8 @@ class Handler(Protocol):
     def on_ready(self, mask: int) -> None: ...
 
 
-class When:
-    """A handler that calls a function: for states that pass."""
+class FunctionHandler:
+    """A handler that calls a function: for phases that are rare or short."""
 
     __slots__ = ("on_ready",)
 

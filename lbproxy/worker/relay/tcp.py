@@ -16,7 +16,7 @@ from lbproxy.telemetry.events import ExchangeFailed
 from lbproxy.wire.head import RequestHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends.connections import ConnectFailed, Crowded, begin_connect, connect, finish_connect
-from lbproxy.worker.io.reactor import NEVER, WRITE, When
+from lbproxy.worker.io.reactor import NEVER, WRITE, FunctionHandler
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.relay import Relay, error_of
 
@@ -92,7 +92,7 @@ class TcpClient:
             self._start(lease, sock)
             return
         assert self._pool is not None
-        reactor.register(sock.fileno(), WRITE, When(self.on_connected))
+        reactor.register(sock.fileno(), WRITE, FunctionHandler(self.on_connected))
         reactor.arm(self, self._pool.timeouts.connect_s)
 
     def on_connected(self, mask: int) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.trio_test import trio_test
 
 from lbproxy.telemetry.events import Event, Notice
-from lbproxy.worker.io.reactor import LINGER_S, NEVER, READ, TICK_S, TURN_S, WRITE, Reactor, When
+from lbproxy.worker.io.reactor import LINGER_S, NEVER, READ, TICK_S, TURN_S, WRITE, FunctionHandler, Reactor
 
 
 class Item:
@@ -190,7 +190,7 @@ async def test_a_mistake_in_a_handler_ends_its_owner_and_nobody_else(passes: boo
 
             broken = Broken(fail)
             whole = Item(lambda: reactor.unregister(right.fileno()))
-            reactor.register(left.fileno(), WRITE, When(broken.on_ready) if passes else broken)
+            reactor.register(left.fileno(), WRITE, FunctionHandler(broken.on_ready) if passes else broken)
             reactor.register(right.fileno(), WRITE, whole)
             await trio.testing.wait_all_tasks_blocked()
             assert broken.aborted == len(whole.masks) == 1

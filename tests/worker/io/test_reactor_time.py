@@ -12,7 +12,7 @@ import pytest
 import trio
 from support.trio_test import trio_test
 
-from lbproxy.worker.io.reactor import NEVER, TICK_S, WRITE, Reactor, When
+from lbproxy.worker.io.reactor import NEVER, TICK_S, WRITE, FunctionHandler, Reactor
 
 SILENCE_S = 8 * TICK_S
 SLACK_S = 0.2  # of a busy machine
@@ -130,7 +130,7 @@ async def test_how_long_others_had_to_wait_is_known_until_somebody_has_read_it()
                 work_for(0.02)
                 done.set()
 
-            reactor.register(left.fileno(), WRITE, When(work))
+            reactor.register(left.fileno(), WRITE, FunctionHandler(work))
             await done.wait()
             assert 0.03 <= reactor.longest_batch_s <= reactor.longest_turn_s - 0.02
             reactor.longest_turn_s = reactor.longest_batch_s = 0.0

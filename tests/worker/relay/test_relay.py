@@ -13,7 +13,7 @@ from support.relaying import Relayed, Rig, rig
 from support.trio_test import trio_test
 
 from lbproxy.telemetry.events import Notice
-from lbproxy.worker.io.reactor import READ, WRITE, When
+from lbproxy.worker.io.reactor import READ, WRITE, FunctionHandler
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.relay import Relay, Why, notice_dead_peer
 from lbproxy.worker.relay.side import BULK_BYTES, TURN_BYTES
@@ -328,7 +328,7 @@ async def test_nothing_spins_whatever_the_two_sides_have_ended() -> None:
                     handle(mask)
 
                 if end._events:
-                    made.reactor.handle(fd, When(partial(count, handle=end.on_ready)))
+                    made.reactor.handle(fd, FunctionHandler(partial(count, handle=end.on_ready)))
         await trio.sleep(0.1)
         assert events == 0
 

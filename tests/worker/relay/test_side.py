@@ -15,7 +15,7 @@ from support.relaying import Relayed, Rig, rig
 from support.trio_test import trio_test
 
 from lbproxy.worker.io import splice
-from lbproxy.worker.io.reactor import READ, When
+from lbproxy.worker.io.reactor import READ, FunctionHandler
 from lbproxy.worker.io.splice import MOST_PIPES, PIPE_BYTES, Pipe, Pipes
 from lbproxy.worker.relay.relay import Relay, Why
 from lbproxy.worker.relay.side import BULK_BYTES, FULL_READS, READ_BYTES, End
@@ -395,6 +395,6 @@ async def test_nothing_spins_while_a_pipe_waits() -> None:
         reactor = bench.made.reactor
         for end in (waiting.relay.client, waiting.relay.backend, ended.relay.client, ended.relay.backend):
             if reactor.handlers[end.sock.fileno()] is not None:
-                reactor.handle(end.sock.fileno(), When(partial(count, end=end)))
+                reactor.handle(end.sock.fileno(), FunctionHandler(partial(count, end=end)))
         await trio.sleep(0.1)
         assert events < 5  # the kernel may still find room for a little
