@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from lbproxy.cli.later import not_supported
+from lbproxy.cli.not_supported import not_supported
 from lbproxy.cli.options import Options, with_options
 
 CONFIG_INVALID = 78

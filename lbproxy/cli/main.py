@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lbproxy.cli.later import later
+from lbproxy.cli.not_supported import not_supported_command
 from lbproxy.cli.options import OUTPUT_CLOSED, Fail, Options, with_options
 from lbproxy.descriptors import open_missing_streams
 
@@ -50,7 +50,7 @@ class Commands(click.Group):
             return None
         module = COMMANDS[cmd_name]
         if module is None:
-            return later(cmd_name)
+            return not_supported_command(cmd_name)
         command: click.Command = getattr(importlib.import_module(f"lbproxy.cli.{module}"), module)
         return command
 

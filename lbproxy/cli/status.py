@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lbproxy.cli.client import ControlClient
-from lbproxy.cli.later import not_supported
+from lbproxy.cli.not_supported import not_supported
 from lbproxy.cli.options import Fail, Options, with_options
 
 DEGRADED = 4

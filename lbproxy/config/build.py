@@ -11,7 +11,7 @@ from typing import Any
 
 from lbproxy.config import schema
 from lbproxy.config.cpus import usable_cpus
-from lbproxy.config.surroundings import absolute
+from lbproxy.config.machine_checks import absolute
 from lbproxy.settings import (
     DrainSettings,
     HealthSettings,
@@ -40,15 +40,15 @@ def build(document: schema.Document, path: str | None, base: str, control: str) 
     listeners = [_listener(listener, base) for listener in document.listener or []]
     return Settings(
         path=path,
-        proxy=_proxy(document.proxy or schema.Proxy(), base, control),
+        proxy=_proxy(document.proxy or schema.ProxyTable(), base, control),
         listeners=tuple(replace(listener, pool=listener.pool or only) for listener in listeners),
         routes=tuple(RouteSettings(**route.given()) for route in document.route or []),
         pools=pools,
-        log=_log(document.log or schema.Log(), base),
+        log=_log(document.log or schema.LogTable(), base),
     )
 
 
-def _proxy(table: schema.Proxy, base: str, control: str) -> ProxySettings:
+def _proxy(table: schema.ProxyTable, base: str, control: str) -> ProxySettings:
     given = {"name": _host_name(), "workers": "auto", "pid_file": None, "ports": _PORTS, **table.given()}
     given["workers"] = _count(given["workers"])
     given["control"] = control
@@ -57,7 +57,7 @@ def _proxy(table: schema.Proxy, base: str, control: str) -> ProxySettings:
     return ProxySettings(**given)
 
 
-def _listener(table: schema.Listener, base: str) -> ListenerSettings:
+def _listener(table: schema.ListenerTable, base: str) -> ListenerSettings:
     given = table.given()
     given.pop("proxy_protocol", None)  # "off": any other value is not supported yet
     given["address"] = absolute(base, table.address)
@@ -68,11 +68,11 @@ def _listener(table: schema.Listener, base: str) -> ListenerSettings:
     return ListenerSettings(**given)
 
 
-def _without_limit(table: schema.ListenerLimits | None) -> dict[str, Any]:
+def _without_limit(table: schema.ListenerLimitsTable | None) -> dict[str, Any]:
     return {key: value or (0 if key == "body_bytes" else _NO_LIMIT) for key, value in _given(table).items()}
 
 
-def _pool(name: str, table: schema.Pool, base: str) -> PoolSettings:
+def _pool(name: str, table: schema.PoolTable, base: str) -> PoolSettings:
     given = table.given()
     targets = tuple(absolute(base, target) for target in table.targets or ())
     given["targets"] = targets
@@ -98,7 +98,7 @@ def _pool(name: str, table: schema.Pool, base: str) -> PoolSettings:
     return PoolSettings(name=name, **given)
 
 
-def _reload(table: schema.Reload | None) -> ReloadSettings:
+def _reload(table: schema.ReloadTable | None) -> ReloadSettings:
     given = _given(table)
     given.pop("on_failure", None)  # "rollback": any other value is not supported yet
     if "max_surge" in given:
@@ -106,7 +106,7 @@ def _reload(table: schema.Reload | None) -> ReloadSettings:
     return ReloadSettings(**given)
 
 
-def _restart(table: schema.Restart | None) -> RestartSettings:
+def _restart(table: schema.RestartTable | None) -> RestartSettings:
     given = _given(table)
     backoff, give_up = given.pop("backoff", None), given.pop("give_up", None)
     given |= {f"backoff_{key}": value for key, value in _given(backoff).items()}
@@ -114,13 +114,13 @@ def _restart(table: schema.Restart | None) -> RestartSettings:
     return RestartSettings(**given)
 
 
-def _pool_limits(table: schema.PoolLimits | None) -> PoolLimits:
+def _pool_limits(table: schema.PoolLimitsTable | None) -> PoolLimits:
     given = _given(table)
     queue = given.pop("queue", None)
     return PoolLimits(**given, **{f"queue_{key}": value for key, value in _given(queue).items()})
 
 
-def _log(table: schema.Log, base: str) -> LogSettings:
+def _log(table: schema.LogTable, base: str) -> LogSettings:
     given = table.given()
     if given.get("access_path", "-") != "-":
         given["access_path"] = os.path.join(base, given["access_path"])

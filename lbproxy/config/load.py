@@ -3,9 +3,9 @@
     load(path) -> Settings                              raises ConfigInvalid
     from_command(listen, size, command) -> Settings     raises ConfigInvalid
 
-One document goes through four readers: checks.py looks at values together, surroundings.py at the machine, what is not
-supported yet is taken out, the schema looks at each value. All they find is located in the text and reported in its
-order.
+One document goes through four readers: checks.py compares values with each other, machine_checks.py with the machine,
+unsupported.py takes out what is not supported yet, and the schema checks each value. All findings are located in the
+text and reported in its order.
 """
 
 import codecs
@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from lbproxy.config import checks, schema, surroundings
+from lbproxy.config import checks, machine_checks, schema
 from lbproxy.config.build import build
 from lbproxy.config.control_path import control_path_for_listener, named_path, resolve
 from lbproxy.config.locate import Places, locate
@@ -64,7 +64,7 @@ def from_command(listen: str, size: int, command: Sequence[str], base: str | Non
 
 def _examine(document: dict[str, Any], base: str) -> tuple[schema.Document | None, list[Finding]]:
     # The checks come first: they see `mode = "tcp"` before it is taken out.
-    findings = [*checks.check(document), *surroundings.check(document, base), *take_out(document)]
+    findings = [*checks.check(document), *machine_checks.check(document, base), *take_out(document)]
     tables = schema.read(document)
     return (None, without_echoes(findings + tables)) if isinstance(tables, list) else (tables, findings)
 

@@ -33,7 +33,7 @@ class Table(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-class Proxy(Table):
+class ProxyTable(Table):
     name: Label | None = None
     workers: Processes | None = None
     control: Filled | None = None
@@ -42,38 +42,38 @@ class Proxy(Table):
     shutdown_timeout_s: Seconds | None = None
 
 
-class ListenerLimits(Table):
+class ListenerLimitsTable(Table):
     header_bytes: Bytes | None = None
     headers: Natural | None = None
     body_bytes: Bytes | None = None
     connections: Natural | None = None
 
 
-class ListenerTimeouts(Table):
+class ListenerTimeoutsTable(Table):
     header_s: SomeSeconds | None = None
     idle_s: SomeSeconds | None = None
     body_s: SomeSeconds | None = None
 
 
-class Listener(Table):
+class ListenerTable(Table):
     address: Annotated[Address, PlainValidator(values.address)]
     name: Label | None = None
     mode: Literal["http", "tcp"] | None = None
     pool: Text | None = None
     proxy_protocol: Literal["off", "accept"] | None = None
     trusted_proxies: list[Annotated[str, PlainValidator(values.network)]] | None = None
-    limits: ListenerLimits | None = None
-    timeouts: ListenerTimeouts | None = None
+    limits: ListenerLimitsTable | None = None
+    timeouts: ListenerTimeoutsTable | None = None
     half_close: Literal["abort", "serve"] | None = None
 
 
-class Route(Table):
+class RouteTable(Table):
     pool: Text
     host: Annotated[str, PlainValidator(values.route_host)] | None = None
     path: Annotated[str, PlainValidator(values.route_path)] | None = None
 
 
-class Health(Table):
+class HealthTable(Table):
     path: Annotated[str, PlainValidator(values.probe_path)] | None = None
     expect: Annotated[tuple[tuple[int, int], ...], PlainValidator(values.statuses)] | None = None
     start_timeout_s: SomeSeconds | None = None
@@ -86,13 +86,13 @@ class Health(Table):
     active: Annotated[bool, PlainValidator(values.truth)] | None = None
 
 
-class Reload(Table):
+class ReloadTable(Table):
     max_surge: Annotated[tuple[int, bool], PlainValidator(values.surge)] | None = None
     min_ready_s: Seconds | None = None
     on_failure: Literal["rollback", "pause"] | None = None
 
 
-class Drain(Table):
+class DrainTable(Table):
     request_s: Seconds | None = None
     transfer_s: Seconds | None = None
     stream_s: Seconds | None = None
@@ -103,45 +103,45 @@ class Drain(Table):
     close_reason: Annotated[str, PlainValidator(values.close_reason)] | None = None
 
 
-class Backoff(Table):
+class BackoffTable(Table):
     first_s: Seconds | None = None
     max_s: Seconds | None = None
 
 
-class GiveUp(Table):
+class GiveUpTable(Table):
     crashes: Positive | None = None
     within_s: SomeSeconds | None = None
 
 
-class Restart(Table):
-    backoff: Backoff | None = None
-    give_up: GiveUp | None = None
+class RestartTable(Table):
+    backoff: BackoffTable | None = None
+    give_up: GiveUpTable | None = None
     stop_signal: Annotated[int, PlainValidator(values.stop_signal)] | None = None
     stop_timeout_s: Seconds | None = None
 
 
-class PoolTimeouts(Table):
+class PoolTimeoutsTable(Table):
     connect_s: SomeSeconds | None = None
     response_s: SomeSeconds | None = None
     idle_s: SomeSeconds | None = None
     keepalive_s: Seconds | None = None
 
 
-class Queue(Table):
+class QueueTable(Table):
     size: Natural | None = None
     timeout_s: Seconds | None = None
 
 
-class PoolLimits(Table):
+class PoolLimitsTable(Table):
     connections: Natural | None = None
-    queue: Queue | None = None
+    queue: QueueTable | None = None
 
 
-class Retry(Table):
+class RetryTable(Table):
     attempts: Positive | None = None
 
 
-class Pool(Table):
+class PoolTable(Table):
     command: Words | None = None
     targets: list[Annotated[Address, PlainValidator(values.target)]] | None = None
     directory: Filled | None = None
@@ -152,17 +152,17 @@ class Pool(Table):
     bind: Literal["tcp", "unix", "fd"] | None = None
     balance: Literal["least_conn", "round_robin", "random_two", "hash"] | None = None
     hash_key: Annotated[str, PlainValidator(values.hash_key)] | None = None
-    health: Health | None = None
-    reload: Reload | None = None
-    drain: Drain | None = None
-    restart: Restart | None = None
-    timeouts: PoolTimeouts | None = None
-    limits: PoolLimits | None = None
-    retry: Retry | None = None
+    health: HealthTable | None = None
+    reload: ReloadTable | None = None
+    drain: DrainTable | None = None
+    restart: RestartTable | None = None
+    timeouts: PoolTimeoutsTable | None = None
+    limits: PoolLimitsTable | None = None
+    retry: RetryTable | None = None
     buffer_request: Bytes | None = None
 
 
-class Log(Table):
+class LogTable(Table):
     level: Literal["debug", "info", "warning", "error"] | None = None
     format: Literal["auto", "text", "json"] | None = None
     access: Literal["combined", "json", "off"] | None = None
@@ -171,11 +171,11 @@ class Log(Table):
 
 
 class Document(Table):
-    proxy: Proxy | None = None
-    listener: list[Listener] | None = None
-    route: list[Route] | None = None
-    pool: dict[str, Pool] | None = None
-    log: Log | None = None
+    proxy: ProxyTable | None = None
+    listener: list[ListenerTable] | None = None
+    route: list[RouteTable] | None = None
+    pool: dict[str, PoolTable] | None = None
+    log: LogTable | None = None
 
 
 def read(document: dict[str, Any]) -> Document | list[Finding]:
@@ -264,12 +264,12 @@ def _tables(table: type[BaseModel], path: str = "") -> list[tuple[str, type[Base
         if inner is not None:
             key = info.alias or name
             below = f"{path}.{key}" if path else key
-            found += _tables(inner, f"{below}.*" if inner is Pool else below)
+            found += _tables(inner, f"{below}.*" if inner is PoolTable else below)
     return found
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """`Pool` of `dict[str, Pool] | None`."""
+    """`PoolTable` of `dict[str, PoolTable] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((model for model in map(_model_in, get_args(annotation)) if model is not None), None)

@@ -19,7 +19,7 @@ from lbproxy.supervise.launch import FD
 from lbproxy.supervise.ports import NoFreePort, Ports
 
 HOST = "127.0.0.1"
-BACKLOG = 2048
+BACKEND_BACKLOG = 2048
 PREFIX = "lbproxy-"  # of the directory that holds the unix sockets of one control
 LOCK = "owner"  # a file in that directory. Control keeps it locked: if it can be locked, its control is gone
 
@@ -97,7 +97,7 @@ class Endpoints:
             try:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind((HOST, port))
-                listener.listen(BACKLOG)
+                listener.listen(BACKEND_BACKLOG)
             except OSError:  # taken by another program in the meantime
                 listener.close()
                 self.ports.give_back(port)

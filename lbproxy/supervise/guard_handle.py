@@ -19,7 +19,7 @@ from lbproxy.telemetry.events import Event, Notice
 
 RESPAWN_S = 0.1  # doubled each time that the guard dies at once, up to:
 RESPAWN_MAX_S = 10.0
-EXIT_S = 10.0  # the guard needs a little more than 2 seconds for backends that ignore TERM
+GUARD_EXIT_S = 10.0  # the guard needs a little more than 2 seconds for backends that ignore TERM
 
 
 class Guard:
@@ -90,7 +90,7 @@ class Guard:
             self._pipe = self.pid = None
             os.close(write_end)  # end of file: the guard ends what is left
             if pidfd is not None:
-                with trio.move_on_after(EXIT_S, shield=True):
+                with trio.move_on_after(GUARD_EXIT_S, shield=True):
                     await trio.lowlevel.wait_readable(pidfd)
                 os.close(pidfd)
             process.kill()

@@ -15,7 +15,7 @@ from lbproxy.settings import HealthSettings
 from lbproxy.wire.body import Body, response_body
 from lbproxy.wire.head import Lines, Refused, ResponseHead, read_response, response_head_end
 
-BODY_BYTES = 64 * 1024  # read so that the backend does not see a reset; shown are only:
+PROBE_BODY_BYTES = 64 * 1024  # read so that the backend does not see a reset; shown are only:
 SHOWN_BYTES = 200
 BODY_S = 0.25
 INTERIM = 100
@@ -129,7 +129,7 @@ async def _receive_body(stream: trio.SocketStream, body: Body, data: bytes) -> b
     """The part of the body that arrives within BODY_S. The probe does not wait for its end."""
     payload = body.feed(data)
     with trio.move_on_after(BODY_S), contextlib.suppress(trio.BrokenResourceError):
-        while not body.done and len(payload) < BODY_BYTES and (data := await stream.receive_some(16384)):
+        while not body.done and len(payload) < PROBE_BODY_BYTES and (data := await stream.receive_some(16384)):
             payload += body.feed(data)
     return payload
 

@@ -21,8 +21,8 @@ from lbproxy.supervise.output_forwarder import OutputForwarder
 from lbproxy.supervise.reap import Children
 from lbproxy.supervise.session import MARK, signal_name, signal_others, signal_session
 
-PIPE_BYTES = 256 * 1024
-READ_BYTES = 64 * 1024
+OUTPUT_PIPE_BYTES = 256 * 1024
+OUTPUT_READ_BYTES = 64 * 1024
 LAST_OUTPUT_S = 0.5  # for the output after the death: a daemon that left the session may hold the pipe open for ever
 REAP_S = 10.0
 
@@ -56,7 +56,7 @@ class Child:
         except OSError as exc:
             raise CannotStart(f"cannot start: {exc.strerror}") from None
         with contextlib.suppress(OSError):  # over the user's share of pipe memory: the usual size will do
-            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, OUTPUT_PIPE_BYTES)
         mark = guard.new_mark()
         user = order.user
         credentials: dict[str, Any] = {}
@@ -117,7 +117,7 @@ class Child:
         try:
             while data:
                 with trio.move_on_at(forwarder.report_at):
-                    data = await self._output.receive_some(READ_BYTES)
+                    data = await self._output.receive_some(OUTPUT_READ_BYTES)
                     forwarder.take(splitter.feed(data) if data else splitter.end())
                 forwarder.report()
         finally:

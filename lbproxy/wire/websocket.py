@@ -30,10 +30,10 @@ def _meaning(first: int, message_open: bool) -> int:
 _MEANINGS = tuple(bytes(_meaning(first, message_open) for first in range(256)) for message_open in (False, True))
 
 
-class Stop(IntEnum):
-    """Where the bytes in hand have to end. None of them lets a Close begin."""
+class Boundary(IntEnum):
+    """Where the bytes that pass have to end. A Close never passes."""
 
-    CLOSE = 1  # only there
+    CLOSE = 1  # only before a Close
     FRAME = 2  # between two frames
     MESSAGE = 3  # between two messages; control frames between the fragments of one do not matter
 
@@ -119,7 +119,7 @@ class FrameTracker:
         if at < len(data):
             self._advance(data, at, None)
 
-    def feed_until(self, data: Data, stop: Stop) -> int | None:
+    def feed_until(self, data: Data, stop: Boundary) -> int | None:
         """How many bytes of `data` may pass so that the direction stands where `stop` says; only those are fed.
 
         None: there is no such place in `data`, all of it passes. 0: it stands there already. The place is always good
@@ -130,12 +130,12 @@ class FrameTracker:
         passed = self._advance(data, 0, stop)
         return passed if passed < len(data) or self._stands(stop) else None
 
-    def _stands(self, stop: Stop) -> bool:
-        if stop is Stop.MESSAGE:
+    def _stands(self, stop: Boundary) -> bool:
+        if stop is Boundary.MESSAGE:
             return self.at_message_boundary
-        return stop is Stop.FRAME and self.at_frame_boundary
+        return stop is Boundary.FRAME and self.at_frame_boundary
 
-    def _advance(self, data: Data, at: int, stop: Stop | None) -> int:
+    def _advance(self, data: Data, at: int, stop: Boundary | None) -> int:
         """Pass frames, from `at` until `stop`. Returns the offset behind the last byte that passed."""
         end = len(data)
         while not self.lost and not self.close_complete:

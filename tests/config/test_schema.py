@@ -53,14 +53,14 @@ def test_a_wrong_shape_is_told_in_the_words_of_the_file(text: str, message: str)
 
 def test_every_field_is_one_of_the_settings():
     pairs = [
-        (schema.ListenerLimits, settings.ListenerLimits),
-        (schema.ListenerTimeouts, settings.ListenerTimeouts),
-        (schema.Route, settings.RouteSettings),
-        (schema.Health, settings.HealthSettings),
-        (schema.Drain, settings.DrainSettings),
-        (schema.PoolTimeouts, settings.PoolTimeouts),
-        (schema.Log, settings.LogSettings),
-        (schema.Proxy, settings.ProxySettings),
+        (schema.ListenerLimitsTable, settings.ListenerLimits),
+        (schema.ListenerTimeoutsTable, settings.ListenerTimeouts),
+        (schema.RouteTable, settings.RouteSettings),
+        (schema.HealthTable, settings.HealthSettings),
+        (schema.DrainTable, settings.DrainSettings),
+        (schema.PoolTimeoutsTable, settings.PoolTimeouts),
+        (schema.LogTable, settings.LogSettings),
+        (schema.ProxyTable, settings.ProxySettings),
     ]
     for table, values in pairs:
         assert set(table.model_fields) == {field.name for field in dataclasses.fields(values)}

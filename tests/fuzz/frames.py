@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from fuzz.heads import pieces_of
 from lbproxy.wire.sse import EventTracker
-from lbproxy.wire.websocket import FrameTracker, Stop
+from lbproxy.wire.websocket import Boundary, FrameTracker
 
 BOM = b"\xef\xbb\xbf"
 
@@ -65,11 +65,11 @@ def read_frames(raw: bytes) -> Reading:
         at = head + size
 
 
-def place(reading: Reading, stop: Stop, begin: int) -> tuple[int, bool] | None:
+def place(reading: Reading, stop: Boundary, begin: int) -> tuple[int, bool] | None:
     """Where feed_until(), from offset `begin`, has to end: the offset, and whether a Close begins there."""
     for at, message_open in reading.boundaries:
         closes = at == reading.closes
-        good = closes or stop is Stop.FRAME or (stop is Stop.MESSAGE and not message_open)
+        good = closes or stop is Boundary.FRAME or (stop is Boundary.MESSAGE and not message_open)
         if at >= begin and good:
             return at, closes
     return None
@@ -82,7 +82,7 @@ def websocket(data: bytes) -> None:
     _same_facts(_fed(pieces), reading, raw)
     if len(raw) <= 300:
         _same_facts(_fed([raw[at : at + 1] for at in range(len(raw))]), reading, raw)
-    for stop in Stop:
+    for stop in Boundary:
         for behind in range(len(pieces)):
             _stops(pieces, behind, stop, reading)
 
@@ -104,7 +104,7 @@ def _same_facts(frames: FrameTracker, reading: Reading, raw: bytes) -> None:
     assert frames.at_message_boundary == (stands is not None and not stands[1])
 
 
-def _stops(pieces: list[bytes], behind: int, stop: Stop, reading: Reading) -> None:
+def _stops(pieces: list[bytes], behind: int, stop: Boundary, reading: Reading) -> None:
     """Pieces before `behind` pass as they are; from then on the first good place is wanted."""
     frames = _fed(pieces[:behind])
     begin = at = sum(map(len, pieces[:behind]))

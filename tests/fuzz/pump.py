@@ -13,7 +13,7 @@ from lbproxy.link.messages import ToControl
 from lbproxy.wire.body import request_body
 from lbproxy.wire.head import Lines, Refused, head_end, read_request, read_response
 from lbproxy.wire.sse import EventTracker
-from lbproxy.wire.websocket import FrameTracker, Stop
+from lbproxy.wire.websocket import Boundary, FrameTracker
 
 FEW, MANY = 512, 4096
 TOO_STEEP = 3  # times as steep as a straight line
@@ -29,7 +29,7 @@ def _head(raw: bytes) -> None:
 def _frames(raw: bytes) -> None:
     FrameTracker().feed(raw)
     frames = FrameTracker()
-    frames.feed_until(raw, Stop.CLOSE)
+    frames.feed_until(raw, Boundary.CLOSE)
 
 
 def _events(raw: bytes) -> None:

@@ -54,11 +54,12 @@ async def test_one_that_ends_with_0_after_it_was_ready_starts_again_at_once_and_
 @trio_test(timeout_s=20)
 async def test_one_that_ends_with_0_in_less_than_a_second_is_started_again_with_back_off():
     async with stage() as here:
-        backend = here.backend(serving_for(0.1))
-        for _ in range(3):
-            await wait_state(backend, State.READY)
-            await wait_state(backend, State.STARTING)
-        assert all(end.restart_in_s > 0 for end in here.named(BackendRecycled))
+        # On a busy machine a run may end before it was ready: that is a crash, and here it is none too many.
+        patient = replace(QUICK_RESTART, give_up_crashes=1000)
+        backend = here.backend(replace(serving_for(0.1), restart=patient))
+        while len(here.named(BackendRecycled)) < 3:
+            await backend.wait_change()
+        assert all(end.after_s + end.restart_in_s > 0.99 for end in here.named(BackendRecycled))
         assert not here.named(BackendFailed)
 
 

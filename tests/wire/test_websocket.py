@@ -10,10 +10,10 @@ from wsproto.events import BytesMessage, CloseConnection, Ping
 from wsproto.extensions import Extension, PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, RsvBits
 
-from lbproxy.wire.websocket import FrameTracker, Stop, close_frame
+from lbproxy.wire.websocket import Boundary, FrameTracker, close_frame
 
 MASK = b"\x01\x02\x03\x04"
-STOPS = list(Stop)
+STOPS = list(Boundary)
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = False, rsv: int = 0) -> bytes:
@@ -179,8 +179,8 @@ def test_a_frame_of_one_gigabyte_ends_where_it_says() -> None:
     block = memoryview(bytes(1 << 20))
     for _ in range(1023):
         frames.feed(block)
-    assert frames.feed_until(block[:-1], Stop.FRAME) is None
-    assert frames.feed_until(b"\x00" + TEXT, Stop.FRAME) == 1
+    assert frames.feed_until(block[:-1], Boundary.FRAME) is None
+    assert frames.feed_until(b"\x00" + TEXT, Boundary.FRAME) == 1
 
 
 def test_a_megabyte_of_empty_frames_is_followed_in_less_than_a_second() -> None:
@@ -195,9 +195,9 @@ def test_a_megabyte_of_empty_frames_is_followed_in_less_than_a_second() -> None:
 
 def test_at_a_boundary_nothing_has_to_pass() -> None:
     frames = fed(TEXT)
-    assert frames.feed_until(b"", Stop.FRAME) == 0
-    assert frames.feed_until(TEXT, Stop.FRAME) == 0
-    assert frames.feed_until(TEXT, Stop.MESSAGE) == 0
+    assert frames.feed_until(b"", Boundary.FRAME) == 0
+    assert frames.feed_until(TEXT, Boundary.FRAME) == 0
+    assert frames.feed_until(TEXT, Boundary.MESSAGE) == 0
     assert frames.frames == 1
 
 
@@ -205,7 +205,7 @@ def test_the_next_frame_boundary_is_found_from_every_cut() -> None:
     stream = TEXT + PING
     for cut in range(1, len(TEXT)):
         frames = fed(stream[:cut])
-        assert frames.feed_until(stream[cut:], Stop.FRAME) == len(TEXT) - cut
+        assert frames.feed_until(stream[cut:], Boundary.FRAME) == len(TEXT) - cut
         assert frames.at_frame_boundary
         assert not frames.close_next
 
@@ -214,15 +214,15 @@ def test_the_next_message_boundary_lies_behind_all_fragments() -> None:
     stream = FIRST + PING + MIDDLE + LAST
     for cut in range(1, len(stream)):
         frames = fed(stream[:cut])
-        assert frames.feed_until(stream[cut:] + TEXT, Stop.MESSAGE) == len(stream) - cut
+        assert frames.feed_until(stream[cut:] + TEXT, Boundary.MESSAGE) == len(stream) - cut
         assert frames.at_message_boundary
 
 
 def test_bytes_without_a_boundary_pass_whole() -> None:
     frames = fed(FIRST)
-    assert frames.feed_until(PING + MIDDLE, Stop.MESSAGE) is None
-    assert frames.feed_until(LAST[:-1], Stop.MESSAGE) is None
-    assert frames.feed_until(LAST[-1:], Stop.MESSAGE) == 1
+    assert frames.feed_until(PING + MIDDLE, Boundary.MESSAGE) is None
+    assert frames.feed_until(LAST[:-1], Boundary.MESSAGE) is None
+    assert frames.feed_until(LAST[-1:], Boundary.MESSAGE) == 1
     assert frames.at_message_boundary
 
 
@@ -230,7 +230,7 @@ def test_a_close_is_announced_before_any_of_it_has_passed() -> None:
     stream = FIRST + PING + LAST + TEXT
     for cut in cuts(stream):
         frames = fed(stream[:cut])
-        assert frames.feed_until(stream[cut:] + CLOSE[:1], Stop.CLOSE) == len(stream) - cut
+        assert frames.feed_until(stream[cut:] + CLOSE[:1], Boundary.CLOSE) == len(stream) - cut
         assert frames.close_next
         assert not frames.close_seen
         assert frames.at_frame_boundary
@@ -238,13 +238,13 @@ def test_a_close_is_announced_before_any_of_it_has_passed() -> None:
 
 def test_a_close_amid_fragments_ends_the_wait_for_a_message_boundary() -> None:
     frames = fed(FIRST)
-    assert frames.feed_until(MIDDLE + CLOSE, Stop.MESSAGE) == len(MIDDLE)
+    assert frames.feed_until(MIDDLE + CLOSE, Boundary.MESSAGE) == len(MIDDLE)
     assert frames.close_next
     assert frames.at_frame_boundary
 
 
 @pytest.mark.parametrize("stop", STOPS)
-def test_a_close_at_a_boundary_is_announced_until_other_bytes_are_asked_about(stop: Stop) -> None:
+def test_a_close_at_a_boundary_is_announced_until_other_bytes_are_asked_about(stop: Boundary) -> None:
     frames = FrameTracker()
     assert frames.feed_until(CLOSE, stop) == 0
     assert frames.close_next
@@ -254,14 +254,14 @@ def test_a_close_at_a_boundary_is_announced_until_other_bytes_are_asked_about(st
 
 def test_a_close_that_was_withheld_can_still_be_read() -> None:
     frames = FrameTracker()
-    passed = frames.feed_until(TEXT + CLOSE, Stop.CLOSE)
+    passed = frames.feed_until(TEXT + CLOSE, Boundary.CLOSE)
     frames.feed((TEXT + CLOSE)[passed:])
     assert frames.close_code == 1000
 
 
 def test_a_close_whose_first_byte_has_passed_is_not_held_back_any_more() -> None:
     frames = fed(CLOSE[:1])
-    assert frames.feed_until(CLOSE[1:], Stop.CLOSE) is None
+    assert frames.feed_until(CLOSE[1:], Boundary.CLOSE) is None
     assert frames.close_complete
 
 
@@ -365,7 +365,7 @@ def test_frames_end_where_wsproto_says(
     assert not frames.lost
     assert frames.close_code == (1001 if close else None)
     for begin in places:
-        for stop, wanted in ((Stop.FRAME, between_frames), (Stop.MESSAGE, between_messages)):
+        for stop, wanted in ((Boundary.FRAME, between_frames), (Boundary.MESSAGE, between_messages)):
             frames = fed(stream[:begin])
             if frames.close_seen:
                 continue
@@ -388,7 +388,7 @@ def test_no_bytes_at_all_make_it_fail_or_see_the_cuts(data: bytes, cut_at: list[
 
 
 @given(st.binary(max_size=200), st.sampled_from(STOPS))
-def test_what_feed_until_passes_is_what_feed_would_have_seen(data: bytes, stop: Stop) -> None:
+def test_what_feed_until_passes_is_what_feed_would_have_seen(data: bytes, stop: Boundary) -> None:
     careful = FrameTracker()
     careful.feed(data[:1])
     passed = careful.feed_until(data[1:], stop)

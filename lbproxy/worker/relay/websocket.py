@@ -15,7 +15,7 @@ import trio
 
 from lbproxy.policy.goodbye import Manner, manner
 from lbproxy.settings import DrainSettings
-from lbproxy.wire.websocket import FrameTracker, Stop, close_frame
+from lbproxy.wire.websocket import Boundary, FrameTracker, close_frame
 from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.relay.relay import Relay, Why
 
@@ -121,7 +121,7 @@ class WebSocketRelay(Relay):
             self._leave_alone()
             self._pass_to_backend(data)
             return
-        passed = frames.feed_until(data, Stop.FRAME)
+        passed = frames.feed_until(data, Boundary.FRAME)
         if passed is None or (frames.close_next and self._phase is not Phase.ECHO):
             self.backend.put(data)
             if passed is not None:
@@ -159,13 +159,13 @@ class WebSocketRelay(Relay):
 
     def _listen(self, data: bytes) -> None:
         """Pass its last words. Its Close is swallowed: ours takes its place."""
-        self._pass_until(data, Stop.CLOSE)
+        self._pass_until(data, Boundary.CLOSE)
 
     def _seek(self, data: bytes) -> None:
         """Pass what belongs to the message in hand, or to the frame, then a Close of ours."""
         self._pass_until(data, self._stop())
 
-    def _pass_until(self, data: bytes, stop: Stop) -> None:
+    def _pass_until(self, data: bytes, stop: Boundary) -> None:
         frames = self.from_backend
         passed = frames.feed_until(data, stop)
         if passed is None:
@@ -185,9 +185,10 @@ class WebSocketRelay(Relay):
 
     # The goodbye, phase by phase
 
-    def _stop(self) -> Stop:
+    def _stop(self) -> Boundary:
         now = trio.current_time()
-        return Stop.MESSAGE if manner(now, self._window_ends, self._drain.goodbye_s) is Manner.MESSAGE else Stop.FRAME
+        messages = manner(now, self._window_ends, self._drain.goodbye_s) is Manner.MESSAGE
+        return Boundary.MESSAGE if messages else Boundary.FRAME
 
     def _close_client(self) -> None:
         """At a frame boundary: its only Close. One that it sent itself meanwhile is answered with its own code."""
@@ -233,7 +234,7 @@ class WebSocketRelay(Relay):
             case Phase.LISTENING:
                 return min(own, cut - min(_MARGIN_S, goodbye_s / 4))
             case Phase.CLOSING:
-                return self._window_ends if self._stop() is Stop.MESSAGE else cut
+                return self._window_ends if self._stop() is Boundary.MESSAGE else cut
             case Phase.ECHO:
                 return own
             case _:

@@ -1,7 +1,7 @@
-"""What the file says about the machine it is read on: directories, files and users that must exist.
+"""Checks of the configuration against the machine: directories, files and users that must exist.
 
-The only checks whose answer can change while the file stays the same. Works on the document as TOML gave it, as
-checks.py does.
+The only checks whose result can change while the file stays the same. Works on the document as TOML gave it, like
+checks.py.
 """
 
 import os

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lbproxy.address import Address
-from lbproxy.config.surroundings import absolute, check
+from lbproxy.config.machine_checks import absolute, check
 
 
 def messages(text: str, base: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Commands whose names are fixed but which are not built yet: refused clearly, never silently ignored."""
+"""Commands whose names are fixed but that are not built yet: refused with a clear message."""
 
 import click
 
@@ -7,7 +7,7 @@ from lbproxy.cli.options import Fail
 NOT_SUPPORTED = 1
 
 
-def later(name: str) -> click.Command:
+def not_supported_command(name: str) -> click.Command:
     @click.command(
         name,
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
