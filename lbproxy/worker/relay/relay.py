@@ -1,10 +1,10 @@
 """Bytes both ways between a client and a backend until both ends are done: on the reactor, no task (DESIGN.md 4).
 
-Knows two connected sockets and how bytes, ends and errors cross from one to the other; nothing of what the bytes mean
-(websocket.py does), and nothing of leases but how one is cut. What happens at one of the sockets is side.py.
+Knows two connected sockets and how bytes, ends and errors cross from one to the other. Knows nothing of the meaning of
+the bytes (websocket.py does), and of leases only how one is cut. side.py handles the events of one socket.
 
-An end is passed on (half-close), after the bytes before it. A side that does not take bytes any more may still have
-said something: it is read to its end first. Then both are closed.
+An end is passed on (half-close) after the bytes before it. A side that takes no more bytes may still have sent some: it
+is read to its end first. Then both are closed.
 """
 
 import socket
@@ -19,27 +19,27 @@ from lbproxy.worker.relay.side import End
 
 
 class Why(StrEnum):
-    """A relay is over."""
+    """The reasons for which a relay ends."""
 
-    DONE = "done"  # both ends said all they had to say
-    CUT = "cut"  # its grace was over
+    DONE = "done"  # both sides have ended, and every byte is through
+    CUT = "cut"  # the grace of its lease was over
     CLIENT_GONE = "client_gone"  # reset, or dead
     BACKEND_GONE = "backend_gone"
-    STALLED = "stalled"  # nothing was taken for too long
-    FAILED = "failed"  # a mistake of ours
+    STALLED = "stalled"  # a side took no bytes for too long
+    FAILED = "failed"  # by an exception of our own code
 
 
 class Relay:
     """Owns both sockets (connected, non-blocking, unknown to the reactor) from the start to its end.
 
     `on_end(relay)` is called once, when both are closed: see `why`, `client.received`, `backend.received`. A write that
-    makes no progress for `stall_s` ends it. With `pipes`, what keeps coming does not pass through Python.
+    makes no progress for `stall_s` ends the relay. With `pipes`, long transfers do not pass through Python.
     """
 
     __slots__ = ("_lease", "_on_end", "_pipes", "_trouble", "backend", "client", "reactor", "stall_s", "why")
 
     joins_ends = True  # the last bytes wait for the end behind them
-    passes_resets = True  # a reset arrives as a reset, so that nobody takes a part for the whole
+    passes_resets = True  # a reset is passed on as a reset, so that no part is taken for the whole
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Relay:
         pipes: Pipes | None = None,
     ) -> None:
         self.reactor = reactor
-        self._pipes = pipes  # None: what passes has to be seen
+        self._pipes = pipes  # None: every byte has to be seen
         self.stall_s = stall_s
         self.why: Why | None = None  # None while it goes on
         self.client = client = End(self, client_sock)
@@ -64,14 +64,18 @@ class Relay:
         self._trouble: Why | None = None
 
     def hold(self, lease: Lease) -> None:
-        """From now on this is how the lease is cut. Releasing it is the owner's, in `on_end`."""
+        """Make the relay the one that is cut with the lease. The owner releases the lease in `on_end`."""
         self._lease = lease
         lease.on_cut = self.cut
 
     def start(self, *, head: bytes = b"", from_client: bytes = b"", from_backend: bytes = b"") -> None:
-        """Begin, with what is in hand: `head` of our own for the client, then what had come from either side."""
+        """Begin with the bytes in hand: `head` of our own for the client, then earlier bytes from either side."""
         if self._lease is not None and self._lease.overdue:
             self.cut()  # its grace ended before there was a relay to be cut
+            return
+        if not (head or from_client or from_backend):  # the usual TCP session
+            self.client.watch_first()
+            self.backend.watch_first()
             return
         if head:
             self.client.put(head)
@@ -88,7 +92,7 @@ class Relay:
         if self.why is not None:
             return
         client, backend = self.client, self.backend
-        # What a side said is through when it has been passed on, to the end, or nobody takes it.
+        # The bytes of a side are through when they are passed on to the end, or the other side takes none.
         if (client.broken or (backend.ended and not client.outbox)) and (
             backend.broken or (client.ended and not backend.outbox)
         ):
@@ -107,18 +111,18 @@ class Relay:
         return self._trouble is None
 
     def broke(self, end: End) -> None:
-        """Writing to it, or reading from it, failed."""
+        """Handle a failed read or write of one side."""
         end.abandon()
         if self._trouble is None:
             self._trouble = Why.CLIENT_GONE if end is self.client else Why.BACKEND_GONE
         self.settle()
 
     def cut(self) -> None:
-        """Now."""
+        """End the relay at once."""
         self.finish(Why.CUT)
 
     def take_pipe(self) -> Pipe | None:
-        """None: there is none left, or what passes has to be seen."""
+        """A pipe; None if none is left, or every byte has to be seen."""
         return None if self._pipes is None else self._pipes.take()
 
     def drop_pipe(self, pipe: Pipe) -> None:
@@ -132,7 +136,7 @@ class Relay:
         self.finish(Why.FAILED)
 
     def finish(self, why: Why) -> None:
-        """Close both, whatever they still had to say; once."""
+        """Close both sockets, whatever still waits; once."""
         if self.why is not None:
             return
         self.why = why
@@ -149,14 +153,14 @@ class Relay:
 
 
 def _nobody(what: object) -> None:
-    """Hears of what is over."""
+    """The callback of a relay that is over."""
 
 
 def notice_dead_peer(sock: socket.socket, idle_s: float) -> None:
-    """A peer that vanished without a word is noticed within about `idle_s` of silence.
+    """Set keepalive probes: a peer that vanished silently is noticed within about `idle_s` of silence.
 
-    Accepted sockets inherit this from the listening one, where it costs nothing per connection. (Not TCP_USER_TIMEOUT:
-    that would also end a peer that is alive and just does not read for so long.)
+    Accepted sockets inherit this from the listening socket, where it costs nothing per connection. (TCP_USER_TIMEOUT
+    would also end a live peer that does not read for so long.)
     """
     if sock.family == socket.AF_UNIX:
         return
@@ -167,7 +171,7 @@ def notice_dead_peer(sock: socket.socket, idle_s: float) -> None:
 
 
 def _seconds(seconds: float) -> int:
-    """As the kernel takes it: whole, 1 to 32767."""
+    """Whole seconds from 1 to 32767, as the kernel takes them."""
     return min(max(1, round(seconds)), 32767)
 
 

@@ -1,11 +1,11 @@
-"""One side of a relay: what is read at its socket goes to the other side; what comes from there is sent, or waits.
+"""One side of a relay: bytes read at its socket go to the other side; bytes from there are sent, or wait.
 
 Knows one socket, the reactor, and the relay that has both sides. Memory is bounded: while one side cannot be written,
 the other is not read, so that at most one read (64 KiB) waits in each direction. While nothing waits there is no buffer
 at all.
 
-What keeps coming faster than it is read moves through a pipe in the kernel (splice.py), where at most one fill waits:
-100 MB cost 31 ms of CPU, through Python 75. Little at a time, or nothing for a moment, and it is read again.
+Bytes that keep coming faster than they are read move through a pipe in the kernel (splice.py), where at most one fill
+waits: 100 MB cost 31 ms of CPU, through Python 75. After a small fill, or an empty one, the socket is read again.
 """
 
 import contextlib
@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 READ_BYTES = 16 * 1024  # fits most messages; after a small one, less is read at first: see read_size.py
 BULK_BYTES = 64 * 1024  # as long as reads come back full
 TURN_BYTES = 256 * 1024  # moved by one event before others get their turn
-FULL_READS = 4  # in a row, and a pipe pays
+FULL_READS = 4  # in a row: then a pipe pays
 SPLICES_A_TURN = 4
-REFUSED = frozenset((errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP))  # by the kernel, or a sandbox
+REFUSED = frozenset(
+    (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
+)  # errors of a kernel or sandbox that does not splice
 
 _WRITABLE = WRITE | ERROR | HANGUP
 _READABLE = READ | ERROR | HANGUP
 
 
 class End:
-    """One socket of a relay, as handler and timed item of the reactor. What is read here goes to `deliver`."""
+    """One socket of a relay, as handler and timed item of the reactor. Bytes read here go to `deliver`."""
 
     __slots__ = (
         "_events",
@@ -63,17 +65,17 @@ class End:
         self.relay = relay
         self.sock = sock
         self.received = 0  # bytes
-        self.outbox: bytes | Pipe = b""  # what the socket did not take yet
-        self.pipe: Pipe | None = None  # through which everything comes to it, instead of through `put`
+        self.outbox: bytes | Pipe = b""  # bytes that the socket has not taken yet
+        self.pipe: Pipe | None = None  # carries the bytes to this socket instead of `put`
         self.ended = False  # its last byte has been read
-        self.broken = False  # it takes nothing any more: what is put is dropped
+        self.broken = False  # it takes nothing any more: put() drops its bytes
         self.deadline = NEVER
         self.queued_at = NEVER
         self._fd = sock.fileno()
         self._size = READ_BYTES
         self._may_splice = True
-        self._full = 0  # reads in a row that brought as much as they may
-        self._events = 0  # registered for
+        self._full = 0  # reads in a row that filled their size
+        self._events = 0  # the events registered
         self._shut = False
 
     def on_ready(self, mask: int) -> None:
@@ -102,9 +104,9 @@ class End:
             self.pump(mask & LAST)
 
     def pump(self, is_last: int = 0) -> None:
-        """Read and deliver, until nothing is there, or the other side does not take it, or it is others' turn.
+        """Read and deliver until nothing is there, the other side takes no more, or the turn is over.
 
-        `is_last`: the end is there, too.
+        `is_last`: the end has arrived, too.
         """
         other, sock = self.other, self.sock
         if other.pipe is not None:
@@ -173,7 +175,7 @@ class End:
         return True
 
     def _pass_last(self, data: bytes) -> None:
-        """Look for the end before `data` is sent, so that both leave in one packet: 5 us less for who gets it."""
+        """Look for the end before `data` is sent, so that both leave in one packet: the receiver saves 5 us."""
         relay, more = self.relay, 0
         try:
             rest = self.sock.recv(READ_BYTES)
@@ -185,20 +187,20 @@ class End:
             self.deliver(data)
             relay.broke(self)
             return
-        if rest:  # came meanwhile; if there is still more, it is another event
+        if rest:  # it came meanwhile; any further bytes are another event
             self.received += len(rest)
             self.deliver(data + rest)
             return
         self.ended = True
         if relay.is_well:
-            more = socket.MSG_MORE  # until the end is passed on, which is now
+            more = socket.MSG_MORE  # the end is passed on now
         self.other.put(data, more)
         relay.settle()
 
-    # Without a look at what passes
+    # Through a pipe
 
     def _splice(self, pipe: Pipe) -> None:
-        """As `pump`, through the kernel. What is little, or not there, is for `pump` again."""
+        """Move bytes through the kernel. After a small or an empty fill, `pump` takes over again."""
         other = self.other
         for turn in range(SPLICES_A_TURN):
             if other.pipe is not pipe or other.outbox or self.ended:
@@ -229,7 +231,7 @@ class End:
                 return
 
     def drain(self, pipe: Pipe) -> None:
-        """As `put`, for what is in its pipe."""
+        """Send the bytes in the pipe to this socket."""
         try:
             while pipe:
                 pipe.drain(self._fd)
@@ -248,7 +250,7 @@ class End:
         self.relay.settle()
 
     def _refuse_pipe(self) -> None:
-        """This kernel does not do it with such a socket."""
+        """Stop splicing: this kernel does not do it with such a socket."""
         self._may_splice = False
         self.other.drop_pipe()
 
@@ -257,14 +259,14 @@ class End:
             self.relay.drop_pipe(self.pipe)
             self.pipe = None
 
-    # What comes from the other side
+    # Bytes from the other side
 
     def put(self, data: bytes, flags: int = 0) -> None:
-        """Send it now; what is not taken waits, and the other side is not read."""
+        """Send `data` now; bytes that are not taken wait, and the other side is not read meanwhile."""
         if self.broken or not data:
             return
         if self.outbox:
-            assert isinstance(self.outbox, bytes)  # nobody puts beside a pipe
+            assert isinstance(self.outbox, bytes)  # a pipe replaces put()
             self.outbox += data
             return
         try:
@@ -295,18 +297,18 @@ class End:
         if outbox:
             relay.reactor.arm(self, relay.stall_s)
             return
-        # More is likely to wait there. Reading it now saves changing what both are registered for, and back.
+        # More bytes are likely to wait there. Reading them now saves changing both registrations, and back.
         self.other.pump()
         relay.settle()
 
     def abandon(self) -> None:
-        """It takes nothing any more."""
+        """Drop everything for this socket: it takes nothing any more."""
         self.broken = True
         self.outbox = b""
         self.drop_pipe()
 
     def hang_up(self) -> None:
-        """Half-close: nothing more is put here. Not while bytes wait."""
+        """Half-close, unless bytes wait: no more bytes follow."""
         if not self.outbox and not self._shut:
             self._shut = True
             try:  # noqa: SIM105 (suppress costs as much as the shutdown)
@@ -314,8 +316,14 @@ class End:
             except OSError:
                 pass  # reset meanwhile: the next read reports it
 
+    def watch_first(self) -> None:
+        """Register a side on which nothing has happened yet."""
+        self._events = READ
+        self.relay.reactor.register(self._fd, READ, self)
+
     def watch(self) -> None:
-        """Register for what can go on. For nothing means not at all: an empty mask would spin on a hang-up."""
+        """Register for the events that can be handled now. Without any the socket is unregistered: an empty
+        mask would spin on a hang-up."""
         events = 0 if self.ended or self.other.outbox else READ
         if self.outbox:
             events |= WRITE

@@ -159,9 +159,11 @@ class TcpClient:
         lease = self._lease
         assert lease is not None
         self._lease = None
-        self._record(error_of(relay), served_by=lease.backend.id, relay=relay)
-        self.lanes.router.finish(lease)
-        self.lanes.closed(self)
+        lanes = self.lanes
+        if lanes.context.access.is_on:
+            self._record(error_of(relay), served_by=lease.backend.id, relay=relay)
+        lanes.router.finish(lease)
+        lanes.closed(self)
 
     def _record(
         self,
