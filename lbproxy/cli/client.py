@@ -1,6 +1,6 @@
-"""Ask the running lbproxy: HTTP/1.1 and JSON over the control socket.
+"""The client of the control API: HTTP/1.1 and JSON over the control socket.
 
-Knows the transport and how it fails, as exit codes and words. Knows nothing of what is asked. Standard library only.
+Knows the transport and its errors, as exit codes and words. Does not know the requests. Standard library only.
 """
 
 import http.client
@@ -111,7 +111,7 @@ class ControlClient:
         raise Fail(NOT_RUNNING, f"lbproxy: not running: nobody answers at {' or '.join(looked)}")
 
     def _try(self, path: str) -> _UnixConnection | None:
-        """None: nobody listens there."""
+        """None: no program listens there."""
         directory = os.path.dirname(path)
         why = why_not_private(directory) if directory == private_place() else None
         if why is not None:

@@ -21,7 +21,7 @@ ASK_EVERY_S = 1.0
 
 
 class Progress:
-    """What became of each backend so far, in the order in which they appeared."""
+    """The state of each backend so far, in the order of their first events."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.title = "reload"
@@ -56,7 +56,7 @@ class Progress:
                 self._set(backend, f"stopped ({how})")
 
     def left(self, in_flight: dict[str, int]) -> None:
-        """What `status` says is in hand, by backend."""
+        """The leases of each backend, from `status`."""
         for backend in list(self._draining):
             self._draining[backend] = in_flight.get(backend, 0)
 
@@ -76,7 +76,7 @@ class Progress:
 
 
 class LiveBlock:
-    """Draws a Progress four times a second, in rich's thread; asks `status` once a second for what is left to drain."""
+    """Draws a Progress four times a second, in rich's thread. Reads `status` once a second for the leases left."""
 
     def __init__(self, client: ControlClient, *, colored: bool, console: Console | None = None) -> None:
         self.progress = Progress()

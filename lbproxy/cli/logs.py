@@ -1,4 +1,4 @@
-"""`lbproxy logs`: what the backends wrote lately, or what was asked of them."""
+"""`lbproxy logs`: the last lines of the backends, or of the access log."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ from lbproxy.cli.options import Fail, Options, with_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @with_options
 def logs(options: Options, source: str | None, follow: bool, lines: int, gen: int | None, as_json: bool) -> int:
-    """What a pool's backends, or one of them, wrote lately; `access` is the access log."""
+    """The last lines of a pool's backends, or of one of them; `access` is the access log."""
     query: dict[str, str | int] = {"n": lines}
     if source is not None:
         query["source"] = source

@@ -110,7 +110,7 @@ def _failed(fail: Fail) -> int:
         with contextlib.suppress(OSError):
             print(fail.text, file=sys.stderr)
     if fail.exit_code == OUTPUT_CLOSED:
-        # What is still buffered must not raise again when Python shuts down.
+        # The rest of the buffer must not raise again when Python shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return fail.exit_code
 

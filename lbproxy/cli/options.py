@@ -1,6 +1,6 @@
-"""What every command knows: the options that stand before or after its name, and how a command fails.
+"""The options of every command, before or after its name, and the errors of a command.
 
-Knows click. Knows neither the control API nor the configuration.
+Knows click. Does not know the control API or the configuration.
 """
 
 import functools
@@ -20,7 +20,7 @@ _COLORS = {"red": 31, "green": 32, "yellow": 33, "dim": 2}
 
 
 class Fail(Exception):
-    """The command ends with `exit_code`. `text` goes to standard error as it is: say who speaks."""
+    """The command ends with `exit_code`. `text` goes to standard error as it is, so it must name the program."""
 
     def __init__(self, exit_code: int, text: str = "") -> None:
         super().__init__(text)
@@ -71,7 +71,7 @@ class Options:
         return self.verbosity < 0
 
     def colored(self, text: str, color: str) -> str:
-        """`color`: red | green | yellow | dim. As --color, NO_COLOR and the terminal have it."""
+        """`color`: red | green | yellow | dim. Follows --color, NO_COLOR and the terminal."""
         if self.color == "never" or (self.color == "auto" and (os.environ.get("NO_COLOR") or not on_terminal())):
             return text
         return f"\x1b[{_COLORS[color]}m{text}\x1b[0m"

@@ -158,7 +158,7 @@ def explanation(done: ReloadDone) -> list[str]:
 
 
 def last_words(done: ReloadDone, said: dict[str, tuple[str, ...]]) -> list[str]:
-    """What those wrote that broke beside the one that the verdict tells of: old ones that did not come back."""
+    """The output of the other broken backends: old ones that did not come back. The verdict has only one output."""
     lines = []
     for backend, output in said.items():
         pool, _, generation = backend.rpartition("@")

@@ -25,7 +25,7 @@ _COLUMNS = ("BACKEND", "STATE", "PID", "ADDRESS", "UP", "RESTARTS", "IN FLIGHT",
 @click.option("-w", "--watch", is_flag=True, help="(not supported yet)")
 @with_options
 def status(options: Options, pool: str | None, as_json: bool, watch: bool) -> int:
-    """What runs. Exit code 0: all healthy, 3: not running, 4: degraded."""
+    """The state of every part. Exit code 0: all healthy, 3: not running, 4: degraded."""
     if watch:
         raise not_supported("status -w")
     answer = ControlClient.of(options).get("/v1/status")
@@ -41,7 +41,7 @@ def status(options: Options, pool: str | None, as_json: bool, watch: bool) -> in
 
 
 def workers_missing(answer: dict[str, Any]) -> int:
-    """How many of the workers that there should be serve nobody."""
+    """How many of the wanted workers do not serve."""
     serving = sum(worker["state"] == "serving" for worker in answer["workers"])
     missing: int = max(0, answer.get("workers_wanted", 0) - serving)
     return missing

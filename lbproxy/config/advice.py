@@ -1,6 +1,6 @@
-"""What a valid configuration may not mean: said by `check` and in the log of `serve`, and never in the way.
+"""Advice on a valid configuration that may be a mistake: printed by `check`, logged by `serve`, never an error.
 
-Knows settings, and how many CPUs there are.
+Knows the settings and the number of CPUs.
 """
 
 from collections.abc import Iterator

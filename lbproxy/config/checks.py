@@ -1,7 +1,7 @@
-"""What the keys of a file mean together: names that lead nowhere, addresses taken twice, keys that exclude each other.
+"""Checks of keys against each other: names without a target, addresses used twice, keys that exclude each other.
 
-Works on the document as TOML gave it, so that it finds its mistakes beside those of the schema, in one run: whatever
-has the wrong shape is passed over here, the schema reports it.
+Works on the document as TOML gave it, so that its findings and those of the schema come in one run. A value with the
+wrong shape is skipped here, and the schema reports it.
 """
 
 from collections.abc import Callable, Iterator

@@ -104,7 +104,7 @@ def _own_place() -> str:
 
 
 def _can_be_written(directory: str) -> bool:
-    """Whether a socket can be made there; what is missing of the path is made by `serve`."""
+    """Whether a socket can be made there. `serve` makes the missing directories of the path."""
     while not os.path.lexists(directory):
         directory = os.path.dirname(directory)
     return os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK)
@@ -146,7 +146,7 @@ def _named_in(path: str) -> str | None:
 
 
 def _scan(text: str) -> str | None:
-    """What a person would see at a glance in a text that is not TOML: `control = "..."` below [proxy]."""
+    """`control = "..."` below [proxy], read with a regular expression from a text that is not valid TOML."""
     table = ""
     for line in text.split("\n"):
         opened = _HEADER.fullmatch(line)

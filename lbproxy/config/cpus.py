@@ -19,7 +19,7 @@ def usable_cpus(own: str = "/proc/self/cgroup", mounts: str = "/proc/self/mounti
 
 
 def _quotas(own: str, mounts: str) -> Iterator[float]:
-    """CPUs that each group of this process allows, of those that set a quota."""
+    """The CPUs that each cgroup of this process with a quota allows."""
     groups = _groups(own)
     for kind, controllers, root, mount in _mounts(mounts):
         name = "" if kind == "cgroup2" else next((name for name in controllers if name == "cpu"), None)

@@ -25,7 +25,7 @@ from lbproxy.settings import Settings
 
 _SYNTAX_PLACE = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 
-# What the parts of the form without a file are called in messages.
+# The names in messages of the parts of a command line without a file.
 _ON_COMMAND_LINE: dict[Path, str] = {("listener", 0, "address"): "-l", ("pool", "web", "size"): "-n"}
 
 

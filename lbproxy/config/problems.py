@@ -20,10 +20,10 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A mistake somewhere in the document, not yet located in the text.
+    """A mistake in the document, not yet located in the text.
 
-    `named`: the message begins with the path. `at_table`: its place is the header of the table, as of what is missing.
-    `see`: another place that the reader needs to know.
+    `named`: the message begins with the path. `at_table`: its place is the header of the table, as for a missing key.
+    `see`: another place that the message names.
     """
 
     path: Path
@@ -82,7 +82,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def without_echoes(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings without those that say a key is missing which stands there misspelt."""
+    """The findings, without "missing" for a key that is there with a misspelt name."""
     found = list(findings)
     misspelt = {(finding.path[:-1], finding.means) for finding in found if finding.means is not None}
     return [finding for finding in found if not any((finding.path, key) in misspelt for key in finding.lacks)]
@@ -94,7 +94,7 @@ def dotted(path: Path) -> str:
 
 
 def header(path: Path) -> str:
-    """What the table is called in the file: `[pool.web]`, `[[listener]]`."""
+    """The header of the table in the file: `[pool.web]`, `[[listener]]`."""
     return f"[[{dotted(path)}]]" if path and isinstance(path[-1], int) else f"[{dotted(path)}]"
 
 

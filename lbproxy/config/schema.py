@@ -29,7 +29,7 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=lambda name: name.removesuffix("_s"))
 
     def given(self) -> dict[str, Any]:
-        """What the file says, by the names of settings.py."""
+        """The values of the file, by the names of settings.py."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 

@@ -15,7 +15,7 @@ _SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "ash", "fish"))
 
 
 def find(command: str) -> str | None:
-    """What is shell syntax in a command that is one string, and what to write instead; None: nothing.
+    """The shell syntax in a command that is one string, and its replacement; None if there is none.
 
     Raises ValueError where the string cannot be split into words.
     """

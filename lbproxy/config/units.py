@@ -10,7 +10,7 @@ _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2*
 _BYTES |= {"GB": 10**9, "GiB": 2**30, "TB": 10**12, "TiB": 2**40}
 _LONGEST_S = 3650 * 86400.0
 
-# What people write instead, and the unit that they mean.
+# Spellings that are not accepted, and the unit that they mean.
 _SAID_OTHERWISE = {
     "ms": ("msec", "msecs", "millis", "millisecond", "milliseconds"),
     "s": ("", "sec", "secs", "second", "seconds"),
@@ -37,7 +37,7 @@ def duration(value: object) -> float:
 
 
 def positive_duration(value: object) -> float:
-    """As `duration`, where zero would mean that nothing ever has enough time."""
+    """A duration that must not be zero: with zero every operation would time out."""
     seconds = duration(value)
     if seconds <= 0:
         raise ValueError(f"expected more than zero, got {shown(value)}")
@@ -56,7 +56,7 @@ def size(value: object) -> int:
 
 
 def _parts(value: object) -> tuple[str, str]:
-    """("30", "sec") of "30 sec"; ("", "") of what is no text with a number and a unit."""
+    """("30", "sec") for "30 sec"; ("", "") for a value that is not a text with a number and a unit."""
     found = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
     return (found[1], found[2]) if found is not None else ("", "")
 

@@ -1,6 +1,6 @@
-"""What the contract promises and this version cannot do yet: refused with the line, never silently ignored.
+"""Keys of the contract that this version does not support yet: refused with their line, never silently ignored.
 
-The one table of such keys. What becomes possible is deleted here (and, if the key is new, added to the schema).
+The one table of such keys. A key that becomes supported is deleted here (and, if it is new, added to the schema).
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ NOT_YET = (
 
 
 def take_out(document: dict[str, Any]) -> list[Finding]:
-    """Remove from `document` what is not supported yet, and say so: the schema need not know it."""
+    """Remove the unsupported keys from `document` and report them, so that the schema need not know them."""
     findings = []
     for not_yet in NOT_YET:
         for path, table in list(_tables(document, not_yet.path[:-1])):

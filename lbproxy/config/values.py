@@ -1,7 +1,7 @@
-"""The single values of the file, each read by one function: what TOML gave in, what settings.py holds out.
+"""The single values of the file, each read by one function: a value of TOML in, a value of settings.py out.
 
-ValueError says what was expected, what came, and how to write it if that can be guessed. No positions, no files:
-a value is judged by itself; what two of them mean together is for checks.py.
+A ValueError names the expected value, the given one, and the right spelling if it can be guessed. No positions and no
+files: each value is checked by itself; checks.py compares values with each other.
 """
 
 import ipaddress
@@ -249,7 +249,7 @@ def close_reason(value: object) -> str:
 
 
 def hash_key(value: object) -> str:
-    """What `balance = "hash"` looks at."""
+    """The input of `balance = "hash"`."""
     key = text(value)
     kind, colon, name = key.partition(":")
     if key in ("client_ip", "path") or (kind in ("header", "cookie") and colon and _TOKEN.fullmatch(name)):
@@ -292,7 +292,7 @@ def probe_host(value: object) -> str:
 
 
 def probe_headers(value: object) -> tuple[tuple[str, str], ...]:
-    """Further fields of a probe, by name. What frames or routes it is not among them."""
+    """Further fields of a probe, by name. Fields that frame or route the request are refused."""
     if not isinstance(value, dict):
         raise _wrong('a table such as { X-Probe = "1" }', value)
     for name, text_ in value.items():

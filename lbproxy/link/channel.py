@@ -93,7 +93,7 @@ class Channel:
         return [self._fds.popleft() for _ in range(count)]
 
     def close(self) -> None:
-        """With every descriptor that came and that nobody took."""
+        """Close the channel and every received descriptor that was not taken."""
         self._sock.close()
         while self._fds:
             os.close(self._fds.popleft())

@@ -13,7 +13,7 @@ from enum import IntEnum
 
 
 class Counter(IntEnum):
-    """What is counted in a cell. The first six are gauges (in hand now), the others totals."""
+    """The counters of a cell. The first six are gauges (leases in hand), the others totals."""
 
     LEASES = 0
     REQUEST = 1  # the five kinds, in the order of model.LeaseKind; this one is never written, see Grid.sum
@@ -55,7 +55,7 @@ class Grid:
         return (row * self.cells + cell) * WIDTH
 
     def sum(self, cell: int, counter: int) -> int:
-        """Over all workers. Nearly every lease is for a request: so these are not counted, but what is left of all."""
+        """The sum over all workers. Requests (nearly all leases) are not counted, but LEASES minus the other kinds."""
         if counter == Counter.REQUEST:
             return max(0, self.sum(cell, Counter.LEASES) - sum(self.sum(cell, kind) for kind in LONGER))
         values, step, at = self.values, self.cells * WIDTH, cell * WIDTH + counter

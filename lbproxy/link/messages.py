@@ -1,4 +1,4 @@
-"""What control and a worker say to each other. Values only; codec.py makes bytes of them, channel.py carries them.
+"""The messages between control and a worker. Values only: codec.py turns them into bytes, channel.py carries them.
 
 Times are seconds left, never clock readings: each process has its own clock.
 """
@@ -30,7 +30,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Take no new work; finish what is in hand within `grace_s`; then end."""
+    """Accept no new work, finish the leases within `grace_s`, then exit."""
 
     grace_s: float
 

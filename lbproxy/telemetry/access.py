@@ -127,7 +127,7 @@ class AccessLog:
             self._sink.close(timeout_s)
 
 
-# What may stand in a line as it is: visible ASCII and the space, without the quote and the backslash.
+# The characters that need no escape: visible ASCII and the space, without the quote and the backslash.
 _PLAIN = frozenset(range(32, 127)) - frozenset(b'"\\')
 _UNESCAPED = spoiling(_PLAIN)
 _ESCAPED = {byte: b"\\x%02X" % byte for byte in range(256) if byte not in _PLAIN}
@@ -221,7 +221,7 @@ def _why(error: str, reason: str | None) -> bytes:
 
 
 def escaped(value: bytes) -> bytes:
-    r"""As nginx: quotes, backslashes and what is not visible ASCII become \xHH."""
+    r"""Escapes like nginx: quotes, backslashes and all but visible ASCII become \xHH."""
     return b"".join(_ESCAPED.get(byte) or bytes((byte,)) for byte in value)
 
 

@@ -1,4 +1,4 @@
-"""What can happen, as values. `name` is the event's name in JSON; log.py is the only place that turns one into text.
+"""Events as values. `name` is the event's name in JSON. log.py is the only place that turns an event into text.
 
 Fields are plain JSON values. An event that belongs to a reload carries the reload's id, so that its client sees it.
 """

@@ -23,8 +23,8 @@ SUBSCRIPTION_EVENTS = 1000
 class Subscription:
     """Events as they happen: `with log.subscribe() as events: async for event in events: ...`
 
-    Bounded: who reads too slowly misses events and gets a LogDropped with their number instead. Events of a reload
-    are never missed: they are few, and somebody waits for their verdict.
+    Bounded: a slow reader misses events and gets a LogDropped with their number instead. Events of a reload are never
+    missed: they are few, and a command waits for their verdict.
     """
 
     def __init__(self, wants: Callable[[Event], bool], forget: "Callable[[Subscription], None]") -> None:
@@ -45,7 +45,7 @@ class Subscription:
         self._arrived.unpark_all()
 
     def close(self) -> None:
-        """No more events come; what is queued can still be read."""
+        """End the stream of events. The queued ones can still be read."""
         if not self._closed:
             self._closed = True
             self._forget(self)
@@ -103,7 +103,7 @@ class Log:
         self._least = LEVELS[level]
 
     def subscribe(self, wants: Callable[[Event], bool] = lambda event: True) -> Subscription:
-        """Events of every level from now on, those that `wants` says yes to."""
+        """Subscribe to the events of every level for which `wants` is true."""
         subscription = Subscription(wants, self._subscriptions.remove)
         self._subscriptions.append(subscription)
         return subscription
@@ -113,7 +113,7 @@ class Log:
         self._sink.reopen()
 
     def close(self, timeout_s: float) -> None:
-        """End every subscription, then write what is queued, for at most so long."""
+        """End every subscription, then write the queued lines, for at most `timeout_s`."""
         for subscription in list(self._subscriptions):
             subscription.close()
         self._sink.close(timeout_s)

@@ -1,7 +1,7 @@
-"""Where log lines go: a bounded queue in front of one thread that does the blocking writes.
+"""The sink of log lines: a bounded queue in front of one thread that does the blocking writes.
 
-Knows bytes and one descriptor. Knows nothing of events, formats or Trio. Nobody who writes a line ever waits for it:
-a reader that stalls and a disk that is full cost lines, which are counted, and nothing else.
+Knows bytes and one descriptor. Does not know events, formats or Trio. The writer of a line never waits: a stalled
+reader or a full disk costs lines, which are counted, and nothing else.
 
 Why a thread and not O_NONBLOCK: the flag belongs to the open file, so setting it on an inherited stdout would change
 it for every process that shares the terminal or the pipe.
@@ -78,12 +78,12 @@ class Sink:
         self._entries.put(lines)
 
     def reopen(self) -> None:
-        """Open the path anew: what is queued still goes to the old file. Raises OSError, and then keeps the old one."""
+        """Open the path again. Queued lines still go to the old file. Raises OSError, and then keeps the old file."""
         if self._path is not None and not self._closed:
             self._entries.put(open_for_append(self._path))
 
     def close(self, timeout_s: float) -> None:
-        """Write what is queued, for at most so long. Blocks: this is for the end of a process."""
+        """Write the queued lines, for at most `timeout_s`. Blocks: this is for the end of a process."""
         if not self._closed:
             self._closed = True
             self._entries.put(None)
@@ -151,7 +151,7 @@ class Sink:
         while rest:
             try:
                 written = os.write(self._fd, rest)
-            except BlockingIOError:  # somebody else made the descriptor non-blocking
+            except BlockingIOError:  # another program made the descriptor non-blocking
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll()
@@ -170,7 +170,7 @@ class Sink:
 
 
 def open_for_append(path: str) -> int:
-    """Never blocks, also not on a FIFO that nobody reads (ENXIO)."""
+    """Open the path. Never blocks, not even on a FIFO without a reader (ENXIO)."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     os.set_blocking(fd, True)
     return fd

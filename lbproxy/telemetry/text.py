@@ -42,7 +42,7 @@ def event_from_json(values: dict[str, Any]) -> e.Event | None:
         return None
     known: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
-        # What is not there was None, or came from a version that did not have it: then its default will do.
+        # A missing field was None, or comes from a version without it: the default is right.
         if field.name in values or field.default is dataclasses.MISSING:
             value = values.get(field.name)
             known[field.name] = tuple(value) if isinstance(value, list) else value
@@ -55,7 +55,7 @@ def json_line(event: e.Event, at: float) -> bytes:
 
 
 def text_line(event: e.Event, at: float) -> bytes:
-    """`2026-01-01T12:00:00.000Z info  web.3@7 ready after 0.4s`; what has many lines goes on indented."""
+    """`2026-01-01T12:00:00.000Z info  web.3@7 ready after 0.4s`; further lines are indented."""
     return "".join(f"{line}\n" for line in text_lines(event, iso_time(at))).encode()
 
 
@@ -70,7 +70,7 @@ def printable(text: str) -> str:
 
 
 def event_text(event: e.Event) -> str:
-    """What happened, as a sentence. More lines follow where there is output to show."""
+    """The event as a sentence. More lines follow if it has output."""
     match event:
         case e.BackendOutput(backend, line):
             return f"{backend} | {line}"
