@@ -29,6 +29,25 @@ FLOORS = {
     "control": 5,
     "cli": 6,
 }
+# The same inside the worker. What does not stand in a room of its own is named by its file.
+WORKER_FLOORS = {
+    "io": 0,
+    "leases": 1,
+    "backends": 1,
+    "front": 2,
+    "ending": 2,
+    "reply": 2,
+    "context": 3,
+    "handover": 4,
+    "express": 5,
+    "task": 5,
+    "relay": 5,
+    "http2": 5,
+    "lanes": 6,
+    "main": 7,
+    "__main__": 8,
+}
+DEEPEST = 3  # classes of ours above each other
 VALUES = ("address", "model", "settings", "errors", "descriptors")
 
 # Each third-party library has one door.
@@ -103,6 +122,51 @@ def test_imports_point_strictly_down(module: Path) -> None:
             continue
         target = "values" if parts[1] in VALUES else parts[1]
         assert target == room or FLOORS[target] < FLOORS[room], f"{name_of(module)} imports {name}"
+
+
+def test_imports_inside_the_worker_point_strictly_down(module: Path) -> None:
+    if room_of(module) != "worker":
+        return
+    place = worker_place(".".join(module.relative_to(PACKAGE).with_suffix("").parts))
+    for name in imports_of(module):
+        if name.startswith("lbproxy.worker."):
+            target = worker_place(name.removeprefix("lbproxy."))
+            fits = target == place or WORKER_FLOORS[target] < WORKER_FLOORS[place]
+            assert fits, f"{name_of(module)} imports {name}"
+
+
+def worker_place(name: str) -> str:
+    """ "express" of "worker.express.reply", "lanes" of "worker.lanes"; the package itself is the top."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in WORKER_FLOORS else "__main__"
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """Not even for a type checker: a circle is one module in several files."""
+    names = {".".join(("lbproxy", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in MODULES}
+    graph = {
+        name: {found for wanted in imports_of(path) for found in (wanted, wanted.rpartition(".")[0]) if found in names}
+        for name, path in names.items()
+    }
+    for name in graph:
+        reached, ahead = set(), set(graph[name])
+        while ahead:
+            reached |= ahead
+            ahead = {further for found in ahead for further in graph[found]} - reached
+        assert name not in reached, f"{name} imports itself, through {sorted(reached)}"
+
+
+def test_no_chain_of_classes_is_deep() -> None:
+    bases: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = [base.id for base in node.bases if isinstance(base, ast.Name)]
+
+    def depth(name: str) -> int:
+        return 1 + max((depth(base) for base in bases[name] if base in bases and base != name), default=0)
+
+    assert {name: depth(name) for name in bases if depth(name) > DEEPEST} == {}
 
 
 def test_worker_and_control_never_meet() -> None:

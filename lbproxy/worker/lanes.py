@@ -9,27 +9,25 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 
 import trio
 
 from lbproxy.model import ListenerView
-from lbproxy.wire.head import Lines, Refused
+from lbproxy.wire.head import Lines
 from lbproxy.wire.head_cache import HeadCache
 from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseTemplate
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.context import Context
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.front.accept import Acceptor
+from lbproxy.worker.handover import LAST_REQUEST_S, Handover, Upgrade
 from lbproxy.worker.io.splice import Pipes
-from lbproxy.worker.io.stream import SocketStream, StreamBroken
+from lbproxy.worker.io.stream import SocketStream
 from lbproxy.worker.relay.tcp import TcpClient
-from lbproxy.worker.relay.upgrade import Upgrade, WebSocketClient
-from lbproxy.worker.task.attempt import Begun
-from lbproxy.worker.task.client import EARLY_BODY_S, LAST_REQUEST_S, Client
+from lbproxy.worker.relay.upgrade import WebSocketClient
+from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.conversation import converse, linger, refuse
-from lbproxy.worker.task.exchange import Exchange
 
 OFF_VARIABLE = "LBPROXY_EXPRESS"  # =off: for tests, everything takes the task lane
 
@@ -124,40 +122,20 @@ class Lanes:
 
     # To the task lane
 
-    def enter(self, record: ExpressClient, data: bytes, why: str, refused: Refused | None) -> None:
-        """With nothing claimed; `data` is what the client has said. `refused`: it gets only this answer."""
-        self._count(why)
+    def hand_over(self, record: ExpressClient, handover: Handover) -> None:
+        self.handed_over[handover.why] = self.handed_over.get(handover.why, 0) + 1
         client = self._client(record)
-        client.buffer += data
-        if why == "slow_body":
-            client.has_stalled = record.view.settings.timeouts.body_s <= EARLY_BODY_S
-            client.came_at = record.moved_at
-        if refused is None:
-            self._spawn(record, client, partial(converse, self.context, client, stay=self.off))
+        client.buffer += handover.data
+        if handover.refused is None:
+            self._spawn(record, client, partial(converse, self.context, client, handover, stay=self.off))
         else:
-            self._spawn(record, client, partial(refuse, self.context, client, refused, client.buffer))
-
-    def resume(self, record: ExpressClient, begun: Begun, why: str) -> None:
-        """With the request wholly or partly sent."""
-        self._count(why)
-        client = self._client(record)
-        client.buffer += record.buffer
-        client.has_stalled = why == "slow_body"
-        record.buffer = b""
-        with suppress(StreamBroken):  # what the backend said before it broke off decides
-            begun.connection.stream.put(record.unsent)
-        exchange = Exchange(self.context, client, record.head)
-        exchange.continue_with(record, begun)
-        self._spawn(record, client, partial(converse, self.context, client, exchange, stay=self.off))
+            self._spawn(record, client, partial(refuse, self.context, client, handover.refused, client.buffer))
 
     def linger(self, record: ExpressClient) -> None:
         """The answer is sent and the connection ends, but the client has said more than it may."""
         record.leave()
         client = self._client(record)
         self._spawn(record, client, partial(linger, client))
-
-    def _count(self, why: str) -> None:
-        self.handed_over[why] = self.handed_over.get(why, 0) + 1
 
     def _client(self, record: ExpressClient) -> Client:
         client = Client(SocketStream(record.sock), record.view, record.facts)

@@ -27,11 +27,11 @@ from lbproxy.wire.head import head_end, read_request
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
 from lbproxy.worker.context import Context
+from lbproxy.worker.handover import Begun, Handover
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.io.stream import READ_BYTES, StreamBroken, StreamStalled
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.leases.router import Router
-from lbproxy.worker.task.attempt import Begun
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.exchange import Exchange
 from support.proxy import Records
@@ -203,12 +203,12 @@ class Bench:
         client.has_risked = True
         return client
 
-    def exchange(self, request: bytes = GET) -> Exchange:
+    def exchange(self, request: bytes = GET, handover: Handover | None = None) -> Exchange:
         """An exchange whose head is read; the rest is in the client's buffer."""
         client = self.talk()
         end = head_end(request, 0, 1 << 16)
         client.buffer += request[end:]
-        return Exchange(self.context, client, read_request(request[:end], self.context.lines, 100))
+        return Exchange(self.context, client, read_request(request[:end], self.context.lines, 100), handover)
 
     @property
     def leases(self) -> int:

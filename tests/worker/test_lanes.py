@@ -10,8 +10,8 @@ from support.trio_test import trio_test
 from lbproxy.settings import ListenerLimits, ListenerTimeouts, PoolTimeouts, RouteSettings
 from lbproxy.worker.context import Context
 from lbproxy.worker.front.accept import Acceptor
+from lbproxy.worker.handover import LAST_REQUEST_S
 from lbproxy.worker.lanes import OFF_VARIABLE, Lanes
-from lbproxy.worker.task.client import LAST_REQUEST_S
 
 LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000)
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

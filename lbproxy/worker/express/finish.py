@@ -12,11 +12,17 @@ from lbproxy.wire.head import Refused
 from lbproxy.worker.backends.connections import BackendConnection, is_silent
 from lbproxy.worker.express.phase import AWAY, IDLE, WAITING
 from lbproxy.worker.express.record import ExpressRecord, act, change, limit_s
+from lbproxy.worker.handover import (
+    CLIENT_CLOSED,
+    EARLY_BODY_S,
+    READ_AHEAD_BYTES,
+    Begun,
+    Handover,
+    Sent,
+    head_too_slow,
+)
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.task.attempt import Begun
-from lbproxy.worker.task.client import READ_AHEAD_BYTES, head_too_slow
 
-CLIENT_CLOSED = 499  # in the log only
 # Why an answer breaks off that has begun: RFC 9209 error type, and the sentence for the operator.
 CUT_SHORT = {
     "cut": "the grace of the drain is over",
@@ -226,7 +232,10 @@ def enter(record: ExpressRecord, data: bytes, why: str, refused: Refused | None 
     """With nothing claimed. `data`: all that the client has sent since the last exchange."""
     record.buffer = b""
     leave(record)
-    record.lanes.enter(record, data, why, refused)
+    waited = why == "slow_body"  # for the rest of a body
+    has_stalled = waited and record.view.settings.timeouts.body_s <= EARLY_BODY_S
+    came_at = record.moved_at if waited else None
+    record.lanes.hand_over(record, Handover(why, data, refused, came_at, has_stalled))
 
 
 def enter_buffered(record: ExpressRecord, why: str) -> None:
@@ -263,8 +272,8 @@ def connect_too_slow(record: ExpressRecord) -> None:
     connect_refused(record, f"no connection within {record.timeouts.connect_s:g}s")
 
 
-def resume(record: ExpressRecord, why: str, data: bytes = b"") -> None:
-    """With the request wholly or partly sent. `data`: received of the response."""
+def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:
+    """With the request wholly or partly sent. `response`: what was received of it."""
     respond_by: float | None = None  # the time of an answer is not begun anew
     if why == "slow_reply":
         respond_by = record.lanes.reactor.now
@@ -272,9 +281,15 @@ def resume(record: ExpressRecord, why: str, data: bytes = b"") -> None:
         respond_by = record.moved_at + record.timeouts.response_s
     stop_splicing(record)
     lease, connection = release(record)
-    connection.buffer += data
+    connection.buffer += response
     leave(record)
-    record.lanes.resume(record, Begun(lease, connection, record.timeouts, respond_by=respond_by), why)
+    sent = Sent(
+        Begun(lease, connection, record.timeouts, respond_by=respond_by),
+        *(record.head, record.request_id, record.payload, record.request_bytes - record.upload_left),
+        *(record.started, record.unsent),
+    )
+    data, record.buffer = record.buffer, b""
+    record.lanes.hand_over(record, Handover(why, data, has_stalled=why == "slow_body", sent=sent))
 
 
 def release(record: ExpressRecord) -> tuple[Lease, BackendConnection]:

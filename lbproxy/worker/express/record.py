@@ -11,20 +11,19 @@ from typing import Any, Protocol
 
 from lbproxy.model import ListenerView
 from lbproxy.settings import PoolTimeouts
-from lbproxy.wire.head import Lines, Refused, RequestHead, ResponseHead
+from lbproxy.wire.head import Lines, RequestHead, ResponseHead
 from lbproxy.wire.head_cache import CachedRequestHead, HeadCache
 from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseTemplate, Values
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
 from lbproxy.worker.context import Context
 from lbproxy.worker.express.phase import AWAY, BODY, CLIENT_FULL, CONNECTING, IDLE, Action, Phase
+from lbproxy.worker.handover import EARLY_BODY_S, LAST_REQUEST_S, READ_AHEAD_BYTES, Handover
 from lbproxy.worker.io.reactor import NEVER, READ, FunctionHandler, Reactor
 from lbproxy.worker.io.read_size import RECV_BYTES
 from lbproxy.worker.io.splice import Pipe, Pipes
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.leases.router import Router
-from lbproxy.worker.task.attempt import Begun
-from lbproxy.worker.task.client import EARLY_BODY_S, LAST_REQUEST_S, READ_AHEAD_BYTES
 
 BODY_BYTES = 64 * 1024  # read at once of a body
 
@@ -45,8 +44,7 @@ class Lanes(Protocol):
     served: int
 
     def response_templates(self, pool: str) -> HeadTemplates[ResponseTemplate]: ...
-    def enter(self, record: Any, data: bytes, why: str, refused: Refused | None) -> None: ...
-    def resume(self, record: Any, begun: Begun, why: str) -> None: ...
+    def hand_over(self, record: Any, handover: Handover) -> None: ...
     def linger(self, record: Any) -> None: ...
     def closed(self, record: Any) -> None: ...
 

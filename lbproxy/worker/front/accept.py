@@ -16,8 +16,8 @@ from lbproxy.link.grid import WIDTH, Counter, Grid
 from lbproxy.model import ListenerView
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event
 from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.io.dead_peer import notice_dead_peer
 from lbproxy.worker.io.reactor import NEVER, READ, Reactor
-from lbproxy.worker.relay.relay import notice_dead_peer
 
 ACCEPT_BATCH = 32  # accepted in a row before others get their turn
 QUEUE_MOST = 100_000  # more than a listening socket can have waiting

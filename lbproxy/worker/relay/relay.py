@@ -15,7 +15,7 @@ from typing import Any, Self
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.io.splice import Pipe, Pipes
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.relay.side import End
+from lbproxy.worker.relay.side import Side
 
 
 class Why(StrEnum):
@@ -55,8 +55,8 @@ class Relay:
         self._pipes = pipes  # None: every byte has to be seen
         self.stall_s = stall_s
         self.why: Why | None = None  # None while it goes on
-        self.client = client = End(self, client_sock)
-        self.backend = backend = End(self, backend_sock)
+        self.client = client = Side(self, client_sock)
+        self.backend = backend = Side(self, backend_sock)
         client.other, backend.other = backend, client
         client.deliver, backend.deliver = backend.put, client.put
         self._on_end: Callable[[Any], None] = on_end
@@ -110,7 +110,7 @@ class Relay:
         """Neither side has failed so far, so no end has to be a reset."""
         return self._trouble is None
 
-    def broke(self, end: End) -> None:
+    def broke(self, end: Side) -> None:
         """Handle a failed read or write of one side."""
         end.abandon()
         if self._trouble is None:
@@ -154,25 +154,6 @@ class Relay:
 
 def _nobody(what: object) -> None:
     """The callback of a relay that is over."""
-
-
-def notice_dead_peer(sock: socket.socket, idle_s: float) -> None:
-    """Set keepalive probes: a peer that vanished silently is noticed within about `idle_s` of silence.
-
-    Accepted sockets inherit this from the listening socket, where it costs nothing per connection. (TCP_USER_TIMEOUT
-    would also end a live peer that does not read for so long.)
-    """
-    if sock.family == socket.AF_UNIX:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _seconds(idle_s / 2))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _seconds(idle_s / 8))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-
-
-def _seconds(seconds: float) -> int:
-    """Whole seconds from 1 to 32767, as the kernel takes them."""
-    return min(max(1, round(seconds)), 32767)
 
 
 ERRORS = {

@@ -12,15 +12,12 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from lbproxy.worker.io.reactor import DATA, ERROR, HANGUP, LAST, NEVER, READ, WRITE
+from lbproxy.worker.io.reactor import DATA, ERROR, HANGUP, LAST, NEVER, READ, WRITE, Reactor
 from lbproxy.worker.io.read_size import SMALL_BYTES, SMALL_RECV_BYTES
 from lbproxy.worker.io.splice import PIPE_BYTES, Pipe
 from lbproxy.worker.io.stream import RESET_ON_CLOSE
-
-if TYPE_CHECKING:
-    from lbproxy.worker.relay.relay import Relay
 
 READ_BYTES = 16 * 1024  # fits most messages; after a small one, less is read at first: see read_size.py
 BULK_BYTES = 64 * 1024  # as long as reads come back full
@@ -35,7 +32,24 @@ _WRITABLE = WRITE | ERROR | HANGUP
 _READABLE = READ | ERROR | HANGUP
 
 
-class End:
+class Relay(Protocol):
+    """What a side asks of the relay that has both."""
+
+    reactor: Reactor
+    stall_s: float
+    joins_ends: bool
+
+    @property
+    def is_well(self) -> bool: ...
+    def broke(self, side: "Side") -> None: ...
+    def settle(self) -> None: ...
+    def stalled(self) -> None: ...
+    def take_pipe(self) -> Pipe | None: ...
+    def drop_pipe(self, pipe: Pipe) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Side:
     """One socket of a relay, as handler and timed item of the reactor. Bytes read here go to `deliver`."""
 
     __slots__ = (
@@ -58,10 +72,10 @@ class End:
         "sock",
     )
 
-    other: "End"
+    other: "Side"
     deliver: Callable[[bytes], None]
 
-    def __init__(self, relay: "Relay", sock: socket.socket) -> None:
+    def __init__(self, relay: Relay, sock: socket.socket) -> None:
         self.relay = relay
         self.sock = sock
         self.received = 0  # bytes

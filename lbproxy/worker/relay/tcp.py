@@ -4,7 +4,6 @@ On the reactor from the first moment. Knows nothing of what the bytes mean.
 """
 
 import socket
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -16,12 +15,10 @@ from lbproxy.telemetry.events import ExchangeFailed
 from lbproxy.wire.head import RequestHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends.connections import ConnectFailed, Crowded, begin_connect, connect, finish_connect
+from lbproxy.worker.handover import Home
 from lbproxy.worker.io.reactor import NEVER, WRITE, FunctionHandler
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.relay import Relay, error_of
-
-if TYPE_CHECKING:
-    from lbproxy.worker.lanes import Lanes
 
 # What an end is called in the access log: served, the client left, nobody to serve it; every other one is a 502.
 STATUS_OF: dict[str | None, int] = {None: 200, "client_gone": 499, "destination_unavailable": 503}
@@ -45,7 +42,7 @@ class TcpClient:
         "view",
     )
 
-    def __init__(self, lanes: "Lanes", sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+    def __init__(self, lanes: Home, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         self.lanes = lanes
         self.sock = sock
         self.view = view

@@ -9,45 +9,54 @@ connection's buffer.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 
 from lbproxy.errors import LbproxyError, ProxyError
 from lbproxy.model import LeaseKind
-from lbproxy.settings import PoolTimeouts
+from lbproxy.telemetry.access import AccessRecord, for_access
 from lbproxy.wire.body import Body, chunk, last_chunk, response_body
-from lbproxy.wire.head import Refused, ResponseHead
+from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.headers import Framing, framing_for_client, request_to_backend, response_to_client
 from lbproxy.wire.sse import EventTracker
-from lbproxy.worker.backends.connections import BackendConnection
-from lbproxy.worker.io.stream import StreamBroken, StreamStalled
-from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.relay.upgrade import Upgrade
-from lbproxy.worker.task.client import ClientGone
+from lbproxy.worker.context import Context
+from lbproxy.worker.handover import Begun, Upgrade
+from lbproxy.worker.io.stream import SocketStream, StreamBroken, StreamStalled
+from lbproxy.worker.task.client import Client, ClientGone
 from lbproxy.worker.task.response_heads import ResponseHeads
-
-if TYPE_CHECKING:
-    from lbproxy.worker.task.exchange import Exchange
 
 BUFFER_BYTES = 64 * 1024
 MAX_INTERIM = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A backend that is held, and a connection to it. `sent`: head and what was in hand of the body were put there."""
+class Exchange(Protocol):
+    """What an attempt asks of the exchange that it is made for."""
 
-    lease: Lease
-    connection: BackendConnection
-    timeouts: PoolTimeouts
-    sent: bool = False
-    respond_by: float | None = None  # clock reading; None: the backend's time begins when the request is sent
+    context: Context
+    client: Client
+    head: RequestHead
+    request_id: bytes
+    body: Body | None
+    early: bytearray
+    keep: bool
+    ends_by_close: bool
+    linger: bool
+    replied: bool
+    status: int
+    response_bytes: int
+    started: float
+
+    @property
+    def may_replay(self) -> bool: ...
+    def feed_body(self) -> bytes: ...
+    def body_wait_s(self) -> float: ...
+    def own_lines(self, head: ResponseHead) -> bytes: ...
+    def record(self) -> AccessRecord: ...
 
 
 class Attempt:
-    def __init__(self, exchange: "Exchange", begun: Begun) -> None:
+    def __init__(self, exchange: Exchange, begun: Begun) -> None:
         self._exchange = exchange
         self._lease = begun.lease
         self._connection = begun.connection
@@ -88,11 +97,24 @@ class Attempt:
             if self._cut:
                 raise self._cut_error()
             if self._upgraded is not None:
-                exchange = self._exchange
-                exchange.client.away = Upgrade(exchange, self._lease, self._connection, self._upgraded)
+                self._exchange.client.away = self._upgrade(self._upgraded)
                 self._released = True  # the relay does it
         finally:
             self._release(reusable=False)
+
+    def _upgrade(self, head: ResponseHead) -> Upgrade:
+        exchange, connection = self._exchange, self._connection
+        assert isinstance(exchange.client.stream, SocketStream)
+        return Upgrade(
+            lease=self._lease,
+            client=exchange.client.stream.sock,
+            backend=connection.sock,
+            head=response_to_client(head, exchange.head, exchange.own_lines(head), Framing.NONE, True),
+            from_client=bytes(exchange.client.buffer),
+            from_backend=connection.buffer,
+            record=exchange.record()._replace(head=for_access(exchange.head)),
+            started=exchange.started,
+        )
 
     async def _guarded(self, side: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
         """The first trouble of either side ends both."""
@@ -164,7 +186,7 @@ class Attempt:
             alive = False
             with self._patience:
                 if not exchange.head.expects_continue or self._may_go_on:  # else it waits for the backend's word
-                    self._patience.deadline = trio.current_time() + exchange.client.body_wait_s()
+                    self._patience.deadline = trio.current_time() + exchange.body_wait_s()
                 alive = await exchange.client.more()
             patience, self._patience = self._patience, trio.CancelScope()
             if patience.cancelled_caught:
@@ -318,7 +340,7 @@ class Attempt:
         exchange = self._exchange
         if head.status == 100 and exchange.body is not None and not exchange.body.done:
             self._may_go_on = True
-            self._patience.deadline = trio.current_time() + exchange.client.body_wait_s()
+            self._patience.deadline = trio.current_time() + exchange.body_wait_s()
             self._stop_clock()
         data = response_to_client(head, exchange.head, exchange.own_lines(head), Framing.NONE, exchange.keep)
         try:

@@ -5,22 +5,16 @@ exchange, whichever lane that takes.
 """
 
 import math
-from typing import TYPE_CHECKING
 
 import trio
 
 from lbproxy.errors import LbproxyError
 from lbproxy.model import ListenerView
-from lbproxy.wire.head import Refused, head_end
+from lbproxy.wire.head import head_end
 from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.handover import READ_AHEAD_BYTES, Upgrade, head_too_slow
 from lbproxy.worker.io.stream import ByteStream, StreamBroken
 
-if TYPE_CHECKING:
-    from lbproxy.worker.relay.upgrade import Upgrade
-
-READ_AHEAD_BYTES = 64 * 1024
-EARLY_BODY_S = 1.0  # a body that is not complete by then streams: a backend is claimed, in either lane
-LAST_REQUEST_S = 0.5  # the worker stops: whoever is silent for so long has nothing to ask
 LINGER_S = 1.0
 LINGER_BYTES = 64 * 1024
 LINGER_UPLOAD_S = 30.0  # an upload that was answered early: as long as it keeps coming, the answer must not be reset
@@ -31,12 +25,8 @@ class ClientGone(LbproxyError):
     """It ended its side, or reset, while an answer was owed, or in the middle of a request."""
 
 
-def head_too_slow(header_s: float) -> Refused:
-    return Refused(408, "http_request_error", f"the request head was not complete within {header_s:g}s")
-
-
 class Client:
-    __slots__ = ("away", "buffer", "came_at", "facts", "has_risked", "has_stalled", "idle_scope", "listener", "stream")
+    __slots__ = ("away", "buffer", "facts", "has_risked", "idle_scope", "listener", "stream")
 
     def __init__(self, stream: ByteStream, listener: ListenerView, facts: ClientFacts) -> None:
         self.stream = stream
@@ -44,8 +34,6 @@ class Client:
         self.facts = facts
         self.buffer = bytearray()
         self.has_risked = False  # a request that may not be replayed has gone out: the next may use a kept connection
-        self.has_stalled = False  # in a body: the express lane has waited for it as long as it may take
-        self.came_at: float | None = None  # the head of the next request, if the express lane has waited for its body
         self.away: Upgrade | None = None  # it has become a relay's, which waits to be started
         self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
 
@@ -77,11 +65,6 @@ class Client:
             return False
         self.buffer += data
         return bool(data)
-
-    def body_wait_s(self) -> float:
-        """How long it may be silent in a body, from now."""
-        has_stalled, self.has_stalled = self.has_stalled, False
-        return 0.0 if has_stalled else self.listener.settings.timeouts.body_s
 
     async def watch(self) -> None:
         """Until the client is gone (raises ClientGone). What it sends meanwhile is kept, up to the limit."""

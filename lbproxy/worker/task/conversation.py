@@ -1,6 +1,7 @@
 """A client connection in the task lane: exchange after exchange, as long as it has to stay there."""
 
 import traceback
+from contextlib import suppress
 
 import trio
 
@@ -11,23 +12,24 @@ from lbproxy.wire.head import Refused, head_of_refused, read_request
 from lbproxy.wire.http1 import confirm_request
 from lbproxy.wire.pages import ErrorPage, error_response
 from lbproxy.worker.context import Context
+from lbproxy.worker.handover import LAST_REQUEST_S, Handover
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
-from lbproxy.worker.task.client import LAST_REQUEST_S, Client
+from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.exchange import Exchange
 
 
-async def converse(context: Context, client: Client, begun: Exchange | None = None, *, stay: bool = True) -> bool:
-    """Serve exchanges, `begun` first, until the client is done; with `stay` False only one.
+async def converse(context: Context, client: Client, handover: Handover | None = None, *, stay: bool = True) -> bool:
+    """Serve exchanges, first the one that is handed over, until the client is done; with `stay` False only one.
 
     True: the connection is fit for another exchange. False: let go of it. The stream stays the caller's to close.
     """
     try:
         while True:
             try:
-                exchange = begun or await _next_exchange(context, client)
+                exchange = _begun_exchange(context, client, handover) or await _next_exchange(context, client, handover)
             except RefusedRequest as exc:
                 return await refuse(context, client, exc.refused, exc.raw)
-            begun = None
+            handover = None
             if exchange is None:
                 return False
             if not await exchange.run():
@@ -91,7 +93,18 @@ async def linger(client: Client) -> bool:
     return False
 
 
-async def _next_exchange(context: Context, client: Client) -> Exchange | None:
+def _begun_exchange(context: Context, client: Client, handover: Handover | None) -> Exchange | None:
+    """The exchange whose request the express lane has sent; None: there is none."""
+    if handover is None or handover.sent is None:
+        return None
+    with suppress(StreamBroken):  # what the backend said before it broke off decides
+        handover.sent.begun.connection.stream.put(handover.sent.unsent)
+    exchange = Exchange(context, client, handover.sent.head, handover)
+    exchange.continue_with(handover.sent)
+    return exchange
+
+
+async def _next_exchange(context: Context, client: Client, handover: Handover | None) -> Exchange | None:
     """Raises RefusedRequest; None when the client is done."""
     raw: bytes | bytearray | None = client.buffer
     try:
@@ -102,4 +115,4 @@ async def _next_exchange(context: Context, client: Client) -> Exchange | None:
         confirm_request(raw, head)
     except Refused as refused:
         raise RefusedRequest(refused, raw or b"") from None
-    return Exchange(context, client, head)
+    return Exchange(context, client, head, handover)

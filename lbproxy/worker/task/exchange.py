@@ -22,12 +22,11 @@ from lbproxy.wire.headers import is_dated, request_id_of
 from lbproxy.wire.pages import ErrorPage, error_response
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
 from lbproxy.worker.context import Context
-from lbproxy.worker.express.finish import CLIENT_CLOSED
-from lbproxy.worker.express.record import ExpressRecord
+from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, Handover, Sent
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.affinity import hash_key
-from lbproxy.worker.task.attempt import Attempt, Begun
-from lbproxy.worker.task.client import EARLY_BODY_S, Client, ClientGone
+from lbproxy.worker.task.attempt import Attempt
+from lbproxy.worker.task.client import Client, ClientGone
 from lbproxy.worker.task.response_heads import NoAnswer
 
 RETRY_AFTER_S = 1
@@ -49,6 +48,7 @@ class Exchange:
         "_cell",
         "_fresh",
         "_has_failed",
+        "_has_stalled",
         "_pool_name",
         "backend",
         "body",
@@ -69,7 +69,8 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, context: Context, client: Client, head: RequestHead) -> None:
+    def __init__(self, context: Context, client: Client, head: RequestHead, handover: Handover | None = None) -> None:
+        """`handover`: of the express lane, if it has begun this exchange."""
         self.context = context
         self.client = client
         self.head = head
@@ -92,24 +93,30 @@ class Exchange:
         self._has_failed = False
         self._pool_name: str | None = None
         self._fresh = False  # a kept connection has ended: the next try takes a fresh one
-        came_at, client.came_at = client.came_at, None
+        came_at = handover.came_at if handover is not None else None
+        self._has_stalled = handover is not None and handover.has_stalled
         self.started = trio.current_time() if came_at is None else came_at
         self._at = context.reactor.wall(self.started)
 
-    def continue_with(self, record: ExpressRecord, begun: Begun) -> None:
+    def continue_with(self, sent: Sent) -> None:
         """The second entry: the express lane has sent the request, wholly or partly."""
-        self.request_id = record.request_id
+        self.request_id = sent.request_id
         self.body = request_body(self.head, 0)
-        self.request_bytes = record.request_bytes - record.upload_left
+        self.request_bytes = sent.request_bytes
         if self.head.chunked:
-            self.early += self.body.feed(record.payload)
+            self.early += self.body.feed(sent.payload)
         else:
-            self.early += record.payload
-            self.body.skip(self.request_bytes)
-        self.started = record.started
-        self._at = self.context.reactor.wall(record.started)
-        self._begun = replace(begun, sent=True)
-        self._pool_name = begun.lease.backend.id.pool
+            self.early += sent.payload
+            self.body.skip(sent.request_bytes)
+        self.started = sent.started
+        self._at = self.context.reactor.wall(sent.started)
+        self._begun = replace(sent.begun, sent=True)
+        self._pool_name = sent.begun.lease.backend.id.pool
+
+    def body_wait_s(self) -> float:
+        """How long the client may be silent in the body, from now."""
+        has_stalled, self._has_stalled = self._has_stalled, False
+        return 0.0 if has_stalled else self.client.listener.settings.timeouts.body_s
 
     async def run(self) -> bool:
         """From the request's head to the last byte of the response; True if the connection can serve another one."""
@@ -193,7 +200,7 @@ class Exchange:
             return
         streams_at = self.started + EARLY_BODY_S
         while not body.done and len(self.early) < most_bytes and (now := trio.current_time()) < streams_at:
-            stalls_at = now + client.body_wait_s()
+            stalls_at = now + self.body_wait_s()
             with trio.move_on_at(min(stalls_at, streams_at)):
                 if not await client.more():
                     raise ClientGone("the client went away in the middle of its body")

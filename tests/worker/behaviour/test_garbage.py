@@ -12,15 +12,16 @@ from support.proxy import GET, OK, Proxy, get, lanes, proxy, wait_until
 from support.trio_test import trio_test
 
 from lbproxy.worker.express.client import ExpressClient
+from lbproxy.worker.handover import Upgrade
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.relay.relay import End, Relay
+from lbproxy.worker.relay.relay import Relay
+from lbproxy.worker.relay.side import Side
 from lbproxy.worker.relay.tcp import TcpClient
-from lbproxy.worker.relay.upgrade import Upgrade
 from lbproxy.worker.task.attempt import Attempt
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.exchange import Exchange
 
-OURS = (Attempt, Client, End, Exchange, ExpressClient, Lease, Relay, TcpClient, Upgrade)
+OURS = (Attempt, Client, Side, Exchange, ExpressClient, Lease, Relay, TcpClient, Upgrade)
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
 UPGRADE = get(b"/", b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

@@ -14,7 +14,7 @@ from lbproxy.link.grid import Counter
 from lbproxy.settings import ListenerTimeouts, PoolTimeouts
 from lbproxy.worker.backends.connections import ConnectFailed, Crowded
 from lbproxy.worker.express import request as module
-from lbproxy.worker.task.client import READ_AHEAD_BYTES
+from lbproxy.worker.handover import READ_AHEAD_BYTES
 
 
 @trio_test(timeout_s=8)

@@ -13,9 +13,10 @@ from support.relaying import Relayed, Rig, rig
 from support.trio_test import trio_test
 
 from lbproxy.telemetry.events import Notice
+from lbproxy.worker.io.dead_peer import notice_dead_peer
 from lbproxy.worker.io.reactor import READ, WRITE, FunctionHandler
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.relay.relay import Relay, Why, notice_dead_peer
+from lbproxy.worker.relay.relay import Relay, Why
 from lbproxy.worker.relay.side import BULK_BYTES, TURN_BYTES
 
 LARGE = bytes(range(256)) * 16384  # 4 MiB: more than the kernel buffers for a reader that does not read

@@ -18,7 +18,7 @@ from lbproxy.worker.io import splice
 from lbproxy.worker.io.reactor import READ, FunctionHandler
 from lbproxy.worker.io.splice import MOST_PIPES, PIPE_BYTES, Pipe, Pipes
 from lbproxy.worker.relay.relay import Relay, Why
-from lbproxy.worker.relay.side import BULK_BYTES, FULL_READS, READ_BYTES, End
+from lbproxy.worker.relay.side import BULK_BYTES, FULL_READS, READ_BYTES, Side
 
 LARGE = bytes(range(256)) * 65536  # 16 MiB: more than the kernel buffers for a reader that does not read
 both_kinds = pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
@@ -387,7 +387,7 @@ async def test_nothing_spins_while_a_pipe_waits() -> None:
         await settled(0.05)
         events = 0
 
-        def count(mask: int, end: End) -> None:
+        def count(mask: int, end: Side) -> None:
             nonlocal events
             events += 1
             end.on_ready(mask)

@@ -13,6 +13,7 @@ from lbproxy.model import ListenerView
 from lbproxy.settings import ListenerLimits, ListenerSettings, ListenerTimeouts
 from lbproxy.wire.head import Refused
 from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.handover import READ_AHEAD_BYTES
 from lbproxy.worker.io.stream import StreamBroken
 from lbproxy.worker.task import client as module
 from lbproxy.worker.task.client import Client, ClientGone
@@ -203,7 +204,7 @@ async def test_a_client_that_says_too_much_while_it_is_watched_is_not_read_any_m
             await stream.say.send(bytes(16 * 1024))
         with trio.move_on_after(100):
             await client.watch()
-        assert len(client.buffer) == module.READ_AHEAD_BYTES
+        assert len(client.buffer) == READ_AHEAD_BYTES
 
 
 # Letting go

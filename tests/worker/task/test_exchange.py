@@ -13,6 +13,7 @@ from support.trio_test import trio_test
 from lbproxy.link.grid import Counter
 from lbproxy.settings import ListenerLimits, ListenerTimeouts, PoolLimits, PoolTimeouts
 from lbproxy.wire.body import request_body
+from lbproxy.worker.handover import Begun, Handover, Sent
 from lbproxy.worker.task.exchange import Exchange
 
 virtual = trio_test(clock="autojump", timeout_s=10_000)
@@ -110,8 +111,7 @@ async def test_a_body_that_stalls_before_a_claim_is_a_408() -> None:
 @virtual
 async def test_a_body_that_has_stalled_in_the_other_lane_is_not_waited_for_again() -> None:
     bench = Bench()
-    exchange = bench.exchange(post(b"abc", 6))
-    exchange.client.has_stalled = True
+    exchange = bench.exchange(post(b"abc", 6), Handover("slow_body", b"", has_stalled=True))
     began = trio.current_time()
     assert not await exchange.run()
     assert trio.current_time() == began
@@ -224,29 +224,26 @@ async def test_a_long_upload_is_not_tried_again_even_if_its_method_may_be() -> N
 # The second entry: the express lane has sent the request
 
 
-class Sent:
-    """What the express lane knows of an exchange that it hands over."""
-
-    def __init__(self, payload: bytes = b"", request_bytes: int | None = None, upload_left: int = 0) -> None:
-        self.payload = payload
-        self.upload_left = upload_left
-        self.request_bytes = len(payload) if request_bytes is None else request_bytes
-        self.request_id = b"a" * 32
-        self.started = trio.current_time()
-
-
-def handed_over(bench: Bench, raw: bytes, sent: Sent) -> tuple[MemoryStream, Exchange]:
+def handed_over(
+    bench: Bench, raw: bytes, payload: bytes = b"", request_bytes: int | None = None
+) -> tuple[MemoryStream, Exchange]:
     exchange = bench.exchange(raw)
     backend, begun = bench.begun()
     begun.connection.reused = True
-    exchange.continue_with(sent, begun)  # type: ignore[arg-type]
+    exchange.continue_with(sent(begun, exchange, payload, request_bytes))
     return backend, exchange
+
+
+def sent(begun: Begun, exchange: Exchange, payload: bytes = b"", request_bytes: int | None = None) -> Sent:
+    """What the express lane knows of an exchange that it hands over."""
+    count = len(payload) if request_bytes is None else request_bytes
+    return Sent(begun, exchange.head, b"a" * 32, payload, count, trio.current_time())
 
 
 @virtual
 async def test_what_was_sent_is_not_sent_again() -> None:
     bench = Bench()
-    backend, exchange = handed_over(bench, GET, Sent())
+    backend, exchange = handed_over(bench, GET)
     async with running(exchange) as run:
         assert not backend.heard
         backend.says(OK)
@@ -260,7 +257,7 @@ async def test_what_was_sent_is_not_sent_again() -> None:
 @virtual
 async def test_what_is_missing_of_the_body_follows() -> None:
     bench = Bench()
-    backend, exchange = handed_over(bench, post(b"", 10), Sent(b"", 10, 4))
+    backend, exchange = handed_over(bench, post(b"", 10), b"", 6)
     async with running(exchange):
         bench.client.says(b"6789GET /next HTTP/1.1\r\n")
         await trio.testing.wait_all_tasks_blocked()
@@ -274,12 +271,12 @@ async def test_what_is_missing_of_the_body_follows() -> None:
 @virtual
 async def test_a_stale_connection_is_found_out_after_the_hand_over_too() -> None:
     bench = Bench()
-    backend, exchange = handed_over(bench, post(b""), Sent())
+    backend, exchange = handed_over(bench, post(b""))
     backend.ends()
     assert not await exchange.run()
     assert bench.client.heard == b""
     again = bench.idle()
-    backend, exchange = handed_over(bench, GET, Sent())
+    backend, exchange = handed_over(bench, GET)
     backend.ends()
     again.ends()
     bench.publish()
@@ -295,7 +292,7 @@ async def test_the_time_of_a_slow_answer_is_not_begun_anew() -> None:
     bench = Bench(pool_timeouts=PoolTimeouts(response_s=60))
     exchange = bench.exchange()
     backend, begun = bench.begun()
-    exchange.continue_with(Sent(), replace(begun, respond_by=trio.current_time() + 7))  # type: ignore[arg-type]
+    exchange.continue_with(sent(replace(begun, respond_by=trio.current_time() + 7), exchange))
     began = trio.current_time()
     assert await exchange.run()
     assert trio.current_time() - began == 7

@@ -1,0 +1,91 @@
+"""The values that one lane gives another, and the limits that every lane keeps. The lanes know this and not each other.
+
+The express lane hands an exchange to a task (Handover), a task hands a WebSocket to a relay (Upgrade), and every lane
+tells the worker's lanes when a connection is over (Home).
+"""
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lbproxy.settings import PoolTimeouts
+from lbproxy.telemetry.access import AccessRecord
+from lbproxy.wire.head import Refused, RequestHead
+from lbproxy.worker.backends.connections import BackendConnection
+from lbproxy.worker.context import Context
+from lbproxy.worker.io.reactor import Reactor
+from lbproxy.worker.io.splice import Pipes
+from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.leases.router import Router
+
+READ_AHEAD_BYTES = 64 * 1024  # of later requests, while an answer is owed
+EARLY_BODY_S = 1.0  # a body that is not complete by then streams: a backend is claimed
+LAST_REQUEST_S = 0.5  # a stopping worker waits so long for a last request of a silent client
+CLIENT_CLOSED = 499  # the status of a client that left, in the log only
+
+
+def head_too_slow(header_s: float) -> Refused:
+    return Refused(408, "http_request_error", f"the request head was not complete within {header_s:g}s")
+
+
+class Home(Protocol):
+    """What a connection asks of the worker's lanes."""
+
+    context: Context
+    reactor: Reactor
+    router: Router
+    pipes: Pipes
+
+    def spawn(self, task: Callable[[], Awaitable[None]]) -> None: ...
+    def closed(self, record: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A backend that is held, and a connection to it. `sent`: head and what was in hand of the body were put there."""
+
+    lease: Lease
+    connection: BackendConnection
+    timeouts: PoolTimeouts
+    sent: bool = False
+    respond_by: float | None = None  # clock reading; None: the backend's time begins when the request is sent
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that the express lane has sent, wholly or partly."""
+
+    begun: Begun
+    head: RequestHead
+    request_id: bytes
+    payload: bytes  # in hand, as it was sent behind the head; b"" of an upload, which is not kept
+    request_bytes: int  # of the body, sent so far
+    started: float  # when the head was complete: clock reading
+    unsent: bytes = b""  # not taken by the backend yet
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """All that the express lane knows of an exchange that it gives to a task."""
+
+    why: str  # a key of link/handed_over.py
+    data: bytes  # received from the client and not used yet
+    refused: Refused | None = None  # the client gets only this answer
+    came_at: float | None = None  # when the head came, if its body was waited for: clock reading
+    has_stalled: bool = False  # the body was silent for as long as it may be
+    sent: Sent | None = None  # None: nothing is claimed yet
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A connection whose upgrade was answered with 101, when no task reads its sockets any more."""
+
+    lease: Lease
+    client: socket.socket
+    backend: socket.socket
+    head: bytes  # of the 101, as the client gets it
+    from_client: bytes  # received and not passed on yet
+    from_backend: bytes
+    record: AccessRecord  # as far as it has come
+    started: float  # clock reading
