@@ -1,4 +1,4 @@
-"""What can fail in an exchange. Knows no protocol and no socket."""
+"""The errors of an exchange. Knows no protocol and no socket."""
 
 
 class LbproxyError(Exception):

@@ -1,4 +1,4 @@
-"""The values that control and workers share: who a backend is, where it listens, what the table says.
+"""The values that control and workers share: a backend, its address, the routing table.
 
 Frozen, slotted, comparable. No I/O, no clock.
 """
@@ -54,7 +54,7 @@ class State(StrEnum):
 
 
 class LeaseKind(StrEnum):
-    """What a lease is for; each kind drains in its own way (DESIGN.md 5). The order is that of the grid's counters."""
+    """The kind of a lease; each kind drains in its own way (DESIGN.md 5). The order is that of the grid's counters."""
 
     REQUEST = "request"
     TRANSFER = "transfer"
@@ -65,7 +65,7 @@ class LeaseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What the backends of one generation are made from: kept, so that a rollback brings back exactly this."""
+    """The settings, directory and environment of a generation, kept so that a rollback brings back exactly these."""
 
     number: int
     settings: PoolSettings

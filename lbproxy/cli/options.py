@@ -36,7 +36,7 @@ class Options:
     verbosity: int = 0  # -v adds one, -q takes one away
 
     def over(self, outer: "Options") -> "Options":
-        """These after the command's name, `outer` before it."""
+        """Merge the options after the command's name (`self`) with those before it (`outer`)."""
         return Options(
             self.config or outer.config,
             self.control or outer.control,

@@ -1,4 +1,4 @@
-"""From the tables of the file to the settings of lbproxy: defaults that depend on the machine, paths made absolute.
+"""Build the settings of lbproxy from the tables of the file: defaults of this machine, absolute paths.
 
 Takes tables that passed every check. The plain defaults stand in settings.py.
 """

@@ -116,7 +116,7 @@ def _host(host: str) -> str:
 
 
 def _covers(wide: str, narrow: str) -> bool:
-    """Both on one port. An empty host is every address of either family."""
+    """Whether both addresses are on one port. An empty host is every address of either family."""
     return wide == "" or (wide == "0.0.0.0" and ":" not in narrow) or (wide == "::" and ":" in narrow)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def usable_cpus(own: str = "/proc/self/cgroup", mounts: str = "/proc/self/mountinfo") -> int:
-    """At least 1; a part of a CPU counts as a whole one."""
+    """The number of CPUs, at least 1. A part of a CPU counts as a whole one."""
     cpus = float(len(os.sched_getaffinity(0)))
     for quota in _quotas(own, mounts):
         cpus = min(cpus, quota)

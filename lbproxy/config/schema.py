@@ -236,7 +236,7 @@ def _place(home: str, key: str, value: object) -> str:
 
 
 def _pool_name(value: object) -> str:
-    """Of a pool that was written as [[pool]]."""
+    """The name of a pool that is written as [[pool]], for the message."""
     first = value[0] if isinstance(value, list) and value else None
     name = first.get("name") if isinstance(first, dict) else None
     return name if isinstance(name, str) else "NAME"

@@ -241,7 +241,7 @@ def close_code(value: object) -> int:
 
 
 def close_reason(value: object) -> str:
-    """At most 123 bytes: with the code it must fit into a control frame (RFC 6455, 5.5)."""
+    """A text of at most 123 bytes: with the code it must fit into a control frame (RFC 6455, 5.5)."""
     length = len(text(value).encode())
     if length > 123:
         raise ValueError(f"expected at most 123 bytes, got {length}")

@@ -140,7 +140,7 @@ class Reload:
     # Listeners and routes
 
     async def _publish_proxy_view(self, listeners: tuple[ListenerView, ...]) -> None:
-        """After every pool: change routes and listeners in one table, and retire the pools that the file has not."""
+        """Change routes and listeners in one table, and retire the pools that the file does not have any more."""
         context, settings = self._context, self._plan.settings
         old, context.settings, context.listeners = context.settings, settings, listeners
         context.loaded_at = time.time()

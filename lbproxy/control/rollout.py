@@ -91,7 +91,7 @@ class Change(Generic[M]):
 
 
 class Rollout(Generic[M]):
-    """For one use: `await Rollout(fleet, change, on_rollback).run()`."""
+    """One rollout, used once: `await Rollout(fleet, change, on_rollback).run()`."""
 
     def __init__(self, fleet: FleetLike[M], change: Change[M], on_rollback: Callable[[Broken], None]) -> None:
         self._fleet = fleet

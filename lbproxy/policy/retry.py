@@ -1,4 +1,4 @@
-"""What happens to a request that a backend left without an answer: the one place where a retry is decided.
+"""The decision on a request that a backend left without an answer: the one place where a retry is decided.
 
 Knows the facts of one failed attempt (HTTP.md "Responses"; invariant 6 of DESIGN.md 7). A request may be sent again
 only if a second arrival cannot do harm. Knows no socket and no pool: the caller finds the other backend.
@@ -23,7 +23,7 @@ def may_replay(method: bytes) -> bool:
 
 
 def after_no_answer(*, reused: bool, replayable: bool, attempts_left: int) -> Retry:
-    """What follows when a backend connection ended before a valid status line.
+    """The next step after a backend connection ended before a valid status line.
 
     `reused`: the connection had served before, so the backend may have closed it in the same moment; that says nothing
     against the backend, and does not count as an attempt. `replayable`: the method is idempotent and the whole body is

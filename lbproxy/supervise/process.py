@@ -126,7 +126,7 @@ class Child:
             self._output_ended.set()
 
     async def wait_rest_gone(self, patience_s: float) -> None:
-        """After the leader's death: wait at most `patience_s` until the other processes have exited by themselves.
+        """Wait at most `patience_s` until the other processes of a dead leader have exited by themselves.
 
         Processes that a signal to the process group does not reach get TERM now.
         """

@@ -77,7 +77,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What follows from a death."""
+    """The consequence of a death: the event for the state table, and the pause before the next run."""
 
     event: LifecycleEvent
     restart_in_s: float | None

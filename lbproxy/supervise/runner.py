@@ -45,7 +45,7 @@ class Runner:
     def __init__(
         self, spec: BackendSpec, resources: Resources, *, reload: str | None = None, trial: bool | None = None
     ) -> None:
-        """On `trial` (default: if `reload` is given) a death before the proof is followed by one more try, then FAILED.
+        """`trial` (default: if `reload` is given): a death before the proof is followed by one more try, then FAILED.
 
         Without a trial each crash is followed by the back-off, also during a reload.
         """

@@ -65,7 +65,7 @@ def text_lines(event: e.Event, stamp: str) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Without control characters: a backend's output must not write into the operator's terminal."""
+    """The text without control characters: a backend's output must not control the operator's terminal."""
     return _CONTROL_CHARACTERS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 

@@ -1,4 +1,4 @@
-"""Who gets the next piece of work: even, stable, and never anybody but a candidate."""
+"""The backend of the next lease: even, stable, and always a candidate."""
 
 import random
 from collections import Counter

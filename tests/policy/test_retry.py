@@ -1,4 +1,4 @@
-"""Only what cannot have had an effect is tried again."""
+"""A request is sent again only if a second arrival does no harm."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Batches and who leaves: invariant 3 on plain values."""
+"""Batches, and the backends that leave: invariant 3 on plain values."""
 
 from hypothesis import given
 from hypothesis.strategies import composite, integers, lists, sampled_from

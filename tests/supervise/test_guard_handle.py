@@ -13,7 +13,7 @@ from lbproxy.supervise.reap import Children
 from lbproxy.supervise.session import session_pids
 from lbproxy.telemetry.events import Notice
 
-# A control that holds a guard and one backend of the kind that leaves something behind, and then is killed.
+# A control that holds a guard and one backend that leaves a process behind, and then is killed.
 CONTROL = """
 import sys, trio
 from support.children import pool, stage

@@ -10,7 +10,7 @@ from lbproxy.supervise.ports import NoFreePort, Ports, is_free
 @contextmanager
 def listener(host="127.0.0.1", family=socket.AF_INET):
     with socket.socket(family) as sock:
-        sock.bind((host, free_port()))  # not an ephemeral one: that may be anybody's on another address
+        sock.bind((host, free_port()))  # not an ephemeral one: another program may have it on another address
         sock.listen()
         yield sock.getsockname()[1]
 

@@ -16,7 +16,7 @@ HTTP = HealthSettings(path="/healthz", timeout_s=2.0)
 
 
 async def asked(reply, health=HTTP):
-    """What a probe says of a server that reads the request, sends `reply` and closes; and the request."""
+    """The result of a probe of a server that reads the request, sends `reply` and closes; and the request."""
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         requests = []

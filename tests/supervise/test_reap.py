@@ -9,7 +9,7 @@ from support.trio_test import trio_test
 
 from lbproxy.supervise.reap import Children, adopts_orphans
 
-# A subreaper, which is what PID 1 is to its container: a child of ours leaves orphans and ends.
+# A subreaper, like PID 1 in its container. A child of it leaves orphans and exits.
 SUBREAPER = """
 import ctypes, os, subprocess, sys, trio
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0

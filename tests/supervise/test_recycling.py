@@ -1,4 +1,4 @@
-"""Backends that end by themselves with exit code 0 (`--max-requests`), and what is said of one never ready."""
+"""Backends that end by themselves with exit code 0 (`--max-requests`), and messages about one never ready."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ async def test_one_that_ends_with_0_after_it_was_ready_starts_again_at_once_and_
 @trio_test(timeout_s=20)
 async def test_one_that_ends_with_0_in_less_than_a_second_is_started_again_with_back_off():
     async with stage() as here:
-        # On a busy machine a run may end before it was ready: that is a crash, and here it is none too many.
+        # On a busy machine a run may end before it was ready, which is a crash: here it may crash often.
         patient = replace(QUICK_RESTART, give_up_crashes=1000)
         backend = here.backend(replace(serving_for(0.1), restart=patient))
         while len(here.named(BackendRecycled)) < 3:

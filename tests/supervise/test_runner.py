@@ -13,7 +13,7 @@ from lbproxy.policy.lifecycle import IllegalTransition
 from lbproxy.supervise.runner import NotReady
 from lbproxy.telemetry.events import BackendHealthy, BackendStarting, BackendUnhealthy
 
-SLOW = replace(QUICK, interval_s=600.0)  # no probe but those that somebody asks for
+SLOW = replace(QUICK, interval_s=600.0)  # so long that only requested probes come
 
 
 async def expect_not_ready(waiting, why):

@@ -1,4 +1,4 @@
-"""The servers that people use, behind every kind of `bind`: uvicorn, gunicorn, Node (PEERS.md 6)."""
+"""The usual servers, behind every kind of `bind`: uvicorn, gunicorn, Node (PEERS.md 6)."""
 
 import os
 import shutil

@@ -60,7 +60,7 @@ def test_signals_reach_the_group_and_then_the_others(tree):
     os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
     assert is_running(other)
     assert signal_others(leader, signal.SIGKILL) == [other]
-    assert leader not in session_pids([leader])  # a zombie is nobody
+    assert leader not in session_pids([leader])  # a zombie does not count
 
 
 def test_signals_to_nobody_are_nothing():
