@@ -44,6 +44,9 @@ def port_problem(port: int, session: int, mark: str = "") -> PortProblem | None:
             sockets -= held
     if not sockets or not all_seen:
         return None
+    sockets &= listening_inodes(port)
+    if not sockets:  # the backend has exited between the two looks
+        return PortProblem(f"no program listens on port {port} any more", stranger=False)
     return PortProblem(f"port {port} is held by {_owner_of(sockets)}, not by this backend", stranger=True)
 
 

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from support.children import PYTHON
 
-from lbproxy.supervise.listening_sockets import listening_inodes, port_problem
+from lbproxy.supervise.listening_sockets import PortProblem, listening_inodes, port_problem
 from lbproxy.supervise.session import MARK
 
 LISTEN = """
@@ -105,3 +105,16 @@ def test_a_listener_on_another_address_is_no_concern_of_ours():
         server.bind(("127.0.0.2", 0))
         server.listen()
         assert listening_inodes(server.getsockname()[1]) == set()
+
+
+def test_a_backend_that_exits_between_the_two_looks_is_not_called_another_program(monkeypatch):
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+
+    def exits(session):
+        server.close()
+        return []
+
+    monkeypatch.setattr("lbproxy.supervise.listening_sockets.family_pids", exits)
+    problem = port_problem(port, 4_000_000_000)
+    assert problem == PortProblem(f"no program listens on port {port} any more", stranger=False)
