@@ -120,7 +120,7 @@ def _refuse_hopeless_request(buffer: bytes | bytearray, start: int) -> None:
 
 
 def response_head_end(buffer: bytes | bytearray, start: int, limit: int = RESPONSE_HEAD_BYTES) -> int:
-    """As head_end, for a response: what is refused is a 502."""
+    """The offset just behind a response head, or -1 while it is incomplete. Raises Refused (502)."""
     end = buffer.find(b"\r\n\r\n", start - 3 if start > 3 else 0)
     if end >= 0:
         if end + 4 > limit:
@@ -136,7 +136,7 @@ def response_head_end(buffer: bytes | bytearray, start: int, limit: int = RESPON
 
 
 def read_request(raw: bytes, lines: Lines, max_fields: int) -> RequestHead:
-    """`raw` up to and with the empty line, as head_end found it. Raises Refused (400, 417, 431, 501, 505)."""
+    """Read the head `raw`, up to and with the empty line. Raises Refused (400, 417, 431, 501, 505)."""
     parts = raw.split(b"\r\n")
     if not parts[0]:
         del parts[0]  # one empty line before a request is tolerated (RFC 9112, 2.2)
@@ -221,7 +221,7 @@ def _settle_request(head: RequestHead, rare: list[Entry]) -> None:
 
 
 def read_response(raw: bytes, lines: Lines) -> ResponseHead:
-    """`raw` up to and with the empty line. Raises Refused (502)."""
+    """Read the head `raw`, up to and with the empty line. Raises Refused (502)."""
     parts = raw.split(b"\r\n")
     if len(parts) < 3 or parts.pop() or parts.pop():
         raise bad_response("the head does not end in an empty line")

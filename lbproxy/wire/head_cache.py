@@ -46,7 +46,7 @@ _NO_CONNECTION = ClientFacts(b"", False, b"\0\0")  # its lines are found again i
 
 
 class CachedRequestHead:
-    """What goes to the backend: `before`, the lines of the connection, `between`, the request id, `behind`.
+    """A request head with the bytes for the backend: `before`, the connection's lines, `between`, the id, `behind`.
 
     For a trusted client its address and the fields of its request make lines together: all of them stand in `before`.
     """
@@ -85,7 +85,7 @@ class CachedResponseHead:
             self.usual = self.for_client(USUAL, Framing.LENGTH, True)
 
     def for_client(self, request: RequestHead, framing: Framing, keep: bool) -> tuple[bytes, bytes]:
-        """What goes to the client, before and behind the request id. A HEAD or 1.0 request changes the framing."""
+        """The bytes for the client, before and behind the request id. A HEAD or 1.0 request changes the framing."""
         template = (framing, keep, request.minor)
         made = self._made.get(template)
         if made is None:

@@ -111,7 +111,7 @@ class Outline:
         self._order = None if ordered == marks and not blanks.lengths else [marks.index(mark) for mark in ordered]
 
     def read(self, data: bytes) -> tuple[Values, int] | None:
-        """What stands in the blanks of the head that `data` begins with, and where that ends; None if it is unlike."""
+        """The values in the blanks of the head at the start of `data`, and where it ends; None if it does not fit."""
         # Hot. A value ends where the fixed part behind it begins: a target at the next blank, any other value at the
         # next CR. What has one of these inside is not read over: the fixed part does not fit there.
         if not data.startswith(self._begin):
@@ -144,7 +144,7 @@ class Outline:
 
 
 class RequestTemplate:
-    """Of what `outline` finds in a head, `head` and `to_backend` are made.
+    """A request head with blanks: `head` and `to_backend` are made of the values that `outline` finds in another head.
 
     `sample` is a head of this template. All of them are alike but for the target, the length, `lines` and `fields`.
     """
@@ -198,7 +198,7 @@ class RequestTemplate:
         return int(values[self._passed]) if self._has_length else self.sample.length
 
     def head(self, values: Values) -> RequestHead:
-        """As read_request makes it."""
+        """The head that read_request makes."""
         like = self.sample
         lines, fields = like.lines.copy(), like.fields
         for at, name, number in self._lines:
@@ -214,7 +214,7 @@ class RequestTemplate:
         return head
 
     def to_backend(self, values: Values, client: ClientFacts, request_id: bytes) -> bytes:
-        """As request_to_backend makes it, for a client that is not trusted."""
+        """The head that request_to_backend makes for a client that is not trusted."""
         passed = self._passed
         if passed == len(values):
             return self._template % (*values, client.forwarded, request_id)
@@ -223,7 +223,7 @@ class RequestTemplate:
 
 
 class ResponseTemplate:
-    """What a response says that `outline` has read is what `sample` says, but for its length."""
+    """A response head with blanks: a response that `outline` reads says the same as `sample`, but for its length."""
 
     __slots__ = ("_blanks", "_has_length", "_passed", "_templates", "is_dated", "outline", "sample")
 
@@ -247,7 +247,7 @@ class ResponseTemplate:
         return int(values[self._passed]) if self._has_length else self.sample.length
 
     def to_client(self, values: Values, request: RequestHead, own: bytes, framing: Framing, keep: bool) -> bytes:
-        """As response_to_client makes it."""
+        """The head that response_to_client makes."""
         passed = self._passed
         template, lengths = self._templates.get((framing, keep, request.minor)) or self._make(request, framing, keep)
         if passed == len(values):
@@ -293,7 +293,7 @@ class HeadTemplates(Generic[Template]):
         return None
 
     def learn(self, raw: bytes) -> None:
-        """From a head that was found good, and that no template fits."""
+        """Learn from a head that was found good and that no template fits."""
         if self._rest:
             self._rest -= 1
         if self._rest > MOST_REST or len(raw) > LONGEST_BYTES:

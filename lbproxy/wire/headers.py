@@ -44,7 +44,7 @@ class ClientFacts:
 
 
 def _ids(draw: Callable[[int], int] = random.getrandbits) -> Iterator[bytes]:
-    """32 hexadecimal digits each, made 64 at a time: 0.12 us instead of 0.17.
+    """Request ids of 32 hexadecimal digits, drawn 64 at a time: 0.12 us each instead of 0.17.
 
     An id tells requests apart and protects nothing: the plain generator does, at a twentieth of os.urandom's price.
     """

@@ -187,7 +187,7 @@ def _what_is_wrong(line: bytes) -> str:
 
 
 class Lines:
-    """What is remembered, for requests and for responses: start lines and field lines that were found good.
+    """The memory of start lines and field lines that were found good, for requests and for responses.
 
     Bounded in lines and, as long lines are not kept, in bytes. A full memory is dropped whole, which costs
     a client of lines that all differ nothing, and the others one miss per line: no order of use is kept, because
@@ -220,7 +220,7 @@ class Lines:
         self._last_start = b""
 
     def learn_request(self, line: bytes) -> Entry | None:
-        """What a field line of a request means; remembered if it is likely to come again. Raises Refused."""
+        """The meaning of a field line of a request; remembered if it is likely to come again. Raises Refused."""
         if self._is_plain(self._plain_in_requests, self.requests, line):
             return None
         try:
@@ -245,7 +245,7 @@ class Lines:
         return entry
 
     def keep_start(self, line: bytes, start: Start) -> Start:
-        """Remember what a request line was read as, if it comes twice in a row: many never come again."""
+        """Remember a request line with its meaning if it comes twice in a row: many never come again."""
         if line == self._last_start:
             self._keep(self.starts, line, start)
         elif len(line) <= self._max_bytes:
@@ -317,7 +317,7 @@ def _response_entry(line: bytes) -> Entry | None:
 
 
 def _settled(kind: Kind, lower: bytes, value: bytes, spelt: bytes) -> Entry:
-    """What both directions read alike. Entries hold plain ints: comparing them to enum members would be slower."""
+    """Entries that both directions read alike. They hold plain ints: comparing them to enum members would be slower."""
     if kind is Kind.LENGTH:
         value = fold_length(value)
     elif kind is Kind.CONNECTION and value.lower() == b"keep-alive":

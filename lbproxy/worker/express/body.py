@@ -234,7 +234,7 @@ def on_upload(record: ExpressRecord, mask: int) -> None:
 
 
 def drain_upload(record: ExpressRecord, pipe: Pipe) -> None:
-    """Raises as Pipe.drain."""
+    """Move the pipe's bytes to the backend. Raises what Pipe.drain raises."""
     assert record.connection is not None
     held = len(pipe)
     pipe.drain(record.connection.fd)

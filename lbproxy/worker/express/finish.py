@@ -73,7 +73,7 @@ def stop(record: ExpressRecord) -> None:
 
 
 def close_if_silent(record: ExpressRecord) -> None:
-    """A request that has just come is answered."""
+    """Close an idle connection. A request that has come in this moment is answered first."""
     if is_silent(record.sock):
         close(record)
 
@@ -229,7 +229,7 @@ def log(record: ExpressRecord, error: str | None, reason: str | None = None) -> 
 
 
 def enter(record: ExpressRecord, data: bytes, why: str, refused: Refused | None = None) -> None:
-    """With nothing claimed. `data`: all that the client has sent since the last exchange."""
+    """Hand the connection over with nothing claimed. `data`: all bytes of the client since the last exchange."""
     record.buffer = b""
     leave(record)
     waited = why == "slow_body"  # for the rest of a body
@@ -243,7 +243,7 @@ def enter_buffered(record: ExpressRecord, why: str) -> None:
 
 
 def enter_again(record: ExpressRecord, why: str) -> None:
-    """With a request that was read already: the task lane reads it anew, from its first byte."""
+    """Hand over a request that was read already: the task lane reads it anew, from its first byte."""
     enter(record, record.raw + record.payload + record.buffer, why)
 
 
@@ -273,7 +273,7 @@ def connect_too_slow(record: ExpressRecord) -> None:
 
 
 def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:
-    """With the request wholly or partly sent. `response`: what was received of it."""
+    """Hand the exchange over with the request wholly or partly sent. `response`: what was received of it."""
     respond_by: float | None = None  # the time of an answer is not begun anew
     if why == "slow_reply":
         respond_by = record.lanes.reactor.now
@@ -293,7 +293,7 @@ def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:
 
 
 def release(record: ExpressRecord) -> tuple[Lease, BackendConnection]:
-    """Lease and backend connection, off the reactor, for the task lane, which looks whether the lease is overdue."""
+    """Take lease and backend connection off the reactor. The task lane looks whether the lease is overdue."""
     lease, connection = record.lease, record.connection
     assert lease is not None
     assert connection is not None

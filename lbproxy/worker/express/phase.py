@@ -6,14 +6,11 @@ and the stop of the worker. README shows `diagram()`; tests/worker/express/test_
 real sockets and lets every event happen in it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lbproxy.worker.io.reactor import READ, WRITE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 EVENTS = {
     "over": "the limit is over",
@@ -87,7 +84,7 @@ class Phase:
     def __repr__(self) -> str:
         return f"<phase {self.name}>"
 
-    def actions(self) -> "Iterator[tuple[str, Action]]":
+    def actions(self) -> Iterator[tuple[str, Action]]:
         """Each event's name and what it does in this phase."""
         return ((event, getattr(self, event)) for event in EVENTS)
 

@@ -174,11 +174,11 @@ class ExpressRecord(Lease):
 
     @property
     def is_idle(self) -> bool:
-        """Between two exchanges, with nothing of the next one received."""
+        """True between two exchanges, while nothing of the next one has been received."""
         return self.phase is IDLE and not self.buffer
 
     def forget_head(self) -> None:
-        """Other limits hold now."""
+        """Other limits hold now: the next head is read anew."""
         self.whole = b""
         self.read_under = None
 
@@ -233,7 +233,7 @@ def put_off(record: ExpressRecord) -> None:
 
 
 def _is_ahead(record: ExpressRecord) -> bool:
-    """Are more of the client's bytes of no use yet?"""
+    """True while more of the client's bytes are of no use."""
     if record.lease is None:
         return False
     return len(record.buffer) >= READ_AHEAD_BYTES or (record.phase is CONNECTING and record.upload_left > 0)

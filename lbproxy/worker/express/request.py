@@ -320,7 +320,7 @@ def on_connected(record: ExpressRecord, mask: int) -> None:
 
 
 def sent(record: ExpressRecord, data: bytes, count: int) -> None:
-    """So much of the request has been sent: wait for the response, go on with the body, or hand it over."""
+    """`count` bytes of the request have been sent: wait for the response, go on with the body, or hand it over."""
     if record.upload_left or record.sample.method not in IDEMPOTENT:
         record.has_risked = True
     if count < len(data):
