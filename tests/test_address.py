@@ -24,11 +24,17 @@ def test_every_spelling_is_understood_and_written_back(text: str, address: Addre
 
 
 @pytest.mark.parametrize(
-    "text", ["", "8080", "localhost", "localhost:", "localhost:http", "a:65536", "a:-1", "a:+1", "a:٣", "a: 1"]
+    "text", ["", "8080", "localhost", "localhost:", "localhost:http", "a:-1", "a:+1", "a:٣", "a: 1"]
 )
 def test_a_port_is_a_plain_number_up_to_65535(text: str) -> None:
     with pytest.raises(ValueError, match="expected host:port"):
         Address.parse(text)
+
+
+def test_a_port_over_65535_is_refused_with_the_range() -> None:
+    assert Address.parse("a:65535") == Address("a", 65535)
+    with pytest.raises(ValueError, match="expected a port from 1 to 65535"):
+        Address.parse("a:65536")
 
 
 def test_ipv6_without_brackets_is_refused_with_the_right_spelling() -> None:
