@@ -12,7 +12,7 @@ from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import Event
 from lbproxy.wire.lines import Lines
 from lbproxy.worker.backends.connections import BackendConnections
-from lbproxy.worker.ending import FailureReports
+from lbproxy.worker.failures import FailureReports
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.leases.router import Router
 

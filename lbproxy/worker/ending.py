@@ -1,44 +1,36 @@
-"""Failed exchanges, told to the operator: each with its reason, but not more than a few in a second.
+"""Where every exchange, WebSocket and TCP session ends: counted, written down, and told where it failed.
 
-Knows one kind of event and the clock. Access lines and counters tell of every exchange; this says why some failed.
+The express lane inlines this in its usual way only (express/body.py, send_last; express/finish.py, done):
+tests/worker/test_ending.py holds both together.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-
-import trio
-
-from lbproxy.telemetry.events import Event, ExchangeFailed
-
-TOLD_PER_S = 10
+from lbproxy.link.grid import Counter
+from lbproxy.telemetry.access import AccessRecord
+from lbproxy.telemetry.events import ExchangeFailed
+from lbproxy.worker.context import Context
 
 
-class FailureReports:
-    """Emits `exchange.failed`. Beyond TOLD_PER_S in a second, only the newest is kept; the others are counted in it."""
+def end(context: Context, record: AccessRecord, *, cell: int | None, failed: str | None = None) -> None:
+    """Count, log and report one piece of work that is over. To be called once.
 
-    def __init__(self, emit: Callable[[Event], None]) -> None:
-        self._emit = emit
-        self._since = float("-inf")
-        self._left = TOLD_PER_S
-        self._held: ExchangeFailed | None = None
-        self._left_out = 0
-
-    def tell(self, failed: ExchangeFailed) -> None:
-        self.settle()
-        if self._left > 0:
-            self._left -= 1
-            self._emit(failed)
-            return
-        self._left_out += self._held is not None
-        self._held = failed
-
-    def settle(self) -> None:
-        """Once a second is over, tell what it held back. To be called about once a second."""
-        now = trio.current_time()
-        if now < self._since + 1.0:
-            return
-        self._since, self._left = now, TOLD_PER_S
-        held, self._held = self._held, None
-        if held is not None:
-            self._emit(replace(held, left_out=self._left_out))
-            self._left_out = 0
+    `cell`: the grid's column it counts in, its backend's or its pool's; None: it never got so far as to have a pool.
+    `failed`: the name of the pool whose client did not get a whole answer of its backend; None: it did, or it left.
+    """
+    if cell is not None:
+        context.router.count(cell, Counter.REQUESTS)
+    if context.access.is_on:
+        context.access.add(record)
+    if failed is None:
+        return
+    if cell is not None:
+        context.router.count(cell, Counter.FAILED)
+    context.failures.tell(
+        ExchangeFailed(
+            record.request_id.decode("latin-1"),
+            failed or None,
+            None if record.served_by is None else str(record.served_by),
+            record.status,
+            record.error or "proxy_internal_error",
+            record.reason or "a mistake of lbproxy's own",
+        )
+    )

@@ -1,28 +1,68 @@
+"""Every end counts alike, whichever lane it comes from: the express lane inlines what worker/ending.py does."""
+
+import pytest
 import trio
+from support.peer import Peer
+from support.proxy import GET, LANES, OK, Script, Setup, answering, get, post, proxy, wait_until
 from support.trio_test import trio_test
 
-from lbproxy.telemetry.events import Event, ExchangeFailed
-from lbproxy.worker.ending import TOLD_PER_S, FailureReports
+from lbproxy.link.grid import Counter
+from lbproxy.telemetry.events import ExchangeFailed
+
+PARTLY = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"
 
 
-def failed(number: int) -> ExchangeFailed:
-    return ExchangeFailed(f"id{number}", "web", "web.1", 502, "connection_terminated", "it broke off")
+def breaking_off(data: bytes) -> Script:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(data)
+
+    return script
 
 
-@trio_test(clock="autojump")
-async def test_a_flood_of_failures_is_thinned_and_every_one_is_counted() -> None:
-    events: list[Event] = []
-    reports = FailureReports(events.append)
-    for number in range(100):
-        reports.tell(failed(number))
-    assert events == [failed(number) for number in range(TOLD_PER_S)]
-    reports.settle()
-    assert len(events) == TOLD_PER_S
-    await trio.sleep(1.0)
-    reports.settle()
-    assert isinstance(events[-1], ExchangeFailed)
-    assert (events[-1].request_id, events[-1].left_out) == ("id99", 100 - TOLD_PER_S - 1)
-    reports.settle()
-    assert len(events) == TOLD_PER_S + 1
-    reports.tell(failed(100))
-    assert events[-1] == failed(100)
+ENDS: dict[str, tuple[Script, bytes]] = {
+    "served": (answering(OK), GET),
+    "posted": (answering(OK), post(b"abc")),
+    "closing": (answering(OK), get(b"/", b"Connection: close")),
+    "broke off": (breaking_off(PARTLY), GET),
+    "no answer": (breaking_off(b""), post(b"abc")),
+    "nonsense": (breaking_off(b"nonsense\r\n\r\n"), GET),
+    "refused": (answering(OK), b"nonsense\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+@trio_test(timeout_s=8)
+async def test_both_lanes_count_log_and_report_an_end_alike(kind: str) -> None:
+    script, asked = ENDS[kind]
+    seen = []
+    for lane in LANES:
+        async with proxy(lane, script) as lb:
+            client = await lb.client()
+            await client.send(asked)
+            await wait_until(lambda: lb.records)
+            client.close()
+            await wait_until(lambda: not lb.lanes.connections)
+            (record,) = lb.records
+            failures = [event for event in lb.events if isinstance(event, ExchangeFailed)]
+            seen.append(
+                (
+                    (record.status, record.request_bytes, record.response_bytes, record.error, record.backend),
+                    [(event.pool, event.backend, event.status, event.error, event.reason) for event in failures],
+                    [lb.count(counter) for counter in (Counter.REQUESTS, Counter.FAILED, Counter.LEASES)],
+                )
+            )
+    assert seen[0] == seen[1]
+
+
+@trio_test(timeout_s=8)
+async def test_a_tcp_session_that_finds_no_backend_is_written_down_and_reported() -> None:
+    async with proxy("express", answering(OK), setup=Setup(mode="tcp")) as lb:
+        lb.publish(is_hopeless=True)
+        client = await lb.client()
+        with trio.fail_after(4):
+            assert await client.rest() == b""
+        (record,) = lb.records
+        assert (record.head.method, record.status, record.error) == (b"TCP", 503, "destination_unavailable")
+        (event,) = [event for event in lb.events if isinstance(event, ExchangeFailed)]
+        assert (event.pool, event.status, event.reason) == ("web", 503, record.reason)

@@ -26,7 +26,7 @@ from lbproxy.worker.leases.drain import Lease
 # Why an answer breaks off that has begun: RFC 9209 error type, and the sentence for the operator.
 CUT_SHORT = {
     "cut": "the grace of the drain is over",
-    "http_response_incomplete": "the backend broke off in its body",
+    "http_response_incomplete": "the body was cut short",
     "connection_read_timeout": "the response body stalled",
 }
 

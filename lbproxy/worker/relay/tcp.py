@@ -8,20 +8,24 @@ import socket
 import trio
 
 from lbproxy.errors import ProxyError
-from lbproxy.link.grid import Counter
 from lbproxy.model import BackendId, LeaseKind, ListenerView, PoolView
 from lbproxy.telemetry.access import AccessRecord
-from lbproxy.telemetry.events import ExchangeFailed
 from lbproxy.wire.head import RequestHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends.connections import ConnectFailed, Crowded, begin_connect, connect, finish_connect
+from lbproxy.worker.ending import end
 from lbproxy.worker.handover import Home
 from lbproxy.worker.io.reactor import NEVER, WRITE, FunctionHandler
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.relay import Relay, error_of
 
 # What an end is called in the access log: served, the client left, nobody to serve it; every other one is a 502.
-STATUS_OF: dict[str | None, int] = {None: 200, "client_gone": 499, "destination_unavailable": 503}
+STATUS_OF: dict[str | None, int] = {
+    None: 200,
+    "client_gone": 499,
+    "destination_unavailable": 503,
+    "connection_limit_reached": 503,
+}
 TCP = LeaseKind.TCP  # an attribute of an enum costs as much as three of these
 
 
@@ -121,9 +125,8 @@ class TcpClient:
             try:
                 lease = await lanes.router.wait_claim(pool.name, TCP, self._key(pool), self._since)
             except ProxyError as exc:
-                lanes.router.count(pool.cell, Counter.FAILED)
-                lanes.context.failures.tell(ExchangeFailed("-", pool.name, None, exc.status, exc.token, exc.reason))
-                self._record(exc.token, exc.reason)
+                record = self._record(exc.token, exc.reason)
+                end(lanes.context, record, cell=pool.cell, failed=pool.name)
                 self.close()
                 return
             try:
@@ -157,8 +160,8 @@ class TcpClient:
         assert lease is not None
         self._lease = None
         lanes = self.lanes
-        if lanes.context.access.is_on:
-            self._record(error_of(relay), served_by=lease.backend.id, relay=relay)
+        if lanes.context.access.is_on:  # finish() counts; a record costs as much as the rest of a short session's end
+            end(lanes.context, self._record(error_of(relay), served_by=lease.backend.id, relay=relay), cell=None)
         lanes.router.finish(lease)
         lanes.closed(self)
 
@@ -169,26 +172,20 @@ class TcpClient:
         *,
         served_by: BackendId | None = None,
         relay: Relay | None = None,
-    ) -> None:
-        """The line of the access log: method TCP, the listener as the path, and a status for how it ended."""
-        access, reactor = self.lanes.context.access, self.lanes.reactor
-        if not access.is_on:
-            return
-        now = trio.current_time()
-        access.add(
-            AccessRecord(
-                time=reactor.wall(self._since),
-                head=RequestHead(b"TCP", self.view.settings.name.encode(), b"", 1, False, None, False, [], {}),
-                status=STATUS_OF.get(error, 502),
-                request_bytes=relay.client.received if relay is not None else 0,
-                response_bytes=relay.backend.received if relay is not None else 0,
-                duration_s=now - self._since,
-                served_by=served_by,
-                client=self.facts.ip,
-                request_id=b"",
-                error=error,
-                reason=reason,
-            )
+    ) -> AccessRecord:
+        """Method TCP, the listener as the path, and a status for how it ended."""
+        return AccessRecord(
+            time=self.lanes.reactor.wall(self._since),
+            head=RequestHead(b"TCP", self.view.settings.name.encode(), b"", 1, False, None, False, [], {}),
+            status=STATUS_OF.get(error, 502),
+            request_bytes=relay.client.received if relay is not None else 0,
+            response_bytes=relay.backend.received if relay is not None else 0,
+            duration_s=trio.current_time() - self._since,
+            served_by=served_by,
+            client=self.facts.ip,
+            request_id=b"-",
+            error=error,
+            reason=reason,
         )
 
     def _refused(self, why: str) -> None:

@@ -7,6 +7,7 @@ import trio
 
 from lbproxy.link.grid import Counter
 from lbproxy.model import LeaseKind, ListenerView
+from lbproxy.worker.ending import end
 from lbproxy.worker.handover import Home, Upgrade
 from lbproxy.worker.relay.relay import Why, error_of
 from lbproxy.worker.relay.websocket import WebSocketRelay
@@ -50,14 +51,12 @@ class WebSocketClient:
             router.count(cell, Counter.WEBSOCKETS_CLOSED)
         if relay.why is Why.CUT:
             router.was_cut(lease)  # it has a deadline of its own
-        router.count(cell, Counter.REQUESTS)
-        lanes.context.access.add(
-            self._record._replace(
-                request_bytes=relay.client.received,
-                response_bytes=relay.backend.received,
-                duration_s=trio.current_time() - self._started,
-                error=error_of(relay),
-            )
+        record = self._record._replace(
+            request_bytes=relay.client.received,
+            response_bytes=relay.backend.received,
+            duration_s=trio.current_time() - self._started,
+            error=error_of(relay),
         )
+        end(lanes.context, record, cell=cell)
         router.release(lease)
         lanes.closed(self)

@@ -18,12 +18,13 @@ from lbproxy.model import LeaseKind
 from lbproxy.telemetry.access import AccessRecord, for_access
 from lbproxy.wire.body import Body, chunk, last_chunk, response_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
-from lbproxy.wire.headers import Framing, framing_for_client, request_to_backend, response_to_client
+from lbproxy.wire.headers import request_to_backend
 from lbproxy.wire.sse import EventTracker
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Begun, Upgrade
 from lbproxy.worker.io.stream import SocketStream, StreamBroken, StreamStalled
-from lbproxy.worker.task.client import Client, ClientGone
+from lbproxy.worker.reply import ClientGone, Reply
+from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.response_heads import ResponseHeads
 
 BUFFER_BYTES = 64 * 1024
@@ -39,10 +40,9 @@ class Exchange(Protocol):
     request_id: bytes
     body: Body | None
     early: bytearray
+    reply: Reply
     keep: bool
-    ends_by_close: bool
     linger: bool
-    replied: bool
     status: int
     response_bytes: int
     started: float
@@ -109,7 +109,7 @@ class Attempt:
             lease=self._lease,
             client=exchange.client.stream.sock,
             backend=connection.sock,
-            head=response_to_client(head, exchange.head, exchange.own_lines(head), Framing.NONE, True),
+            head=exchange.reply.switched(head, exchange.own_lines(head)),
             from_client=bytes(exchange.client.buffer),
             from_backend=connection.buffer,
             record=exchange.record()._replace(head=for_access(exchange.head)),
@@ -130,7 +130,7 @@ class Attempt:
 
     def _cut_error(self) -> ProxyError:
         """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
-        if self._exchange.replied:
+        if self._exchange.reply.begun:
             return ProxyError(504, "cut", "the grace of the drain is over")
         if self._exchange.may_replay:
             return ProxyError(503, "destination_unavailable", "the backend was taken away")
@@ -239,48 +239,36 @@ class Attempt:
             return
         if self._lease.kind is LeaseKind.WEBSOCKET:
             exchange.context.router.change_kind(self._lease, LeaseKind.REQUEST)  # the upgrade was declined
-        body = response_body(head, exchange.head.method)
-        framing = framing_for_client(head, exchange.head)
+        body, reply = response_body(head, exchange.head.method), exchange.reply
         request_body = exchange.body
         assert request_body is not None
         if not request_body.done:
             exchange.linger = True  # an early answer: the client is still sending
         exchange.keep = (
-            exchange.keep
-            and framing is not Framing.CLOSE
-            and request_body.done
-            and not exchange.context.stopping.is_set()
+            exchange.keep and reply.can_keep(head) and request_body.done and not exchange.context.stopping.is_set()
         )
-        exchange.ends_by_close = framing is Framing.CLOSE
         exchange.status = head.status
-        if head.event_stream and framing is not Framing.LENGTH:
+        if head.event_stream and head.length is None:
             self._events = EventTracker()
             exchange.context.router.change_kind(self._lease, LeaseKind.STREAM, self._say_goodbye)
-        start = response_to_client(head, exchange.head, exchange.own_lines(head), framing, exchange.keep)
-        await self._relay_body(start, body, framing)
+        reply.head(head, exchange.own_lines(head), keep=exchange.keep)
+        await self._relay_body(body)
         self._release(reusable=self._is_sent and body.done and head.keep_alive and not body.rest and not body.until_eof)
         await self._flush_client()
 
-    async def _relay_body(self, start: bytes, body: Body, framing: Framing) -> None:
-        """`start` goes out with the first payload: one packet where the response is short."""
-        exchange, connection = self._exchange, self._connection
-        client = exchange.client.stream
-        chunked = framing is Framing.CHUNKED
+    async def _relay_body(self, body: Body) -> None:
+        exchange, connection, reply = self._exchange, self._connection, self._exchange.reply
         data, connection.buffer = connection.buffer, b""
-        out = start
         while True:
             payload = body.feed(data) if data or body.done else b""
             if self._events is not None:
                 payload = self._whole_events(payload)
-            if payload:
-                exchange.response_bytes += len(payload)
-                out += chunk(payload) if chunked else payload
+            exchange.response_bytes += len(payload)
+            reply.data(payload)
             if body.done or self._is_told:
                 break
-            if out:
-                self._put_to_client(out)
-                out = b""
-            if client.pending > BUFFER_BYTES:
+            reply.push()
+            if reply.pending > BUFFER_BYTES:
                 await self._flush_client()
             self._is_moving()
             data = await self._more_response()
@@ -288,10 +276,7 @@ class Attempt:
                 body.eof()  # raises Refused when it is not the end
                 if body.done:
                     break
-        if chunked:
-            out += last_chunk(body.trailers if exchange.head.wants_trailers else ())
-        if out:
-            self._put_to_client(out)
+        reply.end(body.trailers)
 
     def _say_goodbye(self, window_ends: float) -> None:
         """Of an event stream: it ends behind a whole event, so that EventSource comes back with its last id."""
@@ -330,7 +315,7 @@ class Attempt:
                         await self._flush_client()
                         return head
                     raise Refused(502, "http_upgrade_failed", "the backend changed the protocol unasked")
-                if exchange.head.minor and passed_on < MAX_INTERIM:
+                if passed_on < MAX_INTERIM:
                     self._put_interim(head)
             raise Refused(502, "http_protocol_error", f"more than {MAX_INTERIM} interim responses")
         reason = f"no response head within {self._timeouts.response_s:g}s"
@@ -342,11 +327,7 @@ class Attempt:
             self._may_go_on = True
             self._patience.deadline = trio.current_time() + exchange.body_wait_s()
             self._stop_clock()
-        data = response_to_client(head, exchange.head, exchange.own_lines(head), Framing.NONE, exchange.keep)
-        try:
-            exchange.client.stream.put(data)
-        except StreamBroken as exc:
-            raise ClientGone(str(exc)) from exc
+        exchange.reply.interim(head, exchange.own_lines(head))
 
     async def _more_response(self) -> bytes:
         """b"" at the end, or when a stream that was told goodbye stands between two events."""
@@ -365,17 +346,5 @@ class Attempt:
         reason = f"the response body stalled for {self._timeouts.idle_s:g}s"
         raise ProxyError(504, "connection_read_timeout", reason)
 
-    def _put_to_client(self, data: bytes) -> None:
-        self._exchange.replied = True
-        try:
-            self._exchange.client.stream.put(data)
-        except StreamBroken as exc:
-            raise ClientGone(str(exc)) from exc
-
     async def _flush_client(self) -> None:
-        stream = self._exchange.client.stream
-        if stream.pending:
-            try:
-                await stream.flush(self._exchange.client.listener.settings.timeouts.body_s)
-            except (StreamBroken, StreamStalled) as exc:
-                raise ClientGone(str(exc)) from exc
+        await self._exchange.reply.flush(self._exchange.client.listener.settings.timeouts.body_s)

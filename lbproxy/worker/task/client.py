@@ -8,21 +8,17 @@ import math
 
 import trio
 
-from lbproxy.errors import LbproxyError
 from lbproxy.model import ListenerView
 from lbproxy.wire.head import head_end
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.handover import READ_AHEAD_BYTES, Upgrade, head_too_slow
 from lbproxy.worker.io.stream import ByteStream, StreamBroken
+from lbproxy.worker.reply import ClientGone
 
 LINGER_S = 1.0
 LINGER_BYTES = 64 * 1024
 LINGER_UPLOAD_S = 30.0  # an upload that was answered early: as long as it keeps coming, the answer must not be reset
 LINGER_UPLOAD_STALL_S = 5.0
-
-
-class ClientGone(LbproxyError):
-    """It ended its side, or reset, while an answer was owed, or in the middle of a request."""
 
 
 class Client:

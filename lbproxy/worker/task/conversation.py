@@ -10,12 +10,15 @@ from lbproxy.telemetry.access import AccessRecord
 from lbproxy.telemetry.events import Notice
 from lbproxy.wire.head import Refused, head_of_refused, read_request
 from lbproxy.wire.http1 import confirm_request
-from lbproxy.wire.pages import ErrorPage, error_response
+from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.context import Context
+from lbproxy.worker.ending import end
 from lbproxy.worker.handover import LAST_REQUEST_S, Handover
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
+from lbproxy.worker.reply import ClientGone
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.exchange import Exchange
+from lbproxy.worker.task.http1_reply import Http1Reply
 
 
 async def converse(context: Context, client: Client, handover: Handover | None = None, *, stay: bool = True) -> bool:
@@ -62,27 +65,31 @@ async def refuse(context: Context, client: Client, refused: Refused, raw: bytes 
         *(refused.status, context.proxy_name, refused.token, refused.reason),
         date=context.date(),
     )
-    data = error_response(page)
-    if context.access.is_on:
-        header_s = client.listener.settings.timeouts.header_s
-        record = AccessRecord(
-            time=context.reactor.wall(trio.current_time()),
-            head=head_of_refused(raw),
-            status=refused.status,
-            request_bytes=0,
-            response_bytes=len(data) - data.index(b"\r\n\r\n") - 4,
-            duration_s=header_s if refused.status == 408 else 0.0,
-            served_by=None,
-            client=client.facts.ip,
-            request_id=b"",
-            error=refused.token,
-            reason=refused.reason,
-        )
-        context.access.add(record)
+    reply = Http1Reply(client.stream, None)
+    gone = False
     try:
-        client.stream.put(data)
-        await client.stream.flush(client.listener.settings.timeouts.body_s)
-    except (StreamBroken, StreamStalled):
+        size = reply.error(page)
+    except ClientGone:
+        size, gone = 0, True
+    record = AccessRecord(
+        time=context.reactor.wall(trio.current_time()),
+        head=head_of_refused(raw),
+        status=refused.status,
+        request_bytes=0,
+        response_bytes=size,
+        duration_s=client.listener.settings.timeouts.header_s if refused.status == 408 else 0.0,
+        served_by=None,
+        client=client.facts.ip,
+        request_id=b"",
+        error=refused.token,
+        reason=refused.reason,
+    )
+    end(context, record, cell=None)
+    try:
+        if gone:
+            return False
+        await reply.flush(client.listener.settings.timeouts.body_s)
+    except ClientGone:
         return False
     return await linger(client)
 

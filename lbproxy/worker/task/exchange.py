@@ -11,22 +11,23 @@ from typing import TypeVar
 import trio
 
 from lbproxy.errors import LbproxyError, ProxyError
-from lbproxy.link.grid import Counter
 from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView
 from lbproxy.policy.retry import Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
-from lbproxy.telemetry.events import ExchangeFailed
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.headers import is_dated, request_id_of
-from lbproxy.wire.pages import ErrorPage, error_response
+from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
 from lbproxy.worker.context import Context
+from lbproxy.worker.ending import end
 from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, Handover, Sent
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.affinity import hash_key
+from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.attempt import Attempt
-from lbproxy.worker.task.client import Client, ClientGone
+from lbproxy.worker.task.client import Client
+from lbproxy.worker.task.http1_reply import Http1Reply
 from lbproxy.worker.task.response_heads import NoAnswer
 
 RETRY_AFTER_S = 1
@@ -55,13 +56,12 @@ class Exchange:
         "client",
         "context",
         "early",
-        "ends_by_close",
         "error",
         "head",
         "keep",
         "linger",
         "reason",
-        "replied",
+        "reply",
         "request_bytes",
         "request_id",
         "response_bytes",
@@ -78,8 +78,7 @@ class Exchange:
         self.body: Body | None = None
         self.early = bytearray()  # payload in hand before a backend was claimed
         self.keep = head.keep_alive
-        self.replied = False  # a byte of the final response has gone to the client
-        self.ends_by_close = False  # the response has no other end: cutting it must not look like one
+        self.reply: Reply = Http1Reply(client.stream, head)
         self.linger = False  # the client may still be sending: let go of it slowly
         self.status = 0
         self.error: str | None = None
@@ -131,21 +130,21 @@ class Exchange:
         except LeftUnanswered as exc:
             self.keep = False
             self.status, self.error, self.reason = 502, "connection_terminated", str(exc)
-            self._count_failed()
+            self._has_failed = True
         except (ClientGone, StreamBroken, StreamStalled):
             self.keep = False
             self.error = self.error or "client_gone"
-            if not self.replied:
+            if not self.reply.begun:
                 self.status = CLIENT_CLOSED
         except BaseException as exc:
             self.keep = False
             # Cancelled comes in a group from within a nursery; what is an Exception is a mistake of ours.
             self.error = "proxy_internal_error" if isinstance(exc, Exception) else "cut"
-            self._count_failed()
+            self._has_failed = True
             raise
         finally:
             if self.client.away is None:
-                self.end(self.error)
+                self.end()
         return self.keep and self.client.away is None
 
     def own_lines(self, head: ResponseHead) -> bytes:
@@ -302,13 +301,11 @@ class Exchange:
     async def _fail(self, status: int, token: str, reason: str) -> None:
         """Answer, if no byte of a response has gone out; else cut, so that nobody takes a part for the whole."""
         self.error, self.reason = token, reason
-        if status >= 500:
-            self._count_failed()
+        self._has_failed = status >= 500
         body_s = self.client.listener.settings.timeouts.body_s
-        if self.replied:
+        if self.reply.begun:
             self.keep = False
-            if self.ends_by_close:
-                self.client.stream.reset()
+            self.reply.cut()
             return
         if self.body is None:
             self.body = request_body(self.head, 0)
@@ -317,7 +314,6 @@ class Exchange:
             self.linger = True
         self.keep = self.keep and not self.context.stopping.is_set()
         self.status = status
-        self.replied = True
         page = ErrorPage(
             status,
             proxy=self.context.proxy_name,
@@ -331,34 +327,12 @@ class Exchange:
             minor=self.head.minor,
             date=self.context.date(),
         )
-        data = error_response(page)
-        self.response_bytes = len(data) - data.index(b"\r\n\r\n") - 4
-        self.client.stream.put(data)
-        await self.client.stream.flush(body_s)
+        self.response_bytes = self.reply.error(page)
+        await self.reply.flush(body_s)
 
-    def _count_failed(self) -> None:
-        if self._cell is not None:
-            self.context.router.count(self._cell, Counter.FAILED)
-        self._has_failed = True
-
-    def end(self, error: str | None) -> None:
-        """Count and record it, once: its last byte has passed, or it failed."""
-        self.error = error
-        if self._cell is not None:
-            self.context.router.count(self._cell, Counter.REQUESTS)
-        if self.context.access.is_on:
-            self.context.access.add(self.record())
-        if self._has_failed:
-            self.context.failures.tell(
-                ExchangeFailed(
-                    self.request_id.decode("latin-1"),
-                    self._pool_name,
-                    None if self.backend is None else str(self.backend),
-                    self.status,
-                    self.error or "proxy_internal_error",
-                    self.reason or "a mistake of lbproxy's own",
-                )
-            )
+    def end(self) -> None:
+        """The last byte of the answer has passed, or it failed."""
+        end(self.context, self.record(), cell=self._cell, failed=(self._pool_name or "") if self._has_failed else None)
 
     def record(self) -> AccessRecord:
         """As far as it has come."""
