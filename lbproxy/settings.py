@@ -45,6 +45,7 @@ class ListenerSettings:
     trusted_proxies: tuple[str, ...] = ()  # networks in CIDR form
     limits: ListenerLimits = field(default_factory=ListenerLimits)
     timeouts: ListenerTimeouts = field(default_factory=ListenerTimeouts)
+    proxy_protocol: str = "off"  # off | accept: a PROXY header from trusted_proxies, before anything else
     half_close: str = "abort"  # abort | serve: a client that ends its side after a complete request
 
 

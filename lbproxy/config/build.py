@@ -59,7 +59,6 @@ def _proxy(table: schema.ProxyTable, base: str, control: str) -> ProxySettings:
 
 def _listener(table: schema.ListenerTable, base: str) -> ListenerSettings:
     given = table.given()
-    given.pop("proxy_protocol", None)  # "off": any other value is not supported yet
     given["address"] = absolute(base, table.address)
     given.setdefault("name", str(table.address))
     given["trusted_proxies"] = tuple(table.trusted_proxies or ())

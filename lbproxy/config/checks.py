@@ -86,6 +86,9 @@ def _listeners_are_distinct(document: Table) -> Iterator[Finding]:
             if name in names and "name" in table:
                 yield Finding((*path, "name"), f"another listener is called {shown(name)} too", see=names[name])
             names.setdefault(name, path)
+        if table.get("proxy_protocol") == "accept" and not table.get("trusted_proxies"):
+            message = "needs trusted_proxies: only these peers are believed, others are let go of"
+            yield Finding((*path, "proxy_protocol"), message)
         where = _read(values.address, written)
         if where is None:
             continue

@@ -21,7 +21,6 @@ class NotYet:
 NOT_YET = (
     NotYet(("admin",)),
     NotYet(("listener", "*", "tls")),
-    NotYet(("listener", "*", "proxy_protocol"), only=("accept",)),
     NotYet(("pool", "*", "sticky")),
     NotYet(("pool", "*", "restart", "max_memory")),
     NotYet(("pool", "*", "reload", "keep")),

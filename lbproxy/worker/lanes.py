@@ -21,6 +21,7 @@ from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.context import Context
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.front.accept import Acceptor
+from lbproxy.worker.front.admission import ClientConnection
 from lbproxy.worker.handover import LAST_REQUEST_S, Handover, Upgrade
 from lbproxy.worker.io.splice import Pipes
 from lbproxy.worker.io.stream import SocketStream
@@ -102,6 +103,19 @@ class Lanes:
         record: ExpressClient | TcpClient = make(self, sock, view, facts)
         self._records.add(record)
         self._acceptor.opened(view)
+        record.begin()
+
+    def open_admitted(self, connection: ClientConnection) -> None:
+        """As `open`, for a client that came through the front door, where it has been counted."""
+        sock, view, facts = connection.sock, connection.view, connection.facts
+        if view.settings.mode == "tcp":
+            session = TcpClient(self, sock, view, facts, connection.early)
+            self._records.add(session)
+            session.begin()
+            return
+        record = ExpressClient(self, sock, view, facts)
+        record.buffer = connection.early
+        self._records.add(record)
         record.begin()
 
     def refresh(self, listeners: Sequence[ListenerView]) -> None:

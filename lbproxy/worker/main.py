@@ -75,6 +75,7 @@ class Worker:
         self._acceptor = Acceptor(self._reactor, grid, row, self._log.emit)
         self._lanes = Lanes(self._context, self._acceptor)
         self._acceptor.open = self._lanes.open
+        self._acceptor.open_admitted = self._lanes.open_admitted
         self._access: tuple[str, str] = ("off", "-")
 
     async def run(self) -> None:

@@ -120,3 +120,11 @@ def test_names_of_pools_are_not_doubted_when_there_is_no_pool():
 )
 def test_a_wrong_shape_is_left_to_the_schema(text: str):
     assert messages(text) == []
+
+
+def test_a_proxy_header_without_peers_to_believe_is_a_mistake() -> None:
+    listener = {"address": ":80", "proxy_protocol": "accept"}
+    document = {"listener": [listener], "pool": {"web": {"command": "a {port}"}}}
+    (finding,) = check(document)
+    assert finding.message.startswith("needs trusted_proxies")
+    assert not list(check({**document, "listener": [{**listener, "trusted_proxies": ["10.0.0.0/8"]}]}))

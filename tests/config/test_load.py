@@ -139,9 +139,8 @@ lb.toml:21:1: error: 'pool' is missing in [[route]]
             "lb.toml:1:1: error: 'address' is missing in [[listener]]\n     1 | [[listener]]\n1 error",
         ),
         (
-            GOOD.replace("[pool", 'proxy_protocol = "accept"\n[pool'),
-            "lb.toml:3:1: error: listener.proxy_protocol = 'accept' is not supported yet\n"
-            '     3 | proxy_protocol = "accept"\n1 error',
+            GOOD.replace("[pool", "tls = 1\n[pool"),
+            "lb.toml:3:1: error: listener.tls is not supported yet\n     3 | tls = 1\n1 error",
         ),
     ],
 )

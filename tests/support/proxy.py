@@ -160,6 +160,7 @@ class Setup:
     balance: str = "least_conn"
     mode: str = "http"
     half_close: str = "abort"
+    proxy_protocol: str = "off"
     dates: bool = False  # answers without Date get one
     send_bytes: int = 0  # what our kernel holds for a client that does not read; 0 = as the kernel likes
 
@@ -184,6 +185,7 @@ class Proxy:
         self.lanes = Lanes(self.context, self.acceptor)
         self.lanes.off = lane == "task"
         self.acceptor.open = self.lanes.open
+        self.acceptor.open_admitted = self.lanes.open_admitted
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         if setup.send_bytes:
             self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, setup.send_bytes)
@@ -212,6 +214,7 @@ class Proxy:
         settings = ListenerSettings(
             *("public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts),
             half_close=setup.half_close,
+            proxy_protocol=setup.proxy_protocol,
         )
         listener = ListenerView(1, LISTENER_CELL, settings)
         epoch = self.router.table.epoch + 1

@@ -14,8 +14,9 @@ import trio
 
 from lbproxy.link.grid import WIDTH, Counter, Grid
 from lbproxy.model import ListenerView
-from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event
+from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice
 from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.front.admission import Admission, ClientConnection, ProxyHeaderStage, Stage
 from lbproxy.worker.io.dead_peer import notice_dead_peer
 from lbproxy.worker.io.reactor import NEVER, READ, Reactor
 
@@ -25,6 +26,7 @@ LEAVE_S = 0.3  # more than most round trips: for the last part of a handshake
 PAUSE_S = 0.05  # out of descriptors, or at the limit: nobody tells us when another process has freed one
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 REMEMBERED_PEERS = 4096
+REFUSALS_S = 60.0
 
 # As plain ints: adding a member of an enum costs three times as much.
 CONNECTIONS = Counter.CONNECTIONS.value
@@ -51,6 +53,8 @@ class Listening:
         notice_dead_peer(self._sock, view.settings.timeouts.idle_s)
         self._networks = [ip_network(network) for network in view.settings.trusted_proxies]
         self._peers: dict[str, ClientFacts] = {}
+        # None: a plain listener, whose clients go to a lane at once.
+        self._admits = self._admit if view.settings.proxy_protocol == "accept" else None
 
     def on_ready(self, mask: int) -> None:
         self._accept(ACCEPT_BATCH)
@@ -101,7 +105,10 @@ class Listening:
                 self._pause(exc.strerror or str(exc))
                 return
             sock.setblocking(False)
-            acceptor.open(sock, view, self._facts(peer))
+            if self._admits is None:
+                acceptor.open(sock, view, self._facts(peer))
+            else:
+                self._admits(sock, self._facts(peer))
         if self._paused:
             self._paused = False
             acceptor.emit(AcceptResumed(view.settings.name))
@@ -112,6 +119,15 @@ class Listening:
             self._acceptor.emit(AcceptPaused(self.view.settings.name, why))
         self._acceptor.reactor.unregister(self._sock.fileno())
         self._acceptor.reactor.arm(self, PAUSE_S)
+
+    def _admit(self, sock: socket.socket, facts: ClientFacts) -> None:
+        """A PROXY header is believed from trusted peers only, and other peers have no business here."""
+        if not facts.trusted:
+            sock.close()
+            self._acceptor.tell_refused(self.view, f"{facts.ip.decode() or 'a unix peer'} is not in trusted_proxies")
+            return
+        stage = ProxyHeaderStage(lambda ip: self._facts((ip, 0)))
+        self._acceptor.admit(sock, self.view, facts, stage)
 
     def _facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:
         if not isinstance(peer, tuple):  # unix: a path, or bytes for a name without one
@@ -129,17 +145,21 @@ class Listening:
 
 
 class Acceptor:
-    """`open(sock, view, facts)` takes each client over; tell `closed(view)` when it is gone."""
+    """`open(sock, view, facts)` takes over each client of a plain listener, `open_admitted` those that came through the
+    front door; tell `closed(view)` when one is gone."""
 
     def __init__(self, reactor: Reactor, grid: Grid, row: int, emit: Callable[[Event], None]) -> None:
         self.reactor = reactor
         self.emit = emit
         self.open: Open = _closed_at_once
+        self.open_admitted: Callable[[ClientConnection], None] = lambda connection: connection.sock.close()
         self._connections = grid.summing(CONNECTIONS)
         self._values = grid.values
         self._row_base = grid.base(row, 0)
         self._listening: dict[int, Listening] = {}
         self._leaving: set[Listening] = set()
+        self._admitting: set[Admission] = set()
+        self._refusals: dict[int, float] = {}  # when a refused client was last told of, by listener key
         self._one_has_left = trio.Event()
 
     def apply(self, views: Sequence[ListenerView], sockets: dict[int, socket.socket]) -> None:
@@ -160,6 +180,36 @@ class Acceptor:
     def leave_all(self) -> None:
         for key in list(self._listening):
             self._leave(key)
+        for admission in list(self._admitting):  # it may be about to ask: as much time as a handshake gets
+            self.reactor.arm(admission, LEAVE_S)
+
+    # The front door: clients that are not with a lane yet
+
+    def admit(self, sock: socket.socket, view: ListenerView, facts: ClientFacts, stage: Stage) -> None:
+        self.opened(view)
+        self._admitting.add(Admission(self, sock, view, facts, stage))
+
+    def admitted(self, admission: Admission, connection: ClientConnection) -> None:
+        self._admitting.discard(admission)
+        self.open_admitted(connection)
+        self._tell_left()
+
+    def not_admitted(self, admission: Admission, why: str | None) -> None:
+        self._admitting.discard(admission)
+        self.closed(admission.view)
+        if why is not None:
+            self.tell_refused(admission.view, why)
+        self._tell_left()
+
+    def tell_refused(self, view: ListenerView, why: str) -> None:
+        """At most once a minute for each listener."""
+        if self.reactor.now >= self._refusals.get(view.key, float("-inf")) + REFUSALS_S:
+            self._refusals[view.key] = self.reactor.now
+            self.emit(Notice(f"listener {view.settings.name}: a client was let go of: {why}"))
+
+    def _tell_left(self) -> None:
+        self._one_has_left.set()
+        self._one_has_left = trio.Event()
 
     def _leave(self, key: int) -> None:
         listening = self._listening.pop(key)
@@ -169,16 +219,15 @@ class Acceptor:
     @property
     def leaving(self) -> bool:
         """Clients may still come from a listener that goes."""
-        return bool(self._leaving)
+        return bool(self._leaving or self._admitting)
 
     def has_left(self, listening: Listening) -> None:
         self._leaving.discard(listening)
-        self._one_has_left.set()
-        self._one_has_left = trio.Event()
+        self._tell_left()
 
     async def wait_left(self) -> None:
         """Until those that go are closed, with everybody accepted: LEAVE_S, if at all."""
-        while self._leaving:
+        while self.leaving:
             await self._one_has_left.wait()
 
     def close(self) -> None:
@@ -186,6 +235,8 @@ class Acceptor:
         for listening in (*self._listening.values(), *self._leaving):
             listening.close()
         self._listening.clear()
+        for admission in list(self._admitting):
+            admission.close(None)
 
     def is_full(self, view: ListenerView) -> bool:
         return self._connections(view.cell) >= view.settings.limits.connections

@@ -34,6 +34,7 @@ class TcpClient:
 
     __slots__ = (
         "_backend",
+        "_early",
         "_lease",
         "_pool",
         "_since",
@@ -46,11 +47,15 @@ class TcpClient:
         "view",
     )
 
-    def __init__(self, lanes: Home, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+    def __init__(
+        self, lanes: Home, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes = b""
+    ) -> None:
+        """`early`: received already, for the backend."""
         self.lanes = lanes
         self.sock = sock
         self.view = view
         self.facts = facts
+        self._early = early
         self.relay: Relay | None = None
         self.deadline = self.queued_at = NEVER
         self._lease: Lease | None = None
@@ -153,7 +158,7 @@ class TcpClient:
             pipes=self.lanes.pipes,
         )
         self.relay.hold(lease)
-        self.relay.start()
+        self.relay.start(from_client=self._early)
 
     def _ended(self, relay: Relay) -> None:
         lease = self._lease
