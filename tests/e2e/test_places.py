@@ -101,7 +101,7 @@ def test_the_only_one_without_a_file_is_found_by_plain_commands(tmp_path: Path) 
         return ["serve", "-n", "1", "-l", f"127.0.0.1:{lb.port}", "--", "sh", "-c", _brittle()]
 
     with serving("", tmp_path / "one", arguments=arguments, environment=environment) as lb:
-        # Another test may run an lbproxy in /run/lbproxy for a moment: then there are several, and none is the only one.
+        # Another test may run an lbproxy in /run/lbproxy for a moment: then there are several, and none is chosen.
         lb.wait_until(lambda: client("status", cwd=elsewhere, XDG_RUNTIME_DIR=runtime).returncode == 0)
         lb.wait_until(lambda: client("reload", cwd=elsewhere, XDG_RUNTIME_DIR=runtime).returncode == 0)
         assert '"reload.finished"' in lb.log()
