@@ -182,7 +182,7 @@ async def test_an_idle_client_may_ask_to_the_very_last_moment(lane: str) -> None
         await client.answer()
         await wait_until(lambda: all(talk.idle_scope is not None for talk in lb.lanes._in_tasks))
         (record,) = lb.lanes._records
-        record.moved_at -= 2 * LAST_REQUEST_S  # type: ignore[union-attr]  # it has been silent for long enough to go
+        record.entered_at -= 2 * LAST_REQUEST_S  # type: ignore[union-attr]  # it has been silent for long enough to go
         await client.send(GET)
         lb.acceptor.leave_all()
         lb.lanes.stop(30.0)

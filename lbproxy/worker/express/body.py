@@ -10,7 +10,7 @@ from lbproxy.model import LeaseKind
 from lbproxy.worker.express.finish import abandon, done, let_backend_go, log, stop_splicing
 from lbproxy.worker.express.phase import BACKEND_FULL, CLIENT_FULL, DOWNLOADING, IDLE, UPLOADING, WAITING
 from lbproxy.worker.express.record import BODY_BYTES, ExpressRecord, act, change, put_off
-from lbproxy.worker.io.reactor import AT_LOOK, LOOK_S, WRITE, FunctionHandler
+from lbproxy.worker.io.reactor import AT_LOOK, LOOK_S, WRITE
 from lbproxy.worker.io.splice import PIPE_BYTES, Pipe
 
 SPLICE_FROM_BYTES = 256 * 1024
@@ -45,7 +45,7 @@ def send_last(record: ExpressRecord, data: bytes) -> None:
         record.payload = record.request_id = b""  # freed while they are in the processor's cache
         record.status = 0
         record.phase = IDLE
-        record.moved_at = lanes.reactor.now
+        record.entered_at = lanes.reactor.now
         idle_s = record.view.settings.timeouts.idle_s
         if idle_s < LOOK_S:
             lanes.reactor.arm(record, idle_s)
@@ -65,8 +65,8 @@ def begin_body(record: ExpressRecord, start: bytes, left: int) -> None:
 
 
 def on_body(record: ExpressRecord, mask: int) -> None:
-    connection, lease = record.connection, record.lease
-    if connection is None or lease is None:
+    connection = record.connection
+    if connection is None or record.lease is None:
         return
     if record.pipe is not None:
         splice(record, record.pipe)
@@ -92,8 +92,8 @@ def on_body(record: ExpressRecord, mask: int) -> None:
         else:
             send_last(record, data)
         return
-    lease.moved_at = record.lanes.reactor.now
     if record.unflushed:
+        record.moved_at = record.lanes.reactor.now
         record.unflushed += data
         return
     put_off(record)
@@ -101,9 +101,8 @@ def on_body(record: ExpressRecord, mask: int) -> None:
 
 
 def splice(record: ExpressRecord, pipe: Pipe) -> None:
-    connection, lease = record.connection, record.lease
+    connection = record.connection
     assert connection is not None
-    assert lease is not None
     for _ in range(SPLICES_A_TURN):
         try:
             count = pipe.fill(connection.fd, min(record.body_left, PIPE_BYTES))
@@ -121,7 +120,6 @@ def splice(record: ExpressRecord, pipe: Pipe) -> None:
         if not record.body_left:
             body_is_through(record)
             return
-    lease.moved_at = record.lanes.reactor.now
     put_off(record)
 
 
@@ -193,17 +191,15 @@ def begin_upload(record: ExpressRecord) -> None:
     record.lanes.router.change_kind(record.lease, LeaseKind.TRANSFER)
     record.payload = b""  # on its way: this request is not sent twice
     record.recv_bytes = BODY_BYTES
-    change(record, UPLOADING)
-    if record.upload_left >= SPLICE_FROM_BYTES and record.client_events:
+    if record.upload_left >= SPLICE_FROM_BYTES:
         record.pipe = record.lanes.pipes.take()
-        if record.pipe is not None:
-            record.lanes.reactor.handle(record.fd, FunctionHandler(record.on_upload))
+    change(record, UPLOADING)
 
 
 def on_upload(record: ExpressRecord, mask: int) -> None:
     """Move a large rest of the body through a pipe. Bytes in the pipe count as left."""
-    lease, pipe, reactor = record.lease, record.pipe, record.lanes.reactor
-    if lease is None or pipe is None:
+    pipe = record.pipe
+    if record.lease is None or pipe is None:
         return
     try:
         count = pipe.fill(record.fd, min(record.upload_left, PIPE_BYTES))
@@ -211,12 +207,11 @@ def on_upload(record: ExpressRecord, mask: int) -> None:
         return
     except OSError:  # also where the kernel does not do it: reading tells
         stop_splicing(record)
-        reactor.handle(record.fd, record)
+        record.lanes.reactor.handle(record.fd, record)
         return
     if not count:
         abandon(record)
         return
-    lease.moved_at = reactor.now
     try:
         while pipe:
             drain_upload(record, pipe)
@@ -243,16 +238,14 @@ def drain_upload(record: ExpressRecord, pipe: Pipe) -> None:
 
 def upload(record: ExpressRecord, data: bytes) -> None:
     """Send a part of the body. If the backend does not take all of it, the client is not read until it does."""
-    connection, lease, reactor = record.connection, record.lease, record.lanes.reactor
+    connection = record.connection
     assert connection is not None
-    assert lease is not None
     left = record.upload_left - len(data)
     if left < 0:
         record.buffer = data[left:]
         data = data[:left]
         left = 0
     record.upload_left = left
-    lease.moved_at = reactor.now
     try:
         sent = connection.sock.send(data)
     except BlockingIOError:
@@ -292,8 +285,6 @@ def on_backend_takes(record: ExpressRecord, mask: int) -> None:
         put_off(record)
     elif record.upload_left:
         change(record, UPLOADING)
-        if pipe is not None:
-            record.lanes.reactor.handle(record.fd, FunctionHandler(record.on_upload))
     else:
         stop_splicing(record)
         change(record, WAITING)

@@ -52,9 +52,9 @@ def on_deadline(record: ExpressRecord) -> None:
 
 
 def has_waited(record: ExpressRecord, timeout_s: float) -> bool:
-    """Have `timeout_s` passed since `moved_at`? If not, the record is looked at again when they have."""
+    """Have `timeout_s` passed since the phase began? If not, the record is looked at again when they have."""
     reactor = record.lanes.reactor
-    due = record.moved_at + timeout_s
+    due = record.entered_at + timeout_s
     if due > reactor.now:
         reactor.arm_at(record, due)
         return False
@@ -234,7 +234,7 @@ def enter(record: ExpressRecord, data: bytes, why: str, refused: Refused | None 
     leave(record)
     waited = why == "slow_body"  # for the rest of a body
     has_stalled = waited and record.view.settings.timeouts.body_s <= EARLY_BODY_S
-    came_at = record.moved_at if waited else None
+    came_at = record.entered_at if waited else None
     record.lanes.hand_over(record, Handover(why, data, refused, came_at, has_stalled))
 
 
@@ -278,7 +278,7 @@ def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:
     if why == "slow_reply":
         respond_by = record.lanes.reactor.now
     elif record.phase is WAITING:
-        respond_by = record.moved_at + record.timeouts.response_s
+        respond_by = record.entered_at + record.timeouts.response_s
     stop_splicing(record)
     lease, connection = release(record)
     connection.buffer += response

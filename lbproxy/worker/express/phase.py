@@ -33,7 +33,7 @@ class Phase:
     """One row. `client` and `backend` are the masks that are registered; `on_client` and `on_backend` the handlers.
 
     `limit` names the attribute of the record that holds the limit. A lazy limit is not armed anew for each exchange:
-    it is worked out of `moved_at` when the reactor looks at the record (reactor.AT_LOOK).
+    it is worked out of `entered_at` when the reactor looks at the record (reactor.AT_LOOK).
     """
 
     __slots__ = (
@@ -168,7 +168,7 @@ WAITING = Phase(
 UPLOADING = Phase(
     "uploading",
     "more of the request's body, from the client",
-    client=(READ, "on_ready"),
+    client=(READ, "on_ready"),  # through a pipe: on_upload
     backend=(READ, "on_ready"),
     limit="view.settings.timeouts.body_s",
     over=Action("resume", "slow_body", "to the task lane: 408"),

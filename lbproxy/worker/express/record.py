@@ -17,7 +17,7 @@ from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseT
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
 from lbproxy.worker.context import Context
-from lbproxy.worker.express.phase import AWAY, BODY, CLIENT_FULL, CONNECTING, IDLE, Action, Phase
+from lbproxy.worker.express.phase import AWAY, BODY, CLIENT_FULL, CONNECTING, IDLE, UPLOADING, Action, Phase
 from lbproxy.worker.handover import EARLY_BODY_S, LAST_REQUEST_S, READ_AHEAD_BYTES, Handover
 from lbproxy.worker.io.reactor import NEVER, READ, FunctionHandler, Reactor
 from lbproxy.worker.io.read_size import RECV_BYTES
@@ -60,6 +60,7 @@ class ExpressRecord(Lease):
         "close_after",
         "connection",
         "deadline",
+        "entered_at",
         "facts",
         "fd",
         "has_risked",
@@ -95,7 +96,7 @@ class ExpressRecord(Lease):
     view: ListenerView
     facts: ClientFacts
     phase: Phase
-    # `moved_at` is also when the phase began: the limit of a lazy phase is worked out of it.
+    entered_at: float  # when the phase began: clock reading
     deadline: float
     queued_at: float
     client_events: int  # for which the client's descriptor is registered; 0: it is not
@@ -143,6 +144,7 @@ class ExpressRecord(Lease):
         self.view = view
         self.facts = facts
         self.phase = AWAY
+        self.entered_at = lanes.reactor.now
         self.deadline = self.queued_at = NEVER
         self.buffer = self.raw = self.whole = self.payload = self.unsent = self.unflushed = b""
         self.cached = self.read_under = None
@@ -194,7 +196,7 @@ def limit_s(record: ExpressRecord) -> float:
     if phase is IDLE:
         return min(allowed_s, LAST_REQUEST_S) if record.lanes.stopping else allowed_s
     if phase is BODY:
-        return min(allowed_s, record.moved_at + EARLY_BODY_S - record.lanes.reactor.now)
+        return min(allowed_s, record.entered_at + EARLY_BODY_S - record.lanes.reactor.now)
     return allowed_s
 
 
@@ -206,7 +208,7 @@ def change(record: ExpressRecord, phase: Phase) -> None:
     """
     before, record.phase = record.phase, phase
     reactor = record.lanes.reactor
-    record.moved_at = reactor.now
+    record.entered_at = record.moved_at = reactor.now  # a transfer changes its phase when bytes have moved
     events = phase.client
     if events == READ and _is_ahead(record):
         events = 0
@@ -228,8 +230,10 @@ def change(record: ExpressRecord, phase: Phase) -> None:
 
 
 def put_off(record: ExpressRecord) -> None:
-    """Bytes have moved: the limit of the phase begins anew."""
-    record.lanes.reactor.arm(record, limit_s(record))
+    """Bytes have moved: the limit of the phase begins anew, and a drain is patient."""
+    reactor = record.lanes.reactor
+    record.moved_at = reactor.now
+    reactor.arm(record, limit_s(record))
 
 
 def _is_ahead(record: ExpressRecord) -> bool:
@@ -240,7 +244,10 @@ def _is_ahead(record: ExpressRecord) -> bool:
 
 
 def _client_handler(record: ExpressRecord, phase: Phase) -> Any:
-    return record if phase.on_client == "on_ready" else FunctionHandler(getattr(record, phase.on_client))
+    name = phase.on_client
+    if phase is UPLOADING and record.pipe is not None:
+        name = "on_upload"
+    return record if name == "on_ready" else FunctionHandler(getattr(record, name))
 
 
 def _watch_backend(record: ExpressRecord, connection: BackendConnection, before: Phase) -> None:

@@ -63,7 +63,7 @@ def on_ready(record: ExpressRecord, mask: int) -> None:
 
 
 def consider_more(record: ExpressRecord, data: bytes) -> None:
-    since = record.moved_at if record.phase is BODY else record.lanes.reactor.now
+    since = record.entered_at if record.phase is BODY else record.lanes.reactor.now
     before, record.buffer = record.buffer, b""
     consider(record, before + data, len(before))
     if record.lease is not None:
@@ -266,6 +266,7 @@ def forward(record: ExpressRecord) -> None:
         sent(record, data, count)
         return
     record.phase = WAITING
+    record.entered_at = now
     if timeouts.response_s < LOOK_S:
         reactor.arm(record, timeouts.response_s)
     else:

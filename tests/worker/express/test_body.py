@@ -16,6 +16,7 @@ from support.trio_test import trio_test
 from lbproxy.link.grid import Counter
 from lbproxy.settings import ListenerTimeouts, PoolTimeouts
 from lbproxy.worker.express.body import BODY_BYTES, SPLICE_FROM_BYTES
+from lbproxy.worker.express.phase import CLIENT_FULL
 from lbproxy.worker.io.splice import PIPE_BYTES, Pipe
 
 NOISE = os.urandom(1 << 20)
@@ -41,6 +42,22 @@ async def test_a_download_stays_in_the_lane(size: int, slow: bool) -> None:
         assert not lb.lanes.handed_over
         assert len(lb.backends[0].peers) == 1
         assert [record.response_bytes for record in await lb.wait_records(3)] == [size] * 3
+
+
+@trio_test(timeout_s=8)
+async def test_a_client_that_takes_a_little_at_a_time_is_a_transfer_that_moves() -> None:
+    """Else a drain would cut it as one that has stalled (leases/drain.py)."""
+    size = 200_000
+    async with proxy("express", answering(answer(size)), setup=Setup(send_bytes=4096)) as lb:
+        client = await lb.client(receive_bytes=2048)
+        await client.send(GET)
+        (record,) = lb.lanes._records
+        await wait_until(lambda: record.phase is CLIENT_FULL)
+        taken = 0
+        while not (record.phase is CLIENT_FULL and record.moved_at > record.entered_at):
+            assert taken < size, "it has taken all, and never counted as moving"
+            taken += len(await client.exactly(2048))
+            await trio.testing.wait_all_tasks_blocked(0.001)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -136,7 +136,7 @@ async def test_a_deadline_means_what_the_record_waits_for() -> None:
         assert record.phase is IDLE
         record.on_deadline()  # a look, and not yet time
         assert 70 < record.deadline - trio.current_time() <= 75
-        record.moved_at -= 75
+        record.entered_at -= 75
         record.on_deadline()
         assert await client.rest() == b""
 
