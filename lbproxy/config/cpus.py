@@ -22,12 +22,12 @@ def _quotas(own: str, mounts: str) -> Iterator[float]:
     """The CPUs that each cgroup of this process with a quota allows."""
     groups = _groups(own)
     for kind, controllers, root, mount in _mounts(mounts):
-        name = "" if kind == "cgroup2" else next((name for name in controllers if name == "cpu"), None)
-        if name is None or name not in groups:
+        name = "" if kind == "cgroup2" else "cpu"
+        if name not in groups or (name and name not in controllers):
             continue
         # In a container the mount shows the container's group at its root, and the path is that of the host.
-        inside = os.path.relpath(groups[name], root) if groups[name].startswith(root) else "."
-        directory = Path(mount, inside if not inside.startswith("..") else ".")
+        inside = os.path.relpath(groups[name], root)
+        directory = Path(mount, "." if inside.startswith("..") else inside)
         for group in (directory, *directory.parents):
             if not str(group).startswith(mount):
                 break

@@ -22,15 +22,19 @@ def end(context: Context, record: AccessRecord, *, cell: int | None, failed: str
         context.access.add(record)
     if failed is None:
         return
+    failure = ExchangeFailed(
+        record.request_id.decode("latin-1"),
+        failed or None,
+        None if record.served_by is None else str(record.served_by),
+        record.status,
+        record.error or "proxy_internal_error",
+        record.reason or "a mistake of lbproxy's own",
+    )
+    fail(context, cell, failure)
+
+
+def fail(context: Context, cell: int | None, failure: ExchangeFailed) -> None:
+    """Count a failed exchange, and tell the operator why it failed."""
     if cell is not None:
         context.router.count(cell, Counter.FAILED)
-    context.failures.tell(
-        ExchangeFailed(
-            record.request_id.decode("latin-1"),
-            failed or None,
-            None if record.served_by is None else str(record.served_by),
-            record.status,
-            record.error or "proxy_internal_error",
-            record.reason or "a mistake of lbproxy's own",
-        )
-    )
+    context.failures.tell(failure)

@@ -99,22 +99,16 @@ class Lanes:
 
     def open(self, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         """A new client. The socket is ours from now on."""
-        make = TcpClient if view.settings.mode == "tcp" else ExpressClient
-        record: ExpressClient | TcpClient = make(self, sock, view, facts)
-        self._records.add(record)
         self._acceptor.opened(view)
-        record.begin()
+        self._begin(sock, view, facts, b"")
 
     def open_admitted(self, connection: ClientConnection) -> None:
         """As `open`, for a client that came through the front door, where it has been counted."""
-        sock, view, facts = connection.sock, connection.view, connection.facts
-        if view.settings.mode == "tcp":
-            session = TcpClient(self, sock, view, facts, connection.early)
-            self._records.add(session)
-            session.begin()
-            return
-        record = ExpressClient(self, sock, view, facts)
-        record.buffer = connection.early
+        self._begin(connection.sock, connection.view, connection.facts, connection.early)
+
+    def _begin(self, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes) -> None:
+        make = TcpClient if view.settings.mode == "tcp" else ExpressClient
+        record: ExpressClient | TcpClient = make(self, sock, view, facts, early)
         self._records.add(record)
         record.begin()
 

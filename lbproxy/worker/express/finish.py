@@ -5,11 +5,11 @@ Knows deadlines and counting; decides nothing.
 
 import socket
 
-from lbproxy.link.grid import Counter
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.telemetry.events import ExchangeFailed
 from lbproxy.wire.head import Refused
 from lbproxy.worker.backends.connections import BackendConnection, is_silent
+from lbproxy.worker.ending import fail
 from lbproxy.worker.express.phase import AWAY, IDLE, WAITING
 from lbproxy.worker.express.record import ExpressRecord, act, change, limit_s
 from lbproxy.worker.handover import (
@@ -181,16 +181,13 @@ def abandon(record: ExpressRecord) -> None:
 
 def cut_short(record: ExpressRecord, error: str) -> None:
     """A part of the answer is out, and no more will come: its length tells the client that it is a part."""
-    if record.lease is not None:
-        record.lanes.router.count(record.lease.backend.cell, Counter.FAILED)
+    backend, reason = record.backend, CUT_SHORT[error]
+    request_id = record.request_id.decode("latin-1")
+    failure = ExchangeFailed(request_id, backend.id.pool, str(backend.id), record.status, error, reason)
+    fail(record.lanes.context, backend.cell, failure)
     let_backend_go(record, False)
     record.lanes.served += 1
-    reason = CUT_SHORT[error]
     log(record, error, reason)
-    request_id, backend = record.request_id.decode("latin-1"), record.backend.id
-    record.lanes.context.failures.tell(
-        ExchangeFailed(request_id, backend.pool, str(backend), record.status, error, reason)
-    )
     close(record)
 
 

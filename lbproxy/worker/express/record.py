@@ -136,7 +136,10 @@ class ExpressRecord(Lease):
     on_deadline: Callable[[], None]
     abort: Callable[[], None]
 
-    def __init__(self, lanes: Lanes, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+    def __init__(
+        self, lanes: Lanes, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes = b""
+    ) -> None:
+        """`early`: received already, of the first request."""
         super().__init__()
         self.lanes = lanes
         self.sock = sock
@@ -146,7 +149,8 @@ class ExpressRecord(Lease):
         self.phase = AWAY
         self.entered_at = lanes.reactor.now
         self.deadline = self.queued_at = NEVER
-        self.buffer = self.raw = self.whole = self.payload = self.unsent = self.unflushed = b""
+        self.buffer = early
+        self.raw = self.whole = self.payload = self.unsent = self.unflushed = b""
         self.cached = self.read_under = None
         self.reply_match = self.request_match = None
         self.lease = None

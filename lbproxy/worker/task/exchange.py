@@ -43,7 +43,6 @@ class Exchange:
     """One request and its response, on a client connection that outlives it."""
 
     __slots__ = (
-        "_at",
         "_avoid",
         "_begun",
         "_cell",
@@ -95,7 +94,6 @@ class Exchange:
         came_at = handover.came_at if handover is not None else None
         self._has_stalled = handover is not None and handover.has_stalled
         self.started = trio.current_time() if came_at is None else came_at
-        self._at = context.reactor.wall(self.started)
 
     def continue_with(self, sent: Sent) -> None:
         """The second entry: the express lane has sent the request, wholly or partly."""
@@ -108,7 +106,6 @@ class Exchange:
             self.early += sent.payload
             self.body.skip(sent.request_bytes)
         self.started = sent.started
-        self._at = self.context.reactor.wall(sent.started)
         self._begun = replace(sent.begun, sent=True)
         self._pool_name = sent.begun.lease.backend.id.pool
 
@@ -337,7 +334,7 @@ class Exchange:
     def record(self) -> AccessRecord:
         """As far as it has come."""
         return AccessRecord(
-            time=self._at,
+            time=self.context.reactor.wall(self.started),
             head=self.head,
             status=self.status,
             request_bytes=self.request_bytes,
