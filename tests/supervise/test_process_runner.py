@@ -22,8 +22,6 @@ from lbproxy.telemetry.events import (
     BackendUnhealthy,
 )
 
-DEAF = "import signal; signal.signal(15, signal.SIG_IGN); print('deaf'); signal.pause()"
-
 LISTEN_WHEN_TOLD = """
 import os, socket, sys, time
 while not os.path.exists(sys.argv[1]):

@@ -22,16 +22,6 @@ from lbproxy.telemetry.events import (
 
 DEAF = "import signal; signal.signal(15, signal.SIG_IGN); print('deaf'); signal.pause()"
 
-LISTEN_WHEN_TOLD = """
-import os, socket, sys, time
-while not os.path.exists(sys.argv[1]):
-    time.sleep(0.01)
-server = socket.socket()
-server.bind((os.environ["HOST"], int(os.environ["PORT"])))
-server.listen()
-time.sleep(60)
-"""
-
 
 @trio_test
 async def test_it_starts_becomes_ready_and_stops():

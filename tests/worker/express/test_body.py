@@ -28,6 +28,11 @@ def answer(size: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + NOISE[:size]
 
 
+async def takes_it_whole(peer: Peer) -> None:
+    assert (await peer.request()).body == NOISE * 4
+    await peer.send(OK)
+
+
 @pytest.mark.parametrize("slow", [False, True], ids=["quick", "slow"])
 @pytest.mark.parametrize("size", SIZES)
 @trio_test(timeout_s=8)
@@ -204,11 +209,7 @@ async def test_what_a_pipe_holds_of_an_upload_goes_along_to_the_task_lane(monkey
 
     monkeypatch.setattr(Pipe, "drain", refuse)
 
-    async def script(peer: Peer) -> None:
-        assert (await peer.request()).body == NOISE * 4
-        await peer.send(OK)
-
-    async with proxy("express", script) as lb:
+    async with proxy("express", takes_it_whole) as lb:
         client = await lb.client()
         await client.send(post(NOISE * 4))
         assert (await client.answer()).status == 200
@@ -224,11 +225,7 @@ async def test_an_upload_that_the_kernel_does_not_splice_passes_through_us(monke
 
     monkeypatch.setattr(Pipe, "fill", refuse)
 
-    async def script(peer: Peer) -> None:
-        assert (await peer.request()).body == NOISE * 4
-        await peer.send(OK)
-
-    async with proxy("express", script) as lb:
+    async with proxy("express", takes_it_whole) as lb:
         client = await lb.client()
         await client.send(post(NOISE * 4))
         assert (await client.answer()).status == 200
