@@ -56,6 +56,7 @@ class BackendConnection:
         "buffer",
         "fd",
         "idle_since",
+        "is_reset",
         "owner",
         "raw",
         "recv_bytes",
@@ -72,6 +73,7 @@ class BackendConnection:
             self.fd = sock.fileno()
         self.buffer = b""
         self.reused = False
+        self.is_reset = False  # its far end has not read all that was sent
         self.idle_since = 0.0
         self._stream = stream
         self._poll: select.poll | None = None

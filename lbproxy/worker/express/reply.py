@@ -25,6 +25,7 @@ def on_reply(record: ExpressRecord, connection: BackendConnection) -> None:
         return
     except OSError:
         data = b""
+        connection.is_reset = True
     reply, request, lanes = connection.reply, record.sample, record.lanes
     if (
         reply is not None

@@ -315,6 +315,7 @@ def on_connected(record: ExpressRecord, mask: int) -> None:
     except BlockingIOError:
         count = 0
     except OSError:
+        connection.is_reset = True
         resume(record, "backend_ended")
         return
     sent(record, data, count)

@@ -285,6 +285,14 @@ class Router:
         """How many are in the pool's queue: who comes now stands behind them."""
         return len(self.queues[pool]) if pool in self.queues else 0
 
+    async def leaves(self, backend: BackendView, within_s: float) -> bool:
+        """Has it left the table, or does it within that time?"""
+        with trio.move_on_after(within_s):
+            while (pool := self._pools.get(backend.id.pool)) is not None and backend in pool.backends:
+                await self.drains_changed.wait()
+            return True
+        return False
+
     def skip(self, backend: BackendId) -> None:
         """It refused a connection: not ready, whatever the table says, for a moment or until the next table."""
         self._skipped[backend] = trio.current_time() + SKIP_S

@@ -163,7 +163,7 @@ class Attempt:
         try:
             self._connection.stream.put(head + self._framed(bytes(exchange.early)))
         except StreamBroken:
-            self._backend_takes = False
+            self._backend_takes, self._connection.is_reset = False, True
 
     async def _send_rest(self) -> None:
         """What of the body was not in hand when the backend was claimed."""
@@ -206,7 +206,7 @@ class Attempt:
         try:
             self._connection.stream.put(data)
         except StreamBroken:
-            self._backend_takes = False
+            self._backend_takes, self._connection.is_reset = False, True
         await self._flush_backend()
 
     async def _flush_backend(self) -> None:
@@ -216,7 +216,7 @@ class Attempt:
         try:
             await stream.flush(self._timeouts.idle_s)
         except StreamBroken:
-            self._backend_takes = False
+            self._backend_takes, self._connection.is_reset = False, True
         except StreamStalled as exc:
             raise ProxyError(504, "connection_write_timeout", str(exc)) from exc
 

@@ -31,6 +31,8 @@ from lbproxy.worker.task.http1_reply import Http1Reply
 from lbproxy.worker.task.response_heads import NoAnswer
 
 RETRY_AFTER_S = 1
+FORGIVEN_MOST = 3  # attempts of one request
+ENDED_S = 0.5
 
 T = TypeVar("T")
 
@@ -156,14 +158,17 @@ class Exchange:
             self.body = request_body(self.head, self.client.listener.settings.limits.body_bytes)
             if not self.head.expects_continue:
                 await self._read_early_body(pool.buffer_request_bytes)
-        attempts = 0
+        attempts = forgiven = 0
         while True:
             try:
                 return await self._attempt()
             except NoAnswer as exc:
                 attempts += not exc.reused
                 self._fresh = True
-                left = self._pool().retry_attempts - attempts
+                left = self._pool().retry_attempts + forgiven - attempts
+                if left <= 0 and forgiven < FORGIVEN_MOST and await self._was_unread(exc):
+                    forgiven += 1
+                    left += 1
                 follows = after_no_answer(reused=exc.reused, replayable=self.may_replay, attempts_left=left)
                 if follows is Retry.CLOSE:
                     raise LeftUnanswered(str(exc)) from exc
@@ -171,6 +176,17 @@ class Exchange:
                     raise ProxyError(502, "connection_terminated", str(exc)) from exc
                 if follows is Retry.ELSEWHERE:
                     self._avoid = (*self._avoid, exc.backend)
+
+    async def _was_unread(self, exc: NoAnswer) -> bool:
+        """The backend has ended before it read the request: that is no attempt.
+
+        Who ends resets what waits in its accept queue, and what is sent again may meet the next one that ends. Who has
+        read a request and ended because of it does not reset: its connections end. (A reset with a part unread cannot
+        be told apart: hence FORGIVEN_MOST.) Control says within a moment which backends have ended.
+        """
+        if exc.reused or not exc.was_reset or not self.may_replay:
+            return False
+        return await self._while_client_stays(lambda: self.context.router.leaves(exc.backend, ENDED_S))
 
     def _pool(self) -> PoolView:
         """The pool in the table in force: it may change whenever this task has waited."""

@@ -16,13 +16,14 @@ class NoAnswer(LbproxyError):
     """The backend's connection ended, or brought nonsense, before a valid status line.
 
     `reused`: the connection had served before. Nonsense counts as no answer on such a connection only: it may be the
-    rest of an earlier answer.
+    rest of an earlier answer. `was_reset`: the backend has not read the whole request.
     """
 
-    def __init__(self, reason: str, backend: BackendView, *, reused: bool) -> None:
+    def __init__(self, reason: str, backend: BackendView, *, reused: bool, was_reset: bool) -> None:
         super().__init__(reason)
         self.backend = backend
         self.reused = reused
+        self.was_reset = was_reset
 
 
 class ResponseHeads:
@@ -44,6 +45,7 @@ class ResponseHeads:
             try:
                 data = await connection.stream.receive()
             except StreamBroken as exc:
+                connection.is_reset = True
                 raise self._ended(str(exc), buffer) from exc
             if not data:
                 raise self._ended("the backend closed the connection before it had answered", buffer)
@@ -82,4 +84,5 @@ class ResponseHeads:
         return ProxyError(502, "connection_terminated", reason)
 
     def _no_answer(self, reason: str) -> NoAnswer:
-        return NoAnswer(reason, self._connection.backend, reused=self._connection.reused)
+        connection = self._connection
+        return NoAnswer(reason, connection.backend, reused=connection.reused, was_reset=connection.is_reset)
