@@ -75,6 +75,8 @@ class ReloadSettings:
     max_surge: int = 1
     max_surge_is_percent: bool = False
     min_ready_s: float = 1.0
+    on_failure: str = "rollback"  # rollback | pause
+    keep: int = 3  # generations kept for a rollback, besides the one that serves
 
 
 @dataclass(frozen=True, slots=True)

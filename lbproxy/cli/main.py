@@ -25,13 +25,14 @@ COMMANDS = {
     "status": "status",
     "reload": "reload",
     "plan": None,
-    "rollback": None,
-    "abort": None,
+    "rollback": "verbs.rollback",
+    "abort": "verbs.abort",
+    "resume": "verbs.resume",
     "history": None,
-    "scale": None,
+    "scale": "verbs.scale",
     "drain": None,
     "undrain": None,
-    "restart": None,
+    "restart": "verbs.restart",
     "logs": "logs",
     "top": None,
     "stop": "stop",
@@ -51,7 +52,8 @@ class Commands(click.Group):
         module = COMMANDS[cmd_name]
         if module is None:
             return not_supported_command(cmd_name)
-        command: click.Command = getattr(importlib.import_module(f"lbproxy.cli.{module}"), module)
+        module, _, name = module.partition(".")
+        command: click.Command = getattr(importlib.import_module(f"lbproxy.cli.{module}"), name or module)
         return command
 
 

@@ -5,8 +5,9 @@ Knows the events of a reload and its exit codes. The reload itself is control's,
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import click
 
@@ -17,6 +18,8 @@ from lbproxy.telemetry.events import BackendExited, BackendNotReady, Event, Relo
 from lbproxy.telemetry.text import event_from_json, printable, text_lines, verdict
 
 STILL_GOING_ON = 7
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Shows(Protocol):
@@ -37,39 +40,68 @@ class Duration(click.ParamType[float]):
             self.fail(str(exc), param, ctx)
 
 
+def waiting(command: F) -> F:
+    """The options of a command that waits for what it asks for."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
+        click.option("--no-wait", is_flag=True, help="Return when it has begun."),
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=Duration(),
+            metavar="DURATION",
+            help='Wait at most so long ("5m"); exit code 7 after it.',
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command(short_help="Replace every backend without losing a request.")
 @click.argument("pools", nargs=-1, metavar="[POOL...]")
 @click.option("--config-only", is_flag=True, help="Replace only backends whose configuration changed.")
-@click.option(
-    "--timeout", type=Duration(), metavar="DURATION", help='Wait at most so long ("5m"); exit code 7 after it.'
-)
-@click.option("--no-wait", is_flag=True, help="Return when it has begun.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@waiting
 @with_options
-def reload(options: Options, pools: tuple[str, ...], as_json: bool, no_wait: bool, **how: Any) -> int:
+def reload(options: Options, pools: tuple[str, ...], **how: Any) -> int:
     """Read the configuration anew and replace the backends of all pools, or of those named.
 
-    Exit code 0: done, 5: rolled back, 6: capacity reduced, 7: still going on, 8: another one is running,
-    78: configuration invalid.
+    Exit code 0: done, 1: aborted, 5: rolled back, 6: capacity reduced, 7: still going on, 8: another one is running,
+    9: stopped half-way (`on_failure = "pause"`), 78: configuration invalid.
     """
+    values = {"pools": list(pools), "config_only": how.pop("config_only")}
+    return ask_and_follow(options, "/v1/reload", values, **how)
+
+
+def ask_and_follow(
+    options: Options,
+    target: str,
+    values: dict[str, Any],
+    *,
+    timeout_s: float | None,
+    no_wait: bool,
+    as_json: bool,
+    is_wanted: Callable[[ReloadDone], bool] | None = None,
+) -> int:
+    """Ask for a change of the pools, and show it to its end. The exit code is control's; 0 if all verdicts are wanted."""
     client = ControlClient.of(options)
-    stream = client.stream("POST", "/v1/reload", {"pools": list(pools), "config_only": how["config_only"]})
-    if how["timeout"] is not None:
-        stream.deadline = time.monotonic() + how["timeout"]
+    stream = client.stream("POST", target, values)
+    if timeout_s is not None:
+        stream.deadline = time.monotonic() + timeout_s
     shows: Shows = JsonLines() if as_json else Nothing() if options.quiet else TextLines()
     if on_terminal() and not as_json and not options.quiet and not no_wait:
         from lbproxy.cli.live import LiveBlock
 
         shows = LiveBlock(client, colored=bool(options.colored("", "red")))
     with stream:
-        return Following(options, shows).follow(stream, no_wait=no_wait)
+        return Following(options, shows, is_wanted).follow(stream, no_wait=no_wait)
 
 
 class Following:
     """Reads the events of one reload to its end."""
 
-    def __init__(self, options: Options, shows: Shows) -> None:
+    def __init__(self, options: Options, shows: Shows, is_wanted: Callable[[ReloadDone], bool] | None = None) -> None:
         self._options = options
+        self._is_wanted = is_wanted
         self._shows = shows
         self._done: list[tuple[dict[str, Any], ReloadDone]] = []
         self._said: dict[str, tuple[str, ...]] = {}  # the last lines of each backend that broke
@@ -86,7 +118,11 @@ class Following:
             raise Fail(130, "lbproxy: the reload goes on without this command: see lbproxy status") from None
         finally:
             self._shows.end()
-        return 0 if finished is None else self._conclude(finished)
+        if finished is None:
+            return 0
+        code = self._conclude(finished)
+        is_wanted = self._is_wanted
+        return 0 if is_wanted is not None and self._done and all(is_wanted(done) for _, done in self._done) else code
 
     def _read(self, stream: Stream, no_wait: bool) -> tuple[dict[str, Any], ReloadFinished] | None:
         for values in stream:
@@ -115,6 +151,8 @@ class Following:
         for _, done in self._done:
             for line in [*explanation(done), *(last_words(done, self._said) if event.exit_code else [])]:
                 print(line)
+            if done.differs and done.verb != "scale":
+                print(f"{done.pool}: not as in the file, until the next reload: {printable(', '.join(done.differs))}")
         if event.exit_code and event.text:
             if not self._done:
                 raise Fail(event.exit_code, event.text if "\n" in event.text else f"lbproxy: {event.text}")

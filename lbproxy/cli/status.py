@@ -12,6 +12,8 @@ import click
 from lbproxy.cli.client import ControlClient
 from lbproxy.cli.not_supported import not_supported
 from lbproxy.cli.options import Fail, Options, with_options
+from lbproxy.cli.pool_notes import pool_notes
+from lbproxy.telemetry.text import printable
 
 DEGRADED = 4
 USAGE = 2
@@ -76,7 +78,8 @@ def _pool_lines(name: str, pool: dict[str, Any], options: Options) -> list[str]:
     title = f"pool {name}  generation {pool['generation']}  {ready}{what}  {pool['requests_total']} requests"
     rows = [_COLUMNS, *(_row(backend) for backend in pool["backends"])]
     head, *body = aligned(rows)
-    lines = [title, f"  {head}"]
+    notes = [options.colored(f"  {printable(note)}", "yellow") for note in pool_notes(name, pool)]
+    lines = [title, *notes, f"  {head}"]
     for row, text in zip(rows[1:], body, strict=True):
         state = row[1]
         lines.append("  " + text.replace(state, options.colored(state, _COLORS.get(state, "yellow")), 1))

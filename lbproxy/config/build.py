@@ -99,7 +99,6 @@ def _pool(name: str, table: schema.PoolTable, base: str) -> PoolSettings:
 
 def _reload(table: schema.ReloadTable | None) -> ReloadSettings:
     given = _given(table)
-    given.pop("on_failure", None)  # "rollback": any other value is not supported yet
     if "max_surge" in given:
         given["max_surge"], given["max_surge_is_percent"] = given["max_surge"]
     return ReloadSettings(**given)

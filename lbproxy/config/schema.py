@@ -90,6 +90,7 @@ class ReloadTable(Table):
     max_surge: Annotated[tuple[int, bool], PlainValidator(values.surge)] | None = None
     min_ready_s: Seconds | None = None
     on_failure: Literal["rollback", "pause"] | None = None
+    keep: Natural | None = None
 
 
 class DrainTable(Table):

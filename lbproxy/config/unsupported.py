@@ -23,8 +23,6 @@ NOT_YET = (
     NotYet(("listener", "*", "tls")),
     NotYet(("pool", "*", "sticky")),
     NotYet(("pool", "*", "restart", "max_memory")),
-    NotYet(("pool", "*", "reload", "keep")),
-    NotYet(("pool", "*", "reload", "on_failure"), only=("pause",)),
 )
 
 

@@ -11,9 +11,19 @@ from typing import Any
 from lbproxy.config.problems import ConfigInvalid
 from lbproxy.control import status
 from lbproxy.control.api_server import Answer, Declined, Question
+from lbproxy.control.context import ControlContext
+from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.logs import log_lines
-from lbproxy.control.reload import ControlContext
-from lbproxy.control.reloader import ReloadBusy, Reloader, ReloadRequest, UnknownPool
+from lbproxy.control.plan import (
+    CannotDo,
+    ReloadRequest,
+    Request,
+    RestartRequest,
+    RollbackRequest,
+    ScaleRequest,
+    UnknownPool,
+)
+from lbproxy.control.reloader import ReloadBusy, Reloader
 from lbproxy.link.grid import Grid
 from lbproxy.supervise.output import OutputBook
 from lbproxy.telemetry.events import Event, ReloadFinished
@@ -23,13 +33,9 @@ from lbproxy.telemetry.text import event_json
 BUSY, USAGE, INVALID = 8, 2, 78
 _LATER = (
     "/metrics",
-    "/v1/abort",
     "/v1/drain",
     "/v1/events",
     "/v1/history",
-    "/v1/restart",
-    "/v1/rollback",
-    "/v1/scale",
     "/v1/undrain",
 )
 
@@ -50,6 +56,11 @@ class Api:
             "/v1/status": ("GET", self._status),
             "/v1/logs": ("GET", self._logs),
             "/v1/reload": ("POST", self._reload),
+            "/v1/rollback": ("POST", self._rollback),
+            "/v1/scale": ("POST", self._scale),
+            "/v1/restart": ("POST", self._restart),
+            "/v1/abort": ("POST", self._abort),
+            "/v1/resume": ("POST", self._resume),
             "/v1/stop": ("POST", self._stop),
             "/livez": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
@@ -81,19 +92,58 @@ class Api:
     async def _logs(self, question: Question) -> Answer:
         return Answer(lines=log_lines(question.query, self.outputs, self.context))
 
+    # What changes the pools: the answer is a stream of the events that it causes, up to its verdict
+
     async def _reload(self, question: Question) -> Answer:
-        request = ReloadRequest("command", pool_names(question.values), flag(question.values, "config_only"))
+        values = question.values
+        return await self._start(ReloadRequest("command", pool_names(values), flag(values, "config_only")))
+
+    async def _rollback(self, question: Question) -> Answer:
+        pool, to = text(question.values, "pool"), number(question.values, "to")
+        if to is None and self.reloader.is_paused(pool):
+            return await self._steer(lambda: self.reloader.abort(pool))
+        return await self._start(RollbackRequest(pool, to))
+
+    async def _scale(self, question: Question) -> Answer:
+        size = number(question.values, "size")
+        if size is None:
+            raise Declined(400, "size: expected a whole number", USAGE)
+        return await self._start(ScaleRequest(((text(question.values, "pool"), size),)))
+
+    async def _restart(self, question: Question) -> Answer:
+        return await self._start(RestartRequest(*backend_name(question.values)))
+
+    async def _abort(self, question: Question) -> Answer:
+        return await self._steer(lambda: self.reloader.abort(text(question.values, "pool", None)))
+
+    async def _resume(self, question: Question) -> Answer:
+        return await self._steer(lambda: self.reloader.resume(text(question.values, "pool", None)))
+
+    async def _start(self, request: Request) -> Answer:
+        return await self._stream(lambda: self.reloader.start(request))
+
+    async def _steer(self, steer: Callable[[], str]) -> Answer:
+        async def act() -> str:
+            return steer()
+
+        return await self._stream(act)
+
+    async def _stream(self, act: Callable[[], Awaitable[str]]) -> Answer:
+        """`act` returns the id of the reload whose events are the answer. Raises Declined."""
         events = self.log.subscribe(lambda event: reload_of(event) is not None)
         try:
-            id = await self.reloader.start(request)
+            id = await act()
         except BaseException as exc:
             events.close()
-            if isinstance(exc, ReloadBusy):
-                raise Declined(409, str(exc), BUSY) from None
-            if isinstance(exc, UnknownPool):
-                raise Declined(404, str(exc), USAGE) from None
-            if isinstance(exc, ConfigInvalid):
-                raise Declined(422, exc.text, INVALID) from None
+            match exc:
+                case ReloadBusy():
+                    raise Declined(409, str(exc), BUSY) from None
+                case UnknownPool():
+                    raise Declined(404, str(exc), USAGE) from None
+                case UnknownGeneration() | CannotDo():
+                    raise Declined(409, str(exc)) from None
+                case ConfigInvalid():
+                    raise Declined(422, exc.text, INVALID) from None
             raise
         return Answer(lines=_events_of(events, id), on_end=events.close)
 
@@ -123,3 +173,32 @@ def pool_names(values: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise Declined(400, "pools: expected a list of names", USAGE)
     return tuple(dict.fromkeys(names))
+
+
+_MISSING = object()
+
+
+def text(values: Mapping[str, Any], name: str, default: Any = _MISSING) -> Any:
+    value = values.get(name, default)
+    if value is default and default is not _MISSING:
+        return default
+    if not isinstance(value, str) or not value:
+        raise Declined(400, f"{name}: expected a name", USAGE)
+    return value
+
+
+def number(values: Mapping[str, Any], name: str) -> int | None:
+    """None: it is not given."""
+    value = values.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise Declined(400, f"{name}: expected a whole number", USAGE)
+    return value
+
+
+def backend_name(values: Mapping[str, Any]) -> tuple[str, int]:
+    """Pool and slot of `web.3`."""
+    name = str(text(values, "backend"))
+    pool, _, slot = name.rpartition(".")
+    if not pool or not slot.isdecimal():
+        raise Declined(400, f"backend: expected a name such as web.3, got {name!r}", USAGE)
+    return pool, int(slot)

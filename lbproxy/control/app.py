@@ -14,11 +14,12 @@ import trio
 from lbproxy.config.advice import advise
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
+from lbproxy.control.context import ControlContext
 from lbproxy.control.control_socket import ControlSocket
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.pid_file import PidFile
-from lbproxy.control.reload import ControlContext
-from lbproxy.control.reloader import Reloader, resolve_all
+from lbproxy.control.plan import resolve_all
+from lbproxy.control.reloader import Reloader
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.workers import Workers
 from lbproxy.link.grid import CellBook, Grid
@@ -170,7 +171,9 @@ class Control:
         for generation in self._parts.generations:
             settings = generation.settings
             number = self._fleet.next_number(settings.name)
-            self._fleet.start_pool(settings, replace(generation, number=number))
+            generation = replace(generation, number=number)
+            self._fleet.start_pool(settings, generation)
+            self._context.generations.served(generation)
         self._fleet.publish()
 
     def _say_started(self) -> None:
@@ -210,8 +213,8 @@ class Control:
                 self._reloader.signal(number.name.removeprefix("SIG"))
             case signal.SIGUSR1:
                 self._reopen()
-            case _:
-                self._log.emit(Notice(f"{number.name} is not supported yet"))
+            case signal.SIGTTIN | signal.SIGTTOU:
+                self._reloader.scale_by(1 if number is signal.SIGTTIN else -1, number.name.removeprefix("SIG"))
 
     def _reopen(self) -> None:
         try:

@@ -38,6 +38,13 @@ def diff(pool: Pool, wanted: Generation, number: Callable[[], int], *, config_on
     return same, Change(make, tuple(member for member in pool.members if member not in keep), keep, surge)
 
 
+def one_slot(pool: Pool, slot: int) -> Diff:
+    """The change that replaces one backend by another of its generation, with all others left alone."""
+    leave = tuple(member for member in pool.members if member.spec.slot == slot)
+    keep = tuple(member for member in pool.members if member not in leave)
+    return pool.generation, Change((BackendSpec(slot, pool.generation),), leave, keep)
+
+
 def is_same_making(one: Generation, other: Generation) -> bool:
     """Whether both generations would start the same backends. All other settings apply without a restart."""
     return _making(one) == _making(other)

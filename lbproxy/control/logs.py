@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from lbproxy.control.api_server import Declined
-from lbproxy.control.reload import ControlContext
+from lbproxy.control.context import ControlContext
 from lbproxy.model import BackendId
 from lbproxy.supervise.output import OutputBook, OutputLine
 from lbproxy.telemetry.text import iso_time

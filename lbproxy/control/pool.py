@@ -4,7 +4,7 @@ Knows what belongs in the table. Starts, stops and publishes nothing: fleet.py d
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -59,6 +59,17 @@ class Member:
         self.exit_said.set()
 
 
+@dataclass(frozen=True, slots=True)
+class RunningReload:
+    """What `status` tells of the change that runs."""
+
+    id: str
+    verb: str  # reload | rollback | scale | restart
+    step: str  # rolling | rolling back | paused
+    generation: int
+    why: str | None = None
+
+
 class Pool:
     def __init__(self, settings: PoolSettings, generation: Generation, grid: Grid, cell: int) -> None:
         self.name = settings.name
@@ -67,6 +78,8 @@ class Pool:
         self.members: list[Member] = []
         self.cell = cell
         self.reloading = False
+        self.running_reload: RunningReload | None = None
+        self.differs: tuple[str, ...] = ()  # keys of the file that are not as what runs: after a rollback or a scale
         self.heading = 0  # the generation that a rollout moves to; 0: none runs
         self._grid = grid
         self._cells: set[int] = {cell}

@@ -5,68 +5,41 @@ every pool was rolled. Knows the order and the verdicts. rollout.py rolls one po
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import trio
 
-from lbproxy.control.diff import diff
-from lbproxy.control.fleet import Fleet, PoolHandle, ProxyView
-from lbproxy.control.pool import Pool
+from lbproxy.control.context import ControlContext
+from lbproxy.control.fleet import PoolHandle, ProxyView
+from lbproxy.control.plan import Plan
+from lbproxy.control.pool import Member, Pool, RunningReload
 from lbproxy.control.rollout import Broken, Outcome, Rollout
-from lbproxy.control.sockets import BindFailed, Sockets
-from lbproxy.control.workers import Workers
+from lbproxy.control.sockets import BindFailed
 from lbproxy.link.grid import Counter
 from lbproxy.model import Generation, ListenerView
-from lbproxy.settings import Settings
-from lbproxy.telemetry.events import Event, ReloadDone, ReloadFinished, ReloadRollingBack, ReloadStarted
+from lbproxy.telemetry.events import ReloadDone, ReloadFinished, ReloadPaused, ReloadRollingBack, ReloadStarted
 
-EXIT_CODES = {"ok": 0, "rolled_back": 5, "failed": 6, "aborted": 1}
+EXIT_CODES = {"ok": 0, "rolled_back": 5, "failed": 6, "aborted": 1, "paused": 9}
 _WORSE = (0, 5, 6, 1)  # the later, the worse
-
-
-@dataclass(slots=True)
-class ControlContext:
-    """The parts of control and the settings in force. A plan changes both."""
-
-    emit: Callable[[Event], None]
-    fleet: Fleet
-    sockets: Sockets
-    workers: Workers
-    settings: Settings
-    listeners: tuple[ListenerView, ...]
-    worker_count: int  # running workers. A reload can raise it up to `most_workers`; lowering it needs a restart
-    most_workers: int
-    apply_live: Callable[[Settings, Settings], None]  # (old, new): applies the settings of the process as a whole
-    loaded_at: float = field(default_factory=time.time)
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadPlan:
-    """A valid reload request. `wanted`: the new settings of each pool, in file order; their numbers are not used."""
-
-    id: str
-    trigger: str
-    settings: Settings
-    wanted: tuple[Generation, ...]
-    whole: bool  # also listeners, routes and removed pools
-    config_only: bool
+_ABORTED = "it was aborted"
 
 
 class Reload:
     """Carries out one plan. For one use."""
 
-    def __init__(self, context: ControlContext, plan: ReloadPlan) -> None:
+    def __init__(self, context: ControlContext, plan: Plan) -> None:
+        self.plan = plan
+        self.began_at = time.time()
+        self.is_paused = False
         self._context = context
-        self._plan = plan
+        self._aborted = False
+        self._rollout: Rollout[Member] | None = None  # the one that runs
         self._done: list[str] = []  # pools that have a verdict
         self._untouched: list[str] = []
         self._exit_code = 0
         self._current: _PoolReload | None = None
 
     async def run(self) -> None:
-        names = tuple(generation.settings.name for generation in self._plan.wanted)
-        self._context.emit(ReloadStarted(reload=self._plan.id, trigger=self._plan.trigger, pools=names))
+        self._say_started(self.plan.trigger)
         try:
             await self._carry_out()
         except Exception as exc:  # a mistake of ours, which must not end control
@@ -75,10 +48,32 @@ class Reload:
             self._give_up("aborted", "lbproxy is being stopped")
             raise
         finally:
-            self._context.emit(ReloadFinished(reload=self._plan.id, exit_code=self._exit_code, text=self._text()))
+            self._context.emit(ReloadFinished(reload=self.plan.id, exit_code=self._exit_code, text=self._text()))
+
+    def touches(self, pool: str) -> bool:
+        return any(wanted.settings.name == pool for wanted in self.plan.wanted)
+
+    def abort(self) -> None:
+        """Turn around. Pools that have come through already stay as they are."""
+        self._aborted = True
+        self.is_paused = False
+        if self._rollout is not None:
+            self._rollout.abort(_ABORTED)
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self.is_paused = False
+        self._say_started("resume")
+        if self._rollout is not None:
+            self._rollout.resume()
+
+    def _say_started(self, trigger: str) -> None:
+        plan = self.plan
+        names = tuple(generation.settings.name for generation in plan.wanted)
+        self._context.emit(ReloadStarted(reload=plan.id, trigger=trigger, pools=names, verb=plan.verb))
 
     async def _carry_out(self) -> None:
-        context, plan = self._context, self._plan
+        context, plan = self._context, self.plan
         listeners = context.listeners
         if plan.whole:
             try:
@@ -87,6 +82,11 @@ class Reload:
                 self._leave_rest(f"{exc}; nothing has happened", exit_code=1)
                 return
         for wanted in plan.wanted:
+            if self._aborted:
+                self._leave_rest(_ABORTED, exit_code=EXIT_CODES["aborted"])
+                if plan.whole:
+                    context.sockets.release_others(context.listeners, context.worker_count)
+                return
             if await self._roll(wanted) != "ok":
                 self._leave_rest(f"never touched: {wanted.settings.name} did not come through", exit_code=0)
                 if plan.whole:
@@ -102,29 +102,42 @@ class Reload:
         fleet, settings = self._context.fleet, wanted.settings
         is_new = settings.name not in fleet.pools
         pool = self._open(wanted) if is_new else fleet.pools[settings.name]
-        pool_reload = self._current = _PoolReload(pool, 0 if is_new else pool.generation.number)
-        generation, change = diff(
-            pool,
-            wanted,
-            lambda: fleet.next_number(settings.name),
-            config_only=self._plan.config_only or is_new,
-        )
+        plan = self.plan
+        pool_reload = self._current = _PoolReload(pool, 0 if is_new else pool.generation.number, plan)
+        generation, change = plan.change(pool, wanted, lambda: fleet.next_number(settings.name), is_new=is_new)
         pool_reload.number = generation.number
-        handle = PoolHandle(fleet, pool, reload=self._plan.id, min_ready_s=settings.reload.min_ready_s)
+        handle = PoolHandle(fleet, pool, reload=plan.id, min_ready_s=settings.reload.min_ready_s)
 
         def turn_back(broken: Broken) -> None:
             pool_reload.head_for(pool_reload.from_number)
-            self._context.emit(ReloadRollingBack(reload=self._plan.id, pool=pool.name, why=broken.why))
+            pool_reload.step("rolling back", broken.why)
+            self._context.emit(ReloadRollingBack(reload=plan.id, pool=pool.name, why=broken.why))
 
+        def stop_half_way(broken: Broken) -> None:
+            self.is_paused = True
+            pool_reload.head_for(0)  # both generations serve
+            pool_reload.step("paused", broken.why)
+            self._context.emit(ReloadPaused(reload=plan.id, pool=pool.name, why=broken.why))
+            self._context.emit(pool_reload.verdict(Outcome("paused", broken)))
+            text = f"{_serves_now(pool)}\nlbproxy resume, abort or rollback {pool.name} goes on from here"
+            self._context.emit(ReloadFinished(reload=plan.id, exit_code=EXIT_CODES["paused"], text=text))
+
+        pauses = settings.reload.on_failure == "pause" and plan.verb in ("reload", "rollback")
+        self._rollout = Rollout(handle, change, turn_back, stop_half_way if pauses else None)
         pool_reload.head_for(generation.number)
-        pool.begin_reload(self._plan.id)
+        pool_reload.step("rolling")
+        pool.begin_reload(plan.id)
         try:
-            outcome = await Rollout(handle, change, turn_back).run()
+            outcome = await self._rollout.run()
         finally:
+            self._rollout = None
             pool_reload.head_for(0)
+            pool.running_reload = None
             pool.end_reload()
         if outcome.result == "ok":
             pool.apply(settings, generation)
+            pool.differs = plan.differs if plan.verb != "restart" else pool.differs
+            self._context.generations.served(generation)
         elif is_new:
             await fleet.close_pool(pool)
         fleet.touch()
@@ -141,7 +154,7 @@ class Reload:
 
     async def _publish_proxy_view(self, listeners: tuple[ListenerView, ...]) -> None:
         """Change routes and listeners in one table, and retire the pools that the file does not have any more."""
-        context, settings = self._context, self._plan.settings
+        context, settings = self._context, self.plan.settings
         old, context.settings, context.listeners = context.settings, settings, listeners
         context.loaded_at = time.time()
         context.fleet.proxy_view = ProxyView.of(settings, listeners)
@@ -157,17 +170,18 @@ class Reload:
         wanted = {pool.name for pool in settings.pools}
         async with trio.open_nursery() as retiring:
             for pool in [pool for name, pool in context.fleet.pools.items() if name not in wanted]:
+                context.generations.forget(pool.name)
                 retiring.start_soon(context.fleet.close_pool, pool)
 
     def _worker_count(self) -> int:
-        context, wanted = self._context, self._plan.settings.proxy.workers
+        context, wanted = self._context, self.plan.settings.proxy.workers
         return max(context.worker_count, min(wanted, context.most_workers))
 
     # Verdicts
 
     def _conclude(self, pool_reload: "_PoolReload", outcome: Outcome) -> None:
         self._current = None
-        self._say(pool_reload.verdict(self._plan.id, outcome), EXIT_CODES[outcome.result])
+        self._say(pool_reload.verdict(outcome), EXIT_CODES[outcome.result])
         if not outcome.touched:
             self._untouched.append(f"the backends of {pool_reload.pool.name}")
 
@@ -180,12 +194,12 @@ class Reload:
 
     def _leave_rest(self, why: str, *, exit_code: int) -> None:
         """Emit a verdict for each pool that the reload did not reach."""
-        for wanted in self._plan.wanted[len(self._done) :]:
+        for wanted in self.plan.wanted[len(self._done) :]:
             self._untouched.append(wanted.settings.name)
             pool = self._context.fleet.pools.get(wanted.settings.name)
             if pool is not None:
-                pool_reload = _PoolReload(pool, pool.generation.number)
-                self._say(pool_reload.verdict(self._plan.id, Outcome("aborted", Broken(why))), exit_code)
+                pool_reload = _PoolReload(pool, pool.generation.number, self.plan)
+                self._say(pool_reload.verdict(Outcome("aborted", Broken(why))), exit_code)
         self._exit_code = max(self._exit_code, exit_code, key=_WORSE.index)
 
     def _say(self, done: ReloadDone, exit_code: int) -> None:
@@ -200,7 +214,7 @@ class Reload:
             pool = self._context.fleet.pools.get(name)
             lines.append(_serves_now(pool) if pool is not None else f"{name} was not added")
         if self._exit_code:
-            left = [*self._untouched, *(["listeners and routes"] if self._plan.whole else [])]
+            left = [*self._untouched, *(["listeners and routes"] if self.plan.whole else [])]
             if left:
                 lines.append(f"never touched: {', '.join(left)}")
         return "\n".join(lines) or "nothing to reload"
@@ -216,8 +230,9 @@ def _serves_now(pool: Pool) -> str:
 class _PoolReload:
     """The facts for the verdict on one pool."""
 
-    def __init__(self, pool: Pool, from_number: int) -> None:
+    def __init__(self, pool: Pool, from_number: int, plan: Plan) -> None:
         self.pool = pool
+        self._plan = plan
         self._began = trio.current_time()
         self._before = pool.totals()
         self.from_number = from_number
@@ -226,12 +241,15 @@ class _PoolReload:
     def head_for(self, number: int) -> None:
         self.pool.heading = number if self.pool.generation.settings.command is not None else 0
 
-    def verdict(self, reload: str, outcome: Outcome) -> ReloadDone:
+    def step(self, name: str, why: str | None = None) -> None:
+        self.pool.running_reload = RunningReload(self._plan.id, self._plan.verb, name, self.number, why)
+
+    def verdict(self, outcome: Outcome) -> ReloadDone:
         now = self.pool.totals()
         served = {counter: now[counter] - self._before[counter] for counter in now}
         broken = outcome.broken
         return ReloadDone(
-            reload=reload,
+            reload=self._plan.id,
             pool=self.pool.name,
             result=outcome.result,
             generation=self.number,
@@ -243,4 +261,8 @@ class _PoolReload:
             websockets_closed=served[Counter.WEBSOCKETS_CLOSED],
             why=broken.why if broken is not None else None,
             output=broken.output if broken is not None else (),
+            verb=self._plan.verb,
+            same_as=self._plan.same_as,
+            size=self.pool.settings.size if self._plan.verb == "scale" else None,
+            differs=self._plan.differs if outcome.result == "ok" else (),
         )

@@ -1,37 +1,24 @@
-"""Accepts reload requests: one reload at a time; a signal during a reload asks for one more after it.
+"""Accepts what changes the pools: one at a time; a signal during one asks for a reload after it.
 
-Reads the configuration and refuses an invalid one before anything is changed. reload.py carries out the reload.
+Reads the configuration and refuses an invalid one before anything is changed. reload.py carries out the plan.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import trio
 
-from lbproxy.config.problems import ConfigInvalid, Problem
-from lbproxy.control.reload import ControlContext, Reload, ReloadPlan
+from lbproxy.config.problems import ConfigInvalid
+from lbproxy.control.context import ControlContext
+from lbproxy.control.plan import CannotDo, ReloadRequest, Request, RestartRequest, ScaleRequest, one_more, plan_of
+from lbproxy.control.reload import Reload
 from lbproxy.errors import LbproxyError
-from lbproxy.model import Generation
-from lbproxy.settings import PoolSettings, Settings
-from lbproxy.supervise.generation import resolve_generation
+from lbproxy.settings import Settings
 from lbproxy.telemetry.events import ConfigRejected, Notice
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadRequest:
-    """A reload that a command or a signal asks for."""
-
-    trigger: str  # "command", "USR2", "HUP"
-    pools: tuple[str, ...] = ()  # none: the file as a whole
-    config_only: bool = False
+from lbproxy.telemetry.text import iso_time
 
 
 class ReloadBusy(LbproxyError):
-    """Another reload is running."""
-
-
-class UnknownPool(LbproxyError):
-    """The configuration has no pool of that name."""
+    """Another change of the pools is running."""
 
 
 class Reloader:
@@ -42,6 +29,7 @@ class Reloader:
         self._again: str | None = None
         self._count = 0
         self._nursery: trio.Nursery | None = None
+        self._current: Reload | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the reloads. A reload that is cancelled emits a verdict and leaves the backends as they are."""
@@ -60,54 +48,106 @@ class Reloader:
         elif self._nursery is not None:
             self._nursery.start_soon(self._start_by_signal, trigger)
 
+    def scale_by(self, by: int, trigger: str) -> None:
+        """TTIN or TTOU: one backend more or less in every supervised pool. During a reload it is refused in the log."""
+        sizes = one_more(self._context, by)
+        if self._busy or self._nursery is None:
+            self._context.emit(Notice(f"{trigger} has no effect: {self._what_runs()}"))
+        elif not sizes:
+            self._context.emit(Notice(f"{trigger} has no effect: no pool can have one backend less"))
+        else:
+            self._nursery.start_soon(self._start_quietly, ScaleRequest(sizes, trigger))
+
     async def _start_by_signal(self, trigger: str) -> None:
         try:
-            await self.start(ReloadRequest(trigger))
+            await self._start_quietly(ReloadRequest(trigger))
         except ReloadBusy:
             self._again = trigger
+
+    async def _start_quietly(self, request: Request) -> None:
+        """No command waits for the answer, and control goes on. Raises ReloadBusy for a reload."""
+        try:
+            await self.start(request)
+        except ReloadBusy:
+            if isinstance(request, ReloadRequest):
+                raise
+            self._context.emit(Notice(f"no effect: {self._what_runs()}"))
         except ConfigInvalid:
             return  # already logged
-        except Exception as exc:  # no command waits for the answer, and control goes on
+        except Exception as exc:
             self._context.emit(Notice(f"the reload could not begin: {exc!r}"))
 
-    async def start(self, request: ReloadRequest) -> str:
-        """Begin a reload and return its id. Raises ReloadBusy, UnknownPool or ConfigInvalid before any change."""
+    async def start(self, request: Request) -> str:
+        """Begin and return the id. Raises ReloadBusy, UnknownPool, UnknownGeneration, CannotDo or ConfigInvalid before
+        any change."""
         if self._busy or self._nursery is None:
-            raise ReloadBusy("another reload is running")
+            raise ReloadBusy(self._what_runs())
         self._busy = True
         try:
-            plan = self._plan(request, await trio.to_thread.run_sync(self._load))
+            settings = await self._read(request)
+            plan = plan_of(request, f"r{self._count + 1}", self._context, settings)
+            self._count += 1
         except BaseException as exc:
             self._free()
             if isinstance(exc, ConfigInvalid):
                 self._context.emit(ConfigRejected(path=self._context.settings.path or "", problems=exc.text))
             raise
+        self._current = Reload(self._context, plan)
         # The task belongs to control, not to the client of the API: it goes on when that client disconnects.
-        self._nursery.start_soon(self._carry_out, plan)
+        self._nursery.start_soon(self._carry_out, self._current)
         return plan.id
 
-    def _plan(self, request: ReloadRequest, settings: Settings) -> ReloadPlan:
-        names = [pool.name for pool in settings.pools]
-        for name in request.pools:
-            if name not in names:
-                raise UnknownPool(f"no pool '{name}' (there is: {', '.join(names)})")
-        wanted = resolve_all(
-            [pool for pool in settings.pools if not request.pools or pool.name in request.pools], settings
-        )
-        self._count += 1
-        return ReloadPlan(
-            id=f"r{self._count}",
-            trigger=request.trigger,
-            settings=settings,
-            wanted=wanted,
-            whole=not request.pools,
-            config_only=request.config_only,
-        )
+    def abort(self, pool: str | None) -> str:
+        """Turn the running reload around. Returns its id. Raises CannotDo."""
+        reload = self._running(pool, "abort")
+        reload.abort()
+        return reload.plan.id
 
-    async def _carry_out(self, plan: ReloadPlan) -> None:
+    def resume(self, pool: str | None) -> str:
+        """Go on with a reload that is paused. Returns its id. Raises CannotDo."""
+        reload = self._running(pool, "resume")
+        if not reload.is_paused:
+            raise CannotDo(f"nothing to resume: {reload.plan.id} is not paused")
+        reload.resume()
+        return reload.plan.id
+
+    def is_paused(self, pool: str) -> bool:
+        """Is a reload of this pool stopped half-way?"""
+        return self._current is not None and self._current.is_paused and self._current.touches(pool)
+
+    def _running(self, pool: str | None, verb: str) -> Reload:
+        if self._current is None:
+            raise CannotDo(f"nothing to {verb}: no reload is running")
+        if pool is not None and not self._current.touches(pool):
+            raise CannotDo(f"nothing to {verb}: the reload that is running does not touch {pool}")
+        return self._current
+
+    def _what_runs(self) -> str:
+        if self._current is None:
+            return "another reload is running"
+        plan = self._current.plan
+        pools = ", ".join(wanted.settings.name for wanted in plan.wanted)
+        which = f"{plan.id}, {plan.verb} of {pools} by {plan.trigger}, since {iso_time(self._current.began_at)}"
+        if self._current.is_paused:
+            return f"another reload is running ({which}), half-way: resume, abort or rollback goes on from there"
+        return f"another reload is running ({which})"
+
+    async def _read(self, request: Request) -> Settings | None:
+        """The file as it is now. Raises ConfigInvalid where it is needed."""
+        if isinstance(request, ScaleRequest | RestartRequest):
+            return None
         try:
-            await Reload(self._context, plan).run()
+            return await trio.to_thread.run_sync(self._load)
+        except ConfigInvalid:
+            if isinstance(request, ReloadRequest):
+                raise
+            return None  # a rollback is done all the same
+
+    async def _carry_out(self, reload: Reload) -> None:
+        try:
+            await reload.run()
         finally:
+            self._current = None
             self._free()
 
     def _free(self) -> None:
@@ -115,16 +155,3 @@ class Reloader:
         trigger, self._again = self._again, None
         if trigger is not None:
             self.signal(trigger)
-
-
-def resolve_all(pools: list[PoolSettings], settings: Settings) -> tuple[Generation, ...]:
-    """The generation of each pool as it would be made now. Raises ConfigInvalid with every problem at once."""
-    generations, problems = [], []
-    for pool in pools:
-        try:
-            generations.append(resolve_generation(0, pool))
-        except ValueError as exc:
-            problems.append(Problem(settings.path or "lbproxy", 0, 0, f"pool.{pool.name}: {exc}", ""))
-    if problems:
-        raise ConfigInvalid(problems)
-    return tuple(generations)

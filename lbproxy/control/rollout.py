@@ -1,7 +1,8 @@
 """The rollout of one pool: make → prove → publish → drain → stop, and back if a new backend breaks (DESIGN.md 6).
 
 A procedure over `FleetLike`: knows the order of the steps, but not processes, tables or workers. When it returns, every
-backend that it retired is stopped. When it is cancelled (control stops) it leaves all backends to the shutdown.
+backend that it retired is stopped. When it is cancelled (control stops) it leaves all backends to the shutdown. Where
+a new backend breaks it goes back, or stops half-way until somebody decides (`on_failure = "pause"`).
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    result: str  # ok | rolled_back | failed, as in ReloadDone
+    result: str  # ok | rolled_back | failed | aborted, as in ReloadDone
     broken: Broken | None = None
     touched: bool = True  # whether an old backend left the table, even for a while
 
@@ -91,12 +92,23 @@ class Change(Generic[M]):
 
 
 class Rollout(Generic[M]):
-    """One rollout, used once: `await Rollout(fleet, change, on_rollback).run()`."""
+    """One rollout, used once: `await Rollout(fleet, change, on_rollback).run()`.
 
-    def __init__(self, fleet: FleetLike[M], change: Change[M], on_rollback: Callable[[Broken], None]) -> None:
+    `on_pause`: called when it stops half-way; None: it never does.
+    """
+
+    def __init__(
+        self,
+        fleet: FleetLike[M],
+        change: Change[M],
+        on_rollback: Callable[[Broken], None],
+        on_pause: Callable[[Broken], None] | None = None,
+    ) -> None:
         self._fleet = fleet
         self._change = change
         self._on_rollback = on_rollback
+        self._on_pause = on_pause
+        self._to_make: list[BackendSpec] = list(change.make)
         self._old: list[M] = list(change.replace)  # old backends that still serve
         self._retired: list[M] = []  # old backends that left the table
         self._fresh: list[M] = []  # started, in no table yet
@@ -105,6 +117,9 @@ class Rollout(Generic[M]):
         self._draining: dict[int, trio.CancelScope] = {}
         self._served = {member.spec for member in self._old if member.backend.state in (State.READY, State.UNHEALTHY)}
         self._broken: Broken | None = None
+        self._aborted: Broken | None = None
+        self._goes_back = False
+        self._decided = trio.Event()  # while it is paused
         self._forward_scope = trio.CancelScope()
         self._leaving: trio.Nursery  # retired backends are drained here, beside the next batch and beside a rollback
         self._watching: trio.Nursery
@@ -112,22 +127,65 @@ class Rollout(Generic[M]):
     async def run(self) -> Outcome:
         async with trio.open_nursery() as self._watching:
             async with trio.open_nursery() as self._leaving:
-                with self._forward_scope:
-                    await self._forward()
-                if self._broken is None:
+                broken = await self._go()
+                if broken is None:
                     outcome = Outcome("ok")
                 else:
-                    self._on_rollback(self._broken)
-                    outcome = Outcome(await self._backward(), self._broken, touched=bool(self._retired))
+                    self._goes_back = True
+                    self._on_rollback(broken)
+                    result = await self._backward()
+                    if self._aborted is not None and result == "rolled_back":
+                        result = "aborted"
+                    outcome = Outcome(result, broken, touched=bool(self._retired))
             self._watching.cancel_scope.cancel()
         return outcome
 
+    def abort(self, why: str) -> None:
+        """Turn around, also while it is paused. Without effect once it has turned around."""
+        if not self._goes_back:
+            self._aborted = self._aborted or Broken(why)
+            self._break(self._aborted)
+            self._decided.set()
+
+    def resume(self) -> None:
+        """Go on after a pause: what broke is made again."""
+        self._decided.set()
+
     # Forward
 
+    async def _go(self) -> Broken | None:
+        """Forward, with pauses. Returns why it must go back."""
+        while self._aborted is None:
+            self._broken = None
+            with trio.CancelScope() as self._forward_scope:
+                await self._forward()
+            if self._broken is None or self._on_pause is None or self._aborted is not None:
+                break
+            await self._pause(self._broken, self._on_pause)
+        return self._aborted or self._broken
+
+    async def _pause(self, broken: Broken, on_pause: Callable[[Broken], None]) -> None:
+        """Returns when somebody has decided. What is proved of both generations serves meanwhile."""
+        self._decided = trio.Event()
+        self._withdraw_broken()
+        on_pause(broken)
+        await self._decided.wait()
+        self._withdraw_broken()  # those that have died meanwhile
+
+    def _withdraw_broken(self) -> None:
+        """New backends that are not proved, or have died, are to be made again."""
+        dead = [member for member in self._new if member in self._dead]
+        unproved, self._fresh = self._fresh, []
+        self._new = [member for member in self._new if member not in dead]
+        self._fleet.publish([], dead)
+        for member in (*unproved, *dead):
+            self._leaving.start_soon(self._fleet.stop, member)
+        self._to_make += [member.spec for member in (*unproved, *dead)]
+
     async def _forward(self) -> None:
-        change = self._change
+        change, to_make = self._change, self._to_make
         slots = rollout.slots_in_order([spec.slot for spec in change.make], _backends(self._old))
-        to_make = sorted(change.make, key=lambda spec: slots.index(spec.slot))
+        to_make.sort(key=lambda spec: slots.index(spec.slot))
         while to_make or self._old:
             count = rollout.batch_size(len(to_make), self._running(), change.limit)
             self._fresh = [self._fleet.make(spec) for spec in to_make[:count]]

@@ -5,8 +5,8 @@ from typing import Any
 
 import trio
 
+from lbproxy.control.context import ControlContext
 from lbproxy.control.pool import Member, Pool
-from lbproxy.control.reload import ControlContext
 from lbproxy.control.workers import WorkerStatus
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import LeaseKind, State
@@ -73,9 +73,21 @@ def _pool(pool: Pool, grid: Grid) -> dict[str, Any]:
         "size": pool.settings.size,
         "ready": pool.ready,
         "reloading": pool.reloading,
+        "reload": _running(pool),
+        "differs_from_file": list(pool.differs),
         "requests_total": pool.total(Counter.REQUESTS),
         "backends": [_backend(pool, member, grid) for member in members],
     }
+
+
+def _running(pool: Pool) -> dict[str, Any] | None:
+    running = pool.running_reload
+    if running is None:
+        return None
+    document = {"id": running.id, "verb": running.verb, "step": running.step, "generation": running.generation}
+    if running.why is not None:
+        document["why"] = running.why
+    return document
 
 
 def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:

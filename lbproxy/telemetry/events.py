@@ -254,13 +254,25 @@ class LogDropped(Event):
 class ReloadStarted(Event):
     name = "reload.started"
     reload: str
-    trigger: str  # "command", "USR2", "HUP"
+    trigger: str  # "command", "USR2", "HUP", "resume"
     pools: tuple[str, ...]
+    verb: str = "reload"  # reload | rollback | scale | restart
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadRollingBack(Event):
     name = "reload.rolling_back"
+    level = "error"
+    reload: str
+    pool: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadPaused(Event):
+    """It stands half-way until somebody says resume, abort or rollback (`reload.on_failure = "pause"`)."""
+
+    name = "reload.paused"
     level = "error"
     reload: str
     pool: str
@@ -274,7 +286,7 @@ class ReloadDone(Event):
     name = "reload.done"
     reload: str
     pool: str
-    result: str  # ok | rolled_back | failed | aborted
+    result: str  # ok | rolled_back | failed | aborted | paused
     generation: int
     from_generation: int
     duration_s: float
@@ -284,6 +296,10 @@ class ReloadDone(Event):
     websockets_closed: int
     why: str | None = None
     output: tuple[str, ...] = ()
+    verb: str = "reload"
+    same_as: int | None = None  # the kept generation that a rollback has brought back
+    size: int | None = None  # of a scale
+    differs: tuple[str, ...] = ()  # keys that are not as in the file any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,8 +146,10 @@ def _backend_text(event: e.Event) -> str | None:
 
 def _reload_text(event: e.Event) -> str | None:
     match event:
-        case e.ReloadStarted(_, trigger, pools):
-            return f"reload of {', '.join(pools)} started ({trigger})"
+        case e.ReloadStarted(_, trigger, pools, verb):
+            return f"{verb} of {', '.join(pools)} {'goes on' if trigger == 'resume' else 'started'} ({trigger})"
+        case e.ReloadPaused(_, pool, why):
+            return f"{pool}: stopped half-way: {why}; lbproxy resume, abort or rollback {pool} goes on from here"
         case e.ReloadRollingBack(_, pool, why):
             return f"{pool}: rolling back: {why}"
         case e.ReloadDone():
@@ -163,6 +165,15 @@ def verdict(done: e.ReloadDone) -> str:
     counts = f"{done.requests} requests served meanwhile, {done.failed} failed, {_count(done.cut, 'connection')} cut"
     took = f"in {seconds(done.duration_s)}"
     match done.result:
+        case "ok" if done.verb == "scale":
+            return f"scaled {done.pool} to {done.size} until the next reload {took}: {counts}"
+        case "ok" if done.verb == "restart":
+            return f"restarted {done.pool} {took}: {counts}"
+        case "ok" if done.verb == "rollback":
+            same = f" (as {done.same_as})" if done.same_as is not None else ""
+            return f"rolled back {done.pool}: generation {done.generation}{same} serves {took}: {counts}"
+        case "paused":
+            return f"{done.verb} of {done.pool} stopped half-way {took}{why}: {counts}"
         case "ok" if done.generation == done.from_generation:
             return f"applied the configuration of {done.pool}, generation {done.generation} serves on: {counts}"
         case "ok":
@@ -170,8 +181,8 @@ def verdict(done: e.ReloadDone) -> str:
         case "rolled_back":
             return f"rolled back {done.pool} to generation {done.from_generation} {took}{why}: {counts}"
         case "failed":
-            return f"reload of {done.pool} failed, capacity is reduced, {took}{why}: {counts}"
-    return f"reload of {done.pool} {done.result} {took}{why}: {counts}"
+            return f"{done.verb} of {done.pool} failed, capacity is reduced, {took}{why}: {counts}"
+    return f"{done.verb} of {done.pool} {done.result} {took}{why}: {counts}"
 
 
 def seconds(duration_s: float) -> str:

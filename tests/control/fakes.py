@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from lbproxy.address import Address
+from lbproxy.control.context import ControlContext
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
-from lbproxy.control.reload import ControlContext
 from lbproxy.control.rollout import Broken
 from lbproxy.control.sockets import BindFailed
 from lbproxy.link.grid import CellBook, Counter, Grid

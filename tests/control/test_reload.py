@@ -8,7 +8,8 @@ from support.trio_test import trio_test
 
 from control.fakes import Behaviour, World, made_of, pool_settings, settings_of
 from lbproxy.address import Address
-from lbproxy.control.reload import Reload, ReloadPlan
+from lbproxy.control.plan import Plan
+from lbproxy.control.reload import Reload
 from lbproxy.link.grid import Counter
 from lbproxy.settings import HealthSettings, ReloadSettings
 from lbproxy.telemetry.events import (
@@ -24,7 +25,7 @@ from lbproxy.telemetry.text import verdict
 async def carry_out(world, settings, *, pools=(), config_only=False):
     """Returns the exit code."""
     wanted = tuple(one for one in made_of(settings) if not pools or one.settings.name in pools)
-    plan = ReloadPlan("r1", "command", settings, wanted, whole=not pools, config_only=config_only)
+    plan = Plan("r1", "command", settings, wanted, whole=not pools, config_only=config_only)
     await Reload(world.context, plan).run()
     return world.of(ReloadFinished)[-1].exit_code
 

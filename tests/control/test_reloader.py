@@ -7,7 +7,8 @@ from support.trio_test import trio_test
 
 from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.config.problems import ConfigInvalid, Problem
-from lbproxy.control.reloader import ReloadBusy, Reloader, ReloadRequest, UnknownPool, resolve_all
+from lbproxy.control.plan import ReloadRequest, UnknownPool, resolve_all
+from lbproxy.control.reloader import ReloadBusy, Reloader
 from lbproxy.settings import PoolSettings, ReloadSettings
 from lbproxy.telemetry.events import ConfigRejected, Notice, ReloadDone, ReloadFinished, ReloadStarted
 

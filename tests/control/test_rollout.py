@@ -25,6 +25,12 @@ class Trial:
         self.old_size = size if old_size is None else old_size
         self.old_states = old_states or {}
         self.rolled_back = []
+        self.on_pause = None
+        self.aborted_at = None
+
+    async def abort(self):
+        await trio.sleep(self.aborted_at)
+        self.rollout.abort("enough")
 
     async def main(self):
         async with trio.open_nursery() as nursery:
@@ -34,8 +40,11 @@ class Trial:
                 for spec in specs(OLD, self.old_size)
             ]
             change = Change(specs(NEW, self.size), tuple(self.old), surge=self.surge)
+            self.rollout = Rollout(self.fleet, change, self.rolled_back.append, self.on_pause)
+            if self.aborted_at is not None:
+                nursery.start_soon(self.abort)
             with trio.fail_after(1000):
-                self.outcome = await Rollout(self.fleet, change, self.rolled_back.append).run()
+                self.outcome = await self.rollout.run()
             self.took = trio.current_time()
             nursery.cancel_scope.cancel()
 
@@ -245,3 +254,81 @@ def test_a_cancelled_rollout_leaves_things_as_they_are():
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@settings(deadline=None)
+@given(size=integers(1, 5), surge=integers(1, 3), at_s=floats(0, 8), drains_in_s=sampled_from((0.0, 0.5, 7.0)))
+def test_an_abort_at_any_moment_brings_the_old_ones_back_or_comes_too_late(size, surge, at_s, drains_in_s):
+    trial = Trial(size, surge, behave=lambda spec: Behaviour(drains_in_s=drains_in_s))
+    trial.aborted_at = at_s
+    trial.run()
+    if trial.outcome.result == "ok":
+        assert trial.serving == all_of(7, size)
+        assert trial.took <= at_s
+    else:
+        assert (trial.outcome.result, trial.outcome.broken.why) == ("aborted", "enough")
+        assert trial.serving == all_of(6, size)
+    assert trial.fleet.members == trial.fleet.serving
+    assert trial.fleet.lowest_serving >= size
+
+
+@settings(deadline=None)
+@given(size=integers(1, 5), surge=integers(1, 3), slot=integers(1, 5), decision=sampled_from(("resume", "abort")))
+def test_half_way_what_is_proved_of_both_serves_until_somebody_decides(size, surge, slot, decision):
+    slot = min(slot, size)
+    tries = []
+
+    def behave(spec):
+        is_first = spec == BackendSpec(slot, NEW) and len(tries) < 1
+        if is_first:
+            tries.append(spec)
+        return Behaviour(breaks=is_first)
+
+    trial = Trial(size, surge, behave=behave)
+    seen = []
+
+    def pause(broken):
+        seen.append((broken.why, trial.serving))
+        trial.fleet.nursery.start_soon(decide)
+
+    async def decide():
+        await trio.sleep(5)
+        assert trial.serving == seen[0][1], "nothing moves"
+        if decision == "resume":
+            trial.rollout.resume()
+        else:
+            trial.rollout.abort("no")
+
+    trial.on_pause = pause
+    trial.run()
+    ((why, serving),) = seen
+    assert why == f"web.{slot}@7: exit code 1"
+    assert len(serving) >= size
+    assert trial.outcome.result == ("ok" if decision == "resume" else "aborted")
+    assert trial.serving == all_of(7 if decision == "resume" else 6, size)
+    assert trial.fleet.members == trial.fleet.serving, "nothing that was retired is left"
+    assert trial.fleet.lowest_serving >= size
+
+
+def test_what_dies_half_way_is_made_again():
+    def behave(spec):
+        if spec.generation is NEW and spec.slot == 2 and not trial.decided:
+            return Behaviour(breaks=True)
+        return Behaviour(dies_after_s=3.0 if spec == BackendSpec(1, NEW) and not trial.decided else None)
+
+    trial = Trial(2, behave=behave)
+    trial.decided = False
+
+    def pause(broken):
+        trial.fleet.nursery.start_soon(decide)
+
+    async def decide():
+        await trio.sleep(10)
+        trial.decided = True
+        trial.rollout.resume()
+
+    trial.on_pause = pause
+    trial.run()
+    assert trial.outcome.result == "ok"
+    assert trial.serving == all_of(7, 2)
+    assert trial.fleet.members == trial.fleet.serving

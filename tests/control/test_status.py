@@ -40,7 +40,15 @@ async def test_the_document_says_what_runs():
             "requests_total": 31,
         }
         assert second["leases"] == {}
-        assert web == {"generation": 1, "size": 2, "ready": 2, "reloading": False, "requests_total": 31}
+        assert web == {
+            "generation": 1,
+            "size": 2,
+            "ready": 2,
+            "reloading": False,
+            "reload": None,
+            "differs_from_file": [],
+            "requests_total": 31,
+        }
         assert document["version"] == 1
         assert document["name"] == "edge"
         assert document["pid"] == os.getpid()

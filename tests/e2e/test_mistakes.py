@@ -130,11 +130,3 @@ def test_what_is_not_built_yet_is_refused_with_its_line(tmp_path: Path) -> None:
         assert lb.process.wait(20) == 78
         lb.wait_until(lambda: "2 errors" in lb.log())
         assert lb.log().count("not supported yet") == 2
-
-
-def test_commands_that_are_not_built_yet_say_so(tmp_path: Path) -> None:
-    with serving(web(size=1), tmp_path) as lb:
-        for command in (["rollback", "web"], ["scale", "web=6"], ["status", "-w"]):
-            done = lb.cli(*command)
-            assert done.returncode != 0
-            assert "not supported yet" in done.stderr

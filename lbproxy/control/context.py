@@ -1,0 +1,30 @@
+"""The parts of control that its procedures and answers share."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lbproxy.control.fleet import Fleet
+from lbproxy.control.generations import Generations
+from lbproxy.control.sockets import Sockets
+from lbproxy.control.workers import Workers
+from lbproxy.model import ListenerView
+from lbproxy.settings import Settings
+from lbproxy.telemetry.events import Event
+
+
+@dataclass(slots=True)
+class ControlContext:
+    """The parts, and the settings in force. A reload changes both."""
+
+    emit: Callable[[Event], None]
+    fleet: Fleet
+    sockets: Sockets
+    workers: Workers
+    settings: Settings
+    listeners: tuple[ListenerView, ...]
+    worker_count: int  # running workers. A reload can raise it up to `most_workers`; lowering it needs a restart
+    most_workers: int
+    apply_live: Callable[[Settings, Settings], None]  # (old, new): applies the settings of the process as a whole
+    loaded_at: float = field(default_factory=time.time)
+    generations: Generations = field(default_factory=Generations)
