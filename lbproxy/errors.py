@@ -12,8 +12,10 @@ class ProxyError(LbproxyError):
     Proxy-Status and the metrics.
     """
 
-    def __init__(self, status: int, token: str, reason: str) -> None:
+    def __init__(self, status: int, token: str, reason: str, page: str = "") -> None:
+        """`page`: the body of the answer, text or HTML, in place of the usual one."""
         super().__init__(reason)
         self.status = status
         self.token = token
         self.reason = reason
+        self.page = page

@@ -122,6 +122,13 @@ class PoolView:
     retry_attempts: int
     buffer_request_bytes: int = EARLY_BODY_BYTES
     is_hopeless: bool = False  # every backend has failed for good: none comes without a reload
+    resting: tuple[BackendView, ...] = ()  # of a pool that is paused: they have leases, and get TCP sessions only
+    maintenance: str | None = None  # its requests are answered with 503 and this page ("": the usual one)
+
+    @property
+    def every(self) -> tuple[BackendView, ...]:
+        """All whose leases go on."""
+        return (*self.backends, *self.resting)
 
 
 @dataclass(frozen=True, slots=True)

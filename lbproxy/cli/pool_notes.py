@@ -14,6 +14,12 @@ def pool_notes(name: str, pool: dict[str, Any]) -> list[str]:
         )
     elif running:
         notes.append(f"{running['verb']} {running['id']} to generation {running['generation']}: {running['step']}")
+    paused = pool.get("paused")
+    if paused and paused["maintenance"]:
+        notes.append(f"in maintenance: requests get 503, until lbproxy unpause {name}")
+    elif paused:
+        each = f"up to {paused['max_wait_s']:g}s each, " if paused.get("max_wait_s") is not None else ""
+        notes.append(f"paused: requests wait, {each}until lbproxy unpause {name}")
     if pool.get("differs_from_file"):
         notes.append(f"not as in the file, until the next reload: {', '.join(pool['differs_from_file'])}")
     return notes

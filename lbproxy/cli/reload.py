@@ -82,7 +82,7 @@ def ask_and_follow(
     as_json: bool,
     is_wanted: Callable[[ReloadDone], bool] | None = None,
 ) -> int:
-    """Ask for a change of the pools, and show it to its end. The exit code is control's; 0 if all verdicts are wanted."""
+    """Ask for a change of the pools, and show it to its end. Returns control's exit code, or 0: all is as wanted."""
     client = ControlClient.of(options)
     stream = client.stream("POST", target, values)
     if timeout_s is not None:

@@ -51,7 +51,7 @@ def workers_missing(answer: dict[str, Any]) -> int:
 
 def is_degraded(pool: dict[str, Any]) -> bool:
     """Fewer than all serve as they should. More than all is a reload."""
-    return bool(pool["ready"] < pool["size"])
+    return bool(pool["ready"] < pool["size"] - pool.get("drained", 0))
 
 
 def _lines(answer: dict[str, Any], options: Options) -> list[str]:

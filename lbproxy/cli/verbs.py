@@ -1,9 +1,10 @@
-"""`lbproxy rollback, abort, resume, scale, restart`: ask for it, and follow it as `reload` does."""
+"""The verbs besides `reload`: ask for it, and follow what takes time as `reload` does."""
 
 from typing import Any
 
 import click
 
+from lbproxy.cli.client import ControlClient
 from lbproxy.cli.options import Fail, Options, with_options
 from lbproxy.cli.reload import ask_and_follow, waiting
 from lbproxy.telemetry.events import ReloadDone
@@ -80,3 +81,83 @@ def restart(options: Options, backend: str, **how: Any) -> int:
     Example: lbproxy restart web.3
     """
     return ask_and_follow(options, "/v1/restart", {"backend": backend}, **how)
+
+
+@click.command(short_help="Give one backend no new work.")
+@click.argument("backend", metavar="POOL.SLOT")
+@click.option("--force", is_flag=True, help="Even if it is the last ready one of its pool.")
+@waiting
+@with_options
+def drain(options: Options, backend: str, force: bool, **how: Any) -> int:
+    """Give one backend no new work, until it is undrained, or replaced by a reload. Its process goes on. Returns when
+    its work in hand is done.
+
+    Example: lbproxy drain web.3
+    """
+    return ask_and_follow(options, "/v1/drain", {"backend": backend, "force": force}, **how)
+
+
+@click.command(short_help="Give a drained backend work again.")
+@click.argument("backend", metavar="POOL.SLOT")
+@with_options
+def undrain(options: Options, backend: str) -> int:
+    """Give a drained backend work again.
+
+    Example: lbproxy undrain web.3
+    """
+    ControlClient.of(options).post("/v1/undrain", {"backend": backend})
+    _say(options, f"{backend} gets work again")
+    return 0
+
+
+@click.command(short_help="Let a pool's requests wait, or answer them with a page.")
+@click.argument("pool")
+@click.option("--max-wait", metavar="DURATION", help='How long each request waits ("30s"); then it gets 503.')
+@click.option("--maintenance", is_flag=True, help="Answer with 503 at once.")
+@click.option("--message", metavar="TEXT|@FILE", help="With --maintenance: the page, text or HTML.")
+@with_options
+def pause(options: Options, pool: str, max_wait: str | None, maintenance: bool, message: str | None) -> int:
+    """Let the requests of POOL wait until `unpause`, or answer them with 503 and a page. WebSockets and TCP sessions
+    are not touched.
+
+    Example: lbproxy pause web --max-wait 30s
+    """
+    if message is not None and not maintenance:
+        raise Fail(USAGE, "lbproxy: --message needs --maintenance")
+    if max_wait is not None and maintenance:
+        raise Fail(USAGE, "lbproxy: --max-wait and --maintenance exclude each other")
+    values = {"pool": pool, "maintenance": maintenance, "message": _text_of(message), "max_wait": max_wait}
+    ControlClient.of(options).post("/v1/pause", {key: value for key, value in values.items() if value is not None})
+    what = "answered with 503" if maintenance else f"wait{f' up to {max_wait} each' if max_wait is not None else ''}"
+    _say(options, f"{pool}: requests {'are ' if maintenance else ''}{what}, until lbproxy unpause {pool}")
+    return 0
+
+
+@click.command(short_help="Let a paused pool serve again.")
+@click.argument("pool")
+@with_options
+def unpause(options: Options, pool: str) -> int:
+    """Let a paused pool serve again: what has waited goes first.
+
+    Example: lbproxy unpause web
+    """
+    ControlClient.of(options).post("/v1/unpause", {"pool": pool})
+    _say(options, f"{pool} serves again")
+    return 0
+
+
+def _text_of(message: str | None) -> str | None:
+    """The text, or what the file behind an @ says."""
+    if message is None or not message.startswith("@"):
+        return message
+    try:
+        with open(message[1:], encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        raise Fail(USAGE, f"lbproxy: --message: {message[1:]}: {reason}") from None
+
+
+def _say(options: Options, text: str) -> None:
+    if not options.quiet:
+        print(text)

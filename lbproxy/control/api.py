@@ -4,16 +4,20 @@ Calls the parts of control and changes nothing itself.
 """
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from lbproxy.config.problems import ConfigInvalid
+from lbproxy.config.units import positive_duration
 from lbproxy.control import status
 from lbproxy.control.api_server import Answer, Declined, Question
 from lbproxy.control.context import ControlContext
+from lbproxy.control.drains import Drains
 from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.logs import log_lines
+from lbproxy.control.pauses import LONGEST_PAGE_BYTES, pause, unpause
 from lbproxy.control.plan import (
     CannotDo,
     ReloadRequest,
@@ -33,10 +37,8 @@ from lbproxy.telemetry.text import event_json
 BUSY, USAGE, INVALID = 8, 2, 78
 _LATER = (
     "/metrics",
-    "/v1/drain",
     "/v1/events",
     "/v1/history",
-    "/v1/undrain",
 )
 
 
@@ -47,6 +49,7 @@ class Api:
     log: Log
     outputs: OutputBook
     reloader: Reloader
+    drains: Drains
     stop: Callable[[bool], None]  # True: now
     started: float  # Trio's clock when control began
 
@@ -59,6 +62,10 @@ class Api:
             "/v1/rollback": ("POST", self._rollback),
             "/v1/scale": ("POST", self._scale),
             "/v1/restart": ("POST", self._restart),
+            "/v1/drain": ("POST", self._drain),
+            "/v1/undrain": ("POST", self._undrain),
+            "/v1/pause": ("POST", self._pause),
+            "/v1/unpause": ("POST", self._unpause),
             "/v1/abort": ("POST", self._abort),
             "/v1/resume": ("POST", self._resume),
             "/v1/stop": ("POST", self._stop),
@@ -113,6 +120,35 @@ class Api:
     async def _restart(self, question: Question) -> Answer:
         return await self._start(RestartRequest(*backend_name(question.values)))
 
+    async def _drain(self, question: Question) -> Answer:
+        pool, slot = backend_name(question.values)
+        force = flag(question.values, "force")
+        return await self._steer(lambda: self.drains.drain(pool, slot, force=force))
+
+    async def _undrain(self, question: Question) -> Answer:
+        with declining():
+            self.drains.undrain(*backend_name(question.values))
+        return Answer({})
+
+    async def _pause(self, question: Question) -> Answer:
+        values = question.values
+        page = values.get("message", "") if flag(values, "maintenance") else None
+        if page is not None and (not isinstance(page, str) or len(page.encode()) > LONGEST_PAGE_BYTES):
+            raise Declined(400, f"message: expected a text of at most {LONGEST_PAGE_BYTES} bytes", USAGE)
+        max_wait_s = values.get("max_wait")
+        try:
+            max_wait_s = None if max_wait_s is None else positive_duration(max_wait_s)
+        except ValueError as exc:
+            raise Declined(400, f"max_wait: {exc}", USAGE) from None
+        with declining():
+            await pause(self.context, text(values, "pool"), max_wait_s=max_wait_s, page=page)
+        return Answer({})
+
+    async def _unpause(self, question: Question) -> Answer:
+        with declining():
+            await unpause(self.context, text(question.values, "pool"))
+        return Answer({})
+
     async def _abort(self, question: Question) -> Answer:
         return await self._steer(lambda: self.reloader.abort(text(question.values, "pool", None)))
 
@@ -132,20 +168,27 @@ class Api:
         """`act` returns the id of the reload whose events are the answer. Raises Declined."""
         events = self.log.subscribe(lambda event: reload_of(event) is not None)
         try:
-            id = await act()
-        except BaseException as exc:
+            with declining():
+                id = await act()
+        except BaseException:
             events.close()
-            match exc:
-                case ReloadBusy():
-                    raise Declined(409, str(exc), BUSY) from None
-                case UnknownPool():
-                    raise Declined(404, str(exc), USAGE) from None
-                case UnknownGeneration() | CannotDo():
-                    raise Declined(409, str(exc)) from None
-                case ConfigInvalid():
-                    raise Declined(422, exc.text, INVALID) from None
             raise
         return Answer(lines=_events_of(events, id), on_end=events.close)
+
+
+@contextmanager
+def declining() -> Iterator[None]:
+    """What control refuses, as an answer with its exit code."""
+    try:
+        yield
+    except ReloadBusy as exc:
+        raise Declined(409, str(exc), BUSY) from None
+    except UnknownPool as exc:
+        raise Declined(404, str(exc), USAGE) from None
+    except (UnknownGeneration, CannotDo) as exc:
+        raise Declined(409, str(exc)) from None
+    except ConfigInvalid as exc:
+        raise Declined(422, exc.text, INVALID) from None
 
 
 async def _events_of(events: Subscription, id: str) -> AsyncGenerator[Mapping[str, Any], None]:

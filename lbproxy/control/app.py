@@ -16,6 +16,7 @@ from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
 from lbproxy.control.context import ControlContext
 from lbproxy.control.control_socket import ControlSocket
+from lbproxy.control.drains import Drains
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.pid_file import PidFile
 from lbproxy.control.plan import resolve_all
@@ -125,12 +126,14 @@ class Control:
             apply_live=self._apply_live,
         )
         self._reloader = Reloader(self._context, load)
+        self._drains = Drains(self._context)
         self._api = Api(
             self._context,
             parts.grid,
             parts.log,
             self._resources.outputs,
             self._reloader,
+            self._drains,
             self._stop,
             trio.current_time(),
         )
@@ -157,6 +160,7 @@ class Control:
                 self._workers.resize(self._context.settings.proxy.workers)
                 reloading = trio.CancelScope()
                 await nursery.start(self._run_reloader, reloading)
+                await nursery.start(self._drains.run)
                 nursery.start_soon(ApiServer(api_socket, self._api.answer, self._log.emit).run)
                 self._say_started()
                 await self._stopping.wait()

@@ -257,7 +257,7 @@ class PoolHandle:
 
     def publish(self, add: Sequence[Member], remove: Sequence[Member]) -> int:
         for member in add:
-            member.published = True
+            member.published, member.held = True, False
             if member.backend.state is State.DRAINING:
                 member.runner.take_back()
                 self._say(BackendTakenBack, member)
@@ -269,6 +269,14 @@ class PoolHandle:
                 member.runner.drain()
                 self._say(BackendDraining, member, leases=leases)
         return self._fleet.publish()
+
+    def hold(self, member: Member) -> None:
+        """It gets no new work from now on, and what it has in hand drains. Its process goes on."""
+        leases = self._fleet.context.grid.sum(member.cell, Counter.LEASES)
+        self._since[id(member)] = trio.current_time(), self._cut(member)
+        member.held, member.published = True, False
+        self._say(BackendDraining, member, leases=leases)
+        self._fleet.publish()
 
     async def wait_applied(self, epoch: int) -> None:
         await self._fleet.wait_applied(epoch)

@@ -27,6 +27,7 @@ class Member:
         self.runner = runner
         self.cell = cell  # its column in the grid
         self.published = False  # may be in the table as soon as it can serve
+        self.held = False  # drained by command: it is not published until it is undrained
         self.in_table = False
         self.left_epoch = 0  # epoch of the first table without it; 0: it was never in a table
         self.started_at: float | None = None  # of the process that runs
@@ -60,6 +61,14 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Requests wait, `max_wait_s` each (None: as the queue says); with a `page` they are answered with it and 503."""
+
+    max_wait_s: float | None
+    page: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunningReload:
     """What `status` tells of the change that runs."""
 
@@ -79,6 +88,7 @@ class Pool:
         self.cell = cell
         self.reloading = False
         self.running_reload: RunningReload | None = None
+        self.pause: Pause | None = None
         self.differs: tuple[str, ...] = ()  # keys of the file that are not as what runs: after a rollback or a scale
         self.heading = 0  # the generation that a rollout moves to; 0: none runs
         self._grid = grid
@@ -133,18 +143,23 @@ class Pool:
             for member in sorted(self.serving(), key=lambda member: member.backend.id)
             if member.backend.address is not None
         ]
-        settings = self.settings
+        settings, pause = self.settings, self.pause
+        limits = settings.limits
+        if pause is not None and pause.max_wait_s is not None:
+            limits = replace(limits, queue_timeout_s=pause.max_wait_s)
         return PoolView(
             name=self.name,
             cell=self.cell,
-            backends=tuple(serving),
+            backends=() if pause is not None else tuple(serving),
+            resting=() if pause is None else tuple(serving),
+            maintenance=pause.page if pause is not None else None,
             # A client that reconnects during a rollout must not get a backend that leaves next. A worker takes any
             # backend when none is of this generation, so with 0 all are alike.
             newest=self.heading,
             balance=settings.balance,
             hash_key=settings.hash_key,
             timeouts=settings.timeouts,
-            limits=settings.limits,
+            limits=limits,
             drain=settings.drain,
             retry_attempts=settings.retry_attempts,
             buffer_request_bytes=settings.buffer_request_bytes,
@@ -173,7 +188,18 @@ class Pool:
     @property
     def is_degraded(self) -> bool:
         failed = any(member.published and member.backend.state is State.FAILED for member in self.members)
-        return failed or self.ready < self.settings.size
+        return failed or self.ready < self.settings.size - self.held
+
+    @property
+    def held(self) -> int:
+        """How many are drained by command."""
+        return sum(member.held for member in self.members)
+
+    def state_of(self, member: Member) -> str:
+        """The state that users see: of one that is drained by command `draining`, then `drained`."""
+        if not member.held or member.backend.state not in _LIVE:
+            return str(member.backend.state)
+        return "draining" if self._grid.sum(member.cell, Counter.LEASES) else "drained"
 
     def leases(self, member: Member) -> dict[str, int]:
         """The number of leases by kind, without the zeros."""

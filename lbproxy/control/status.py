@@ -73,11 +73,20 @@ def _pool(pool: Pool, grid: Grid) -> dict[str, Any]:
         "size": pool.settings.size,
         "ready": pool.ready,
         "reloading": pool.reloading,
+        "drained": pool.held,
+        "paused": _paused(pool),
         "reload": _running(pool),
         "differs_from_file": list(pool.differs),
         "requests_total": pool.total(Counter.REQUESTS),
         "backends": [_backend(pool, member, grid) for member in members],
     }
+
+
+def _paused(pool: Pool) -> dict[str, Any] | None:
+    pause = pool.pause
+    if pause is None:
+        return None
+    return {"maintenance": True} if pause.page is not None else {"maintenance": False, "max_wait_s": pause.max_wait_s}
 
 
 def _running(pool: Pool) -> dict[str, Any] | None:
@@ -97,7 +106,7 @@ def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
     document: dict[str, Any] = {
         "id": backend.id.name,
         "generation": backend.id.generation,
-        "state": str(backend.state),
+        "state": pool.state_of(member),
         "pid": backend.pid,
         "address": str(backend.address) if backend.address is not None else None,
         "uptime_s": round(trio.current_time() - started_at, 3) if started_at is not None else None,

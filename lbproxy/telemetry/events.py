@@ -256,7 +256,7 @@ class ReloadStarted(Event):
     reload: str
     trigger: str  # "command", "USR2", "HUP", "resume"
     pools: tuple[str, ...]
-    verb: str = "reload"  # reload | rollback | scale | restart
+    verb: str = "reload"  # reload | rollback | scale | restart | drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +300,22 @@ class ReloadDone(Event):
     same_as: int | None = None  # the kept generation that a rollback has brought back
     size: int | None = None  # of a scale
     differs: tuple[str, ...] = ()  # keys that are not as in the file any more
+    backend: str | None = None  # of a drain
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPaused(Event):
+    name = "pool.paused"
+    level = "warning"
+    pool: str
+    max_wait_s: float | None  # of a request; None: as the pool's queue says
+    maintenance: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUnpaused(Event):
+    name = "pool.unpaused"
+    pool: str
 
 
 @dataclass(frozen=True, slots=True)

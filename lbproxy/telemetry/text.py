@@ -148,6 +148,13 @@ def _reload_text(event: e.Event) -> str | None:
     match event:
         case e.ReloadStarted(_, trigger, pools, verb):
             return f"{verb} of {', '.join(pools)} {'goes on' if trigger == 'resume' else 'started'} ({trigger})"
+        case e.PoolPaused(pool, _, maintenance=True):
+            return f"{pool} is in maintenance: its requests get 503, until lbproxy unpause {pool}"
+        case e.PoolPaused(pool, max_wait_s):
+            each = f"up to {max_wait_s:g}s each, " if max_wait_s is not None else ""
+            return f"{pool} is paused: its requests wait, {each}until lbproxy unpause {pool}"
+        case e.PoolUnpaused(pool):
+            return f"{pool} serves again"
         case e.ReloadPaused(_, pool, why):
             return f"{pool}: stopped half-way: {why}; lbproxy resume, abort or rollback {pool} goes on from here"
         case e.ReloadRollingBack(_, pool, why):
@@ -167,6 +174,8 @@ def verdict(done: e.ReloadDone) -> str:
     match done.result:
         case "ok" if done.verb == "scale":
             return f"scaled {done.pool} to {done.size} until the next reload {took}: {counts}"
+        case "ok" if done.verb == "drain":
+            return f"drained {done.backend} {took}: {counts}"
         case "ok" if done.verb == "restart":
             return f"restarted {done.pool} {took}: {counts}"
         case "ok" if done.verb == "rollback":

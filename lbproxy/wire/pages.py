@@ -51,6 +51,7 @@ class ErrorPage:
     retry_after_s: int | None = None
     date: bytes = b""  # the line of the field, behind a CRLF
     minor: int = 1  # of the client: 1.0 must be told that the connection stays
+    text: str = ""  # the operator's own body, as it is: HTML where it begins with "<", else plain text
 
 
 def error_response(page: ErrorPage) -> bytes:
@@ -58,6 +59,9 @@ def error_response(page: ErrorPage) -> bytes:
     title = f"{page.status} {REASONS.get(page.status, 'Error')}"
     media_type = negotiate(page.accept)
     body = _body(page, title, media_type).encode()
+    if page.text:
+        media_type = "text/html" if page.text.lstrip().startswith("<") else "text/plain"
+        body = page.text.encode("utf-8", "replace")
     lines = [
         f"HTTP/1.1 {title}",
         f"Content-Type: {media_type}; charset=utf-8",

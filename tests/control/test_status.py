@@ -45,6 +45,8 @@ async def test_the_document_says_what_runs():
             "size": 2,
             "ready": 2,
             "reloading": False,
+            "drained": 0,
+            "paused": None,
             "reload": None,
             "differs_from_file": [],
             "requests_total": 31,

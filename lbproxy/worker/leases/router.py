@@ -69,17 +69,17 @@ class Router:
         """Take a newer table. What has left it begins to drain; what is back in it is taken back."""
         if table.epoch <= self.table.epoch:
             return False
-        before = {view.cell: view for pool in self._pools.values() for view in pool.backends}
+        before = {view.cell: view for pool in self._pools.values() for view in pool.every}
         drains = {pool.name: pool.drain for pool in (*self.table.pools, *table.pools)}
         self.table = table
         self._pools = {pool.name: pool for pool in table.pools}
         self._skipped.clear()
-        present = {view.cell for pool in table.pools for view in pool.backends}
+        present = {view.cell for pool in table.pools for view in pool.every}
         for cell in present:
             if self._draining.pop(cell, None) is not None:
                 self._leases[cell].take_back()
         for pool in table.pools:
-            for view in pool.backends:
+            for view in pool.every:
                 if view.cell not in self._leases:
                     self._leases[view.cell] = Leases(view, self._row_base + view.cell * WIDTH)
                 self._leases[view.cell].backend = view
@@ -157,7 +157,7 @@ class Router:
     def _choose(
         self, pool: PoolView, kind: LeaseKind, key: bytes | None, avoid: Sequence[BackendView]
     ) -> BackendView | None:
-        candidates = pool.backends
+        candidates = pool.backends or (pool.resting if kind is LeaseKind.TCP else ())
         limit = pool.limits.connections
         if limit or self._skipped:
             candidates = tuple(view for view in candidates if self._has_room(view, limit))
@@ -182,8 +182,8 @@ class Router:
         deadline = (now if since is None else since) + pool.limits.queue_timeout_s
         if since is not None and now >= deadline:
             raise ProxyError(503, "destination_unavailable", "no backend can be reached")
-        if pool.is_hopeless:
-            raise ProxyError(503, "destination_unavailable", HOPELESS)
+        if pool.is_hopeless or pool.maintenance is not None:
+            raise _why_nobody(pool)
         queue = self.queues.get(pool_name) or deque()
         if not queue and (lease := self.claim(pool, kind, key)) is not None:
             return lease
@@ -195,7 +195,7 @@ class Router:
         try:
             while waiter.lease is None:
                 pool = self._pools.get(pool_name)
-                if pool is None or pool.is_hopeless or trio.current_time() >= deadline:
+                if pool is None or pool.is_hopeless or pool.maintenance is not None or trio.current_time() >= deadline:
                     raise _why_nobody(pool)
                 # Who stands far behind need not look often: somebody before him does.
                 recheck_at = self._recheck_at(pool, RECHECK_S * (queue.index(waiter) + 1))
@@ -218,7 +218,7 @@ class Router:
     def _serve_queue(self, pool_name: str) -> None:
         """Leases for those who wait, in their order, as far as there is room: nobody can come between."""
         queue, pool = self.queues[pool_name], self._pools.get(pool_name)
-        if pool is None or pool.is_hopeless:
+        if pool is None or pool.is_hopeless or pool.maintenance is not None:
             for waiter in queue:
                 waiter.called.set()
             return
@@ -288,7 +288,7 @@ class Router:
     async def leaves(self, backend: BackendView, within_s: float) -> bool:
         """Has it left the table, or does it within that time?"""
         with trio.move_on_after(within_s):
-            while (pool := self._pools.get(backend.id.pool)) is not None and backend in pool.backends:
+            while (pool := self._pools.get(backend.id.pool)) is not None and backend in pool.every:
                 await self.drains_changed.wait()
             return True
         return False
@@ -326,7 +326,7 @@ class Router:
     def stop(self, grace_s: float) -> None:
         """The worker stops: every backend drains here, nobody longer than `grace_s`."""
         for pool in self.table.pools:
-            for view in pool.backends:
+            for view in pool.every:
                 self._leases[view.cell].begin(within(pool.drain, grace_s), trio.current_time(), random.random())
         for cell, view in self._draining.items():
             if (owner := self._pools.get(view.id.pool)) is not None:
@@ -364,8 +364,12 @@ def _why_nobody(pool: PoolView | None) -> ProxyError:
     """Of a request that has waited in vain."""
     if pool is None:
         return ProxyError(503, "destination_unavailable", "the pool is gone")
+    if pool.maintenance is not None:
+        return ProxyError(503, "destination_unavailable", "maintenance", pool.maintenance)
     if pool.is_hopeless:
         return ProxyError(503, "destination_unavailable", HOPELESS)
+    if pool.resting:
+        return ProxyError(503, "destination_unavailable", "the pool is paused")
     if pool.limits.connections and pool.backends:
         return ProxyError(503, "connection_limit_reached", "every backend has as many connections as it may")
     return ProxyError(503, "destination_unavailable", "no backend is ready")

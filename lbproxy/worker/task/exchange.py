@@ -122,7 +122,7 @@ class Exchange:
             try:
                 await self._serve()
             except ProxyError as exc:
-                await self._fail(exc.status, exc.token, exc.reason)
+                await self._fail(exc.status, exc.token, exc.reason, exc.page)
             except Refused as exc:
                 self.keep = self.keep and exc.status >= 500  # a backend's nonsense is not the client's fault
                 await self._fail(exc.status, exc.token, exc.reason)
@@ -311,7 +311,7 @@ class Exchange:
 
     # The end
 
-    async def _fail(self, status: int, token: str, reason: str) -> None:
+    async def _fail(self, status: int, token: str, reason: str, text: str = "") -> None:
         """Answer, if no byte of a response has gone out; else cut, so that nobody takes a part for the whole."""
         self.error, self.reason = token, reason
         self._has_failed = status >= 500
@@ -339,6 +339,7 @@ class Exchange:
             retry_after_s=RETRY_AFTER_S if status == 503 else None,
             minor=self.head.minor,
             date=self.context.date(),
+            text=text,
         )
         self.response_bytes = self.reply.error(page)
         await self.reply.flush(body_s)

@@ -1,0 +1,102 @@
+"""`drain` and `undrain`: one backend gets no new work, by command, until it is told otherwise or replaced.
+
+The process goes on, is probed, and is started again after a crash, still without work. Knows one backend at a time;
+a reload replaces it like any other.
+"""
+
+from dataclasses import dataclass
+
+import trio
+
+from lbproxy.control.context import ControlContext
+from lbproxy.control.fleet import PoolHandle
+from lbproxy.control.plan import CannotDo, running_pool
+from lbproxy.control.pool import Member, Pool
+from lbproxy.link.grid import Counter
+from lbproxy.model import State
+from lbproxy.telemetry.events import BackendTakenBack, ReloadDone, ReloadFinished, ReloadStarted
+
+
+@dataclass(slots=True)
+class _Drain:
+    id: str
+    scope: trio.CancelScope
+
+
+class Drains:
+    def __init__(self, context: ControlContext) -> None:
+        self._context = context
+        self._count = 0
+        self._running: dict[int, _Drain] = {}  # by the member's id()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await trio.sleep_forever()
+
+    def drain(self, pool_name: str, slot: int, *, force: bool) -> str:
+        """Begin, and return the id that its events carry; the same for who asks again. Raises UnknownPool, CannotDo."""
+        pool, member = self._find(pool_name, slot)
+        if (running := self._running.get(id(member))) is not None:
+            return running.id
+        others = [one for one in pool.members if one is not member and one.published]
+        is_last = not any(one.backend.state is State.READY for one in others)
+        if member.published and member.backend.state is State.READY and is_last and not force:
+            raise CannotDo(f"{pool_name}.{slot} is the last ready backend of its pool: --force drains it all the same")
+        assert self._nursery is not None
+        self._count += 1
+        drain = self._running[id(member)] = _Drain(f"d{self._count}", trio.CancelScope())
+        self._nursery.start_soon(self._carry_out, pool, member, drain)
+        return drain.id
+
+    def undrain(self, pool_name: str, slot: int) -> None:
+        """It gets work again. Raises UnknownPool, CannotDo."""
+        pool, member = self._find(pool_name, slot)
+        if not member.held:
+            raise CannotDo(f"{pool_name}.{slot} is not drained")
+        member.held = False
+        member.published = True
+        if (running := self._running.get(id(member))) is not None:
+            running.scope.cancel()
+        self._context.emit(BackendTakenBack(pool.name, str(member.backend.id)))
+        self._context.fleet.publish()
+
+    def _find(self, pool_name: str, slot: int) -> tuple[Pool, Member]:
+        pool = running_pool(self._context, pool_name)
+        if pool.reloading:
+            raise CannotDo(f"{pool_name} is being reloaded: its backends come and go by themselves")
+        member = next((one for one in pool.members if one.spec.slot == slot), None)
+        if member is None:
+            raise CannotDo(f"there is no backend {pool_name}.{slot}")
+        return pool, member
+
+    async def _carry_out(self, pool: Pool, member: Member, drain: _Drain) -> None:
+        context, began = self._context, trio.current_time()
+        before = pool.totals()
+        context.emit(ReloadStarted(drain.id, "command", (pool.name,), "drain"))
+        result = "aborted"
+        try:
+            with drain.scope:
+                handle = PoolHandle(context.fleet, pool, reload=drain.id)
+                handle.hold(member)
+                await handle.wait_drained(member)
+                result = "ok"
+        finally:
+            del self._running[id(member)]
+        now = pool.totals()
+        generation = member.spec.generation.number
+        done = ReloadDone(
+            *(drain.id, pool.name, result, generation, generation),
+            duration_s=round(trio.current_time() - began, 3),
+            requests=now[Counter.REQUESTS] - before[Counter.REQUESTS],
+            failed=now[Counter.FAILED] - before[Counter.FAILED],
+            cut=now[Counter.CUT] - before[Counter.CUT],
+            websockets_closed=now[Counter.WEBSOCKETS_CLOSED] - before[Counter.WEBSOCKETS_CLOSED],
+            why=None if result == "ok" else "it was taken back",
+            verb="drain",
+            backend=member.backend.id.name,
+        )
+        context.emit(done)
+        exit_code = 0 if result == "ok" else 1
+        context.emit(ReloadFinished(drain.id, exit_code, f"{member.backend.id.name} is {pool.state_of(member)}"))
