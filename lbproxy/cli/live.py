@@ -52,8 +52,8 @@ class Progress:
                 self._set(backend, f"drained in {seconds(after_s)}" + (f", {cut} cut" if cut else ""))
             case e.BackendTakenBack(_, backend):
                 self._set(backend, "taken back")
-            case e.BackendStopped(_, backend, how):
-                self._set(backend, f"stopped ({how})")
+            case e.BackendStopped(_, backend, how, _, why):
+                self._set(backend, f"stopped ({how})" + (f": {why}" if why else ""))
 
     def left(self, in_flight: dict[str, int]) -> None:
         """The leases of each backend, from `status`."""

@@ -3,7 +3,6 @@
 Knows the events of a reload and its exit codes. The reload itself is control's, and goes on when this command does not.
 """
 
-import json
 import time
 from dataclasses import replace
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from lbproxy.cli.options import Fail, Options, on_terminal, with_options
 from lbproxy.config.units import positive_duration
 from lbproxy.telemetry.events import BackendExited, BackendNotReady, Event, ReloadDone, ReloadFinished
 from lbproxy.telemetry.text import event_from_json, printable, text_lines, verdict
+from lbproxy.telemetry.words import compact
 
 STILL_GOING_ON = 7
 
@@ -110,7 +110,7 @@ class Following:
         values, event = finished
         if isinstance(self._shows, JsonLines):
             for last in [values for values, _ in self._done] or [values]:
-                print(json.dumps(last))
+                print(compact(last))
             return event.exit_code
         for _, done in self._done:
             for line in [*explanation(done), *(last_words(done, self._said) if event.exit_code else [])]:
@@ -147,7 +147,7 @@ class TextLines(Nothing):
 class JsonLines(Nothing):
     def show(self, values: dict[str, Any], event: Event | None) -> None:
         if not isinstance(event, ReloadDone):
-            print(json.dumps(values), flush=True)
+            print(compact(values), flush=True)
 
 
 def explanation(done: ReloadDone) -> list[str]:

@@ -318,5 +318,5 @@ async def _stop_until(member: Member, deadline: float) -> None:
     with trio.CancelScope(deadline=deadline) as patience:
         await member.runner.stop()
     if patience.cancelled_caught:
-        member.runner.kill()
+        member.runner.kill("the time for stopping was over")
         await member.runner.stop()

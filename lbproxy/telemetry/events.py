@@ -177,8 +177,9 @@ class BackendStopped(Event):
     name = "backend.stopped"
     pool: str
     backend: str
-    how: str
+    how: str  # "TERM", "KILL", "exit code 0"
     reload: str | None = None
+    why: str | None = None  # of a KILL
 
 
 @dataclass(frozen=True, slots=True)

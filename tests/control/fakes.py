@@ -178,8 +178,8 @@ class FakeBackend(Runner):
             await self.killed.wait()
         self._ended.set()
 
-    def kill(self):
-        super().kill()
+    def kill(self, why=""):
+        super().kill(why)
         self.killed.set()
 
     async def live(self):
