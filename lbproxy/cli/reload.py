@@ -120,8 +120,7 @@ class Following:
                 raise Fail(event.exit_code, event.text if "\n" in event.text else f"lbproxy: {event.text}")
             print(printable_lines(event.text))
         for _, done in self._done:
-            line = verdict(replace(done, why=None) if explanation(done) else done)
-            print(self._options.colored(printable(line), "green" if done.result == "ok" else "red"))
+            print(self._options.colored(printable(verdict(done)), "green" if done.result == "ok" else "red"))
         return event.exit_code
 
 
@@ -151,10 +150,11 @@ class JsonLines(Nothing):
 
 
 def explanation(done: ReloadDone) -> list[str]:
-    """Why a pool was not reloaded, and what its process said last."""
-    if done.result == "ok" or not (done.why or done.output):
+    """What the process of a pool that was not reloaded said last. The reason stands in the verdict, behind all this."""
+    if done.result == "ok" or not done.output:
         return []
-    return [printable(f"{done.pool}: {done.why or done.result}"), *_indented(done.output)]
+    backend, found, _ = (done.why or "").partition(": ")
+    return [printable(f"{backend if found and '@' in backend else done.pool} wrote last:"), *_indented(done.output)]
 
 
 def last_words(done: ReloadDone, said: dict[str, tuple[str, ...]]) -> list[str]:

@@ -98,9 +98,11 @@ class Fleet:
             self.start_member(pool, BackendSpec(slot, generation)).published = True
         self.touch()
 
-    async def close_pool(self, pool: Pool) -> None:
-        """Drain and stop the members, then remove the pool."""
-        handle = PoolHandle(self, pool)
+    async def close_pool(self, pool: Pool, reload: str | None = None) -> None:
+        """Drain and stop the members, then remove the pool. `reload`: the id that the events carry."""
+        if reload is not None:
+            pool.begin_reload(reload)
+        handle = PoolHandle(self, pool, reload=reload)
         members = list(pool.members)
         handle.publish([], members)
         async with trio.open_nursery() as nursery:

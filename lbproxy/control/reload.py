@@ -19,7 +19,7 @@ from lbproxy.control.workers import Workers
 from lbproxy.link.grid import Counter
 from lbproxy.model import Generation, ListenerView
 from lbproxy.settings import Settings
-from lbproxy.telemetry.events import Event, ReloadDone, ReloadFinished, ReloadRollingBack, ReloadStarted
+from lbproxy.telemetry.events import Event, Notice, ReloadDone, ReloadFinished, ReloadRollingBack, ReloadStarted
 
 EXIT_CODES = {"ok": 0, "rolled_back": 5, "failed": 6, "aborted": 1}
 _WORSE = (0, 5, 6, 1)  # the later, the worse
@@ -37,7 +37,8 @@ class ControlContext:
     listeners: tuple[ListenerView, ...]
     worker_count: int  # running workers. A reload can raise it up to `most_workers`; lowering it needs a restart
     most_workers: int
-    apply_live: Callable[[Settings, Settings], None]  # (old, new): applies the settings of the process as a whole
+    # (old, new): applies the settings of the process as a whole, and returns what an operator should know of it.
+    apply_live: Callable[[Settings, Settings], list[str]]
     loaded_at: float = field(default_factory=time.time)
 
 
@@ -65,8 +66,9 @@ class Reload:
         self._current: _PoolReload | None = None
 
     async def run(self) -> None:
-        names = tuple(generation.settings.name for generation in self._plan.wanted)
-        self._context.emit(ReloadStarted(reload=self._plan.id, trigger=self._plan.trigger, pools=names))
+        plan = self._plan
+        names = tuple(generation.settings.name for generation in plan.wanted)
+        self._context.emit(ReloadStarted(reload=plan.id, trigger=plan.trigger, pools=names, sizes=_sizes(plan)))
         try:
             await self._carry_out()
         except Exception as exc:  # a mistake of ours, which must not end control
@@ -147,7 +149,8 @@ class Reload:
         context.fleet.proxy_view = ProxyView.of(settings, listeners)
         context.worker_count = self._worker_count()
         context.workers.resize(context.worker_count)
-        context.apply_live(old, settings)
+        for notice in context.apply_live(old, settings):
+            context.emit(Notice(notice, reload=self._plan.id))
         context.sockets.show(listeners)
         context.sockets.hide_others(listeners)
         try:
@@ -157,7 +160,9 @@ class Reload:
         wanted = {pool.name for pool in settings.pools}
         async with trio.open_nursery() as retiring:
             for pool in [pool for name, pool in context.fleet.pools.items() if name not in wanted]:
-                retiring.start_soon(context.fleet.close_pool, pool)
+                removed = f"pool {pool.name} is removed: the file does not have it any more"
+                context.emit(Notice(removed, reload=self._plan.id))
+                retiring.start_soon(context.fleet.close_pool, pool, self._plan.id)
 
     def _worker_count(self) -> int:
         context, wanted = self._context, self._plan.settings.proxy.workers
@@ -204,6 +209,13 @@ class Reload:
             if left:
                 lines.append(f"never touched: {', '.join(left)}")
         return "\n".join(lines) or "nothing to reload"
+
+
+def _sizes(plan: ReloadPlan) -> tuple[int, ...]:
+    """How many new backends each pool gets; empty where only the rollout will find out."""
+    if plan.config_only or any(wanted.settings.command is None for wanted in plan.wanted):
+        return ()
+    return tuple(wanted.settings.size for wanted in plan.wanted)
 
 
 def _serves_now(pool: Pool) -> str:

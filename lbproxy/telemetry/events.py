@@ -50,6 +50,7 @@ class Notice(Event):
     name = "notice"
     level = "warning"
     text: str
+    reload: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +258,7 @@ class ReloadStarted(Event):
     reload: str
     trigger: str  # "command", "USR2", "HUP"
     pools: tuple[str, ...]
+    sizes: tuple[int, ...] = ()  # how many new backends each pool gets; empty: not known yet
 
 
 @dataclass(frozen=True, slots=True)
