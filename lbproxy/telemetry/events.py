@@ -278,8 +278,8 @@ class ReloadDone(Event):
     reload: str
     pool: str
     result: str  # ok | rolled_back | failed | aborted
-    generation: int
-    from_generation: int
+    generation: int  # that the reload made, or tried to make
+    from_generation: int  # that served before; after a rollback it serves again
     duration_s: float
     requests: int
     failed: int

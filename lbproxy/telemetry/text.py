@@ -26,12 +26,15 @@ def iso_time(at: float) -> str:
 
 
 def event_json(event: e.Event, at: float | None = None) -> dict[str, Any]:
-    """The event's name, its time (`at`, seconds of the epoch; else now) and its fields, without those that are None."""
+    """The event's name, its time (`at`, seconds of the epoch; else now) and its fields, without those that are None.
+
+    Durations are rounded to milliseconds here, so that no place has more digits than another.
+    """
     result: dict[str, Any] = {"event": event.name, "time": iso_time(time.time() if at is None else at)}
     for field in dataclasses.fields(event):
         value = getattr(event, field.name)
         if value is not None:
-            result[field.name] = value
+            result[field.name] = round(value, 3) if isinstance(value, float) else value
     return result
 
 
