@@ -1,10 +1,13 @@
-"""A reload on a terminal: one block that is drawn again and again, a line for each backend.
+"""A reload on a terminal: one block that is drawn again and again, never taller than the terminal.
 
-The only module that imports rich. `Progress` knows what to show and nothing of terminals.
+`Progress` knows what to show and nothing of terminals; `LiveBlock` draws it.
 """
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -18,104 +21,153 @@ from lbproxy.telemetry import events as e
 from lbproxy.telemetry.text import event_text, printable, seconds
 
 ASK_EVERY_S = 1.0
+LEAST_ROWS = 3  # of backends, however low the terminal is
+_FINISHED = ("proved", "stopped", "taken back")
+
+
+@dataclass(slots=True)
+class Row:
+    """One backend. `state`: starting, ready, proved, draining, drained, stopped, taken back or failed."""
+
+    pool: str
+    state: str
+    text: str
+    since: float
+    leases: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)  # of this backend in the status document
 
 
 class Progress:
     """The state of each backend so far, in the order of their first events."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self.title = "reload"
-        self.notes: list[str] = []
-        self._states: dict[str, str] = {}
-        self._since: dict[str, float] = {}
-        self._draining: dict[str, int] = {}
+        self.notes: list[tuple[str, str]] = []  # text, style
+        self._title = "reload"
+        self._sizes: dict[str, int] = {}  # how many new backends each pool gets; 0: not known
+        self._rows: dict[str, Row] = {}
         self._now = now
+        self._began = now()
 
     def feed(self, event: e.Event) -> None:
         match event:
-            case e.ReloadStarted() | e.ReloadFinished():
-                self.title = event_text(event)
+            case e.ReloadStarted(pools=pools, sizes=sizes):
+                self._title = event_text(event)
+                self._sizes = dict(zip(pools, sizes or (0,) * len(pools), strict=True))
             case e.ReloadRollingBack():
-                self.notes.append(event_text(event))
-            case e.BackendStarting(_, backend):
-                self._set(backend, "starting")
-            case e.BackendReady(_, backend, after_s):
-                self._set(backend, f"ready after {seconds(after_s)}")
-            case e.BackendProved(_, backend, after_s):
-                self._set(backend, f"proved after {seconds(after_s)}")
-            case e.BackendNotReady(_, backend, why) | e.BackendExited(_, backend, _, why):
-                self._set(backend, why)
-            case e.BackendDraining(_, backend, leases):
-                self._set(backend, "draining")
-                self._draining[backend] = leases
-            case e.BackendDrained(_, backend, after_s, cut):
-                self._set(backend, f"drained in {seconds(after_s)}" + (f", {cut} cut" if cut else ""))
-            case e.BackendTakenBack(_, backend):
-                self._set(backend, "taken back")
-            case e.BackendStopped(_, backend, how):
-                self._set(backend, f"stopped ({how})")
+                self.notes.append((event_text(event), "red"))
+            case e.Notice(text):
+                self.notes.append((text, "yellow"))
+            case e.BackendStarting(pool, backend):
+                self._set(pool, backend, "starting")
+            case e.BackendReady(pool, backend, after_s):
+                self._set(pool, backend, "ready", f"ready after {seconds(after_s)}")
+            case e.BackendProved(pool, backend, after_s):
+                self._set(pool, backend, "proved", f"proved after {seconds(after_s)}")
+            case e.BackendNotReady(pool, backend, why) | e.BackendExited(pool, backend, _, why):
+                self._set(pool, backend, "failed", why)
+            case e.BackendDraining(pool, backend, leases):
+                self._set(pool, backend, "draining").leases = leases
+            case e.BackendDrained(pool, backend, after_s, cut):
+                self._set(pool, backend, "drained", f"drained in {seconds(after_s)}" + (f", {cut} cut" if cut else ""))
+            case e.BackendTakenBack(pool, backend):
+                self._set(pool, backend, "taken back")
+            case e.BackendStopped(pool, backend, how, _, why):
+                self._set(pool, backend, "stopped", f"stopped ({how})" + (f": {why}" if why else ""))
 
-    def left(self, in_flight: dict[str, int]) -> None:
-        """The leases of each backend, from `status`."""
-        for backend in list(self._draining):
-            self._draining[backend] = in_flight.get(backend, 0)
+    def learn(self, status: dict[str, Any]) -> None:
+        """The facts that no event tells: what is left in hand and for how long, what a starting backend waits for."""
+        facts = {
+            f"{backend['id']}@{backend['generation']}": backend
+            for pool in status["pools"].values()
+            for backend in pool["backends"]
+        }
+        for name, row in list(self._rows.items()):
+            row.facts = facts.get(name, {})
+            row.leases = row.facts.get("in_flight", 0)
 
-    def rows(self) -> list[tuple[str, str]]:
-        return [(backend, self._row(backend, state)) for backend, state in list(self._states.items())]
+    def title(self) -> str:
+        """What is done, how long it has taken, and how many of the new backends of each pool are proved."""
+        proved = Counter(row.pool for row in list(self._rows.values()) if row.state == "proved")
+        counts = [f"{pool} {proved[pool]} of {size}" for pool, size in self._sizes.items() if size]
+        return "  ".join([self._title, seconds(self._now() - self._began), *counts])
 
-    def _row(self, backend: str, state: str) -> str:
-        in_hand = self._draining.get(backend)  # rich's thread draws while ours feeds
-        if in_hand is not None:
-            return f"draining, {in_hand} in hand, {seconds(self._now() - self._since[backend])}"
-        return f"starting, {seconds(self._now() - self._since[backend])}" if state == "starting" else printable(state)
+    def rows(self, room: int = 10_000) -> list[tuple[str, str]]:
+        """At most `room` rows: where there are more, the finished backends become one."""
+        rows = list(self._rows.items())  # rich's thread draws while ours feeds
+        if len(rows) <= room:
+            return [(name, self._text(row)) for name, row in rows]
+        finished = Counter(row.state for _, row in rows if row.state in _FINISHED)
+        folded = [("", ", ".join(f"{number} {state}" for state, number in finished.items()))] if finished else []
+        busy = [(name, self._text(row)) for name, row in rows if row.state not in _FINISHED]
+        if len(folded) + len(busy) > room:
+            shown = room - len(folded) - 1
+            busy[shown:] = [("", f"and {len(busy) - shown} more")]
+        return folded + busy
 
-    def _set(self, backend: str, state: str) -> None:
-        self._draining.pop(backend, None)
-        self._states[backend] = state
-        self._since[backend] = self._now()
+    def _text(self, row: Row) -> str:
+        why = f": {printable(str(row.facts['why']))}" if row.facts.get("why") else ""
+        match row.state:
+            case "starting":
+                return f"starting{why}" if why else f"starting, {self._so_far(row)}"
+            case "draining":
+                left_s = row.facts.get("drain_left_s")
+                at_most = f", {seconds(left_s)} more at most" if row.leases and left_s is not None else ""
+                return f"draining, {row.leases} in hand, {self._so_far(row)}{at_most}"
+            case "drained":
+                return row.text + why
+        return printable(row.text)
+
+    def _so_far(self, row: Row) -> str:
+        return seconds(self._now() - row.since)
+
+    def _set(self, pool: str, backend: str, state: str, text: str = "") -> Row:
+        row = self._rows[backend] = Row(pool, state, text or state, self._now())
+        return row
 
 
 class LiveBlock:
-    """Draws a Progress four times a second, in rich's thread. Reads `status` once a second for the leases left."""
+    """Draws a Progress four times a second, in rich's thread. A thread of its own reads `status` once a second."""
 
     def __init__(self, client: ControlClient, *, colored: bool, console: Console | None = None) -> None:
         self.progress = Progress()
         self._client = client
-        self._asked_at = time.monotonic()
-        self._live = Live(
-            console=console or Console(no_color=not colored, highlight=False),
-            get_renderable=self._draw,
-            refresh_per_second=4,
-        )
+        self._over = threading.Event()
+        self._console = console or Console(no_color=not colored, highlight=False)
+        self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=4)
 
     def start(self) -> None:
         self._live.start()
+        threading.Thread(target=self._keep_asking, daemon=True).start()
 
     def show(self, values: dict[str, Any], event: e.Event | None) -> None:
         if event is not None and not isinstance(event, e.ReloadDone):
             self.progress.feed(event)
 
     def end(self) -> None:
+        self._over.set()
         self._live.stop()
 
     def _draw(self) -> Table:
-        if time.monotonic() - self._asked_at >= ASK_EVERY_S:
-            self._asked_at = time.monotonic()
-            self._ask()
         block = Table.grid(padding=(0, 2))
-        block.add_row(Text(self.progress.title))
-        for note in self.progress.notes.copy():
-            block.add_row(Text(note, style="red"))
+        block.add_row(_line(self.progress.title()))
+        notes = self.progress.notes.copy()
+        for note, style in notes:
+            block.add_row(_line(note, style))
         rows = Table.grid(padding=(0, 2))
-        for backend, state in self.progress.rows():
-            rows.add_row(Text(f"  {backend}"), Text(state))
+        # The last line of the terminal stays free: there the cursor stands.
+        for backend, text in self.progress.rows(max(LEAST_ROWS, self._console.size.height - 2 - len(notes))):
+            rows.add_row(_line(f"  {backend}"), _line(text))
         block.add_row(rows)
         return block
 
-    def _ask(self) -> None:
-        try:
-            status = self._client.get("/v1/status")
-            backends = [backend for pool in status["pools"].values() for backend in pool["backends"]]
-            self.progress.left({f"{one['id']}@{one['generation']}": one["in_flight"] for one in backends})
-        except (Fail, KeyError, TypeError):
-            return  # the stream of events tells how the reload ends
+    def _keep_asking(self) -> None:
+        while not self._over.wait(ASK_EVERY_S):
+            try:
+                self.progress.learn(self._client.get("/v1/status"))
+            except (Fail, KeyError, TypeError, AttributeError):
+                continue  # the stream of events tells how the reload ends
+
+
+def _line(text: str, style: str = "") -> Text:
+    """One line, cut at the terminal's edge: the block is as tall as it has lines."""
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

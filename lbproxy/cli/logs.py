@@ -1,6 +1,5 @@
 """`lbproxy logs`: the last lines of the backends, or of the access log."""
 
-import json
 from typing import Any
 from urllib.parse import urlencode
 
@@ -8,6 +7,7 @@ import click
 
 from lbproxy.cli.client import ConnectionBroke, ControlClient
 from lbproxy.cli.options import Fail, Options, with_options
+from lbproxy.telemetry.words import compact
 
 
 @click.command(short_help="The output of backends.")
@@ -29,7 +29,7 @@ def logs(options: Options, source: str | None, follow: bool, lines: int, gen: in
     try:
         with ControlClient.of(options).stream("GET", f"/v1/logs?{urlencode(query)}") as stream:
             for values in stream:
-                print(json.dumps(values) if as_json else line_text(options, values), flush=follow)
+                print(compact(values) if as_json else line_text(options, values), flush=follow)
     except ConnectionBroke as exc:
         raise Fail(1, f"lbproxy: the connection broke: {exc}") from None
     return 0

@@ -3,7 +3,6 @@
 Knows the events of a reload and its exit codes. The reload itself is control's, and goes on when this command does not.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from lbproxy.cli.options import Fail, Options, on_terminal, with_options
 from lbproxy.config.units import positive_duration
 from lbproxy.telemetry.events import BackendExited, BackendNotReady, Event, ReloadDone, ReloadFinished
 from lbproxy.telemetry.text import event_from_json, printable, text_lines, verdict
+from lbproxy.telemetry.words import compact
 
 STILL_GOING_ON = 7
 
@@ -146,7 +146,7 @@ class Following:
         values, event = finished
         if isinstance(self._shows, JsonLines):
             for last in [values for values, _ in self._done] or [values]:
-                print(json.dumps(last))
+                print(compact(last))
             return event.exit_code
         for _, done in self._done:
             for line in [*explanation(done), *(last_words(done, self._said) if event.exit_code else [])]:
@@ -158,8 +158,7 @@ class Following:
                 raise Fail(event.exit_code, event.text if "\n" in event.text else f"lbproxy: {event.text}")
             print(printable_lines(event.text))
         for _, done in self._done:
-            line = verdict(replace(done, why=None) if explanation(done) else done)
-            print(self._options.colored(printable(line), "green" if done.result == "ok" else "red"))
+            print(self._options.colored(printable(verdict(done)), "green" if done.result == "ok" else "red"))
         return event.exit_code
 
 
@@ -185,14 +184,15 @@ class TextLines(Nothing):
 class JsonLines(Nothing):
     def show(self, values: dict[str, Any], event: Event | None) -> None:
         if not isinstance(event, ReloadDone):
-            print(json.dumps(values), flush=True)
+            print(compact(values), flush=True)
 
 
 def explanation(done: ReloadDone) -> list[str]:
-    """Why a pool was not reloaded, and what its process said last."""
-    if done.result == "ok" or not (done.why or done.output):
+    """What the process of a pool that was not reloaded said last. The reason stands in the verdict, behind all this."""
+    if done.result == "ok" or not done.output:
         return []
-    return [printable(f"{done.pool}: {done.why or done.result}"), *_indented(done.output)]
+    backend, found, _ = (done.why or "").partition(": ")
+    return [printable(f"{backend if found and '@' in backend else done.pool} wrote last:"), *_indented(done.output)]
 
 
 def last_words(done: ReloadDone, said: dict[str, tuple[str, ...]]) -> list[str]:

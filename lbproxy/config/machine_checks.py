@@ -11,6 +11,7 @@ from typing import Any
 from lbproxy.address import Address
 from lbproxy.config.checks import Table, elements, pools
 from lbproxy.config.problems import Finding, Path
+from lbproxy.config.symlinks import dangling_symlink
 from lbproxy.config.user import user_of, why_not
 
 _LONGEST_SOCKET = 107  # bytes of a unix socket's path (unix(7))
@@ -39,11 +40,11 @@ def _pool(path: Path, pool: Table, base: str) -> Iterator[Finding]:
     if _is_path(pool.get("directory")):
         directory = os.path.join(base, pool["directory"])
         if not os.path.isdir(directory):
-            yield Finding((*path, "directory"), f"there is no directory {directory!r}")
+            yield Finding((*path, "directory"), f"there is no directory {directory!r}{dangling_symlink(directory)}")
     if _is_path(pool.get("env_file")):
         env_file = os.path.join(base, pool["env_file"])
         if not os.path.isfile(env_file):
-            yield Finding((*path, "env_file"), f"there is no file {env_file!r}")
+            yield Finding((*path, "env_file"), f"there is no file {env_file!r}{dangling_symlink(env_file)}")
         elif not os.access(env_file, os.R_OK):
             yield Finding((*path, "env_file"), f"{env_file!r} cannot be read")
     if _is_path(pool.get("user")):

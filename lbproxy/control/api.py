@@ -195,7 +195,7 @@ async def _events_of(events: Subscription, id: str) -> AsyncGenerator[Mapping[st
     """The events of one reload, until it has ended."""
     async for event in events:
         if reload_of(event) == id:
-            yield event_json(event)
+            yield event_json(event, events.at)
             if isinstance(event, ReloadFinished):
                 return
 

@@ -18,6 +18,7 @@ import trio
 
 from lbproxy.control.control_socket import peer
 from lbproxy.telemetry.events import Event, Notice
+from lbproxy.telemetry.words import compact
 from lbproxy.wire.body import chunk, last_chunk, request_body
 from lbproxy.wire.head import head_end, read_request
 from lbproxy.wire.lines import Lines, Refused
@@ -183,7 +184,7 @@ async def send_answer(stream: trio.abc.Stream, answer: Answer) -> None:
     head = f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
     head += "Connection: close\r\nCache-Control: no-store\r\n"
     if answer.lines is None:
-        body = json.dumps(answer.values).encode() + b"\n"
+        body = compact(answer.values).encode() + b"\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         await _send(stream, head.encode() + body)
         return
@@ -192,7 +193,7 @@ async def send_answer(stream: trio.abc.Stream, answer: Answer) -> None:
         nursery.start_soon(_watch, stream, nursery.cancel_scope)
         await _send(stream, head.encode())
         async for line in lines:
-            await _send(stream, chunk(json.dumps(line).encode() + b"\n"))
+            await _send(stream, chunk(compact(line).encode() + b"\n"))
         await _send(stream, last_chunk())
         nursery.cancel_scope.cancel()
 

@@ -271,14 +271,12 @@ class Control:
         kind = AddressRunner if spec.generation.settings.command is None else ProcessRunner
         return kind(spec, self._resources, reload=reload, trial=trial)
 
-    def _apply_live(self, old: Settings, new: Settings) -> None:
+    def _apply_live(self, old: Settings, new: Settings) -> list[str]:
         if new.proxy.ports != old.proxy.ports:
             self._resources.ports.change(*new.proxy.ports)
         self._log.set_level(new.log.level)
         self._resources.outputs.logged_per_s = new.log.backend_lines
-        for line in advise(new):
-            if line not in advise(old):
-                self._log.emit(Notice(line))
+        notices = [line for line in advise(new) if line not in advise(old)]
         for name, before, after in (
             ("proxy.control", old.proxy.control, new.proxy.control),
             ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),
@@ -286,7 +284,8 @@ class Control:
             ("proxy.workers", self._context.worker_count, new.proxy.workers),
         ):
             if before != after:
-                self._log.emit(Notice(f"{name} has changed: that takes effect at the next start"))
+                notices.append(f"{name} has changed: that takes effect at the next start")
+        return notices
 
 
 def has_terminal() -> bool:

@@ -25,6 +25,7 @@ class ControlContext:
     listeners: tuple[ListenerView, ...]
     worker_count: int  # running workers. A reload can raise it up to `most_workers`; lowering it needs a restart
     most_workers: int
-    apply_live: Callable[[Settings, Settings], None]  # (old, new): applies the settings of the process as a whole
+    # (old, new): applies the settings of the process as a whole, and returns what an operator should know of it.
+    apply_live: Callable[[Settings, Settings], list[str]]
     loaded_at: float = field(default_factory=time.time)
     generations: Generations = field(default_factory=Generations)

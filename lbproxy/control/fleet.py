@@ -98,9 +98,11 @@ class Fleet:
             self.start_member(pool, BackendSpec(slot, generation)).published = True
         self.touch()
 
-    async def close_pool(self, pool: Pool) -> None:
-        """Drain and stop the members, then remove the pool."""
-        handle = PoolHandle(self, pool)
+    async def close_pool(self, pool: Pool, reload: str | None = None) -> None:
+        """Drain and stop the members, then remove the pool. `reload`: the id that the events carry."""
+        if reload is not None:
+            pool.begin_reload(reload)
+        handle = PoolHandle(self, pool, reload=reload)
         members = list(pool.members)
         handle.publish([], members)
         async with trio.open_nursery() as nursery:
@@ -326,5 +328,5 @@ async def _stop_until(member: Member, deadline: float) -> None:
     with trio.CancelScope(deadline=deadline) as patience:
         await member.runner.stop()
     if patience.cancelled_caught:
-        member.runner.kill()
+        member.runner.kill("the time for stopping was over")
         await member.runner.stop()

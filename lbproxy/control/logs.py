@@ -70,7 +70,7 @@ async def _output_lines(selection: Selection, count: int, follow: bool) -> Async
 
 
 def _entry(id: BackendId, line: OutputLine) -> dict[str, Any]:
-    return {"time": iso_time(line.time), "backend": id.name, "generation": id.generation, "line": line.text}
+    return {"time": iso_time(line.time), "backend": str(id), "generation": id.generation, "line": line.text}
 
 
 async def _access_lines(path: str, count: int) -> AsyncGenerator[Mapping[str, Any], None]:

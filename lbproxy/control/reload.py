@@ -16,7 +16,14 @@ from lbproxy.control.rollout import Broken, Outcome, Rollout
 from lbproxy.control.sockets import BindFailed
 from lbproxy.link.grid import Counter
 from lbproxy.model import Generation, ListenerView
-from lbproxy.telemetry.events import ReloadDone, ReloadFinished, ReloadPaused, ReloadRollingBack, ReloadStarted
+from lbproxy.telemetry.events import (
+    Notice,
+    ReloadDone,
+    ReloadFinished,
+    ReloadPaused,
+    ReloadRollingBack,
+    ReloadStarted,
+)
 
 EXIT_CODES = {"ok": 0, "rolled_back": 5, "failed": 6, "aborted": 1, "paused": 9}
 _WORSE = (0, 5, 6, 1)  # the later, the worse
@@ -70,7 +77,9 @@ class Reload:
     def _say_started(self, trigger: str) -> None:
         plan = self.plan
         names = tuple(generation.settings.name for generation in plan.wanted)
-        self._context.emit(ReloadStarted(reload=plan.id, trigger=trigger, pools=names, verb=plan.verb))
+        self._context.emit(
+            ReloadStarted(reload=plan.id, trigger=trigger, pools=names, verb=plan.verb, sizes=_sizes(plan))
+        )
 
     async def _carry_out(self) -> None:
         context, plan = self._context, self.plan
@@ -160,7 +169,8 @@ class Reload:
         context.fleet.proxy_view = ProxyView.of(settings, listeners)
         context.worker_count = self._worker_count()
         context.workers.resize(context.worker_count)
-        context.apply_live(old, settings)
+        for notice in context.apply_live(old, settings):
+            context.emit(Notice(notice, reload=self.plan.id))
         context.sockets.show(listeners)
         context.sockets.hide_others(listeners)
         try:
@@ -171,7 +181,9 @@ class Reload:
         async with trio.open_nursery() as retiring:
             for pool in [pool for name, pool in context.fleet.pools.items() if name not in wanted]:
                 context.generations.forget(pool.name)
-                retiring.start_soon(context.fleet.close_pool, pool)
+                removed = f"pool {pool.name} is removed: the file does not have it any more"
+                context.emit(Notice(removed, reload=self.plan.id))
+                retiring.start_soon(context.fleet.close_pool, pool, self.plan.id)
 
     def _worker_count(self) -> int:
         context, wanted = self._context, self.plan.settings.proxy.workers
@@ -218,6 +230,13 @@ class Reload:
             if left:
                 lines.append(f"never touched: {', '.join(left)}")
         return "\n".join(lines) or "nothing to reload"
+
+
+def _sizes(plan: Plan) -> tuple[int, ...]:
+    """How many new backends each pool gets; empty where only the rollout will find out."""
+    if plan.config_only or any(wanted.settings.command is None for wanted in plan.wanted):
+        return ()
+    return tuple(wanted.settings.size for wanted in plan.wanted)
 
 
 def _serves_now(pool: Pool) -> str:

@@ -36,6 +36,7 @@ def document(context: ControlContext, grid: Grid, workers: list[WorkerStatus], s
             }
             for view in context.listeners
         ],
+        "routes": [{"host": route.host, "path": route.path, "pool": route.pool} for route in settings.routes],
         "pools": {name: _pool(pool, grid) for name, pool in context.fleet.pools.items()},
     }
 
@@ -105,6 +106,7 @@ def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
     started_at = member.started_at if backend.pid is not None else None
     document: dict[str, Any] = {
         "id": backend.id.name,
+        "backend": str(backend.id),  # as every event names it
         "generation": backend.id.generation,
         "state": pool.state_of(member),
         "pid": backend.pid,
@@ -115,7 +117,10 @@ def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
         "in_flight": sum(leases.values()),
         "leases": leases,
         "requests_total": grid.sum(member.cell, Counter.REQUESTS),
+        "directory": member.spec.generation.directory if member.spec.generation.settings.command is not None else None,
     }
+    if (why := member.runner.why) is not None:
+        document["why"] = why
     if backend.state is State.DRAINING:
         kinds = [LeaseKind(kind) for kind, number in leases.items() if number]
         left_s = longest_s(pool.settings.drain, kinds) - (trio.current_time() - backend.since)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lbproxy.config.symlinks import dangling_symlink
 from lbproxy.config.user import User, user_of, why_not
 from lbproxy.errors import LbproxyError
 from lbproxy.model import BackendSpec
@@ -104,7 +105,7 @@ def find_program(word: str, directory: str, path: str) -> str:
     if "/" in word:
         found = Path(directory, word)
         if not found.exists():
-            raise CannotStart(f"command not found: {word!r} (in {directory})")
+            raise CannotStart(f"command not found: {word!r} (in {directory}){dangling_symlink(str(found))}")
         candidates = [found]
     else:
         candidates = [Path(directory, folder or ".", word) for folder in path.split(os.pathsep)]

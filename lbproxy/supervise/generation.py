@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from lbproxy.config.symlinks import dangling_symlink
 from lbproxy.model import Generation
 from lbproxy.settings import PoolSettings
 
@@ -16,11 +17,17 @@ def resolve_generation(number: int, settings: PoolSettings) -> Generation:
     try:
         directory = os.path.realpath(settings.directory, strict=True)
     except OSError as exc:
-        raise ValueError(f"pool.{settings.name}.directory: {settings.directory}: {exc.strerror}") from None
+        raise ValueError(
+            f"pool.{settings.name}.directory: {settings.directory}: {_why(exc, settings.directory)}"
+        ) from None
     if not os.path.isdir(directory):
         raise ValueError(f"pool.{settings.name}.directory: {settings.directory}: not a directory")
     env = read_env_file(settings.env_file) if settings.env_file is not None else {}
     return Generation(number, settings, directory, tuple((env | dict(settings.env)).items()))
+
+
+def _why(exc: OSError, path: str) -> str:
+    return f"{exc.strerror}{dangling_symlink(path)}"
 
 
 def read_env_file(path: str) -> dict[str, str]:
@@ -33,7 +40,7 @@ def read_env_file(path: str) -> dict[str, str]:
     except UnicodeDecodeError:
         raise ValueError(f"{path}: error: not UTF-8") from None
     except OSError as exc:
-        raise ValueError(f"{path}: error: {exc.strerror}") from None
+        raise ValueError(f"{path}: error: {_why(exc, path)}") from None
     found: dict[str, str] = {}
     problems = []
     for number, line in enumerate(lines, 1):

@@ -11,6 +11,7 @@ import trio
 from lbproxy.model import BackendId
 from lbproxy.supervise.output import LOGGED_PER_S, LineLimit, OutputRing, text_of
 from lbproxy.telemetry.events import BackendOutput, Event, Notice
+from lbproxy.telemetry.words import count
 
 
 class OutputForwarder:
@@ -46,7 +47,7 @@ class OutputForwarder:
         if left_out:
             self._emit(
                 Notice(
-                    f"{self._id} wrote {left_out} more lines than the log takes in a second "
+                    f"{self._id} wrote {count(left_out, 'more line')} than the log takes in a second "
                     f"(the newest are in 'lbproxy logs {self._id.name}')"
                 )
             )

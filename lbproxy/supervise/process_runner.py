@@ -36,6 +36,8 @@ from lbproxy.telemetry.events import (
     BackendStarting,
     BackendStopped,
 )
+from lbproxy.telemetry.text import seconds
+from lbproxy.telemetry.words import count
 
 SHOWN_LINES = 20
 RECYCLED_SOON_S = 1.0  # at most one run in this time, for a backend that exits by itself
@@ -52,6 +54,7 @@ class Run:
     ending: trio.Event = field(default_factory=trio.Event)  # set when the process is to be ended
     pid: int | None = None
     code: int | None = None
+    killed_because: str | None = None  # why lbproxy sent KILL
     why: str | None = None  # why it could not start, or why lbproxy ended it; None: it died by itself
     late: bool = False  # not ready in time
     port_taken: bool = False
@@ -95,6 +98,7 @@ class ProcessRunner(Runner):
         self._port_tries = 0
         self._crashes_in_row = 0
         self._crashes: list[float] = []
+        self._restart_at = 0.0  # on Trio's clock, while it is in back-off
 
     async def run(self) -> None:
         self._began = True
@@ -107,11 +111,31 @@ class ProcessRunner(Runner):
         finally:
             self._finish()
 
-    def kill(self) -> None:
+    def kill(self, why: str = "lbproxy was told to end at once") -> None:
         self._killed = True
+        if self._current_run is not None:
+            self._current_run.killed_because = self._current_run.killed_because or why
         self._request_stop()
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
+
+    def _why_dead(self) -> str | None:
+        """How the last run ended, and what follows from that."""
+        run = self._current_run
+        if run is None or self._trial:
+            return super()._why_dead()
+        how = _reason(run, retried=False) if run.ready_s is None else f"{run.how} after {seconds(run.ready_s)}"
+        if self.backend.state is State.BACKOFF:
+            return f"{how}; started again in {seconds(max(0.0, self._restart_at - trio.current_time()))}"
+        within_s = self.settings.restart.give_up_within_s
+        return f"{how}; {count(len(self._crashes), 'crash', 'crashes')} within {within_s:g}s: not started again"
+
+    def _why_stopping(self) -> str | None:
+        run = self._current_run
+        if run is None or not run.patient_until:
+            return None
+        left_s = max(0.0, run.patient_until - trio.current_time())
+        return f"told to end by {_name(self.settings.restart.stop_signal)}, KILL in {seconds(left_s)}"
 
     # One run
 
@@ -194,6 +218,7 @@ class ProcessRunner(Runner):
             while True:
                 result = await self._probe_start(endpoint)
                 self._last_probe = result.detail
+                self._wake()
                 if result.passed:
                     problem = await self._port_problem(endpoint, child)
                     if problem is None:
@@ -241,6 +266,7 @@ class ProcessRunner(Runner):
             child.signal(restart.stop_signal)
             run.patient_until = trio.current_time() + restart.stop_timeout_s
             await trio.sleep(restart.stop_timeout_s)
+            run.killed_because = f"it did not end within {restart.stop_timeout_s:g}s of {_name(restart.stop_signal)}"
         child.signal(signal.SIGKILL)
 
     def _request_stop(self) -> None:
@@ -283,13 +309,15 @@ class ProcessRunner(Runner):
         if gives_up(self._crashes, now, restart.give_up_crashes, restart.give_up_within_s):
             return Verdict(LifecycleEvent.GAVE_UP, None)
         pause_s = delay_s(self._crashes_in_row, restart.backoff_first_s, restart.backoff_max_s, random.random())
+        self._restart_at = now + pause_s
         return Verdict(LifecycleEvent.DIED, pause_s)
 
     async def _wait_restart(self, verdict: Verdict) -> None:
         if verdict.restart_in_s is None:
             await self._stop.wait()  # FAILED until it is stopped
             return
-        with trio.move_on_after(verdict.restart_in_s):
+        self._restart_at = trio.current_time() + verdict.restart_in_s
+        with trio.move_on_at(self._restart_at):
             await self._stop.wait()
         if self.backend.state is State.BACKOFF:
             self._become(LifecycleEvent.RESTARTED)
@@ -319,12 +347,20 @@ class ProcessRunner(Runner):
     def _emit_stopped(self, run: Run) -> None:
         if run.code is None:
             return  # no process was running
-        self._how_stopped = f"exit code {run.code}" if run.code >= 0 else signal_name(-run.code).removeprefix("SIG")
-        self._emit(BackendStopped(self.id.pool, str(self.id), self._how_stopped, self.reload))
+        self._how_stopped = f"exit code {run.code}" if run.code >= 0 else _name(-run.code)
+        why = None
+        if run.code == -signal.SIGKILL:
+            why = run.killed_because or "not by lbproxy: somebody, or the kernel when memory ran out"
+        self._emit(BackendStopped(self.id.pool, str(self.id), self._how_stopped, self.reload, why=why))
 
     def _tail(self) -> tuple[str, ...]:
         since = self._current_run.first_line if self._current_run is not None else 0
         return tuple(line.text for line in self.output.last(SHOWN_LINES, since=since))
+
+
+def _name(number: int) -> str:
+    """`TERM`, as in the configuration."""
+    return signal_name(number).removeprefix("SIG")
 
 
 def _other_pids(leader: int, mark: str) -> tuple[int, ...]:

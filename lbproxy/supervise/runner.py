@@ -17,6 +17,7 @@ from lbproxy.supervise.output import OutputRing
 from lbproxy.supervise.probe import ProbeResult, probe
 from lbproxy.supervise.resources import Resources
 from lbproxy.telemetry.events import BackendHealthy, BackendNotReady, BackendProved, BackendUnhealthy
+from lbproxy.telemetry.text import seconds
 
 QUICK_S = 0.25  # between probes while a backend starts, is being proved, or is in doubt
 _LIVE = (State.READY, State.UNHEALTHY, State.DRAINING)
@@ -94,6 +95,20 @@ class Runner:
             facts.append("ended" if self._ended.is_set() else "told to stop")
         return f"<{type(self).__name__} {', '.join(facts)}>"
 
+    @property
+    def why(self) -> str | None:
+        """Why the backend does not serve, or what it waits for, in one line for the operator; None if it serves."""
+        match self.backend.state:
+            case State.STARTING:
+                return self._why_starting()
+            case State.UNHEALTHY:
+                return self._last_probe
+            case State.BACKOFF | State.FAILED:
+                return self._why_dead()
+            case State.STOPPING:
+                return self._why_stopping()
+        return None
+
     async def run(self) -> None:
         """Returns when the backend is stopped for good. Raises nothing of its own."""
         raise NotImplementedError
@@ -153,8 +168,9 @@ class Runner:
         await self._ended.wait()
         return self._how_stopped
 
-    def kill(self) -> None:
-        """Stop the backend without grace. Does not wait."""
+    def kill(self, why: str = "") -> None:
+        """Stop the backend without grace. Does not wait. `why` is for the operator."""
+        del why  # a fixed address is not killed
         self._request_stop()
 
     def update(self, settings: PoolSettings) -> None:
@@ -163,6 +179,17 @@ class Runner:
         self._probe_soon.set()
 
     # Used by the subclasses
+
+    def _why_starting(self) -> str:
+        """The last answer of its probe, and how long it may still take."""
+        waited_s = trio.current_time() - self.backend.since
+        return f"{self._last_probe} ({seconds(waited_s)} of {self.settings.health.start_timeout_s:g}s)"
+
+    def _why_dead(self) -> str | None:
+        return self._failure.why if self._failure is not None else None
+
+    def _why_stopping(self) -> str | None:
+        return None
 
     async def _keep_probing(self, address: Address) -> None:
         while True:

@@ -50,6 +50,7 @@ class Notice(Event):
     name = "notice"
     level = "warning"
     text: str
+    reload: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +178,9 @@ class BackendStopped(Event):
     name = "backend.stopped"
     pool: str
     backend: str
-    how: str
+    how: str  # "TERM", "KILL", "exit code 0"
     reload: str | None = None
+    why: str | None = None  # of a KILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +259,7 @@ class ReloadStarted(Event):
     trigger: str  # "command", "USR2", "HUP", "resume"
     pools: tuple[str, ...]
     verb: str = "reload"  # reload | rollback | scale | restart | drain
+    sizes: tuple[int, ...] = ()  # how many new backends each pool gets; empty: not known yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +290,8 @@ class ReloadDone(Event):
     reload: str
     pool: str
     result: str  # ok | rolled_back | failed | aborted | paused
-    generation: int
-    from_generation: int
+    generation: int  # that the reload made, or tried to make
+    from_generation: int  # that served before; after a rollback it serves again
     duration_s: float
     requests: int
     failed: int

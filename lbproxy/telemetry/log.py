@@ -30,18 +30,19 @@ class Subscription:
     def __init__(self, wants: Callable[[Event], bool], forget: "Callable[[Subscription], None]") -> None:
         self._wants = wants
         self._forget = forget
-        self._events: deque[Event] = deque()
+        self._events: deque[tuple[Event, float]] = deque()
+        self.at = time.time()  # when the event that was given out last happened: the time that the log has, too
         self._lost = 0
         self._closed = False
         self._arrived = trio.lowlevel.ParkingLot()
 
-    def offer(self, event: Event) -> None:
+    def offer(self, event: Event, at: float) -> None:
         if not self._wants(event):
             return
         if len(self._events) >= SUBSCRIPTION_EVENTS and not _belongs_to_reload(event):
             self._lost += 1
             return
-        self._events.append(event)
+        self._events.append((event, at))
         self._arrived.unpark_all()
 
     def close(self) -> None:
@@ -69,7 +70,8 @@ class Subscription:
             if self._closed:
                 raise StopAsyncIteration
             await self._arrived.park()
-        return self._events.popleft()
+        event, self.at = self._events.popleft()
+        return event
 
 
 class Log:
@@ -88,12 +90,13 @@ class Log:
         sink.describe_losses(lambda lines: self._line(LogDropped(lines), self._now()))
 
     def emit(self, event: Event) -> None:
+        now = self._now()
         for subscription in self._subscriptions:
-            subscription.offer(event)
+            subscription.offer(event, now)
         if LEVELS[event.level] < self._least:
             return
         try:
-            line = self._line(event, self._now())
+            line = self._line(event, now)
         except Exception as exc:  # a log line is never worth a crash
             line = f"{event.name}: no line could be made of it: {exc!r}\n".encode("ascii", "backslashreplace")
         self._sink.write(line)

@@ -4,12 +4,12 @@ Knows every event. Knows neither files nor Trio: the command line shows a reload
 """
 
 import dataclasses
-import json
 import re
 import time
 from typing import Any
 
 from lbproxy.telemetry import events as e
+from lbproxy.telemetry.words import compact, count
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _LABELS = {"debug": "debug", "info": "info ", "warning": "warn ", "error": "error"}
@@ -26,12 +26,15 @@ def iso_time(at: float) -> str:
 
 
 def event_json(event: e.Event, at: float | None = None) -> dict[str, Any]:
-    """The event's name, its time (`at`, seconds of the epoch; else now) and its fields, without those that are None."""
+    """The event's name, its time (`at`, seconds of the epoch; else now) and its fields, without those that are None.
+
+    Durations are rounded to milliseconds here, so that no place has more digits than another.
+    """
     result: dict[str, Any] = {"event": event.name, "time": iso_time(time.time() if at is None else at)}
     for field in dataclasses.fields(event):
         value = getattr(event, field.name)
         if value is not None:
-            result[field.name] = value
+            result[field.name] = round(value, 3) if isinstance(value, float) else value
     return result
 
 
@@ -51,7 +54,7 @@ def event_from_json(values: dict[str, Any]) -> e.Event | None:
 
 def json_line(event: e.Event, at: float) -> bytes:
     values = {**event_json(event, at), "level": event.level}
-    return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+    return compact(values).encode() + b"\n"
 
 
 def text_line(event: e.Event, at: float) -> bytes:
@@ -77,10 +80,10 @@ def event_text(event: e.Event) -> str:
         case e.Notice(text):
             return text
         case e.ExchangeFailed(request_id, pool, backend, status, error, reason, left_out):
-            more = f" ({left_out} more before it are not told)" if left_out else ""
+            more = f" ({left_out} more before it not told)" if left_out else ""
             return f"{backend or pool or 'no pool'}: {status} {error}: {reason}, request {request_id}{more}"
         case e.LogDropped(lines, log):
-            return f"{_count(lines, 'line')} of the {log} log dropped: its reader stalls or its disk is full"
+            return f"{count(lines, 'line')} of the {log} log dropped: its reader stalls or its disk is full"
         case e.AcceptPaused(listener, why):
             return f"listener {listener} takes no connections for now: {why}"
         case e.AcceptResumed(listener):
@@ -92,7 +95,7 @@ def _serve_text(event: e.Event) -> str | None:
     match event:
         case e.ServeStarted(pid, workers, listeners, control):
             where = ", ".join(listeners)
-            return f"serving on {where} with {_count(workers, 'worker')}, pid {pid}, control socket {control}"
+            return f"serving on {where} with {count(workers, 'worker')}, pid {pid}, control socket {control}"
         case e.ServeStopping(why, grace_s):
             return f"stopping ({why}): work in hand has {grace_s:g}s"
         case e.ServeStopped(why):
@@ -132,15 +135,15 @@ def _backend_text(event: e.Event) -> str | None:
                 f"{backend} (pid {pid}) recycled itself after {seconds(after_s)} (exit code 0); started again {again}"
             )
         case e.BackendFailed(_, backend, crashes, within_s):
-            return f"{backend} failed: {_count(crashes, 'crash', 'crashes')} within {within_s:g}s, not started again"
+            return f"{backend} failed: {count(crashes, 'crash', 'crashes')} within {within_s:g}s, not started again"
         case e.BackendDraining(_, backend, leases):
             return f"{backend} draining: {leases} in hand"
         case e.BackendDrained(_, backend, after_s, cut):
             return f"{backend} drained in {seconds(after_s)}" + (f", {cut} cut" if cut else "")
         case e.BackendTakenBack(_, backend):
             return f"{backend} taken back"
-        case e.BackendStopped(_, backend, how):
-            return f"{backend} stopped ({how})"
+        case e.BackendStopped(_, backend, how, _, why):
+            return f"{backend} stopped ({how})" + (f": {why}" if why else "")
     return None
 
 
@@ -169,7 +172,8 @@ def _reload_text(event: e.Event) -> str | None:
 def verdict(done: e.ReloadDone) -> str:
     """One pool's verdict line (CONTRACT.md 1)."""
     why = f" ({done.why})" if done.why else ""
-    counts = f"{done.requests} requests served meanwhile, {done.failed} failed, {_count(done.cut, 'connection')} cut"
+    served = f"{count(done.requests, 'request')} served meanwhile"
+    counts = f"{served}, {done.failed} failed, {count(done.cut, 'connection')} cut"
     took = f"in {seconds(done.duration_s)}"
     match done.result:
         case "ok" if done.verb == "scale":
@@ -204,7 +208,3 @@ def _with_output(text: str, output: tuple[str, ...]) -> str:
 
 def _fields_text(event: e.Event) -> str:
     return " ".join([event.name, *(f"{f.name}={getattr(event, f.name)}" for f in dataclasses.fields(event))])
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -92,11 +92,12 @@ def test_a_rollback_says_why_and_shows_the_last_output(
     control.answers["POST /v1/reload"] = lines(STARTED, failed, finished(5, "web serves generation 6"))
     assert run(["reload", "--control", control.path]) == 5
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "web: web.1@7: exit code 1",
+        "web.1@7 wrote last:",
         "    | Traceback",
         "    | Boom \\x1b[2J",
         "web serves generation 6",
-        "rolled back web to generation 6 in 41.2s: 24318 requests served meanwhile, 0 failed, 0 connections cut",
+        "rolled back web to generation 6 in 41.2s (web.1@7: exit code 1): 24318 requests served meanwhile, 0 failed, "
+        "0 connections cut",
     ]
 
 

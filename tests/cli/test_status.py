@@ -8,7 +8,6 @@ import pytest
 from support.fake_control import FakeControl, fake_control
 
 from lbproxy.cli.main import run
-from lbproxy.cli.status import aligned, up
 
 BACKEND: dict[str, Any] = {
     "id": "web.1",
@@ -147,14 +146,3 @@ def test_states_are_colored_when_asked_for(control: FakeControl, capsys: pytest.
     out = capsys.readouterr().out
     assert "\x1b[31m1/2 ready\x1b[0m" in out
     assert "\x1b[31mbackoff\x1b[0m" in out
-
-
-def test_columns_are_aligned_and_have_no_tails() -> None:
-    assert aligned([("A", "LONG", "B"), ("word", "x", "")]) == ["A     LONG  B", "word  x"]
-
-
-@pytest.mark.parametrize(
-    ("duration_s", "text"), [(9.14, "9.1s"), (252, "4m12s"), (11_100, "3h05m"), (187_200, "2d04h"), (60, "1m00s")]
-)
-def test_a_duration_is_short(duration_s: float, text: str) -> None:
-    assert up(duration_s) == text

@@ -178,8 +178,8 @@ class FakeBackend(Runner):
             await self.killed.wait()
         self._ended.set()
 
-    def kill(self):
-        super().kill()
+    def kill(self, why=""):
+        super().kill(why)
         self.killed.set()
 
     async def live(self):
@@ -315,7 +315,7 @@ class World:
         listeners = self.sockets.bind(settings.listeners, 1)
         context = FleetContext(self.emit, self.workers, self.grid, self.cells, self.make)
         self.fleet = Fleet(context, ProxyView.of(settings, listeners))
-        self.applied_live = []
+        self.applied_live, self.notices = [], []
         self.context = ControlContext(
             emit=self.emit,
             fleet=self.fleet,
@@ -325,7 +325,7 @@ class World:
             listeners=listeners,
             worker_count=1,
             most_workers=2,
-            apply_live=lambda old, new: self.applied_live.append((old, new)),
+            apply_live=lambda old, new: self.applied_live.append((old, new)) or self.notices,
         )
 
     def emit(self, event):

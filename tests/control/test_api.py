@@ -172,4 +172,4 @@ async def test_logs_come_as_lines(tmp_path):
         await control.start()
         control.world.member("web.1@1").runner.output.add([b"one", b"two"])
         lines = await control.lines(await control.ask("GET", "/v1/logs", {"source": "web", "n": "1"}))
-        assert [(line["backend"], line["generation"], line["line"]) for line in lines] == [("web.1", 1, "two")]
+        assert [(line["backend"], line["generation"], line["line"]) for line in lines] == [("web.1@1", 1, "two")]

@@ -31,11 +31,16 @@ async def test_a_pool_a_backend_or_a_generation_can_be_asked_for():
         for name, text in (("web.1@1", b"a"), ("web.2@1", b"b"), ("api.1@1", b"c")):
             world.member(name).runner.output.add([text])
         world.resources.outputs.ring(BackendId("web", 1, 2)).add([b"d"])
-        assert await lines_of(world) == [("web.1", 1, "a"), ("web.2", 1, "b"), ("api.1", 1, "c"), ("web.1", 2, "d")]
-        assert await lines_of(world, source="web") == [("web.1", 1, "a"), ("web.2", 1, "b"), ("web.1", 2, "d")]
-        assert await lines_of(world, source="web.1") == [("web.1", 1, "a"), ("web.1", 2, "d")]
-        assert await lines_of(world, source="web.1", gen="2") == [("web.1", 2, "d")]
-        assert await lines_of(world, n="1") == [("web.1", 2, "d")]
+        assert await lines_of(world) == [
+            ("web.1@1", 1, "a"),
+            ("web.2@1", 1, "b"),
+            ("api.1@1", 1, "c"),
+            ("web.1@2", 2, "d"),
+        ]
+        assert await lines_of(world, source="web") == [("web.1@1", 1, "a"), ("web.2@1", 1, "b"), ("web.1@2", 2, "d")]
+        assert await lines_of(world, source="web.1") == [("web.1@1", 1, "a"), ("web.1@2", 2, "d")]
+        assert await lines_of(world, source="web.1", gen="2") == [("web.1@2", 2, "d")]
+        assert await lines_of(world, n="1") == [("web.1@2", 2, "d")]
         assert await lines_of(world, n="0") == []
 
 

@@ -13,7 +13,9 @@ from lbproxy.control.reload import Reload
 from lbproxy.link.grid import Counter
 from lbproxy.settings import HealthSettings, ReloadSettings
 from lbproxy.telemetry.events import (
+    BackendDraining,
     BackendStarting,
+    Notice,
     ReloadDone,
     ReloadFinished,
     ReloadRollingBack,
@@ -146,7 +148,14 @@ async def test_listeners_and_routes_come_last_and_a_removed_pool_is_retired_then
     settings = settings_of(pool_settings("web", size=1), pool_settings("old", size=1))
     changed = settings_of(pool_settings("web", size=1), pool_settings("new", size=2), listeners=("127.0.0.1:81",))
     async with World(settings).running() as world:
+        world.notices.append("something waits for the next start")
         assert await carry_out(world, changed) == 0
+        assert world.of(ReloadStarted)[0].sizes == (1, 2)
+        assert [(notice.text, notice.reload) for notice in world.of(Notice)] == [
+            ("something waits for the next start", "r1"),
+            ("pool old is removed: the file does not have it any more", "r1"),
+        ]
+        assert [(one.backend, one.reload) for one in world.of(BackendDraining)][-1] == ("old.1@1", "r1")
         assert results(world) == [("web", "ok", 1, 2), ("new", "ok", 0, 1)]
         assert world.workers.served == ["new.1@1", "new.2@1", "web.1@2"]
         assert sorted(world.fleet.pools) == ["new", "web"]

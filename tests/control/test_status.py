@@ -1,16 +1,18 @@
 """The status document, as CONTRACT.md 3 has it."""
 
 import os
+from dataclasses import replace
 
 import trio
 from support.trio_test import trio_test
 
-from control.fakes import World, pool_settings, settings_of
+from control.fakes import Behaviour, World, pool_settings, settings_of
+from lbproxy.address import Address
 from lbproxy.control import status
 from lbproxy.control.workers import WorkerStatus
 from lbproxy.link.grid import Counter
 from lbproxy.link.messages import Stats
-from lbproxy.settings import DrainSettings
+from lbproxy.settings import DrainSettings, RouteSettings
 
 
 @trio_test(clock="autojump")
@@ -28,6 +30,7 @@ async def test_the_document_says_what_runs():
         first, second = web.pop("backends")
         assert first == {
             "id": "web.1",
+            "backend": "web.1@1",
             "generation": 1,
             "state": "ready",
             "pid": world.member("web.1@1").backend.pid,
@@ -38,6 +41,7 @@ async def test_the_document_says_what_runs():
             "in_flight": 3,
             "leases": {"request": 1, "websocket": 2},
             "requests_total": 31,
+            "directory": "/app",
         }
         assert second["leases"] == {}
         assert web == {
@@ -75,6 +79,7 @@ async def test_the_document_says_what_runs():
         listener = document["listeners"][0]
         assert (listener["name"], listener["address"], listener["mode"]) == ("127.0.0.1:80", "127.0.0.1:80", "http")
         assert document["degraded"] is False
+        assert document["routes"] == []
 
 
 @trio_test(clock="autojump")
@@ -106,3 +111,18 @@ async def test_a_dead_backend_makes_it_degraded_and_has_no_pid():
         dead = document["pools"]["web"]["backends"][1]
         assert document["degraded"] is True
         assert (dead["state"], dead["pid"], dead["uptime_s"]) == ("backoff", None, None)
+
+
+@trio_test(clock="autojump")
+async def test_routes_directory_and_the_reason_of_a_backend_that_does_not_serve_are_told():
+    routes = (RouteSettings("web", "example.com", "/v1/"),)
+    fixed = pool_settings("old", size=1, command=None, targets=(Address("127.0.0.1", 9),))
+    settings = settings_of(pool_settings(size=2), fixed)
+    async with World(replace(settings, routes=routes), lambda spec: Behaviour(ready_after_s=2)).running() as world:
+        world.member("web.2@1").runner.fall()
+        document = status.document(world.context, world.grid, [], 0.0)
+        assert document["routes"] == [{"host": "example.com", "path": "/v1/", "pool": "web"}]
+        ready, unhealthy = document["pools"]["web"]["backends"]
+        assert "why" not in ready
+        assert unhealthy["why"] == "not probed yet"
+        assert document["pools"]["old"]["backends"][0]["directory"] is None

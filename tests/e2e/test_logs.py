@@ -44,7 +44,7 @@ def test_a_generation_can_be_asked_for(tmp_path: Path) -> None:
         assert lines_of(lb, "--gen", "1") == ["slot 1, generation 1 listens", "from the first"]
         assert lines_of(lb, "web.1", "--gen", "2") == ["slot 1, generation 2 listens", "from the second"]
         (last,) = [json.loads(line) for line in lb.cli("logs", "-n", "1", "--json").stdout.splitlines()]
-        assert (last["backend"], last["generation"], last["line"]) == ("web.1", 2, "from the second")
+        assert (last["backend"], last["generation"], last["line"]) == ("web.1@2", 2, "from the second")
 
 
 def test_following_shows_new_lines_also_of_generations_to_come(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_reload_that_stops_half_way_goes_on_in_each_way(tmp_path: Path) -> Non
             done = lb.cli(verb, "web")
             assert done.returncode == 0, done.stdout + done.stderr
             assert {backend["generation"] for backend in lb.backends()} == {number if verb == "resume" else 1}
-        assert body(lb).startswith("mended")
+        assert "mended 2" in {body(lb) for _ in range(8)}
         assert pool(lb)["reload"] is None
 
 

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import socket
 from dataclasses import replace
@@ -286,3 +287,25 @@ async def test_live_settings_replace_those_of_the_generation(tmp_path):
         backend.update(replace(backend.settings, health=QUICK))
         await wait_state(backend, State.UNHEALTHY)
         assert here.named(BackendUnhealthy)[0].why == "GET / answered 500: 'no'"
+
+
+@trio_test
+async def test_status_is_told_why_it_starts_backs_off_and_has_failed(tmp_path):
+    (tmp_path / "answer").write_text("503 migrating")
+    async with stage() as here:
+        starting = here.backend(server_pool(str(tmp_path / "answer")))
+        while "503" not in starting.why:
+            await starting.wait_change()
+        assert re.fullmatch(r"GET / answered 503: 'migrating' \(\d+\.\ds of 10s\)", starting.why)
+        await starting.stop()
+        restart = RestartSettings(backoff_first_s=100.0, backoff_max_s=100.0)
+        waiting = here.backend(pool("sh", "-c", "exit 3", restart=restart))
+        await wait_state(waiting, State.BACKOFF)
+        assert re.fullmatch(r"exit code 3 before it was ready; started again in \d+\.\ds", waiting.why)
+        crashing = here.backend(pool("sh", "-c", "exit 3", restart=replace(restart, give_up_crashes=1)))
+        await wait_state(crashing, State.FAILED)
+        assert crashing.why == "exit code 3 before it was ready; 1 crash within 60s: not started again"
+        on_trial = here.backend(pool("uvicron"), reload="r1")
+        await wait_state(on_trial, State.FAILED)
+        await trio.testing.wait_all_tasks_blocked()
+        assert on_trial.why.startswith("command not found: 'uvicron'")

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -47,6 +48,21 @@ async def test_one_that_ignores_term_is_killed_after_its_time():
         backend = here.backend(pool(*PYTHON, DEAF, restart=replace(QUICK_RESTART, stop_timeout_s=0.2)))
         await backend.output.wait_newer(0)
         assert await backend.stop() == "KILL"
+        assert here.named(BackendStopped)[0].why == "it did not end within 0.2s of TERM"
+
+
+@trio_test
+async def test_one_that_is_stopping_says_when_it_will_be_killed():
+    async with stage() as here:
+        backend = here.backend(pool(*PYTHON, DEAF, restart=replace(QUICK_RESTART, stop_timeout_s=600.0)))
+        await backend.output.wait_newer(0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.stop)
+            await wait_state(backend, State.STOPPING)
+            await trio.testing.wait_all_tasks_blocked()
+            assert re.fullmatch(r"told to end by TERM, KILL in (600|599)\.\ds", backend.why)
+            backend.kill("the test is over")
+        assert here.named(BackendStopped)[0].why == "the test is over"
 
 
 @trio_test

@@ -29,9 +29,10 @@ async def test_failed_probes_make_it_unhealthy_and_passes_bring_it_back(tmp_path
         await backend.wait_ready()
         answer.write_text("503 busy")
         await wait_state(backend, State.UNHEALTHY)
-        assert here.named(BackendUnhealthy)[0].why == "GET / answered 503: 'busy'"
+        assert here.named(BackendUnhealthy)[0].why == backend.why == "GET / answered 503: 'busy'"
         answer.unlink()
         await wait_state(backend, State.READY)
+        assert backend.why is None
         assert len(here.named(BackendHealthy)) == 1
         assert backend.backend.restarts == 0
 
