@@ -21,6 +21,7 @@ INTERRUPTED = 130  # as a shell shows a program that SIGINT ended
 COMMANDS = {
     "serve": "serve",
     "check": "check",
+    "explain": "explain",
     "init": None,  # None: fixed in CONTRACT.md, not built yet
     "status": "status",
     "reload": "reload",
@@ -36,7 +37,7 @@ COMMANDS = {
     "logs": "logs",
     "top": None,
     "stop": "stop",
-    "schema": None,
+    "schema": "schema",
     "completion": None,
     "version": "version",
 }

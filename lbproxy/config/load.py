@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from lbproxy.config import checks, machine_checks, schema
+from lbproxy.config import checks, machine_checks, schema, validate
 from lbproxy.config.build import build
 from lbproxy.config.control_path import control_path_for_listener, named_path, resolve
 from lbproxy.config.locate import Places, locate
@@ -65,7 +65,7 @@ def from_command(listen: str, size: int, command: Sequence[str], base: str | Non
 def _examine(document: dict[str, Any], base: str) -> tuple[schema.Document | None, list[Finding]]:
     # The checks come first: they see `mode = "tcp"` before it is taken out.
     findings = [*checks.check(document), *machine_checks.check(document, base), *take_out(document)]
-    tables = schema.read(document)
+    tables = validate.read(document)
     return (None, without_echoes(findings + tables)) if isinstance(tables, list) else (tables, findings)
 
 
