@@ -22,10 +22,10 @@ COMMANDS = {
     "serve": "serve",
     "check": "check",
     "explain": "explain",
-    "init": None,  # None: fixed in CONTRACT.md, not built yet
+    "init": "init",
     "status": "status",
     "reload": "reload",
-    "plan": None,
+    "plan": None,  # None: fixed in CONTRACT.md, not built yet
     "rollback": "verbs.rollback",
     "abort": "verbs.abort",
     "resume": "verbs.resume",
