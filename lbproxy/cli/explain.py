@@ -18,8 +18,16 @@ UNKNOWN_KEY = 2
 _LABEL = 11  # columns
 
 
+def _completions(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """The keys that begin so, for completion in a shell."""
+    from lbproxy.config import reference
+
+    pool = reference.pool_in(begun)
+    return [name for entry in reference.entries() if (name := entry.name_for(pool)).startswith(begun)]
+
+
 @click.command(short_help="What a key of the configuration does.")
-@click.argument("key", required=False)
+@click.argument("key", required=False, shell_complete=_completions)
 @click.option("--json", "as_json", is_flag=True, help="A JSON array of keys.")
 @with_options
 def explain(options: Options, key: str | None, as_json: bool) -> int:

@@ -17,7 +17,9 @@ _COLUMN = 34  # of the comments behind short lines
 @click.command(short_help="Write a first configuration for this project.")
 @click.option("--for", "kind", type=click.Choice(KINDS), help="What serves it, if it is not recognised.")
 @click.option("--systemd", is_flag=True, help="Print a systemd unit instead.")
-@click.option("-o", "--output", metavar="FILE", help="The file to write [./lb.toml]; - is standard output.")
+@click.option(
+    "-o", "--output", type=click.Path(), metavar="FILE", help="The file to write [./lb.toml]; - is standard output."
+)
 @with_options
 def init(options: Options, kind: str | None, systemd: bool, output: str | None) -> int:
     """Write a configuration of about ten lines for the project in the working directory. An existing file is never
