@@ -2,23 +2,28 @@
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lbproxy.cli.not_supported import not_supported
+from lbproxy import __version__
 from lbproxy.cli.options import Options, with_options
+
+if TYPE_CHECKING:
+    from lbproxy.settings import Settings
 
 CONFIG_INVALID = 78
 
 
 @click.command
 @click.option("--json", "as_json", is_flag=True, help="The mistakes as one JSON object.")
-@click.option("--effective", is_flag=True, help="(not supported yet)")
+@click.option("--effective", is_flag=True, help="Print the whole file, with every default.")
 @with_options
 def check(options: Options, as_json: bool, effective: bool) -> int:
-    """Read the configuration and say everything that is wrong with it."""
-    if effective:
-        raise not_supported("check --effective")
+    """Read the configuration and say everything that is wrong with it.
+
+    --effective prints it with every default, as a file that means the same; secrets are not shown.
+    """
     from lbproxy.config.advice import advise
     from lbproxy.config.load import load
     from lbproxy.config.problems import ConfigInvalid
@@ -32,13 +37,26 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
         return CONFIG_INVALID
     warnings = advise(settings)
     if as_json:
-        print(json.dumps({"ok": True, "path": path, "errors": [], "warnings": warnings}))
+        whole = {"effective": _whole(settings, path)} if effective else {}
+        print(json.dumps({"ok": True, "path": path, "errors": [], "warnings": warnings, **whole}))
+    elif effective:
+        from lbproxy.config.toml_text import toml_text
+
+        print(f"# {path} with every default, as lbproxy {__version__} reads it\n")
+        print(toml_text(_whole(settings, path)), end="")
     elif not options.quiet:
         for warning in warnings:
             print(f"{path}: warning: {warning}")
         listeners = count(len(settings.listeners), "listener")
         print(f"{path}: ok: {listeners}, {count(len(settings.pools), 'pool')}")
     return 0
+
+
+def _whole(settings: "Settings", path: str) -> dict[str, Any]:
+    from lbproxy.config.effective import effective
+    from lbproxy.config.load import document
+
+    return effective(settings, document(path))
 
 
 def count(number: int, what: str) -> str:

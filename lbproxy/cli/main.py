@@ -4,6 +4,7 @@ A command's module is imported when that command runs: `lbproxy status` must not
 """
 
 import contextlib
+import difflib
 import importlib
 import os
 import sys
@@ -11,20 +12,23 @@ from typing import Any
 
 import click
 
+from lbproxy.cli.examples import epilog
 from lbproxy.cli.not_supported import not_supported_command
 from lbproxy.cli.options import OUTPUT_CLOSED, Fail, Options, with_options
 from lbproxy.descriptors import open_missing_streams
 
+_COMPLETION = "_LBPROXY_COMPLETE"  # as completion.py has it
 _FROM_ENVIRONMENT = {"config": "LBPROXY_CONFIG", "control": "LBPROXY_CONTROL"}
 INTERRUPTED = 130  # as a shell shows a program that SIGINT ended
 
 COMMANDS = {
     "serve": "serve",
     "check": "check",
-    "init": None,  # None: fixed in CONTRACT.md, not built yet
+    "explain": "explain",
+    "init": "init",
     "status": "status",
     "reload": "reload",
-    "plan": None,
+    "plan": None,  # None: fixed in CONTRACT.md, not built yet
     "rollback": "verbs.rollback",
     "abort": "verbs.abort",
     "resume": "verbs.resume",
@@ -38,8 +42,8 @@ COMMANDS = {
     "logs": "logs",
     "top": None,
     "stop": "stop",
-    "schema": None,
-    "completion": None,
+    "schema": "schema",
+    "completion": "completion",
     "version": "version",
 }
 
@@ -56,10 +60,36 @@ class Commands(click.Group):
             return not_supported_command(cmd_name)
         module, _, name = module.partition(".")
         command: click.Command = getattr(importlib.import_module(f"lbproxy.cli.{module}"), name or module)
+        command.epilog = command.epilog or epilog(cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            raise click.UsageError(f"no command is called '{name}'{hint}", ctx)
+        return super().resolve_command(ctx, args)
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+
+def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from lbproxy.cli.version import text
+
+        print(text())
+        context.exit()
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="What a command does: lbproxy COMMAND --help. What a key of the configuration does: lbproxy explain KEY.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show it and exit."
+)
 @with_options
 def lbproxy(options: Options) -> None:
     """A load balancer that supervises its backends and replaces them without a client noticing. Linux only."""
@@ -94,6 +124,10 @@ def run(args: list[str], environ: dict[str, str] | None = None) -> int:
 
 
 def _invoke(args: list[str], environ: Any) -> int:
+    if instruction := environ.get(_COMPLETION):
+        from lbproxy.cli.completion import answer
+
+        return answer(lbproxy, instruction)
     outer = [f"--{key}={environ[name]}" for key, name in _FROM_ENVIRONMENT.items() if environ.get(name)]
     try:
         with lbproxy.make_context("lbproxy", outer + args) as context:

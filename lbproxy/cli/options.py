@@ -98,8 +98,15 @@ def with_options(command: F) -> F:
         return command(context.obj, **values)
 
     decorators = [
-        click.option("-c", "--config", metavar="FILE", help="The configuration [LBPROXY_CONFIG; ./lb.toml]."),
-        click.option("--control", metavar="PATH", help="The control socket [LBPROXY_CONTROL; what the file says]."),
+        click.option(
+            "-c", "--config", type=click.Path(), metavar="FILE", help="The configuration [LBPROXY_CONFIG; ./lb.toml]."
+        ),
+        click.option(
+            "--control",
+            type=click.Path(),
+            metavar="PATH",
+            help="The control socket [LBPROXY_CONTROL; what the file says].",
+        ),
         click.option("--color", type=click.Choice(["auto", "always", "never"]), help="As NO_COLOR has it, too."),
         click.option("-v", "--verbose", count=True, help="Say more."),
         click.option("-q", "--quiet", count=True, help="Say less."),

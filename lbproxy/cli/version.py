@@ -1,4 +1,4 @@
-"""`lbproxy version`."""
+"""`lbproxy version`, and `lbproxy --version`."""
 
 import platform
 
@@ -12,4 +12,8 @@ from lbproxy.cli.options import Options, with_options
 @with_options
 def version(options: Options) -> None:
     """The version of lbproxy and of the Python that runs it."""
-    print(f"lbproxy {__version__} (Python {platform.python_version()})")
+    print(text())
+
+
+def text() -> str:
+    return f"lbproxy {__version__} (Python {platform.python_version()})"

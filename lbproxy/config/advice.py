@@ -1,13 +1,15 @@
 """Advice on a valid configuration that may be a mistake: printed by `check`, logged by `serve`, never an error.
 
-Knows the settings and the number of CPUs.
+Knows the settings, the number of CPUs, and the programs that commands name.
 """
 
+import os
 from collections.abc import Iterator
 
 from lbproxy.config.cpus import usable_cpus
 from lbproxy.settings import PoolSettings, Settings
 
+_MOST_BYTES = 256 * 1024
 _NAMED = {
     "tcp": ("{port}", "PORT", "$PORT"),
     "unix": ("{socket}", "LBPROXY_SOCKET", "$LBPROXY_SOCKET"),
@@ -28,8 +30,22 @@ def _workers(settings: Settings) -> Iterator[str]:
 
 def _command(pool: PoolSettings) -> Iterator[str]:
     placeholder, variable, spelt = _NAMED[pool.bind]
-    if pool.command is not None and not any(placeholder in word or variable in word for word in pool.command):
+    if pool.command is None or any(placeholder in word or variable in word for word in pool.command):
+        return
+    if not any(variable in _source(pool.directory, word) for word in pool.command):
         yield (
             f"pool.{pool.name}.command: names no {placeholder}: the program has to read {spelt} by itself, "
             "or it will not be found"
         )
+
+
+def _source(directory: str, word: str) -> str:
+    """The beginning of a script that a command names (`node server.js`); empty for everything else."""
+    path = os.path.join(directory, word)
+    try:
+        if "." not in word or not os.path.isfile(path):
+            return ""
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_MOST_BYTES)
+    except (OSError, ValueError):
+        return ""

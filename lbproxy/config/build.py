@@ -11,6 +11,7 @@ from typing import Any
 
 from lbproxy.config import schema
 from lbproxy.config.cpus import usable_cpus
+from lbproxy.config.kinds import NO_LIMIT
 from lbproxy.config.machine_checks import absolute
 from lbproxy.settings import (
     DrainSettings,
@@ -30,7 +31,6 @@ from lbproxy.settings import (
 )
 
 _PORTS = (20_000, 29_999)
-_NO_LIMIT = 2**62  # where 0 means that there is no limit, and no code shall have to know
 
 
 def build(document: schema.Document, path: str | None, base: str, control: str) -> Settings:
@@ -68,7 +68,7 @@ def _listener(table: schema.ListenerTable, base: str) -> ListenerSettings:
 
 
 def _without_limit(table: schema.ListenerLimitsTable | None) -> dict[str, Any]:
-    return {key: value or (0 if key == "body_bytes" else _NO_LIMIT) for key, value in _given(table).items()}
+    return {key: value or (0 if key == "body_bytes" else NO_LIMIT) for key, value in _given(table).items()}
 
 
 def _pool(name: str, table: schema.PoolTable, base: str) -> PoolSettings:

@@ -17,7 +17,7 @@ Table = dict[str, Any]
 
 _POOL_NAME = "abcdefghijklmnopqrstuvwxyz0123456789_-"
 # Keys that mean nothing to backends that lbproxy does not start.
-_FOR_COMMANDS = ("size", "bind", "directory", "env", "env_file", "user", "restart")
+FOR_COMMANDS = ("size", "bind", "directory", "env", "env_file", "user", "restart")
 _PLACEHOLDER_OF = {"tcp": ("port", "host"), "unix": ("socket",), "fd": ("fd",)}
 
 
@@ -141,7 +141,7 @@ def _pool_is_one_thing(path: Path, pool: Table) -> Iterator[Finding]:
     elif "targets" in pool:
         if pool["targets"] == []:
             yield Finding((*path, "targets"), "is empty")
-        for key in _FOR_COMMANDS:
+        for key in FOR_COMMANDS:
             if key in pool:
                 why = "as many as there are targets" if key == "size" else "lbproxy does not start targets"
                 yield Finding((*path, key), f"cannot be given together with targets: {why}")

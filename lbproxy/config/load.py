@@ -1,6 +1,7 @@
 """The configuration: a file or a command line in, frozen settings out, or every mistake at once.
 
     load(path) -> Settings                              raises ConfigInvalid
+    document(path) -> the file as TOML gives it         raises ConfigInvalid
     from_command(listen, size, command) -> Settings     raises ConfigInvalid
 
 One document goes through four readers: checks.py compares values with each other, machine_checks.py with the machine,
@@ -15,7 +16,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from lbproxy.config import checks, machine_checks, schema
+from lbproxy.config import checks, machine_checks, schema, validate
 from lbproxy.config.build import build
 from lbproxy.config.control_path import control_path_for_listener, named_path, resolve
 from lbproxy.config.locate import Places, locate
@@ -38,9 +39,8 @@ def load(path: str | os.PathLike[str], full: str | None = None) -> Settings:
     file = os.fspath(path)
     full = named_path(file) if full is None else full
     text = _read(file, full)
-    document = _parse(file, text)
     base = os.path.dirname(full)
-    tables, findings = _examine(document, base)
+    tables, findings = _examine(_parse(file, text), base)
     if tables is None or findings:
         places = locate(text)
         raise ConfigInvalid(_located(file, text, places, finding) for finding in findings)
@@ -48,14 +48,20 @@ def load(path: str | os.PathLike[str], full: str | None = None) -> Settings:
     return build(tables, file, base, control)
 
 
+def document(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The file as TOML gives it. Raises ConfigInvalid."""
+    file = os.fspath(path)
+    return _parse(file, _read(file, named_path(file)))
+
+
 def from_command(listen: str, size: int, command: Sequence[str], base: str | None = None) -> Settings:
     """The form without a file: one listener before one pool, "web". Raises ConfigInvalid.
 
     `base`: the working directory as it was named when lbproxy started.
     """
-    document = {"listener": [{"address": listen}], "pool": {"web": {"command": list(command), "size": size}}}
+    given = {"listener": [{"address": listen}], "pool": {"web": {"command": list(command), "size": size}}}
     base = named_path("") if base is None else base
-    tables, findings = _examine(document, base)
+    tables, findings = _examine(given, base)
     if tables is None or findings:
         options = [(_ON_COMMAND_LINE.get(finding.path, "command"), finding.message) for finding in findings]
         raise ConfigInvalid(Problem(option, 0, 0, message, "") for option, message in options)
@@ -65,7 +71,7 @@ def from_command(listen: str, size: int, command: Sequence[str], base: str | Non
 def _examine(document: dict[str, Any], base: str) -> tuple[schema.Document | None, list[Finding]]:
     # The checks come first: they see `mode = "tcp"` before it is taken out.
     findings = [*checks.check(document), *machine_checks.check(document, base), *take_out(document)]
-    tables = schema.read(document)
+    tables = validate.read(document)
     return (None, without_echoes(findings + tables)) if isinstance(tables, list) else (tables, findings)
 
 

@@ -1,32 +1,61 @@
-"""The shape of the file: which tables there are and which keys they have (CONTRACT.md 2).
+"""The shape of the file: which tables there are, which keys they have, and what each key does (CONTRACT.md 2).
 
-pydantic's only door. A field is named as the one of settings.py that it fills; its key in the file is that name
-without the `_s` of seconds. Every default is None and means "not given": the defaults themselves stand in settings.py.
+A field is named as the one of settings.py that it fills; its key in the file is that name without the `_s` of seconds.
+Every default is None and means "not given": the defaults themselves stand in settings.py. The text below a field is
+its line in `lbproxy explain` and in `lbproxy schema`.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
-import pydantic
 from pydantic import BaseModel, ConfigDict, PlainValidator
 
 from lbproxy.address import Address
-from lbproxy.config import units, values
-from lbproxy.config.problems import Finding, Path, closest, dotted, header, shown
+from lbproxy.config import kinds, units, values
+from lbproxy.config.kinds import Facts
 
-Text = Annotated[str, PlainValidator(values.text)]
-Filled = Annotated[str, PlainValidator(values.filled)]
-Label = Annotated[str, PlainValidator(values.label)]
-Seconds = Annotated[float, PlainValidator(units.duration)]
-SomeSeconds = Annotated[float, PlainValidator(units.positive_duration)]
-Bytes = Annotated[int, PlainValidator(units.size)]
-Natural = Annotated[int, PlainValidator(values.whole(0))]
-Positive = Annotated[int, PlainValidator(values.whole(1))]
-Processes = Annotated[int | Literal["auto"], PlainValidator(values.count_or_auto)]
-Words = Annotated[list[str], PlainValidator(values.words)]
+Text = Annotated[str, PlainValidator(values.text), kinds.TEXT]
+Filled = Annotated[str, PlainValidator(values.filled), kinds.PATH]
+Label = Annotated[str, PlainValidator(values.label), kinds.LABEL]
+Seconds = Annotated[float, PlainValidator(units.duration), kinds.DURATION]
+SomeSeconds = Annotated[float, PlainValidator(units.positive_duration), kinds.DURATION]
+Bytes = Annotated[int, PlainValidator(units.size), kinds.SIZE]
+Natural = Annotated[int, PlainValidator(values.whole(0)), kinds.NATURAL]
+Positive = Annotated[int, PlainValidator(values.whole(1)), kinds.POSITIVE]
+Processes = Annotated[int | Literal["auto"], PlainValidator(values.count_or_auto), kinds.PROCESSES]
+Words = Annotated[list[str], PlainValidator(values.words), kinds.COMMAND]
+Ports = Annotated[tuple[int, int], PlainValidator(values.port_range), kinds.PORTS]
+Listen = Annotated[Address, PlainValidator(values.address), kinds.LISTEN]
+Target = Annotated[Address, PlainValidator(values.target), kinds.TARGET]
+Network = Annotated[str, PlainValidator(values.network), kinds.NETWORK]
+RouteHost = Annotated[str, PlainValidator(values.route_host), kinds.HOST]
+RoutePath = Annotated[str, PlainValidator(values.route_path), kinds.ROUTE_PATH]
+ProbePath = Annotated[str, PlainValidator(values.probe_path), kinds.PROBE_PATH]
+ProbeHost = Annotated[str, PlainValidator(values.probe_host), kinds.PROBE_HOST]
+ProbeHeaders = Annotated[tuple[tuple[str, str], ...], PlainValidator(values.probe_headers), kinds.HEADERS]
+Statuses = Annotated[tuple[tuple[int, int], ...], PlainValidator(values.statuses), kinds.STATUSES]
+Truth = Annotated[bool, PlainValidator(values.truth), kinds.TRUTH]
+Surge = Annotated[tuple[int, bool], PlainValidator(values.surge), kinds.SURGE]
+CloseCode = Annotated[int, PlainValidator(values.close_code), kinds.CLOSE_CODE]
+CloseReason = Annotated[str, PlainValidator(values.close_reason), kinds.CLOSE_REASON]
+Signal = Annotated[int, PlainValidator(values.stop_signal), kinds.SIGNAL]
+HashKey = Annotated[str, PlainValidator(values.hash_key), kinds.HASH_KEY]
+
+# When a changed key takes effect.
+LIVE = "at every reload; with --config-only without new backends"
+REPLACES = "at every reload; with --config-only, too, new backends replace the old ones"
+WHOLE = "at every reload of the whole file (one that names no pool); with --config-only without new backends"
+NEXT_START = "at the next start of lbproxy"
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=lambda name: name.removesuffix("_s"))
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        alias_generator=lambda name: name.removesuffix("_s"),
+        use_attribute_docstrings=True,
+    )
+
+    applies: ClassVar[str] = LIVE
 
     def given(self) -> dict[str, Any]:
         """The values of the file, by the names of settings.py."""
@@ -34,125 +63,255 @@ class Table(BaseModel):
 
 
 class ProxyTable(Table):
-    name: Label | None = None
-    workers: Processes | None = None
-    control: Filled | None = None
-    pid_file: Filled | None = None
-    ports: Annotated[tuple[int, int], PlainValidator(values.port_range)] | None = None
+    """lbproxy as a whole."""
+
+    applies: ClassVar[str] = WHOLE
+
+    name: Annotated[Label | None, Facts(unset="the name of the host")] = None
+    """What this lbproxy is called in Proxy-Status, in `lbproxy status` and in metrics."""
+    workers: Annotated[
+        Processes | None,
+        Facts(unset='"auto"', applies=f"{WHOLE}; fewer than before, and more than there are CPUs, {NEXT_START}"),
+    ] = None
+    """How many worker processes serve the clients; "auto" is one for each CPU that lbproxy may use."""
+    control: Annotated[
+        Filled | None,
+        Facts("run/lb.sock", "in $XDG_RUNTIME_DIR/lbproxy or /run/lbproxy, named after the file", NEXT_START),
+    ] = None
+    """The unix socket where lbproxy listens for commands such as `lbproxy reload`."""
+    pid_file: Annotated[Filled | None, Facts("run/lb.pid", "no such file", NEXT_START)] = None
+    """A file that holds lbproxy's pid while it runs."""
+    ports: Annotated[Ports | None, Facts(unset='"20000-29999"')] = None
+    """The ports that {port} in a command is taken from."""
     shutdown_timeout_s: Seconds | None = None
+    """How long work in hand may take when lbproxy stops, before it is cut."""
 
 
 class ListenerLimitsTable(Table):
+    """Limits of a listener; 0 is no limit."""
+
+    applies: ClassVar[str] = WHOLE
+
     header_bytes: Bytes | None = None
+    """The longest head of a request; a longer one is answered 431."""
     headers: Natural | None = None
-    body_bytes: Bytes | None = None
+    """The most header fields in a request; more are answered 431."""
+    body_bytes: Annotated[Bytes | None, Facts("10MiB")] = None
+    """The longest body of a request; a longer one is answered 413."""
     connections: Natural | None = None
+    """The most connections at a time; more wait in the kernel's queue."""
 
 
 class ListenerTimeoutsTable(Table):
+    """How long lbproxy waits for a client."""
+
+    applies: ClassVar[str] = WHOLE
+
     header_s: SomeSeconds | None = None
+    """How long the head of a request may take, from its first byte on; then 408."""
     idle_s: SomeSeconds | None = None
+    """How long a connection without a request is kept open."""
     body_s: SomeSeconds | None = None
+    """How long a client may neither send the rest of a body nor take the rest of an answer."""
 
 
 class ListenerTable(Table):
-    address: Annotated[Address, PlainValidator(values.address)]
-    name: Label | None = None
-    mode: Literal["http", "tcp"] | None = None
-    pool: Text | None = None
-    proxy_protocol: Literal["off", "accept"] | None = None
-    trusted_proxies: list[Annotated[str, PlainValidator(values.network)]] | None = None
+    """An address where clients connect."""
+
+    applies: ClassVar[str] = WHOLE
+
+    address: Listen
+    """Where lbproxy listens."""
+    name: Annotated[Label | None, Facts("public", "the address")] = None
+    """What the listener is called in `lbproxy status` and in metrics."""
+    mode: Annotated[Literal["http", "tcp"] | None, Facts("tcp")] = None
+    """Whether requests are read and routed ("http"), or bytes passed both ways without being read ("tcp")."""
+    pool: Annotated[Text | None, Facts("web", "the pool, where there is only one; else 404")] = None
+    """The pool that gets what no route claims."""
+    proxy_protocol: Annotated[Literal["off", "accept"] | None, Facts("accept")] = None
+    """Whether a connection begins with a PROXY header, v1 or v2; only trusted_proxies are believed."""
+    trusted_proxies: Annotated[list[Network] | None, Facts(["10.0.0.0/8", "::1"], "none")] = None
+    """Peers whose X-Forwarded-For, X-Request-ID and PROXY header are believed."""
     limits: ListenerLimitsTable | None = None
     timeouts: ListenerTimeoutsTable | None = None
-    half_close: Literal["abort", "serve"] | None = None
+    half_close: Annotated[Literal["abort", "serve"] | None, Facts("serve")] = None
+    """A client that ends its side behind a complete request: "abort" its request, or "serve" it."""
 
 
 class RouteTable(Table):
-    pool: Text
-    host: Annotated[str, PlainValidator(values.route_host)] | None = None
-    path: Annotated[str, PlainValidator(values.route_path)] | None = None
+    """A rule that sends requests to a pool; the first that matches wins: host first, then the longest path."""
+
+    applies: ClassVar[str] = WHOLE
+
+    pool: Annotated[Text, Facts("api")]
+    """The pool that gets the requests."""
+    host: Annotated[RouteHost | None, Facts(unset="any host")] = None
+    """The host name that a request must have."""
+    path: RoutePath | None = None
+    """What the path of a request must begin with."""
 
 
 class HealthTable(Table):
-    path: Annotated[str, PlainValidator(values.probe_path)] | None = None
-    expect: Annotated[tuple[tuple[int, int], ...], PlainValidator(values.statuses)] | None = None
+    """How a backend is asked whether it is well."""
+
+    path: Annotated[ProbePath | None, Facts(unset="no path: a TCP connect is the probe")] = None
+    """The path of a GET that asks the backend whether it is well."""
+    expect: Statuses | None = None
+    """The status codes that pass a probe."""
     start_timeout_s: SomeSeconds | None = None
+    """How long a backend may take from its start until it is ready."""
     interval_s: SomeSeconds | None = None
+    """The time between two probes of a backend; while it starts and in a reload it is 250ms."""
     timeout_s: SomeSeconds | None = None
+    """How long a probe waits for its answer."""
     rise: Positive | None = None
+    """How many probes in a row an unhealthy backend must pass to get requests again."""
     fall: Positive | None = None
-    host: Annotated[str, PlainValidator(values.probe_host)] | None = None
-    headers: Annotated[tuple[tuple[str, str], ...], PlainValidator(values.probe_headers)] | None = None
-    active: Annotated[bool, PlainValidator(values.truth)] | None = None
+    """How many probes in a row a backend must fail to be unhealthy and get no more requests."""
+    host: Annotated[ProbeHost | None, Facts(unset="the address of the backend")] = None
+    """The Host field of the probe; some frameworks refuse a host that they do not know."""
+    headers: Annotated[ProbeHeaders | None, Facts(unset="none")] = None
+    """Further header fields of the probe."""
+    active: Annotated[Truth | None, Facts(False)] = None
+    """false: no probes at all; a backend is ready when it listens."""
 
 
 class ReloadTable(Table):
-    max_surge: Annotated[tuple[int, bool], PlainValidator(values.surge)] | None = None
+    """How the backends of a pool are replaced."""
+
+    max_surge: Surge | None = None
+    """How many new backends are made at a time, on top of the pool's size."""
     min_ready_s: Seconds | None = None
-    on_failure: Literal["rollback", "pause"] | None = None
-    keep: Natural | None = None
+    """How long a new backend must stay ready before an old one leaves."""
+    on_failure: Annotated[Literal["rollback", "pause"] | None, Facts("pause")] = None
+    """Whether a reload whose new backend does not come up goes back, or stops where it is and waits for you."""
+    keep: Annotated[Natural | None, Facts(5)] = None
+    """How many generations `lbproxy rollback` can bring back, besides the one that serves."""
 
 
 class DrainTable(Table):
+    """How long each kind of work may still take when its backend has to go."""
+
     request_s: Seconds | None = None
-    transfer_s: Seconds | None = None
+    """How long a request in hand may still take."""
+    transfer_s: Annotated[Seconds | None, Facts("1h")] = None
+    """How long an upload or a download may still take while its bytes keep moving."""
     stream_s: Seconds | None = None
-    websocket_s: Seconds | None = None
+    """When an endless answer, such as Server-Sent Events, is ended, behind a whole event."""
+    websocket_s: Annotated[Seconds | None, Facts("20s")] = None
+    """WebSockets are told Close at moments spread evenly over this time; "0s" is all at once."""
     tcp_s: Seconds | None = None
+    """How long a connection of a tcp listener may still take."""
     goodbye_s: Seconds | None = None
-    close_code: Annotated[int, PlainValidator(values.close_code)] | None = None
-    close_reason: Annotated[str, PlainValidator(values.close_reason)] | None = None
+    """How long lbproxy waits for the Close of a WebSocket's peer."""
+    close_code: CloseCode | None = None
+    """The code of the WebSocket Close: 1001 is "going away", 1012 "service restart"."""
+    close_reason: CloseReason | None = None
+    """The reason in the WebSocket Close."""
 
 
 class BackoffTable(Table):
-    first_s: Seconds | None = None
-    max_s: Seconds | None = None
+    """The pause before a backend that died is started again."""
+
+    first_s: Annotated[Seconds | None, Facts("500ms")] = None
+    """The first pause; it doubles with every crash. After a minute of health there is none."""
+    max_s: Annotated[Seconds | None, Facts("1m")] = None
+    """The longest pause."""
 
 
 class GiveUpTable(Table):
-    crashes: Positive | None = None
-    within_s: SomeSeconds | None = None
+    """When a backend that keeps dying is not started again."""
+
+    crashes: Annotated[Positive | None, Facts(10)] = None
+    """How many crashes within `within` are too many: the backend has failed, until the next reload."""
+    within_s: Annotated[SomeSeconds | None, Facts("5m")] = None
+    """The time in which crashes are counted."""
 
 
 class RestartTable(Table):
+    """How backends are stopped, and started again."""
+
     backoff: BackoffTable | None = None
     give_up: GiveUpTable | None = None
-    stop_signal: Annotated[int, PlainValidator(values.stop_signal)] | None = None
+    stop_signal: Signal | None = None
+    """The signal that tells a backend to end."""
     stop_timeout_s: Seconds | None = None
+    """How long a backend may take to end before it gets KILL."""
 
 
 class PoolTimeoutsTable(Table):
-    connect_s: SomeSeconds | None = None
-    response_s: SomeSeconds | None = None
-    idle_s: SomeSeconds | None = None
-    keepalive_s: Seconds | None = None
+    """How long lbproxy waits for a backend."""
+
+    connect_s: Annotated[SomeSeconds | None, Facts("500ms")] = None
+    """How long a connect to a backend may take; then another one is tried."""
+    response_s: Annotated[SomeSeconds | None, Facts("2m")] = None
+    """How long a backend may take until the head of its answer; then 504."""
+    idle_s: Annotated[SomeSeconds | None, Facts("2m")] = None
+    """How long a backend may send nothing in the middle of an answer, or take nothing of a request."""
+    keepalive_s: Annotated[Seconds | None, Facts("4s")] = None
+    """How long an idle connection to a backend is kept: shorter than what the backend itself allows."""
 
 
 class QueueTable(Table):
+    """Requests that wait because no backend is ready or has room."""
+
     size: Natural | None = None
+    """How many requests may wait, in each worker; more are answered 503."""
     timeout_s: Seconds | None = None
+    """How long a request may wait; then 503 with Retry-After."""
 
 
 class PoolLimitsTable(Table):
+    """Limits of a pool."""
+
     connections: Natural | None = None
+    """The most requests and connections that a backend has in hand at a time; 0 is no limit."""
     queue: QueueTable | None = None
 
 
 class RetryTable(Table):
-    attempts: Positive | None = None
+    """Requests that are sent again."""
+
+    attempts: Annotated[Positive | None, Facts(3)] = None
+    """How often a request is sent in all, where it is safe to send it again; 1 is never again."""
 
 
 class PoolTable(Table):
-    command: Words | None = None
-    targets: list[Annotated[Address, PlainValidator(values.target)]] | None = None
-    directory: Filled | None = None
-    env: dict[str, Text] | None = None
-    env_file: Filled | None = None
-    user: Filled | None = None
-    size: Processes | None = None
-    bind: Literal["tcp", "unix", "fd"] | None = None
-    balance: Literal["least_conn", "round_robin", "random_two", "hash"] | None = None
-    hash_key: Annotated[str, PlainValidator(values.hash_key)] | None = None
+    """A set of interchangeable backends: processes that lbproxy starts, or fixed addresses."""
+
+    command: Annotated[Words | None, Facts(unset="none: then the pool has targets", applies=REPLACES)] = None
+    """The command of a backend. {port} {host} {socket} {fd} {slot} {generation} are filled in; there is no shell."""
+    targets: Annotated[
+        list[Target] | None,
+        Facts(
+            ["127.0.0.1:9000", "unix:/run/app.sock"],
+            "none: then the pool has a command",
+            "at every reload; an address that stays keeps its connections",
+        ),
+    ] = None
+    """Fixed addresses of backends that lbproxy does not start."""
+    directory: Annotated[Filled | None, Facts("current", "the directory of the file", REPLACES)] = None
+    """The working directory of the backends; a symlink is resolved once for each generation."""
+    env: Annotated[dict[str, Text] | None, Facts({"SETTINGS": "prod"}, "nothing", REPLACES)] = None
+    """Variables that are added to the environment of the backends."""
+    env_file: Annotated[Filled | None, Facts(".env", "none", REPLACES)] = None
+    """A file of KEY=VALUE lines that are added to the environment of the backends; `env` goes before it."""
+    user: Annotated[Filled | None, Facts("www-data", "the user that lbproxy runs as", REPLACES)] = None
+    """The user that the backends run as: a name or a number, with a group or without ("1000:1000")."""
+    size: Annotated[
+        Processes | None,
+        Facts(
+            unset="1; as many as there are targets",
+            applies="at every reload; with --config-only the difference is started or stopped",
+        ),
+    ] = None
+    """How many backends the pool has; "auto" is one for each CPU that lbproxy may use."""
+    bind: Annotated[Literal["tcp", "unix", "fd"] | None, Facts("unix", applies=REPLACES)] = None
+    """How a backend is reached: a TCP port ({port}), a unix socket ({socket}), or an inherited socket ({fd})."""
+    balance: Annotated[Literal["least_conn", "round_robin", "random_two", "hash"] | None, Facts("hash")] = None
+    """Which backend gets a request: the least busy one, one after the other, the better of two, or by hash_key."""
+    hash_key: Annotated[HashKey | None, Facts(unset='"client_ip" with balance = "hash"')] = None
+    """What decides with balance = "hash": equal keys go to the same backend."""
     health: HealthTable | None = None
     reload: ReloadTable | None = None
     drain: DrainTable | None = None
@@ -160,117 +319,32 @@ class PoolTable(Table):
     timeouts: PoolTimeoutsTable | None = None
     limits: PoolLimitsTable | None = None
     retry: RetryTable | None = None
-    buffer_request: Bytes | None = None
+    buffer_request: Annotated[Bytes | None, Facts("1MiB")] = None
+    """A body up to this size is complete, or a second old, before a backend gets the request; "0": never waited for."""
 
 
 class LogTable(Table):
-    level: Literal["debug", "info", "warning", "error"] | None = None
-    format: Literal["auto", "text", "json"] | None = None
-    access: Literal["combined", "json", "off"] | None = None
-    access_path: Filled | None = None
+    """What lbproxy writes down."""
+
+    applies: ClassVar[str] = WHOLE
+
+    level: Annotated[Literal["debug", "info", "warning", "error"] | None, Facts("warning")] = None
+    """The least important events that are logged."""
+    format: Annotated[Literal["auto", "text", "json"] | None, Facts("json", applies=NEXT_START)] = None
+    """How events are written; "auto" is text on a terminal, else json."""
+    access: Annotated[Literal["combined", "json", "off"] | None, Facts("json")] = None
+    """How each request is written to the access log."""
+    access_path: Annotated[Filled | None, Facts("access.log")] = None
+    """The file of the access log; "-" is standard output."""
     backend_lines: Natural | None = None
+    """How many lines of output per second and backend go to lbproxy's log; `lbproxy logs` has all. 0 is none."""
 
 
 class Document(Table):
+    """The configuration of lbproxy."""
+
     proxy: ProxyTable | None = None
     listener: list[ListenerTable] | None = None
     route: list[RouteTable] | None = None
     pool: dict[str, PoolTable] | None = None
     log: LogTable | None = None
-
-
-def read(document: dict[str, Any]) -> Document | list[Finding]:
-    """The document as tables, or everything in it that has the wrong shape."""
-    try:
-        return Document.model_validate(document)
-    except pydantic.ValidationError as exc:
-        return [_finding(error["type"], error) for error in exc.errors(include_url=False)]
-
-
-def _finding(kind: str, error: Any) -> Finding:
-    path: Path = error["loc"]
-    value = error["input"]
-    match kind:
-        case "extra_forbidden":
-            return _unknown(path, value)
-        case "missing":
-            message = f"'{path[-1]}' is missing in {header(path[:-1])}"
-            return Finding(path[:-1], message, named=False, at_table=True, lacks=(str(path[-1]),))
-        case "value_error":
-            return Finding(path, str(error["ctx"]["error"]))
-        case "literal_error":
-            expected = error["ctx"]["expected"].replace("'", "")
-            return Finding(path, f"expected {expected}, got {shown(value)}")
-        case "list_type":
-            written = f" (write [[{dotted(path)}]])" if isinstance(value, dict) else ""
-            return Finding(path, f"expected a list, got {shown(value)}{written}", at_table=True)
-        case "model_type" | "dict_type":
-            written = f" (write [{dotted(path) if len(path) > 1 else 'pool.' + _pool_name(value)}])"
-            written = written if isinstance(value, list) else ""
-            example = " such as [pool.web]" if path[0] == "pool" and len(path) == 2 else ""
-            return Finding(path, f"expected a table{example}, got {shown(value)}{written}", at_table=True)
-    return Finding(path, str(error["msg"]))
-
-
-def _unknown(path: Path, value: object) -> Finding:
-    *above, key = path
-    parents = tuple(above)
-    where = f" in {header(parents)}" if parents else ""
-    means = closest(str(key), _keys(_model_at(parents)))
-    if means is not None:
-        return Finding(path, f"unknown key '{key}'{where} (did you mean '{means}'?)", named=False, means=means)
-    homes = [home for home, table in _tables(Document) if home and key in _keys(table)]
-    pool = next((str(part) for part in parents[1:2] if parents[0] == "pool"), "NAME")
-    places = [_place(home, str(key), value).replace("*", pool) for home in homes]
-    hint = f" (it belongs {' or '.join(places)})" if 0 < len(places) <= 3 else ""
-    return Finding(path, f"unknown key '{key}'{where}{hint}", named=False)
-
-
-def _place(home: str, key: str, value: object) -> str:
-    """Where a key can stand: "in [proxy]"; a table by its whole name: "in [pool.NAME.health]"."""
-    is_listed = home in ("listener", "route")
-    if isinstance(value, dict | list):
-        return f"in [{home}.{key}] behind a [[{home}]]" if is_listed else f"in [{home}.{key}]"
-    if home.startswith("listener."):
-        return f"in [{home}] behind a [[listener]]"
-    return f"in [[{home}]]" if is_listed else f"in [{home}]"
-
-
-def _pool_name(value: object) -> str:
-    """The name of a pool that is written as [[pool]], for the message."""
-    first = value[0] if isinstance(value, list) and value else None
-    name = first.get("name") if isinstance(first, dict) else None
-    return name if isinstance(name, str) else "NAME"
-
-
-def _keys(table: type[BaseModel]) -> list[str]:
-    return [info.alias or name for name, info in table.model_fields.items()]
-
-
-def _model_at(path: Path) -> type[BaseModel]:
-    """The table that a path leads to. Elements and pools have the model of their list or dictionary."""
-    table: type[BaseModel] = Document
-    for part in path:
-        for name, info in table.model_fields.items():
-            if part == (info.alias or name):
-                table = _model_in(info.annotation) or table
-    return table
-
-
-def _tables(table: type[BaseModel], path: str = "") -> list[tuple[str, type[BaseModel]]]:
-    """Every table that a file can have, with its name; `*` stands for the name of a pool."""
-    found = [(path, table)]
-    for name, info in table.model_fields.items():
-        inner = _model_in(info.annotation)
-        if inner is not None:
-            key = info.alias or name
-            below = f"{path}.{key}" if path else key
-            found += _tables(inner, f"{below}.*" if inner is PoolTable else below)
-    return found
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """`PoolTable` of `dict[str, PoolTable] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for model in map(_model_in, get_args(annotation)) if model is not None), None)

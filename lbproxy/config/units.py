@@ -50,7 +50,7 @@ def size(value: object) -> int:
     if number and number + unit == value and (not unit or unit in _BYTES):
         return round(float(number) * _BYTES[unit or "B"])
     if isinstance(value, int):
-        raise _wrong('a size such as "16KiB"', value, _in_units(value) if _digits(value) else "")
+        raise _wrong('a size such as "16KiB"', value, size_text(value) if _digits(value) else "")
     meant = _MEANT_SIZE.get(unit.lower())
     raise _wrong('a size such as "16KiB"', value, f"{number}{meant}" if number and meant else "")
 
@@ -67,7 +67,17 @@ def _digits(value: object) -> str:
     return text if _QUANTITY.fullmatch(text) else ""
 
 
-def _in_units(value: int) -> str:
+def duration_text(seconds: float) -> str:
+    """The usual spelling of so many seconds: 0.25 is "250ms", 60 is "60s", 900 is "15m"."""
+    for unit, least in (("d", 1), ("h", 1), ("m", 2), ("s", 1)):
+        number = seconds / _SECONDS[unit]
+        if number >= least and number == int(number):
+            return f"{int(number)}{unit}"
+    unit, number = ("s", seconds) if seconds >= 1 or seconds == 0 else ("ms", seconds / _SECONDS["ms"])
+    return f"{number:.6f}".rstrip("0").rstrip(".") + unit
+
+
+def size_text(value: int) -> str:
     """The shortest spelling of so many bytes: 16384 is "16KiB", 1000000 is "1MB"."""
     fitting = [unit for unit in ("GiB", "GB", "MiB", "MB", "KiB", "kB") if value and value % _BYTES[unit] == 0]
     return f"{value // _BYTES[fitting[0]]}{fitting[0]}" if fitting else str(value)

@@ -14,7 +14,7 @@ from lbproxy.model import BackendSpec
 from lbproxy.supervise import launch
 from lbproxy.supervise.endpoint import Endpoint
 
-_PLACEHOLDER = re.compile(r"\{(port|host|socket|fd|slot|generation)\}")
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(port|host|socket|fd|slot|generation)\}")  # {{ and }} are braces
 LISTEN_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 # Variables that lbproxy sets, or that are meant for lbproxy itself: a backend does not inherit them.
 _NOT_INHERITED = (
@@ -71,6 +71,8 @@ def order_for(spec: BackendSpec, endpoint: Endpoint, user: User | None) -> Order
 
 def filled(word: str, values: Mapping[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0][0]
         try:
             return values[match[1]]
         except KeyError:

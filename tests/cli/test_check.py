@@ -1,4 +1,5 @@
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,30 @@ def test_a_file_that_is_not_there_is_invalid(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.startswith("./lb.toml: error: cannot be read")
 
 
-def test_the_effective_configuration_is_not_there_yet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["check", "--effective"]) == 1
-    assert capsys.readouterr().err == "lbproxy: 'check --effective' is not supported yet\n"
+def test_the_effective_configuration_has_every_default_and_is_accepted_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lb.toml").write_text(GOOD + 'env = { API_TOKEN = "hunter2" }\n')
+    assert run(["check", "--effective"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# ./lb.toml with every default, as lbproxy ")
+    assert '\nwebsocket = "5s"\n' in out
+    assert "hunter2" not in out
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "all.toml").write_text(out)
+    assert run(["check", "-c", "elsewhere/all.toml"]) == 0
+    capsys.readouterr()
+    assert run(["check", "--effective", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["effective"] == tomllib.loads(out)
+
+
+def test_the_effective_configuration_of_a_file_with_mistakes_is_the_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lb.toml").write_text(BAD)
+    assert run(["check", "--effective"]) == 78
+    assert capsys.readouterr().out.endswith("2 errors\n")
 
 
 def test_a_file_that_is_not_named_with_c_is_told_how(capsys: pytest.CaptureFixture[str]) -> None:

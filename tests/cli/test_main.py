@@ -81,6 +81,19 @@ def test_a_usage_error_is_2(args: list[str], capsys: pytest.CaptureFixture[str])
     assert "Usage: lbproxy" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("relaod", "no command is called 'relaod' (did you mean 'reload'?)"),
+        ("zzz", "no command is called 'zzz'\n"),
+        ("statsu", "(did you mean 'status'?)"),
+    ],
+)
+def test_a_misspelt_command_has_a_suggestion(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([name]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_options_stand_before_and_after_the_command(control: FakeControl) -> None:
     assert run(["-q", "--control", control.path, "status"]) == 0
     assert run(["status", "-q", "--control", control.path]) == 0

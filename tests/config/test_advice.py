@@ -43,6 +43,13 @@ def test_a_command_that_is_not_told_where_to_listen_is_mentioned(pool: str, name
     assert line.startswith(f"pool.web.command: names no {names}")
 
 
+def test_a_script_that_reads_the_port_from_its_environment_needs_no_advice(tmp_path: Path) -> None:
+    (tmp_path / "server.js").write_text("require('http').createServer().listen(process.env.PORT)")
+    assert advice('command = "node server.js"', tmp_path) == []
+    (tmp_path / "server.js").write_text("require('http').createServer().listen(3000)")
+    assert len(advice('command = "node server.js"', tmp_path)) == 1
+
+
 def test_more_workers_than_cpus_are_mentioned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("lbproxy.config.advice.usable_cpus", lambda: 1)
     file = tmp_path / "lb.toml"

@@ -1,54 +1,33 @@
+"""The classes of the schema: every field has a setting, every key says what it does."""
+
 import dataclasses
-import tomllib
 
 import pytest
 
 from lbproxy import settings
 from lbproxy.config import schema
+from lbproxy.config.kinds import Kind
+from lbproxy.config.schema import Document, Table
+from lbproxy.config.tables import kind_of, table_in, tables
+
+TABLES = [pytest.param(table, id=path or "the file") for path, table in tables(Document)]
 
 
-def messages(text: str) -> list[str]:
-    found = schema.read(tomllib.loads(text))
-    assert isinstance(found, list)
-    return [finding.message for finding in found]
+@pytest.mark.parametrize("table", TABLES)
+def test_every_key_says_in_one_line_what_it_does(table: type[Table]):
+    assert (table.__doc__ or "").endswith(".")
+    for name, info in table.model_fields.items():
+        if table_in(info.annotation) is None:
+            about = info.description or ""
+            assert about.endswith("."), f"{table.__name__}.{name}: a text below the field says what the key does"
+            assert "\n" not in about, f"{table.__name__}.{name}"
 
 
-def test_a_document_without_anything_has_the_right_shape():
-    assert isinstance(schema.read({}), schema.Document)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("lisener = 1", "unknown key 'lisener' (did you mean 'listener'?)"),
-        ("[proxy]\nwokers = 1", "unknown key 'wokers' in [proxy] (did you mean 'workers'?)"),
-        ("[proxy]\nzzz = 1", "unknown key 'zzz' in [proxy]"),
-        ("[[route]]\npool = 'a'\nhots = 'b'", "unknown key 'hots' in [[route]] (did you mean 'host'?)"),
-        ("[pool.web.helth]", "unknown key 'helth' in [pool.web] (did you mean 'health'?)"),
-        (
-            "[pool.web.drain]\nwebsockets = 1",
-            "unknown key 'websockets' in [pool.web.drain] (did you mean 'websocket'?)",
-        ),
-        ("[pool.web]\nmax_surge = 1", "unknown key 'max_surge' in [pool.web] (it belongs in [pool.web.reload])"),
-        ("workers = 1", "unknown key 'workers' (it belongs in [proxy])"),
-        ("[proxy]\nsize_of = 1\n", "unknown key 'size_of' in [proxy]"),
-        ("[proxy]\nrise = 1\n", "unknown key 'rise' in [proxy] (it belongs in [pool.NAME.health])"),
-        ("[[listener]]", "'address' is missing in [[listener]]"),
-        ("[listener]", "expected a list, got a table (write [[listener]])"),
-        ("listener = 1", "expected a list, got 1"),
-        ("[[pool.web]]", "expected a table such as [pool.web], got a list (write [pool.web])"),
-        ("[pool]\ncommand = 'a'", "expected a table such as [pool.web], got 'a'"),
-        ("pool = 1", "expected a table, got 1"),
-        ("[pool.web]\nhealth = '/'", "expected a table, got '/'"),
-        ("[pool.web]\nbind = 'udp'", "expected tcp, unix or fd, got 'udp'"),
-        ("[pool.web]\nbind = []", "expected tcp, unix or fd, got a list"),
-        ("[pool.web]\nenv.PORT = 8080", 'expected a string, got 8080 (write "8080")'),
-        ("[pool.web]\ntargets = 'a:1'", "expected a list, got 'a:1'"),
-        ("[log]\nlevel = 'warn'", "expected debug, info, warning or error, got 'warn'"),
-    ],
-)
-def test_a_wrong_shape_is_told_in_the_words_of_the_file(text: str, message: str):
-    assert messages(text) == [message]
+@pytest.mark.parametrize("table", TABLES)
+def test_every_key_has_a_kind_or_a_few_words(table: type[Table]):
+    for name, info in table.model_fields.items():
+        if table_in(info.annotation) is None:
+            assert isinstance(kind_of(info), Kind) or "Literal" in str(info.annotation), f"{table.__name__}.{name}"
 
 
 def test_every_field_is_one_of_the_settings():
@@ -64,3 +43,14 @@ def test_every_field_is_one_of_the_settings():
     ]
     for table, values in pairs:
         assert set(table.model_fields) == {field.name for field in dataclasses.fields(values)}
+
+
+def test_what_needs_new_backends_is_what_a_generation_is_made_of():
+    """As diff.is_same_making has it; the environment is both `env` and `env_file`."""
+    replacing = {
+        key
+        for key, info in schema.PoolTable.model_fields.items()
+        for fact in info.metadata
+        if getattr(fact, "applies", None) == schema.REPLACES
+    }
+    assert replacing == {"command", "user", "bind", "directory", "env", "env_file"}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproxy.config.units import duration, positive_duration, size
+from lbproxy.config.units import duration, duration_text, positive_duration, size, size_text
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,14 @@ def test_anything_else_is_a_value_error(value: object):
     for read in (duration, positive_duration, size):
         with contextlib.suppress(ValueError):
             assert read(value) >= 0
+
+
+@pytest.mark.parametrize("text", ["0s", "250ms", "0.5ms", "1.5s", "60s", "75s", "15m", "1h", "7d"])
+def test_a_duration_is_written_as_usual(text: str):
+    assert duration_text(duration(text)) == text
+
+
+@given(st.integers(0, 10**9))
+def test_what_is_written_is_read_again(number: int):
+    assert duration(duration_text(number / 1000)) == pytest.approx(number / 1000)
+    assert size(size_text(number)) == number

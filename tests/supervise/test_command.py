@@ -24,7 +24,11 @@ def env_of(monkeypatch, *, endpoint=TCP, user=None, env=(), **inherited):
 def test_placeholders_are_filled_wherever_they_stand():
     values = {"port": "1", "slot": "3"}
     assert filled("--bind=h:{port}/{slot}{slot}", values) == "--bind=h:1/33"
-    assert filled('{"json": {}} {PORT} {{port}}', values) == '{"json": {}} {PORT} {1}'
+    assert filled("{PORT} ${X}", values) == "{PORT} ${X}"
+
+
+def test_a_brace_is_written_twice_as_check_demands_it():
+    assert filled('{{"json": {{}}}} {{port}} {{{port}}} ${{X}}', {"port": "1"}) == '{"json": {}} {port} {1} ${X}'
 
 
 def test_a_placeholder_without_a_value_is_refused():
