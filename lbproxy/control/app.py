@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import trio
 
 from lbproxy.config.advice import advise
+from lbproxy.control import sd_notify
+from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
 from lbproxy.control.control_socket import ControlSocket
@@ -56,6 +58,7 @@ class Parts:
     control_socket: ControlSocket
     ignores_hangup: bool
     has_terminal: bool  # at the start
+    notify: sd_notify.Notify | None
 
 
 def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: bool = False) -> int:
@@ -63,6 +66,7 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
 
     `ignores_hangup`: HUP was ignored when lbproxy was started (nohup), and stays so.
     """
+    notify = sd_notify.take(os.environ, os.getpid())
     generations = resolve_all(list(settings.pools), settings)
     with contextlib.ExitStack() as owned:
         # From here on there are files to remove. A TERM before `_watch_signals` stays pending (a blocked signal is not
@@ -85,6 +89,7 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
             *(settings, generations, log, grid, cells, sockets, listeners, control_socket),
             ignores_hangup=ignores_hangup,
             has_terminal=has_terminal(),
+            notify=notify,
         )
         trio.run(_run, parts, load)
     return 0
@@ -151,6 +156,8 @@ class Control:
                 ):  # the guard is started until it runs; serving does not wait for it
                     await self._resources.guard.wait_listening()
                 await nursery.start(self._fleet.run)
+                if self._parts.notify is not None:
+                    await nursery.start(Announcer(self._parts.notify, self._context, self._log).run)
                 self._start_pools()
                 nursery.start_soon(self._workers.run)
                 self._workers.resize(self._context.settings.proxy.workers)
