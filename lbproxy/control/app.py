@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from lbproxy.config.advice import advise
-from lbproxy.control import sd_notify
+from lbproxy.control import passed_sockets, sd_notify
 from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
@@ -66,7 +66,7 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
 
     `ignores_hangup`: HUP was ignored when lbproxy was started (nohup), and stays so.
     """
-    notify = sd_notify.take(os.environ, os.getpid())
+    notify, passed = sd_notify.take(os.environ, os.getpid()), passed_sockets.take(os.environ, os.getpid())
     generations = resolve_all(list(settings.pools), settings)
     with contextlib.ExitStack() as owned:
         # From here on there are files to remove. A TERM before `_watch_signals` stays pending (a blocked signal is not
@@ -80,7 +80,7 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
             owned.callback(PidFile(settings.proxy.pid_file).close)
         grid = Grid.create(*_grid_size(settings))
         cells = CellBook(grid)
-        sockets = Sockets(cells)
+        sockets = Sockets(cells, passed)
         owned.callback(sockets.close)
         listeners = sockets.bind(settings.listeners, settings.proxy.workers)
         log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format)
@@ -138,6 +138,7 @@ class Control:
             self._stop,
             trio.current_time(),
         )
+        self._remarks: list[str] = []  # said of passed sockets
         self._why = ""
         self._stop_signals: dict[int, float] = {}  # when each signal last counted
         self._stopping = trio.Event()
@@ -182,10 +183,19 @@ class Control:
 
     def _say_started(self) -> None:
         settings = self._context.settings
-        where = tuple(str(listener.address) for listener in settings.listeners)
+        where = tuple(self._parts.sockets.where(view) for view in self._parts.listeners)
         for line in advise(settings):
             self._log.emit(Notice(line))
+        self._remark_sockets()
         self._log.emit(ServeStarted(os.getpid(), settings.proxy.workers, where, settings.proxy.control))
+
+    def _remark_sockets(self) -> None:
+        context = self._context
+        lines = self._parts.sockets.remarks(context.listeners, context.worker_count)
+        for line in lines:
+            if line not in self._remarks:
+                self._log.emit(Notice(line))
+        self._remarks = lines
 
     async def _run_reloader(
         self, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -279,6 +289,7 @@ class Control:
         for line in advise(new):
             if line not in advise(old):
                 self._log.emit(Notice(line))
+        self._remark_sockets()
         for name, before, after in (
             ("proxy.control", old.proxy.control, new.proxy.control),
             ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),
