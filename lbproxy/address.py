@@ -1,19 +1,20 @@
-"""Where something listens: a TCP address or the path of a unix socket."""
+"""Where something listens: a TCP address, the path of a unix socket, or a socket that the service manager passes."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """host:port, or the path of a unix socket. An empty host is every address."""
+    """host:port, the path of a unix socket, or a passed socket. An empty host is every address."""
 
     host: str = ""
     port: int = 0
     path: str | None = None
+    passed: str | None = None  # the name or the number of a socket (socket activation); listeners only
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """Read "host:port", ":port", "[v6]:port" or "unix:/path". Raises ValueError with the reason."""
+        """Read "host:port", ":port", "[v6]:port", "unix:/path" or "fd:NAME". Raises ValueError with the reason."""
         if text.startswith("unix:"):
             path = text.removeprefix("unix:")
             if not path:
@@ -21,6 +22,11 @@ class Address:
             if len(path.encode()) > 107:
                 raise ValueError("the path of a unix socket has at most 107 bytes")
             return cls(path=path)
+        if text.startswith("fd:"):
+            passed = text.removeprefix("fd:")
+            if not passed or not passed.isprintable() or set(passed) & set(": "):
+                raise ValueError("a passed socket needs its name or number, as in 'fd:web' or 'fd:0'")
+            return cls(passed=passed)
         host, colon, port = text.rpartition(":")
         if not colon or not port.isascii() or not port.isdigit():
             raise ValueError("expected host:port, :port, [v6]:port or unix:/path")
@@ -35,4 +41,6 @@ class Address:
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"
+        if self.passed is not None:
+            return f"fd:{self.passed}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -16,6 +16,8 @@ from lbproxy.address import Address
         ("[::1]:8080", Address("::1", 8080)),
         ("unix:/run/lb.sock", Address(path="/run/lb.sock")),
         ("unix:run/lb.sock", Address(path="run/lb.sock")),
+        ("fd:web", Address(passed="web")),
+        ("fd:0", Address(passed="0")),
     ],
 )
 def test_every_spelling_is_understood_and_written_back(text: str, address: Address) -> None:
@@ -48,6 +50,12 @@ def test_a_unix_path_has_a_length_that_the_kernel_takes() -> None:
         Address.parse("unix:" + "é" * 54)
     with pytest.raises(ValueError, match="needs a path"):
         Address.parse("unix:")
+
+
+@pytest.mark.parametrize("text", ["fd:", "fd:a b", "fd:a:b", "fd:\n"])
+def test_a_passed_socket_has_a_name_without_colons_and_spaces(text: str) -> None:
+    with pytest.raises(ValueError, match="needs its name or number"):
+        Address.parse(text)
 
 
 @given(st.text())

@@ -102,8 +102,8 @@ def _listeners_are_distinct(document: Table) -> Iterator[Finding]:
 
 def _clash(new: Address, old: Address) -> str:
     """Why both cannot be bound, as the middle of a sentence."""
-    if new.path is not None or old.path is not None:
-        return "is the same address as" if new.path == old.path else ""
+    if any(one.path is not None or one.passed is not None for one in (new, old)):
+        return "is the same address as" if new == old else ""
     if new.port != old.port:
         return ""
     one, two = _host(new.host), _host(old.host)

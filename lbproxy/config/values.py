@@ -126,7 +126,7 @@ def address(value: object) -> Address:
         told = str(exc) if better is None else _ADDRESS
         hint = f' (write "{better}")' if better else ""
         raise ValueError(f"{told}, got {shown(value)}{hint}") from None
-    if where.path is None:
+    if where.path is None and where.passed is None:
         if where.host and not _is_host(where.host):
             better = _better_address(value)
             hint = f' (write "{better}")' if better else ""
@@ -174,6 +174,8 @@ def target(value: object) -> Address:
     if isinstance(value, str) and value.startswith("https://"):
         raise ValueError(f"targets with TLS are not supported yet, got {shown(value)}")
     where = address(value)
+    if where.passed is not None:
+        raise ValueError(f"only a listener can use a passed socket, got {shown(value)}")
     if where.path is None and not where.host:
         raise ValueError(f'a target needs a host, got {shown(value)} (write "127.0.0.1{value}")')
     return where

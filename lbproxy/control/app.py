@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import trio
 
 from lbproxy.config.advice import advise
+from lbproxy.control import passed_sockets, sd_notify
+from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
 from lbproxy.control.context import ControlContext
@@ -58,6 +60,7 @@ class Parts:
     control_socket: ControlSocket
     ignores_hangup: bool
     has_terminal: bool  # at the start
+    notify: sd_notify.Notify | None
 
 
 def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: bool = False) -> int:
@@ -65,6 +68,7 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
 
     `ignores_hangup`: HUP was ignored when lbproxy was started (nohup), and stays so.
     """
+    notify, passed = sd_notify.take(os.environ, os.getpid()), passed_sockets.take(os.environ, os.getpid())
     generations = resolve_all(list(settings.pools), settings)
     with contextlib.ExitStack() as owned:
         # From here on there are files to remove. A TERM before `_watch_signals` stays pending (a blocked signal is not
@@ -78,7 +82,7 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
             owned.callback(PidFile(settings.proxy.pid_file).close)
         grid = Grid.create(*_grid_size(settings))
         cells = CellBook(grid)
-        sockets = Sockets(cells)
+        sockets = Sockets(cells, passed)
         owned.callback(sockets.close)
         listeners = sockets.bind(settings.listeners, settings.proxy.workers)
         log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format)
@@ -87,6 +91,7 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
             *(settings, generations, log, grid, cells, sockets, listeners, control_socket),
             ignores_hangup=ignores_hangup,
             has_terminal=has_terminal(),
+            notify=notify,
         )
         trio.run(_run, parts, load)
     return 0
@@ -137,6 +142,7 @@ class Control:
             self._stop,
             trio.current_time(),
         )
+        self._remarks: list[str] = []  # said of passed sockets
         self._why = ""
         self._stop_signals: dict[int, float] = {}  # when each signal last counted
         self._stopping = trio.Event()
@@ -155,6 +161,8 @@ class Control:
                 ):  # the guard is started until it runs; serving does not wait for it
                     await self._resources.guard.wait_listening()
                 await nursery.start(self._fleet.run)
+                if self._parts.notify is not None:
+                    await nursery.start(Announcer(self._parts.notify, self._context, self._log).run)
                 self._start_pools()
                 nursery.start_soon(self._workers.run)
                 self._workers.resize(self._context.settings.proxy.workers)
@@ -182,10 +190,19 @@ class Control:
 
     def _say_started(self) -> None:
         settings = self._context.settings
-        where = tuple(str(listener.address) for listener in settings.listeners)
+        where = tuple(self._parts.sockets.where(view) for view in self._parts.listeners)
         for line in advise(settings):
             self._log.emit(Notice(line))
+        self._remark_sockets()
         self._log.emit(ServeStarted(os.getpid(), settings.proxy.workers, where, settings.proxy.control))
+
+    def _remark_sockets(self) -> None:
+        context = self._context
+        lines = self._parts.sockets.remarks(context.listeners, context.worker_count)
+        for line in lines:
+            if line not in self._remarks:
+                self._log.emit(Notice(line))
+        self._remarks = lines
 
     async def _run_reloader(
         self, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -277,6 +294,7 @@ class Control:
         self._log.set_level(new.log.level)
         self._resources.outputs.logged_per_s = new.log.backend_lines
         notices = [line for line in advise(new) if line not in advise(old)]
+        self._remark_sockets()
         for name, before, after in (
             ("proxy.control", old.proxy.control, new.proxy.control),
             ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),

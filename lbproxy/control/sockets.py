@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lbproxy.address import Address
+from lbproxy.control.passed_sockets import NotPassed, PassedSockets
 from lbproxy.errors import LbproxyError
 from lbproxy.link.grid import CellBook
 from lbproxy.model import ListenerView
@@ -29,27 +30,47 @@ class BindFailed(LbproxyError):
 
 @dataclass(slots=True)
 class _Bound:
-    """One address. A TCP address has one socket per worker (SO_REUSEPORT), a unix address one socket for all."""
+    """One address. A TCP address has one socket per worker (SO_REUSEPORT), a unix address one socket for all.
+
+    The first socket of a passed address is a copy of the service manager's. No filter is attached to it, and clients
+    wait in its queue when lbproxy is gone.
+    """
 
     address: Address
     key: int
     cell: int
     sockets: list[socket.socket]
+    is_shared: bool = False  # one socket for all workers
+    why_shared: str = ""  # of a TCP socket: the workers get clients unevenly
     inode: int = 0  # of the path: `close` removes only a file that lbproxy made
     listening: int = 0  # how many of the sockets listen; the others are only bound
     hidden: bool = False
-    joins: bool = False  # it overlaps with an address that lbproxy holds already, and listens only when it is shown
+    joins: bool = False  # it overlaps with an address that is held already, and listens only when it is shown
+
+    @property
+    def _own(self) -> list[socket.socket]:
+        return self.sockets if self.address.passed is None else self.sockets[1:]
 
     def fd_of(self, row: int) -> int:
-        if self.address.path is not None:
+        if self.is_shared:
             row = 0
         self.listen(row + 1)
         return self.sockets[row].fileno()
 
     def grow(self, count: int) -> None:
         """Make sockets until each of `count` workers has one. No connection is queued on a new one before `listen`."""
-        while self.address.path is None and len(self.sockets) < count:
-            self.sockets.append(_tcp_socket(self.address, share=True, hidden=self.hidden))
+        while not self.is_shared and len(self.sockets) < count:
+            if self.address.passed is None:
+                self.sockets.append(_tcp_socket(self.address, share=True, hidden=self.hidden))
+                continue
+            try:
+                self.sockets.append(_beside(self.sockets[0], hidden=self.hidden))
+            except OSError as exc:
+                if len(self.sockets) > 1:
+                    raise
+                # The kernel lets only sockets of one user share a port, and systemd makes its sockets as root.
+                self.is_shared = True
+                self.why_shared = f"no other can be bound beside it ({(exc.strerror or str(exc)).lower()})"
 
     def listen(self, count: int) -> None:
         if self.hidden and (self.address.path is not None or self.joins):
@@ -63,7 +84,7 @@ class _Bound:
             return
         self.hidden = False
         if self.address.path is None:
-            for sock in self.sockets:
+            for sock in self._own:
                 with contextlib.suppress(OSError):  # no filter was attached
                     sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
         self.listen(len(self.sockets))
@@ -71,7 +92,7 @@ class _Bound:
     def hide(self) -> None:
         """Let no handshake begin. Closing a socket resets the connections in its queue and in a handshake."""
         if self.address.path is None:
-            for sock in self.sockets:
+            for sock in self._own:
                 _drop_syns(sock)
             return
         with contextlib.suppress(OSError):  # another program has removed it already
@@ -86,8 +107,9 @@ class _Bound:
 
 
 class Sockets:
-    def __init__(self, cells: CellBook) -> None:
+    def __init__(self, cells: CellBook, passed: PassedSockets | None = None) -> None:
         self._cells = cells
+        self._passed = passed or PassedSockets()
         self._bound: dict[Address, _Bound] = {}
         self._next_key = 1
 
@@ -109,7 +131,7 @@ class Sockets:
                 if address not in before:
                     bound.listen(workers)
                 # An additional socket of an address listens when its worker is there: see `for_worker`.
-        except (OSError, RuntimeError) as exc:
+        except (OSError, RuntimeError, NotPassed) as exc:
             for bound in list(self._bound.values()):
                 if bound.address not in before:
                     self._close(bound)
@@ -124,6 +146,26 @@ class Sockets:
     def for_worker(self, row: int, listeners: Iterable[ListenerView]) -> list[int]:
         """The descriptors of worker `row` (0-based) in the order of `listeners`. They listen from now on."""
         return [self._bound[listener.settings.address].fd_of(row) for listener in listeners]
+
+    def remarks(self, views: Iterable[ListenerView], workers: int) -> list[str]:
+        """What an operator should know of passed sockets, one line each."""
+        addresses = [view.settings.address for view in views]
+        passed = [self._bound[address] for address in addresses if address.passed is not None]
+        lines = [
+            f"{bound.address} is one socket for {workers} workers, which get clients unevenly: {bound.why_shared}"
+            for bound in passed
+            if bound.why_shared and workers > 1
+        ]
+        unused = self._passed.unused([bound.sockets[0].fileno() for bound in passed])
+        return lines + [f"{one} was passed to lbproxy and no listener uses it: its clients wait" for one in unused]
+
+    def where(self, view: ListenerView) -> str:
+        """The address as the log shows it: of a passed socket with the place where it listens."""
+        address = view.settings.address
+        if address.passed is None:
+            return str(address)
+        name = self._bound[address].sockets[0].getsockname()
+        return f"{address} ({Address(name[0], name[1]) if isinstance(name, tuple) else Address(path=str(name))})"
 
     def show(self, views: Iterable[ListenerView]) -> None:
         """Let clients connect to `listeners`: the next table has them."""
@@ -146,7 +188,7 @@ class Sockets:
         for bound in list(self._bound.values()):
             if bound.key not in kept:
                 self._close(bound)
-            elif bound.address.path is None:
+            elif not bound.is_shared:
                 bound.shrink(workers)
 
     def close(self) -> None:
@@ -157,23 +199,36 @@ class Sockets:
         # ":80" becomes "127.0.0.1:80", or the reverse. A hidden socket that listened on the narrower address would take
         # the clients of the wider one, and drop them.
         joins = any(_overlap(address, bound.address) for bound in self._bound.values())
-        if address.path is not None:
+        if address.passed is not None:
+            first = self._passed.open(address.passed)
+        elif address.path is not None:
             first = _unix_socket(address.path)
         else:
             first = _tcp_socket(address, share=joins, hidden=hidden and not joins)
         try:
+            if address.passed is not None:
+                self._refuse_twice(first)
             cell = self._cells.take()
         except BaseException:
             first.close()
             raise
         bound = _Bound(address, self._next_key, cell, [first], hidden=hidden, joins=joins)
-        if address.path is not None:
+        if address.passed is not None:
+            _describe_passed(bound)
+        elif address.path is not None:
+            bound.is_shared = True
             bound.inode = os.stat(address.path).st_ino
         elif not joins:
             bound.listening = 1
         self._next_key += 1
         self._bound[address] = bound
         return bound
+
+    def _refuse_twice(self, first: socket.socket) -> None:
+        """Raises NotPassed if another listener has this passed socket, by its other name."""
+        for bound in self._bound.values():
+            if os.path.sameopenfile(first.fileno(), bound.sockets[0].fileno()):
+                raise NotPassed(f"it is the same socket as {bound.address}")
 
     def _close(self, bound: _Bound) -> None:
         del self._bound[bound.address]
@@ -182,9 +237,38 @@ class Sockets:
         bound.shrink(0)
 
 
+def _describe_passed(bound: _Bound) -> None:
+    """A passed socket listens already. More than one worker can have a socket only with ReusePort=yes."""
+    first = bound.sockets[0]
+    bound.joins, bound.listening = True, 1
+    if first.family == socket.AF_UNIX:
+        bound.is_shared = True
+    elif not first.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+        bound.is_shared, bound.why_shared = True, "its .socket unit has no ReusePort=yes"
+
+
+def _beside(first: socket.socket, *, hidden: bool) -> socket.socket:
+    """Another socket on the address of a passed one that has SO_REUSEPORT. It does not listen yet."""
+    sock = socket.socket(first.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if sock.family == socket.AF_INET6:
+            only = first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hidden:
+            _drop_syns(sock)
+        sock.bind(first.getsockname())
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def _overlap(one: Address, other: Address) -> bool:
     """Whether two different TCP addresses share a port, so that only SO_REUSEPORT lets both be bound."""
-    same_port = one.path is None and other.path is None and one.port == other.port
+    same_port = one.port == other.port and one.port > 0  # 0: a path, or a passed socket
     return same_port and not {one.host, other.host}.isdisjoint(_EVERY_HOST)
 
 
@@ -269,5 +353,7 @@ DROP_SYNS = (
 def _reason(exc: Exception, address: Address | None) -> str:
     if isinstance(exc, PermissionError) and address is not None and 0 < address.port < FIRST_UNPRIVILEGED:
         return "permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)"
+    if isinstance(exc, NotPassed):
+        return str(exc)
     text = exc.strerror if isinstance(exc, OSError) else None
     return (text or str(exc)).lower()

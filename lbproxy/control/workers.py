@@ -149,6 +149,12 @@ class Workers:
             lambda: all(max(worker.drained.get(name, 0), worker.born) >= epoch for worker in self._live.values())
         )
 
+    async def wait_all_serving(self) -> None:
+        """Returns when every wanted worker is alive and serves; also in a stop, when none is wanted any more."""
+        await self._wait(
+            lambda: self._stopping or sum(one.state == "serving" for one in self._live.values()) >= self._wanted
+        )
+
     async def stop(self, grace_s: float) -> None:
         """Accept no new work; leases have `grace_s`. Returns when all processes are gone."""
         self._stopping = True

@@ -106,16 +106,17 @@ def find_program(word: str, directory: str, path: str) -> str:
     """The absolute path of the program. Raises CannotStart with the reason."""
     if "/" in word:
         found = Path(directory, word)
-        if not found.exists():
+        if not os.path.exists(found):
             raise CannotStart(f"command not found: {word!r} (in {directory}){dangling_symlink(str(found))}")
         candidates = [found]
     else:
         candidates = [Path(directory, folder or ".", word) for folder in path.split(os.pathsep)]
-        candidates = [candidate for candidate in candidates if candidate.is_file()]
+        # A directory of PATH that this user may not enter is passed over, as by a shell: Path.is_file would raise.
+        candidates = [candidate for candidate in candidates if os.path.isfile(candidate)]
         if not candidates:
             raise CannotStart(f"command not found: {word!r} (PATH is {path})")
     for candidate in candidates:
-        if candidate.is_file() and os.access(candidate, os.X_OK):
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             return str(candidate)
     raise CannotStart(f"not executable: {candidates[0]}")
 

@@ -60,6 +60,10 @@ def test_what_fits_together_is_left_alone(text: str):
             "'unix:/a' is the same address as 'unix:/a'",
         ),
         (
+            LISTENER + "[[listener]]\naddress = 'fd:a'\n" * 2 + WEB,
+            "'fd:a' is the same address as 'fd:a'",
+        ),
+        (
             LISTENER + "name = 'a'\n[[listener]]\naddress = ':81'\nname = 'a'\n" + WEB,
             "another listener is called 'a' too",
         ),

@@ -121,6 +121,21 @@ async def test_connections_queued_at_a_kill_are_answered_by_the_successor() -> N
 
 
 @trio_test
+async def test_all_serve_again_when_the_successor_of_a_dead_worker_does() -> None:
+    async with house() as made:
+        await made.serve((await made.origin()).view, workers=2)
+        await made.workers.wait_all_serving()
+        (pid, _) = await made.wait_serving(2)
+        send(pid, signal.SIGKILL)
+        await until(lambda: made.saw(WorkerExited))
+        with trio.move_on_after(0) as patience:
+            await made.workers.wait_all_serving()
+        assert patience.cancelled_caught
+        await made.workers.wait_all_serving()
+        assert pid not in await made.wait_serving(2)
+
+
+@trio_test
 async def test_counts_go_on_where_a_dead_worker_left_them() -> None:
     async with house() as made:
         one = await made.origin()

@@ -3,26 +3,14 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.serve import LBPROXY, Serving, serving
+from support.users import needs_root
 from support.web import web
-
-
-def _is_open(path: str) -> bool:
-    """Whether every user may enter the directories above `path`, links followed."""
-    real = Path(os.path.realpath(path))
-    return all(parent.stat().st_mode & 0o001 for parent in (*Path(path).absolute().parents, *real.parents))
-
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0 or not _is_open(sys.executable) or not _is_open(__file__),
-    reason="only root may become another user, who must be able to execute this Python",
-)
 
 
 def client(*words: str, cwd: Path, **environment: str | None) -> "subprocess.CompletedProcess[str]":

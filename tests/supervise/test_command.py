@@ -1,8 +1,10 @@
 import os
+import subprocess
 import sys
 
 import pytest
 from support.children import generation, pool
+from support.users import NOBODY, needs_root
 
 from lbproxy.address import Address
 from lbproxy.config.user import User
@@ -96,6 +98,15 @@ def test_a_directory_is_no_program(tmp_path):
         find_program("/etc", "/", "")
     with pytest.raises(CannotStart, match="command not found: 'etc'"):
         find_program("etc", "/", "/")
+
+
+@needs_root
+def test_a_directory_of_path_that_is_closed_is_passed_over(tmp_path):
+    tmp_path.chmod(0o700)
+    (tmp_path / "sh").write_text("")
+    script = f"from lbproxy.supervise.command import find_program; print(find_program('sh', '/', '{tmp_path}:/bin'))"
+    told = subprocess.run([sys.executable, "-c", script], user=NOBODY, capture_output=True, text=True, check=True)
+    assert told.stdout == "/bin/sh\n"
 
 
 def test_python_itself_is_found():
