@@ -45,6 +45,7 @@ WORKER_FLOORS = {
     "relay": 5,
     "http2": 5,
     "lanes": 6,
+    "connection_list": 6,
     "main": 7,
     "__main__": 8,
 }

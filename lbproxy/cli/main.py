@@ -33,6 +33,8 @@ COMMANDS = {
     "drain": None,
     "undrain": None,
     "restart": "verbs.restart",
+    "connections": "connections",
+    "close": "connections.close",
     "logs": "logs",
     "top": None,
     "stop": "stop",

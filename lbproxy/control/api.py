@@ -11,6 +11,7 @@ from typing import Any
 from lbproxy.config.problems import ConfigInvalid
 from lbproxy.control import status
 from lbproxy.control.api_server import Answer, Declined, Question
+from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.logs import log_lines
@@ -49,6 +50,7 @@ class Api:
     reloader: Reloader
     stop: Callable[[bool], None]  # True: now
     started: float  # Trio's clock when control began
+    connections: OpenConnections
 
     async def answer(self, question: Question) -> Answer:
         """Raises Declined."""
@@ -62,6 +64,8 @@ class Api:
             "/v1/abort": ("POST", self._abort),
             "/v1/resume": ("POST", self._resume),
             "/v1/stop": ("POST", self._stop),
+            "/v1/connections": ("GET", self._connections),
+            "/v1/close": ("POST", self._close),
             "/livez": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
         }
@@ -88,6 +92,12 @@ class Api:
     async def _stop(self, question: Question) -> Answer:
         self.stop(flag(question.values, "now"))
         return Answer({"pid": os.getpid()})
+
+    async def _connections(self, question: Question) -> Answer:
+        return Answer(await self.connections.page(question.query))
+
+    async def _close(self, question: Question) -> Answer:
+        return Answer(await self.connections.close(question.values.get("connection")))
 
     async def _logs(self, question: Question) -> Answer:
         return Answer(lines=log_lines(question.query, self.outputs, self.context))

@@ -14,6 +14,7 @@ import trio
 from lbproxy.config.advice import advise
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
+from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.control_socket import ControlSocket
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
@@ -133,6 +134,7 @@ class Control:
             self._reloader,
             self._stop,
             trio.current_time(),
+            OpenConnections(self._workers, self._fleet),
         )
         self._why = ""
         self._stop_signals: dict[int, float] = {}  # when each signal last counted

@@ -22,12 +22,15 @@ from lbproxy.link.grid import Grid
 from lbproxy.link.messages import (
     Applied,
     AskStats,
+    Closed,
+    Connections,
     Drained,
     Publish,
     Reopen,
     Stats,
     Stop,
     ToControl,
+    ToWorker,
     Unreachable,
     Welcome,
 )
@@ -102,6 +105,7 @@ class Workers:
         self._rows: set[int] = set()  # ids that have a task
         self._stopping = False
         self._ask = 0
+        self.on_answer: Callable[[int, Connections | Closed], None] = _nobody_asks
 
     async def run(self) -> None:
         """Run the task of every worker. Returns after `stop` or `kill`. A cancellation kills the workers."""
@@ -172,6 +176,16 @@ class Workers:
     def reopen(self) -> None:
         for worker in self._live.values():
             worker.channel.post(Reopen())
+
+    @property
+    def serving(self) -> list[int]:
+        """The ids of the workers that were not told to stop and have a table."""
+        return sorted(worker.id for worker in self._serving() if worker.applied)
+
+    def post(self, worker_id: int, message: ToWorker) -> None:
+        """Ask one worker something; `on_answer` gets what it says. A worker that is gone says nothing."""
+        if (worker := self._live.get(worker_id)) is not None:
+            worker.channel.post(message)
 
     async def stats(self) -> list[WorkerStatus]:
         """The status of each worker now. For a worker that does not answer in time it is the newest known one."""
@@ -296,6 +310,8 @@ class Workers:
                 self._on_unreachable(id, why)
             case Stats():
                 worker.stats = message
+            case Connections() | Closed():
+                self.on_answer(worker.id, message)
 
     async def _watch(self, worker: _Worker) -> None:
         """Kill and replace a worker that does not acknowledge a table, or does not answer, within HUNG_AFTER_S."""
@@ -352,6 +368,10 @@ class Workers:
     async def _wait(self, condition: Callable[[], bool]) -> None:
         while not condition():
             await self._changed.wait()
+
+
+def _nobody_asks(worker: int, message: Connections | Closed) -> None:
+    """An answer that nobody waits for."""
 
 
 def _how(returncode: int | None) -> str:

@@ -46,6 +46,24 @@ class AskStats:
 
 
 @dataclass(frozen=True, slots=True)
+class AskConnections:
+    """At most `limit` open connections with a number above `after`, in their order: all, or those that hold one of
+    `backends`, or a backend of `pool`."""
+
+    ask: int
+    after: int
+    limit: int
+    pool: str | None = None
+    backends: tuple[str, ...] = ()  # "web.3@7"; none: any
+
+
+@dataclass(frozen=True, slots=True)
+class CloseConnection:
+    ask: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     epoch: int
 
@@ -77,5 +95,40 @@ class Stats:
     phases: dict[str, int] = field(default_factory=dict)  # how many connections of the express lane are in which
 
 
-ToWorker = Welcome | Publish | Stop | Reopen | AskStats
-ToControl = Applied | Drained | Unreachable | Stats
+@dataclass(frozen=True, slots=True)
+class ConnectionRow:
+    """One open client connection. `number` is of its socket: no other one of this host ever has it."""
+
+    number: int
+    client: str  # address and port, "unix"
+    listener: str
+    kind: str  # idle, or the kind of its lease
+    backend: str | None  # that it holds: "web.3@7"
+    age_s: float  # of its lease, else of what it waits for
+    moved_bytes: int | None  # in the last 10 s, both ways; None: not measured (a unix socket)
+    silent_s: float | None  # since the last byte
+    rule: str | None  # the drain setting that its grace comes from
+    grace_s: float | None
+    left_s: float | None  # of its grace; None: it does not drain
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """A part of the answer to AskConnections, in the order of the numbers."""
+
+    ask: int
+    rows: tuple[ConnectionRow, ...]
+    is_last: bool  # part of this answer
+    has_more: bool = False  # connections behind the limit
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The answer to CloseConnection. `how`: closed | goodbye | cut; empty: there is no such connection."""
+
+    ask: int
+    how: str
+
+
+ToWorker = Welcome | Publish | Stop | Reopen | AskStats | AskConnections | CloseConnection
+ToControl = Applied | Drained | Unreachable | Stats | Connections | Closed

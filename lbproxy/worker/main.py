@@ -13,13 +13,27 @@ import trio
 
 from lbproxy.link.channel import Channel
 from lbproxy.link.grid import Grid
-from lbproxy.link.messages import Applied, AskStats, Drained, Publish, Reopen, Stats, Stop, ToWorker, Welcome
+from lbproxy.link.messages import (
+    Applied,
+    AskConnections,
+    AskStats,
+    CloseConnection,
+    Closed,
+    Drained,
+    Publish,
+    Reopen,
+    Stats,
+    Stop,
+    ToWorker,
+    Welcome,
+)
 from lbproxy.model import BackendView
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import LogDropped, Notice
 from lbproxy.telemetry.log import Log
 from lbproxy.telemetry.sink import Sink, is_same_file
 from lbproxy.worker.backends.connections import SWEEP_S, BackendConnections
+from lbproxy.worker.connection_list import ConnectionList
 from lbproxy.worker.context import Context
 from lbproxy.worker.front.accept import Acceptor
 from lbproxy.worker.io.reactor import NEVER, Reactor
@@ -76,6 +90,7 @@ class Worker:
         self._lanes = Lanes(self._context, self._acceptor)
         self._acceptor.open = self._lanes.open
         self._acceptor.open_admitted = self._lanes.open_admitted
+        self._connections = ConnectionList(self._lanes, self._acceptor)
         self._access: tuple[str, str] = ("off", "-")
 
     async def run(self) -> None:
@@ -111,6 +126,10 @@ class Worker:
                     self._reopen()
                 case AskStats(ask):
                     self._channel.post(self._stats(ask))
+                case AskConnections():
+                    clients.start_soon(self._connections.answer, message, self._channel.post)
+                case CloseConnection(ask, number):
+                    self._channel.post(Closed(ask, self._connections.close(number)))
         clients.cancel_scope.cancel()
 
     async def _say_applied(self, epoch: int) -> None:

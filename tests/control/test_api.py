@@ -11,6 +11,7 @@ from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.config.problems import ConfigInvalid, Problem
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import Declined, Question
+from lbproxy.control.connections import OpenConnections
 from lbproxy.control.reloader import Reloader
 from lbproxy.settings import ReloadSettings
 from lbproxy.telemetry.events import ReloadFinished
@@ -31,7 +32,8 @@ class Control:
         await self.world.nursery.start(self.reloader.run)
         world = self.world
         self.api = Api(
-            world.context, world.grid, world.log, world.resources.outputs, self.reloader, self.stopped.append, 0.0
+            *(world.context, world.grid, world.log, world.resources.outputs, self.reloader, self.stopped.append, 0.0),
+            OpenConnections(world.context.workers, world.context.fleet),
         )
 
     async def ask(self, method, path, query=None, **values):
