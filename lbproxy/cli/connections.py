@@ -38,8 +38,12 @@ def connections(options: Options, source: str | None, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"connections": [row for page in _pages(client, source) for row in page["connections"]]}))
         return 0
+    lines = 0
     for page in _pages(client, source):
         _print_page(page["connections"])
+        lines += len(page["connections"])
+    if not lines and not options.quiet:
+        print("no connection is open" if source is None else f"no connection holds {source}")
     return 0
 
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "connections": "connections",
     "close": "connections.close",
     "logs": "logs",
+    "why": "why",
     "top": None,
     "stop": "stop",
     "schema": None,

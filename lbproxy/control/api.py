@@ -13,6 +13,7 @@ from lbproxy.control import status
 from lbproxy.control.api_server import Answer, Declined, Question
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
+from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.logs import log_lines
 from lbproxy.control.plan import (
@@ -51,6 +52,7 @@ class Api:
     stop: Callable[[bool], None]  # True: now
     started: float  # Trio's clock when control began
     connections: OpenConnections
+    failures: FailedExchanges
 
     async def answer(self, question: Question) -> Answer:
         """Raises Declined."""
@@ -66,6 +68,7 @@ class Api:
             "/v1/stop": ("POST", self._stop),
             "/v1/connections": ("GET", self._connections),
             "/v1/close": ("POST", self._close),
+            "/v1/why": ("GET", self._why),
             "/livez": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
         }
@@ -98,6 +101,9 @@ class Api:
 
     async def _close(self, question: Question) -> Answer:
         return Answer(await self.connections.close(question.values.get("connection")))
+
+    async def _why(self, question: Question) -> Answer:
+        return Answer(await self.failures.why(question.query.get("request", "")))
 
     async def _logs(self, question: Question) -> Answer:
         return Answer(lines=log_lines(question.query, self.outputs, self.context))

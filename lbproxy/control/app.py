@@ -17,6 +17,7 @@ from lbproxy.control.api_server import ApiServer
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.control_socket import ControlSocket
+from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.pid_file import PidFile
 from lbproxy.control.plan import resolve_all
@@ -135,6 +136,7 @@ class Control:
             self._stop,
             trio.current_time(),
             OpenConnections(self._workers, self._fleet),
+            FailedExchanges(self._workers),
         )
         self._why = ""
         self._stop_signals: dict[int, float] = {}  # when each signal last counted

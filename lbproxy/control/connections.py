@@ -27,7 +27,7 @@ class OpenConnections:
         self._fleet = fleet
         self._ask = 0
         self._waiting: dict[int, _Question] = {}
-        workers.on_answer = self._take
+        workers.hearers |= {Connections: self._take, Closed: self._take}
 
     async def page(self, query: Mapping[str, str]) -> dict[str, Any]:
         """`source` (pool or backend; none: all), `after` (an id), `limit`. Raises Declined.

@@ -6,6 +6,7 @@ Times are seconds left, never clock readings: each process has its own clock.
 from dataclasses import dataclass, field
 
 from lbproxy.model import RoutingTable
+from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, ExchangeFailed, LogDropped, Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +16,7 @@ class Welcome:
     worker: int  # 1..N; its row in the grid is worker - 1
     grid_rows: int
     grid_cells: int
-    log_level: str
-    log_format: str  # text | json
+    log_format: str  # text | json: of control's log
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +130,38 @@ class Closed:
     how: str
 
 
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One attempt to have a request answered, and how it failed."""
+
+    backend: str  # "web.3@7"
+    why: str
+    after_s: float  # since the request came
+
+
+@dataclass(frozen=True, slots=True)
+class FailedExchange:
+    """An exchange that lbproxy answered with 5xx, or whose answer broke off."""
+
+    time: float  # when its head was complete: seconds of the epoch
+    duration_s: float
+    client: str
+    request: str  # method and target
+    request_id: str
+    pool: str | None
+    backend: str | None  # the last that had part in it: "web.3@7"
+    status: int  # of the answer, as far as one went out
+    error: str  # RFC 9209 error type
+    reason: str
+    tries: tuple[Try, ...] = ()  # the earlier attempts, too; not each one, if the client saw the last one's end
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    items: tuple[FailedExchange, ...]
+    left_out: int  # that were not kept, because there were too many
+
+
+WorkerEvent = ExchangeFailed | Notice | AcceptPaused | AcceptResumed | LogDropped  # passed on to control's log
 ToWorker = Welcome | Publish | Stop | Reopen | AskStats | AskConnections | CloseConnection
-ToControl = Applied | Drained | Unreachable | Stats | Connections | Closed
+ToControl = Applied | Drained | Unreachable | Stats | Connections | Closed | Failures | WorkerEvent

@@ -22,7 +22,9 @@ class Workers(FakeWorkers):
         self.numbers = numbers
         self.silent = silent
         self.serving = sorted(numbers)
-        self.on_answer = None
+
+    def hear(self, worker, message):
+        self.hearers[type(message)](worker, message)
 
     def post(self, worker, message):
         if worker in self.silent:
@@ -30,11 +32,11 @@ class Workers(FakeWorkers):
         if isinstance(message, AskConnections):
             rows = [row(number) for number in self.numbers[worker] if number > message.after]
             page = tuple(rows[: message.limit])
-            self.on_answer(worker, Connections(message.ask, page[:1], is_last=False))
-            self.on_answer(worker, Connections(message.ask, page[1:], True, len(rows) > len(page)))
-            self.on_answer(worker + 1, Connections(message.ask, page, is_last=True))  # not the one that was asked
+            self.hear(worker, Connections(message.ask, page[:1], is_last=False))
+            self.hear(worker, Connections(message.ask, page[1:], True, len(rows) > len(page)))
+            self.hear(worker + 1, Connections(message.ask, page, is_last=True))  # not the one that was asked
         else:
-            self.on_answer(worker, Closed(message.ask, "cut" if message.number in self.numbers[worker] else ""))
+            self.hear(worker, Closed(message.ask, "cut" if message.number in self.numbers[worker] else ""))
 
 
 class Fleet:

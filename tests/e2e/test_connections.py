@@ -120,12 +120,22 @@ def test_every_open_connection_is_listed_with_its_kind_and_closed_by_its_kind(lb
         assert [close(sock) for sock in (idle, kept, slow, drip, raw)] == ["closed", "closed", "cut", "cut", "cut"]
         assert [close(sock) for sock in (sse, websocket.sock)] == ["said", "said"]
         assert to_the_end(idle) == b""
-        assert b" 503 " in to_the_end(slow), "a GET may be sent again"
+        answer = to_the_end(slow).decode()
+        assert " 503 " in answer, "a GET may be sent again"
+        request_id = answer.partition("X-Request-ID: ")[2].partition("\r\n")[0]
         assert to_the_end(sse).endswith(b"\n\n\r\n0\r\n\r\n"), "behind a whole event"
         to_the_end(raw)
         to_the_end(drip)
     assert websocket.heard.closes == [(1001, "going away")]
     lb.wait_until(lambda: not listed(lb) and not really_open(lb))
+    told = lb.cli("why", request_id)
+    assert told.returncode == 0, told.stderr
+    assert "GET /slow?s=40  from 127.0.0.1" in told.stdout
+    assert "the backend was taken away" in told.stdout
+    lb.wait_log('"exchange.failed"')
+    unknown = lb.cli("why", "nobody")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "no failed exchange 'nobody' among the last" in unknown.stderr
     gone = lb.cli("close", "w1-999999999")
     assert (gone.returncode, gone.stdout) == (1, "")
     assert gone.stderr == "lbproxy: no connection 'w1-999999999' (any more)\n"
