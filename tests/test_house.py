@@ -36,6 +36,7 @@ WORKER_FLOORS = {
     "backends": 1,
     "front": 2,
     "failures": 2,
+    "events_to_control": 2,
     "reply": 2,
     "context": 3,
     "ending": 4,
@@ -45,6 +46,7 @@ WORKER_FLOORS = {
     "relay": 5,
     "http2": 5,
     "lanes": 6,
+    "connection_list": 6,
     "main": 7,
     "__main__": 8,
 }

@@ -13,8 +13,10 @@ from lbproxy.config.problems import ConfigInvalid
 from lbproxy.config.units import positive_duration
 from lbproxy.control import status
 from lbproxy.control.api_server import Answer, Declined, Question
+from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.drains import Drains
+from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.logs import log_lines
 from lbproxy.control.pauses import LONGEST_PAGE_BYTES, pause, unpause
@@ -52,6 +54,8 @@ class Api:
     drains: Drains
     stop: Callable[[bool], None]  # True: now
     started: float  # Trio's clock when control began
+    connections: OpenConnections
+    failures: FailedExchanges
 
     async def answer(self, question: Question) -> Answer:
         """Raises Declined."""
@@ -69,6 +73,9 @@ class Api:
             "/v1/abort": ("POST", self._abort),
             "/v1/resume": ("POST", self._resume),
             "/v1/stop": ("POST", self._stop),
+            "/v1/connections": ("GET", self._connections),
+            "/v1/close": ("POST", self._close),
+            "/v1/why": ("GET", self._why),
             "/livez": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
         }
@@ -95,6 +102,15 @@ class Api:
     async def _stop(self, question: Question) -> Answer:
         self.stop(flag(question.values, "now"))
         return Answer({"pid": os.getpid()})
+
+    async def _connections(self, question: Question) -> Answer:
+        return Answer(await self.connections.page(question.query))
+
+    async def _close(self, question: Question) -> Answer:
+        return Answer(await self.connections.close(question.values.get("connection")))
+
+    async def _why(self, question: Question) -> Answer:
+        return Answer(await self.failures.why(question.query.get("request", "")))
 
     async def _logs(self, question: Question) -> Answer:
         return Answer(lines=log_lines(question.query, self.outputs, self.context))

@@ -16,9 +16,11 @@ from lbproxy.control import passed_sockets, sd_notify
 from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
+from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.control_socket import ControlSocket
 from lbproxy.control.drains import Drains
+from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.pid_file import PidFile
 from lbproxy.control.plan import resolve_all
@@ -141,6 +143,8 @@ class Control:
             self._drains,
             self._stop,
             trio.current_time(),
+            OpenConnections(self._workers, self._fleet),
+            FailedExchanges(self._workers),
         )
         self._remarks: list[str] = []  # said of passed sockets
         self._why = ""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -28,8 +29,10 @@ from lbproxy.link.messages import (
     Stats,
     Stop,
     ToControl,
+    ToWorker,
     Unreachable,
     Welcome,
+    WorkerEvent,
 )
 from lbproxy.model import BackendId, RoutingTable
 from lbproxy.settings import LogSettings
@@ -71,6 +74,7 @@ class _Worker:
     drained: dict[str, int] = field(default_factory=dict)
     stats: Stats = field(default_factory=lambda: Stats(0, 0, 0, {}))
     asked: int = 0
+    silent: trio.Event = field(default_factory=trio.Event)  # its link has ended, and every message is read
 
 
 class Workers:
@@ -102,6 +106,7 @@ class Workers:
         self._rows: set[int] = set()  # ids that have a task
         self._stopping = False
         self._ask = 0
+        self.hearers: dict[type, Callable[[int, Any], None]] = {}  # of messages that concern other parts of control
 
     async def run(self) -> None:
         """Run the task of every worker. Returns after `stop` or `kill`. A cancellation kills the workers."""
@@ -179,6 +184,16 @@ class Workers:
         for worker in self._live.values():
             worker.channel.post(Reopen())
 
+    @property
+    def serving(self) -> list[int]:
+        """The ids of the workers that were not told to stop and have a table."""
+        return sorted(worker.id for worker in self._serving() if worker.applied)
+
+    def post(self, worker_id: int, message: ToWorker) -> None:
+        """Ask one worker something; `hearers` get what it says. A worker that is gone says nothing."""
+        if (worker := self._live.get(worker_id)) is not None:
+            worker.channel.post(message)
+
     async def stats(self) -> list[WorkerStatus]:
         """The status of each worker now. For a worker that does not answer in time it is the newest known one."""
         self._ask += 1
@@ -233,7 +248,7 @@ class Workers:
         self._live[worker_id] = worker
         self._emit(WorkerStarted(worker_id, process.pid))
         row = worker_id - 1
-        welcome = Welcome(worker_id, self._grid.rows, self._grid.cells, self._log.level, self._log.format)
+        welcome = Welcome(worker_id, self._grid.rows, self._grid.cells, self._log.format)
         worker.channel.post(welcome, [self._grid.fd])
         if self._stopping or worker_id > self._wanted:
             worker.state = "stopping"  # the order came while it was being started
@@ -246,6 +261,8 @@ class Workers:
                 nursery.start_soon(self._listen, worker)
                 nursery.start_soon(self._watch, worker)
                 await process.wait()
+                with trio.move_on_after(EXIT_S):
+                    await worker.silent.wait()
                 nursery.cancel_scope.cancel()
         finally:
             process.kill()
@@ -275,10 +292,12 @@ class Workers:
             while (message := await worker.channel.receive()) is not None:
                 self._take(worker, message)
                 self._notify()
+            worker.silent.set()
             with trio.move_on_after(EXIT_S):
                 await worker.process.wait()  # it most likely exits by itself, and its exit code says why
         except LinkBroken as exc:
             self._emit(Notice(f"worker {worker.id} talks nonsense: {exc}"))
+            worker.silent.set()
         if worker.state != "stopping":
             worker.process.kill()  # a worker without a link cannot be controlled
 
@@ -302,6 +321,10 @@ class Workers:
                 self._on_unreachable(id, why)
             case Stats():
                 worker.stats = message
+            case _ if isinstance(message, WorkerEvent):
+                self._emit(message)
+            case _ if type(message) in self.hearers:
+                self.hearers[type(message)](worker.id, message)
 
     async def _watch(self, worker: _Worker) -> None:
         """Kill and replace a worker that does not acknowledge a table, or does not answer, within HUNG_AFTER_S."""

@@ -30,6 +30,7 @@ class Channel:
         self._incoming = incoming
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._posted = trio.Event()
+        self._all_sent = trio.Event()
         self._buffer = bytearray()
         self._fds: deque[int] = deque()
 
@@ -44,11 +45,25 @@ class Channel:
         try:
             while True:
                 while self._outbox:
-                    await self._send(*self._outbox.popleft())
+                    await self._send(*self._outbox[0])
+                    self._outbox.popleft()
                 self._posted = trio.Event()
+                self._all_sent.set()
                 await self._posted.wait()
+                self._all_sent = trio.Event()
         except OSError:
-            return
+            self._outbox.clear()
+            self._all_sent.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are not sent yet."""
+        return len(self._outbox)
+
+    async def wait_sent(self) -> None:
+        """Until the writer has sent every message, or the other end is gone."""
+        while self._outbox:
+            await self._all_sent.wait()
 
     async def _send(self, frame: bytes, fds: tuple[int, ...]) -> None:
         view = memoryview(frame)

@@ -6,6 +6,7 @@ Times are seconds left, never clock readings: each process has its own clock.
 from dataclasses import dataclass, field
 
 from lbproxy.model import RoutingTable
+from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, ExchangeFailed, LogDropped, Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +16,7 @@ class Welcome:
     worker: int  # 1..N; its row in the grid is worker - 1
     grid_rows: int
     grid_cells: int
-    log_level: str
-    log_format: str  # text | json
+    log_format: str  # text | json: of control's log
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,24 @@ class Reopen:
 @dataclass(frozen=True, slots=True)
 class AskStats:
     ask: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskConnections:
+    """At most `limit` open connections with a number above `after`, in their order: all, or those that hold one of
+    `backends`, or a backend of `pool`."""
+
+    ask: int
+    after: int
+    limit: int
+    pool: str | None = None
+    backends: tuple[str, ...] = ()  # "web.3@7"; none: any
+
+
+@dataclass(frozen=True, slots=True)
+class CloseConnection:
+    ask: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +95,73 @@ class Stats:
     phases: dict[str, int] = field(default_factory=dict)  # how many connections of the express lane are in which
 
 
-ToWorker = Welcome | Publish | Stop | Reopen | AskStats
-ToControl = Applied | Drained | Unreachable | Stats
+@dataclass(frozen=True, slots=True)
+class ConnectionRow:
+    """One open client connection. `number` is of its socket: no other one of this host ever has it."""
+
+    number: int
+    client: str  # address and port, "unix"
+    listener: str
+    kind: str  # idle, or the kind of its lease
+    backend: str | None  # that it holds: "web.3@7"
+    age_s: float  # of its lease, else of what it waits for
+    moved_bytes: int | None  # in the last 10 s, both ways; None: not measured (a unix socket)
+    silent_s: float | None  # since the last byte
+    rule: str | None  # the drain setting that its grace comes from
+    grace_s: float | None
+    left_s: float | None  # of its grace; None: it does not drain
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """A part of the answer to AskConnections, in the order of the numbers."""
+
+    ask: int
+    rows: tuple[ConnectionRow, ...]
+    is_last: bool  # part of this answer
+    has_more: bool = False  # connections behind the limit
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The answer to CloseConnection. `how`: closed | goodbye | cut; empty: there is no such connection."""
+
+    ask: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One attempt to have a request answered, and how it failed."""
+
+    backend: str  # "web.3@7"
+    why: str
+    after_s: float  # since the request came
+
+
+@dataclass(frozen=True, slots=True)
+class FailedExchange:
+    """An exchange that lbproxy answered with 5xx, or whose answer broke off."""
+
+    time: float  # when its head was complete: seconds of the epoch
+    duration_s: float
+    client: str
+    request: str  # method and target
+    request_id: str
+    pool: str | None
+    backend: str | None  # the last that had part in it: "web.3@7"
+    status: int  # of the answer, as far as one went out
+    error: str  # RFC 9209 error type
+    reason: str
+    tries: tuple[Try, ...] = ()  # the earlier attempts, too; not each one, if the client saw the last one's end
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    items: tuple[FailedExchange, ...]
+    left_out: int  # that were not kept, because there were too many
+
+
+WorkerEvent = ExchangeFailed | Notice | AcceptPaused | AcceptResumed | LogDropped  # passed on to control's log
+ToWorker = Welcome | Publish | Stop | Reopen | AskStats | AskConnections | CloseConnection
+ToControl = Applied | Drained | Unreachable | Stats | Connections | Closed | Failures | WorkerEvent

@@ -31,7 +31,7 @@ class Context:
     date: Callable[[], bytes] = field(init=False)  # the Date field of an answer, behind a CRLF
 
     def __post_init__(self) -> None:
-        self.failures = FailureReports(self.emit)
+        self.failures = FailureReports(self.emit, self.post)
         self.date = DateLine(lambda: self.reactor.wall(self.reactor.now)).now
 
     @property

@@ -5,12 +5,17 @@ tests/worker/test_ending.py holds both together.
 """
 
 from lbproxy.link.grid import Counter
+from lbproxy.link.messages import FailedExchange, Try
 from lbproxy.telemetry.access import AccessRecord
-from lbproxy.telemetry.events import ExchangeFailed
+from lbproxy.wire.head import RequestHead
 from lbproxy.worker.context import Context
 
+SHOWN = 200  # characters of a failed request's target
 
-def end(context: Context, record: AccessRecord, *, cell: int | None, failed: str | None = None) -> None:
+
+def end(
+    context: Context, record: AccessRecord, *, cell: int | None, failed: str | None = None, tries: tuple[Try, ...] = ()
+) -> None:
     """Count, log and report one piece of work that is over. To be called once.
 
     `cell`: the grid's column it counts in, its backend's or its pool's; None: it never got so far as to have a pool.
@@ -20,21 +25,32 @@ def end(context: Context, record: AccessRecord, *, cell: int | None, failed: str
         context.router.count(cell, Counter.REQUESTS)
     if context.access.is_on:
         context.access.add(record)
-    if failed is None:
-        return
-    failure = ExchangeFailed(
+    if failed is not None:
+        fail(context, cell, failure_of(record, failed or None, tries))
+
+
+def failure_of(record: AccessRecord, pool: str | None, tries: tuple[Try, ...] = ()) -> FailedExchange:
+    return FailedExchange(
+        record.time,
+        record.duration_s,
+        record.client.decode("latin-1"),
+        request_of(record.head),
         record.request_id.decode("latin-1"),
-        failed or None,
+        pool,
         None if record.served_by is None else str(record.served_by),
         record.status,
         record.error or "proxy_internal_error",
         record.reason or "a mistake of lbproxy's own",
+        tries,
     )
-    fail(context, cell, failure)
 
 
-def fail(context: Context, cell: int | None, failure: ExchangeFailed) -> None:
-    """Count a failed exchange, and tell the operator why it failed."""
+def request_of(head: RequestHead) -> str:
+    return f"{head.method.decode('latin-1')} {head.target.decode('latin-1')}"[:SHOWN]
+
+
+def fail(context: Context, cell: int | None, failure: FailedExchange) -> None:
+    """Count a failed exchange, and tell control why it failed."""
     if cell is not None:
         context.router.count(cell, Counter.FAILED)
     context.failures.tell(failure)

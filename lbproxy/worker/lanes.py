@@ -57,7 +57,7 @@ class Lanes:
         self.handed_over: dict[str, int] = {}
         self._acceptor = acceptor
         self._records: set[Record] = set()
-        self._in_tasks: set[Client] = set()
+        self._in_tasks: dict[ExpressClient, Client] = {}
         self._emptied = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -70,6 +70,15 @@ class Lanes:
     @property
     def connections(self) -> int:
         return len(self._records)
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """Every open connection that is in a lane, as of now."""
+        return tuple(self._records)
+
+    def client_of(self, record: Record) -> Client | None:
+        """The client's side in the task lane; None: it is not there."""
+        return self._in_tasks.get(record) if isinstance(record, ExpressClient) else None
 
     def phases(self) -> dict[str, int]:
         """How many connections of the express lane are in which phase; "away": in the task lane."""
@@ -93,7 +102,7 @@ class Lanes:
             if isinstance(record, ExpressClient):  # nobody can tell what a relay that says nothing is waiting for
                 record.stop()
         silent_until = trio.current_time() + LAST_REQUEST_S
-        for client in self._in_tasks:
+        for client in self._in_tasks.values():
             if client.idle_scope is not None:
                 client.idle_scope.deadline = min(client.idle_scope.deadline, silent_until)
 
@@ -119,7 +128,7 @@ class Lanes:
             record.view = views.get(record.view.key, record.view)
             if isinstance(record, ExpressClient):
                 record.forget_head()
-        for client in self._in_tasks:
+        for client in self._in_tasks.values():
             client.listener = views.get(client.listener.key, client.listener)
 
     def closed(self, record: Record) -> None:
@@ -163,7 +172,7 @@ class Lanes:
             self.reactor.tasks -= 1
 
     def _spawn(self, record: ExpressClient, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
-        self._in_tasks.add(client)
+        self._in_tasks[record] = client
         self.spawn(partial(self._run_task, record, client, serve))
 
     async def _run_task(self, record: ExpressClient, client: Client, serve: Callable[[], Awaitable[bool]]) -> None:
@@ -171,11 +180,11 @@ class Lanes:
         try:
             kept = await serve()
         finally:
-            self._in_tasks.discard(client)
+            self._in_tasks.pop(record, None)
             away, client.away = client.away, None
             if away is not None:
                 self._relay(record, away)
-            elif kept:
+            elif kept and not client.is_unwanted:
                 record.buffer = bytes(client.buffer)
                 record.has_risked = client.has_risked
                 record.begin()

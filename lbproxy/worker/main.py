@@ -13,14 +13,28 @@ import trio
 
 from lbproxy.link.channel import Channel
 from lbproxy.link.grid import Grid
-from lbproxy.link.messages import Applied, AskStats, Drained, Publish, Reopen, Stats, Stop, ToWorker, Welcome
+from lbproxy.link.messages import (
+    Applied,
+    AskConnections,
+    AskStats,
+    CloseConnection,
+    Closed,
+    Drained,
+    Publish,
+    Reopen,
+    Stats,
+    Stop,
+    ToWorker,
+    Welcome,
+)
 from lbproxy.model import BackendView
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import LogDropped, Notice
-from lbproxy.telemetry.log import Log
 from lbproxy.telemetry.sink import Sink, is_same_file
 from lbproxy.worker.backends.connections import SWEEP_S, BackendConnections
+from lbproxy.worker.connection_list import ConnectionList
 from lbproxy.worker.context import Context
+from lbproxy.worker.events_to_control import EventsToControl
 from lbproxy.worker.front.accept import Acceptor
 from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.io.recent_peak import Recent
@@ -29,6 +43,7 @@ from lbproxy.worker.leases.router import Router
 
 FLUSH_S = 0.0  # an access line waits for the reactor's next tick, not longer
 CLOSE_LOG_S = 0.5
+LAST_WORDS_S = 0.5  # to control, at the end
 LONGEST_WITHIN_S = 60.0  # `longest` in Stats: control asks every second, and a peak must be seen for longer than that
 GC_THRESHOLDS = (20_000, 20, 20)  # thousands of connections in hand are no garbage: look at them seldom
 
@@ -61,21 +76,23 @@ class Worker:
     def __init__(self, channel: Channel, welcome: Welcome, grid: Grid) -> None:
         row = welcome.worker - 1
         self._channel = channel
-        self._log = Log(Sink(2), level=welcome.log_level, format=welcome.log_format)
-        self._reactor = Reactor(self._log.emit)
-        router = Router(grid, row, self._drained, self._log.emit)
+        self._log_format = welcome.log_format
+        self._emit = emit = EventsToControl(channel).emit
+        self._reactor = Reactor(emit)
+        router = Router(grid, row, self._drained, emit)
         backends = BackendConnections(self._reactor)
-        self._context = Context(self._reactor, router, backends, channel.post, self._log.emit)
+        self._context = Context(self._reactor, router, backends, channel.post, emit)
         # Neither has a clock of its own: nothing wakes a worker that has nothing to do.
         self._flush = _Chore(self._reactor, lambda: self._context.access.flush())
         self._sweep = _Chore(self._reactor, self._sweep_backends)
         backends.on_first_idle = lambda: self._sweep.plan(SWEEP_S)
         self._turns = Recent(LONGEST_WITHIN_S)
         self._batches = Recent(LONGEST_WITHIN_S)
-        self._acceptor = Acceptor(self._reactor, grid, row, self._log.emit)
+        self._acceptor = Acceptor(self._reactor, grid, row, emit)
         self._lanes = Lanes(self._context, self._acceptor)
         self._acceptor.open = self._lanes.open
         self._acceptor.open_admitted = self._lanes.open_admitted
+        self._connections = ConnectionList(self._lanes, self._acceptor)
         self._access: tuple[str, str] = ("off", "-")
 
     async def run(self) -> None:
@@ -86,6 +103,9 @@ class Worker:
             async with trio.open_nursery() as clients:
                 clients.start_soon(self._lanes.run)
                 await self._follow(clients)
+            self._context.failures.settle()
+            with trio.move_on_after(LAST_WORDS_S):
+                await self._channel.wait_sent()
             nursery.cancel_scope.cancel()
         self._acceptor.close()
         self._context.backends.close()
@@ -111,6 +131,10 @@ class Worker:
                     self._reopen()
                 case AskStats(ask):
                     self._channel.post(self._stats(ask))
+                case AskConnections():
+                    clients.start_soon(self._connections.answer, message, self._channel.post)
+                case CloseConnection(ask, number):
+                    self._channel.post(Closed(ask, self._connections.close(number)))
         clients.cancel_scope.cancel()
 
     async def _say_applied(self, epoch: int) -> None:
@@ -146,14 +170,14 @@ class Worker:
         try:
             sink = Sink(1 if path == "-" else path) if format != "off" else None
         except OSError as exc:
-            self._log.emit(Notice(f"cannot open the access log {path}: {exc.strerror}"))
+            self._emit(Notice(f"cannot open the access log {path}: {exc.strerror}"))
             sink = None
-        if path == "-" and format != "off" and self._log.format == "json" and is_same_file(1, 2):
+        if path == "-" and format != "off" and self._log_format == "json" and is_same_file(1, 2):
             format = "event"  # a stream of JSON events stays one
         self._context.access = AccessLog(
             sink,
             format,
-            lambda lines: self._log.emit(LogDropped(lines, "access")),
+            lambda lines: self._emit(LogDropped(lines, "access")),
             lambda: self._flush.plan(FLUSH_S),
         )
 
@@ -161,7 +185,7 @@ class Worker:
         try:
             self._context.access.reopen()
         except OSError as exc:
-            self._log.emit(Notice(f"cannot reopen the access log: {exc.strerror}"))
+            self._emit(Notice(f"cannot reopen the access log: {exc.strerror}"))
 
     def _sweep_backends(self) -> None:
         pools = self._context.router.table.pools

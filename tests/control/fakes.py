@@ -222,7 +222,7 @@ class FakeWorkers:
         self.tables = []
         self.busy = set()
         self.changed = trio.Event()
-        self.asked = []
+        self.asked, self.hearers = [], {}
         self.count = 1
 
     def publish(self, table):

@@ -12,6 +12,8 @@ from lbproxy.config.problems import ConfigInvalid, Problem
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import Declined, Question
 from lbproxy.control.drains import Drains
+from lbproxy.control.connections import OpenConnections
+from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.reloader import Reloader
 from lbproxy.settings import ReloadSettings
 from lbproxy.telemetry.events import ReloadFinished
@@ -34,6 +36,8 @@ class Control:
         self.api = Api(
             *(world.context, world.grid, world.log, world.resources.outputs, self.reloader, Drains(world.context)),
             *(self.stopped.append, 0.0),
+            OpenConnections(world.context.workers, world.context.fleet),
+            FailedExchanges(world.context.workers),
         )
 
     async def ask(self, method, path, query=None, **values):

@@ -89,7 +89,7 @@ _MESSAGES = [
             Drained("web.3@7", 9),
             Unreachable("web.1@1", "why"),
             Stats(1, 2, 3, {"upgrade": 4}),
-            Welcome(1, 2, 3, "info", "json"),
+            Welcome(1, 2, 3, "json"),
             Stop(2.5),
             Reopen(),
             AskStats(3),

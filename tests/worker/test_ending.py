@@ -7,6 +7,7 @@ from support.proxy import GET, LANES, OK, Script, Setup, answering, get, post, p
 from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
+from lbproxy.link.messages import Failures
 from lbproxy.telemetry.events import ExchangeFailed
 
 PARTLY = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"
@@ -66,3 +67,17 @@ async def test_a_tcp_session_that_finds_no_backend_is_written_down_and_reported(
         assert (record.head.method, record.status, record.error) == (b"TCP", 503, "destination_unavailable")
         (event,) = [event for event in lb.events if isinstance(event, ExchangeFailed)]
         assert (event.pool, event.status, event.reason) == ("web", 503, record.reason)
+
+
+@trio_test(timeout_s=8)
+async def test_a_failure_tells_control_what_was_tried() -> None:
+    async with proxy("task", breaking_off(b""), breaking_off(b"")) as lb:
+        assert (await lb.ask(get(b"/it?a=b", method=b"GET"))).status == 502
+        lb.context.failures.settle()
+        (message,) = [one for one in lb.posted if isinstance(one, Failures)]
+        (failure,) = message.items
+        assert (failure.request, failure.client, failure.pool) == ("GET /it?a=b", "127.0.0.1", "web")
+        assert (failure.status, failure.error) == (502, "connection_terminated")
+        assert sorted(one.backend for one in failure.tries) == ["web.1@1", "web.2@1"]
+        assert failure.tries[-1].why == failure.reason
+        assert 0 <= failure.tries[0].after_s <= failure.tries[1].after_s <= failure.duration_s

@@ -180,7 +180,7 @@ async def test_an_idle_client_may_ask_to_the_very_last_moment(lane: str) -> None
         client = await lb.client()
         await client.send(GET)
         await client.answer()
-        await wait_until(lambda: all(talk.idle_scope is not None for talk in lb.lanes._in_tasks))
+        await wait_until(lambda: all(talk.idle_scope is not None for talk in lb.lanes._in_tasks.values()))
         (record,) = lb.lanes._records
         record.entered_at -= 2 * LAST_REQUEST_S  # type: ignore[union-attr]  # it has been silent for long enough to go
         await client.send(GET)

@@ -34,6 +34,7 @@ from lbproxy.link.messages import (
 )
 from lbproxy.model import ListenerView, RoutingTable
 from lbproxy.settings import ListenerSettings, ListenerTimeouts
+from lbproxy.telemetry.events import Notice
 
 
 class Hired:
@@ -93,7 +94,7 @@ async def hired(*, welcome: bool = True) -> AsyncIterator[Hired]:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(made.channel.run_writer)
                 if welcome:
-                    made.channel.post(Welcome(1, bench.grid.rows, bench.grid.cells, "error", "json"), [bench.grid.fd])
+                    made.channel.post(Welcome(1, bench.grid.rows, bench.grid.cells, "json"), [bench.grid.fd])
                 yield made
                 nursery.cancel_scope.cancel()
         finally:
@@ -276,7 +277,9 @@ async def test_signals_are_for_control_alone(number: signal.Signals) -> None:
 @trio_test
 async def test_an_access_log_that_cannot_be_opened_costs_nobody_an_answer(tmp_path: Path) -> None:
     async with hired() as worker:
-        worker.publish(replace(worker.table(), access="json", access_path=str(tmp_path / "none" / "access.log")))
+        path = tmp_path / "none" / "access.log"
+        worker.publish(replace(worker.table(), access="json", access_path=str(path)))
+        assert await worker.hear() == Notice(f"cannot open the access log {path}: No such file or directory")
         assert await worker.hear() == Applied(1)
         assert (await worker.get()).startswith(b"HTTP/1.1 404 ")
         worker.channel.post(Reopen())

@@ -189,6 +189,11 @@ class Acceptor:
         self.opened(view)
         self._admitting.add(Admission(self, sock, view, facts, stage))
 
+    @property
+    def admitting(self) -> Sequence[Admission]:
+        """The clients at the front door, as of now."""
+        return tuple(self._admitting)
+
     def admitted(self, admission: Admission, connection: ClientConnection) -> None:
         self._admitting.discard(admission)
         self.open_admitted(connection)

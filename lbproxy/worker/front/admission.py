@@ -66,11 +66,11 @@ class Owner(Protocol):
 class Admission:
     """One client in its stage, as handler and timed item of the reactor."""
 
-    __slots__ = ("_data", "_facts", "_owner", "_stage", "deadline", "queued_at", "sock", "view")
+    __slots__ = ("_data", "_owner", "_stage", "deadline", "facts", "queued_at", "sock", "view")
 
     def __init__(self, owner: Owner, sock: socket.socket, view: ListenerView, facts: ClientFacts, stage: Stage) -> None:
         self._owner = owner
-        self._facts = facts
+        self.facts = facts
         self._stage = stage
         self._data = b""
         self.sock = sock
@@ -99,7 +99,7 @@ class Admission:
             facts, early = done
             self._owner.reactor.unregister(self.sock.fileno())
             self._owner.reactor.disarm(self)
-            self._owner.admitted(self, ClientConnection(self.sock, self.view, facts or self._facts, early))
+            self._owner.admitted(self, ClientConnection(self.sock, self.view, facts or self.facts, early))
 
     def on_deadline(self) -> None:
         self.close(f"no complete header within {self.view.settings.timeouts.header_s:g}s")

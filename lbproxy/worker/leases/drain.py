@@ -106,6 +106,11 @@ class Leases:
     def draining(self) -> bool:
         return self._drain is not None
 
+    @property
+    def drain(self) -> DrainSettings | None:
+        """The graces in force; None while not draining."""
+        return self._drain
+
     def hand_on(self, lease: Lease) -> Lease:
         """Another one in its place, with all that is known of it."""
         other = Lease()
@@ -173,6 +178,20 @@ class Leases:
         self._ends = {}
         self._to_tell.clear()
 
+    def dismiss(self, lease: Lease, drain: DrainSettings, now: float) -> bool:
+        """Say goodbye to one lease as a drain by `drain` would, at once. False: this lease can only be cut."""
+        if lease.say_goodbye is None:
+            return False
+        if lease.ends is None:
+            if self._drain is None:
+                self._goodbye_s = drain.goodbye_s
+            window_s = drain.websocket_s if lease.kind is _WEBSOCKET else max(drain.stream_s, LEAST_STREAM_S)
+            lease.ends = min(now + window_s, self._ends.get(lease.kind, _NEVER))
+            lease.drain = self._drain or drain
+            self._farewells = True
+            lease.say_goodbye(lease.ends)
+        return True
+
     def tell(self, now: float) -> int:
         """Say goodbye to those whose turn has come: once, and again if the window became shorter. Returns how many."""
         told = 0
@@ -206,6 +225,11 @@ class Leases:
             times.append(self._to_tell[0][0])
         first = min(times, default=_NEVER)
         return None if first == _NEVER else max(first, now)
+
+    def left_s(self, lease: Lease, now: float) -> float | None:
+        """The rest of its grace, were nothing more to move; None: it does not drain, and was told nothing."""
+        end = self._end(lease)
+        return None if end == _NEVER else max(0.0, end - now)
 
     def _end(self, lease: Lease) -> float:
         """When its grace is over, were nothing more to move."""

@@ -90,7 +90,7 @@ class Router:
                     self._is_drained(view)
                 else:
                     self._leases[cell].begin(drains[view.id.pool], trio.current_time(), random.random())
-        self._rouse_drains()
+        self.rouse_drains()
         self.unrouted.clear()
         if not table.routes:
             for listener in table.listeners:
@@ -268,7 +268,7 @@ class Router:
             self._values[leases.counters + COUNTER_OF[kind]] += 1
         leases.change(lease, kind, say_goodbye)
         if leases.draining:
-            self._rouse_drains()
+            self.rouse_drains()
 
     def count(self, cell: int, counter: Counter) -> None:
         self._values[self._row_base + cell * WIDTH + counter] += 1
@@ -331,9 +331,9 @@ class Router:
         for cell, view in self._draining.items():
             if (owner := self._pools.get(view.id.pool)) is not None:
                 self._leases[cell].begin(within(owner.drain, grace_s), trio.current_time(), random.random())
-        self._rouse_drains()
+        self.rouse_drains()
 
-    def _rouse_drains(self) -> None:
+    def rouse_drains(self) -> None:
         self.drains_changed.set()
         self.drains_changed = trio.Event()
 

@@ -63,6 +63,15 @@ class TcpClient:
         self._pool: PoolView | None = None
         self._since = lanes.reactor.now  # it waits for a backend
 
+    @property
+    def lease(self) -> Lease | None:
+        return self._lease
+
+    @property
+    def since(self) -> float:
+        """When it came: clock reading."""
+        return self._since
+
     def begin(self) -> None:
         """Claim and connect without waiting, if that can be had."""
         while (lease := self._claim()) is not None:

@@ -9,6 +9,7 @@ from lbproxy.link.grid import Counter
 from lbproxy.model import LeaseKind, ListenerView
 from lbproxy.worker.ending import end
 from lbproxy.worker.handover import Home, Upgrade
+from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.relay import Why, error_of
 from lbproxy.worker.relay.websocket import WebSocketRelay
 
@@ -29,6 +30,14 @@ class WebSocketClient:
         self._lease = upgrade.lease
         self._started = upgrade.started
         self._record = upgrade.record
+
+    @property
+    def lease(self) -> Lease:
+        return self._lease
+
+    @property
+    def client_ip(self) -> bytes:
+        return self._record.client
 
     def begin(self, upgrade: Upgrade) -> None:
         """Lanes are told when both sockets are closed."""

@@ -80,6 +80,7 @@ class Attempt:
         """Until the response is with the client, or something went wrong: ProxyError, Refused, ClientGone,
         NoAnswer. The lease is released and the connection kept or closed, whatever happens.
         """
+        self._exchange.client.lease = self._lease
         try:
             if self._lease.overdue:
                 raise self._cut_error()  # its grace ended while we were connecting
@@ -145,6 +146,7 @@ class Attempt:
             context.backends.give_back(self._connection)
         else:
             self._connection.close()
+        self._exchange.client.lease = None
         self._lease.forget()  # it knows how to cut us, and we know it: nobody would free either before the next gc
         context.router.release(self._lease)
 

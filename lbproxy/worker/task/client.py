@@ -13,6 +13,7 @@ from lbproxy.wire.head import head_end
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.handover import READ_AHEAD_BYTES, Upgrade, head_too_slow
 from lbproxy.worker.io.stream import ByteStream, StreamBroken
+from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.reply import ClientGone
 
 LINGER_S = 1.0
@@ -22,7 +23,17 @@ LINGER_UPLOAD_STALL_S = 5.0
 
 
 class Client:
-    __slots__ = ("away", "buffer", "facts", "has_risked", "idle_scope", "listener", "stream")
+    __slots__ = (
+        "away",
+        "buffer",
+        "facts",
+        "has_risked",
+        "idle_scope",
+        "is_unwanted",
+        "lease",
+        "listener",
+        "stream",
+    )
 
     def __init__(self, stream: ByteStream, listener: ListenerView, facts: ClientFacts) -> None:
         self.stream = stream
@@ -32,6 +43,8 @@ class Client:
         self.has_risked = False  # a request that may not be replayed has gone out: the next may use a kept connection
         self.away: Upgrade | None = None  # it has become a relay's, which waits to be started
         self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
+        self.is_unwanted = False  # an operator has closed it: it serves no further request
+        self.lease: Lease | None = None  # of the attempt that runs
 
     async def read_head(self, at_most_s: float = math.inf) -> bytes | None:
         """The next request head, taken from the buffer; None when the client is done, or silent for too long (for its

@@ -39,7 +39,7 @@ async def converse(context: Context, client: Client, handover: Handover | None =
                 if client.away is None and (exchange.linger or client.buffer):
                     await client.linger(upload=exchange.linger)
                 return False
-            if not stay:
+            if not stay or client.is_unwanted:
                 return True
             await trio.lowlevel.checkpoint()  # what we answer ourselves may never have waited
     except (StreamBroken, StreamStalled):

@@ -11,6 +11,7 @@ from typing import TypeVar
 import trio
 
 from lbproxy.errors import LbproxyError, ProxyError
+from lbproxy.link.messages import Try
 from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView
 from lbproxy.policy.retry import Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
@@ -68,6 +69,7 @@ class Exchange:
         "response_bytes",
         "started",
         "status",
+        "tries",
     )
 
     def __init__(self, context: Context, client: Client, head: RequestHead, handover: Handover | None = None) -> None:
@@ -88,6 +90,7 @@ class Exchange:
         self.response_bytes = 0
         self.backend: BackendId | None = None
         self._cell: int | None = None  # the grid's column it is counted in: its backend's, else its pool's
+        self.tries: tuple[Try, ...] = ()  # attempts that failed
         self._begun: Begun | None = None
         self._avoid: tuple[BackendView, ...] = ()  # backends that left this request without an answer
         self._has_failed = False
@@ -163,6 +166,7 @@ class Exchange:
             try:
                 return await self._attempt()
             except NoAnswer as exc:
+                self._note_try(exc.backend, str(exc))
                 attempts += not exc.reused
                 self._fresh = True
                 left = self._pool().retry_attempts + forgiven - attempts
@@ -273,6 +277,7 @@ class Exchange:
             if connection is None:
                 connection = await connect(lease.backend, pool.timeouts.connect_s)
         except ConnectFailed as exc:
+            self._note_try(lease.backend, str(exc))
             self.context.unreachable(lease.backend, str(exc))
             return None
         finally:
@@ -281,6 +286,9 @@ class Exchange:
         if not self.may_replay:
             self.client.has_risked = True
         return Begun(lease, connection, pool.timeouts)
+
+    def _note_try(self, backend: BackendView, why: str) -> None:
+        self.tries += (Try(str(backend.id), why, trio.current_time() - self.started),)
 
     async def _while_client_stays(self, wait: Callable[[], Awaitable[T]]) -> T:
         """The result of `wait()`, unless the client goes away first (ClientGone)."""
@@ -346,7 +354,8 @@ class Exchange:
 
     def end(self) -> None:
         """The last byte of the answer has passed, or it failed."""
-        end(self.context, self.record(), cell=self._cell, failed=(self._pool_name or "") if self._has_failed else None)
+        failed = (self._pool_name or "") if self._has_failed else None
+        end(self.context, self.record(), cell=self._cell, failed=failed, tries=self.tries)
 
     def record(self) -> AccessRecord:
         """As far as it has come."""

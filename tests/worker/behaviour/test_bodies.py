@@ -33,7 +33,7 @@ class Heard:
 def in_hand(lb: Proxy) -> int:
     """Bytes that lbproxy holds for its clients and of them."""
     express = sum(len(record.buffer) + len(record.unflushed) + len(record.unsent) for record in lb.lanes._records)  # type: ignore[union-attr]
-    return express + sum(len(client.buffer) + client.stream.pending for client in lb.lanes._in_tasks)
+    return express + sum(len(client.buffer) + client.stream.pending for client in lb.lanes._in_tasks.values())
 
 
 @lanes

@@ -307,3 +307,28 @@ def test_whoever_waits_for_next_due_sees_every_lease_out(made: list[tuple[LeaseK
     assert held.empty
     assert len(told.windows) == sum(kind in LONG_LIVED for kind, _ in made)
     assert now <= 140.0
+
+
+def test_one_lease_is_dismissed_as_a_drain_would_and_the_others_stay() -> None:
+    told, other = Told(), Told()
+    leases = lease_of(LeaseKind.WEBSOCKET, told=told), lease_of(LeaseKind.WEBSOCKET, told=other)
+    held = leases_of(*leases)
+    assert held.left_s(leases[0], 10.0) is None
+    assert held.dismiss(leases[0], DRAIN, 10.0)
+    assert held.dismiss(leases[0], DRAIN, 11.0)
+    assert (told.windows, other.windows, leases[0].drain) == ([16.0], [], DRAIN)
+    assert (held.left_s(leases[0], 10.0), held.left_s(leases[1], 10.0)) == (8.0, None)
+    assert held.next_due(10.0) == 18.0
+    assert (held.due(17.9), held.due(18.0)) == ([], [leases[0]])
+    request = lease_of(LeaseKind.REQUEST)
+    assert not leases_of(request).dismiss(request, DRAIN, 0.0)
+
+
+def test_a_dismissal_does_not_outlast_the_drain_that_runs() -> None:
+    told = Told()
+    lease = lease_of(LeaseKind.STREAM, told=told)
+    held = leases_of(lease)
+    held.begin(replace(DRAIN, stream_s=5.0), 0.0)
+    assert held.dismiss(lease, DRAIN, 1.0)
+    assert told.windows == [5.0]
+    assert held.tell(100.0) == 0
