@@ -9,7 +9,7 @@ import click
 
 from lbproxy.cli.client import ControlClient
 from lbproxy.cli.options import Fail, Options, with_options
-from lbproxy.cli.status import aligned, up
+from lbproxy.cli.status_text import aligned, up
 
 _COLUMNS = ("CONNECTION", "CLIENT", "KIND", "BACKEND", "AGE", "BYTES/10s", "GRACE", "LEFT")
 _WORDS = {
@@ -31,8 +31,6 @@ def connections(options: Options, source: str | None, as_json: bool) -> int:
     AGE     how long it has held its backend; without one, how long it has been idle
     GRACE   what a drain of its backend allows it
     LEFT    what is left of that, where the backend drains
-
-    Example: lbproxy connections web.3
     """
     client = ControlClient.of(options)
     if as_json:
@@ -53,8 +51,6 @@ def connections(options: Options, source: str | None, as_json: bool) -> int:
 def close(options: Options, connection: str) -> int:
     """End one connection as a drain of its backend would: a WebSocket is told 1001, an event stream ends behind an
     event, a request is cut; an idle connection is closed.
-
-    Example: lbproxy close w1-483
     """
     answer = ControlClient.of(options).post("/v1/close", {"connection": connection})
     if not options.quiet:

@@ -20,8 +20,6 @@ USAGE = 2
 def rollback(options: Options, pool: str, to: int | None, **how: Any) -> int:
     """Bring an earlier generation of POOL back, on the same way as a reload: its command, directory, environment and
     settings. It gets a new number. The next reload follows the file again.
-
-    Example: lbproxy rollback web --to 5
     """
 
     def is_back(done: ReloadDone) -> bool:  # of a reload that stood half-way, too
@@ -35,10 +33,7 @@ def rollback(options: Options, pool: str, to: int | None, **how: Any) -> int:
 @waiting
 @with_options
 def abort(options: Options, pool: str | None, **how: Any) -> int:
-    """Turn the running reload around: the old generation serves again, at full strength. Exit code 0 when it does.
-
-    Example: lbproxy abort
-    """
+    """Turn the running reload around: the old generation serves again, at full strength. Exit code 0 when it does."""
     return ask_and_follow(
         options, "/v1/abort", {"pool": pool}, is_wanted=lambda done: done.result in ("ok", "aborted"), **how
     )
@@ -49,10 +44,7 @@ def abort(options: Options, pool: str | None, **how: Any) -> int:
 @waiting
 @with_options
 def resume(options: Options, pool: str | None, **how: Any) -> int:
-    """Go on with a reload that stopped half-way (reload.on_failure = "pause"): what broke is started once more.
-
-    Example: lbproxy resume web
-    """
+    """Go on with a reload that stopped half-way (reload.on_failure = "pause"): what broke is started once more."""
     return ask_and_follow(options, "/v1/resume", {"pool": pool}, **how)
 
 
@@ -61,10 +53,7 @@ def resume(options: Options, pool: str | None, **how: Any) -> int:
 @waiting
 @with_options
 def scale(options: Options, change: str, **how: Any) -> int:
-    """Have SIZE backends in POOL, until the next reload.
-
-    Example: lbproxy scale web=6
-    """
+    """Have SIZE backends in POOL, until the next reload."""
     pool, _, size = change.partition("=")
     if not pool or not size.isdecimal():
         raise Fail(USAGE, f"lbproxy: expected POOL=SIZE, such as web=6, got {change!r}")
@@ -76,24 +65,24 @@ def scale(options: Options, change: str, **how: Any) -> int:
 @waiting
 @with_options
 def restart(options: Options, backend: str, **how: Any) -> int:
-    """Replace one backend by a new one of its generation, as a reload does: nothing is lost.
-
-    Example: lbproxy restart web.3
-    """
+    """Replace one backend by a new one of its generation, as a reload does: nothing is lost."""
     return ask_and_follow(options, "/v1/restart", {"backend": backend}, **how)
 
 
 @click.command(short_help="Give one backend no new work.")
 @click.argument("backend", metavar="POOL.SLOT")
 @click.option("--force", is_flag=True, help="Even if it is the last ready one of its pool.")
+@click.option("--why", is_flag=True, help="Drain nothing: say what a drain that goes on waits for.")
 @waiting
 @with_options
-def drain(options: Options, backend: str, force: bool, **how: Any) -> int:
+def drain(options: Options, backend: str, force: bool, why: bool, **how: Any) -> int:
     """Give one backend no new work, until it is undrained, or replaced by a reload. Its process goes on. Returns when
     its work in hand is done.
-
-    Example: lbproxy drain web.3
     """
+    if why:
+        from lbproxy.cli.connections import why as say_why
+
+        return say_why(ControlClient.of(options), backend)
     return ask_and_follow(options, "/v1/drain", {"backend": backend, "force": force}, **how)
 
 
@@ -101,10 +90,7 @@ def drain(options: Options, backend: str, force: bool, **how: Any) -> int:
 @click.argument("backend", metavar="POOL.SLOT")
 @with_options
 def undrain(options: Options, backend: str) -> int:
-    """Give a drained backend work again.
-
-    Example: lbproxy undrain web.3
-    """
+    """Give a drained backend work again."""
     ControlClient.of(options).post("/v1/undrain", {"backend": backend})
     _say(options, f"{backend} gets work again")
     return 0
@@ -119,8 +105,6 @@ def undrain(options: Options, backend: str) -> int:
 def pause(options: Options, pool: str, max_wait: str | None, maintenance: bool, message: str | None) -> int:
     """Let the requests of POOL wait until `unpause`, or answer them with 503 and a page. WebSockets and TCP sessions
     are not touched.
-
-    Example: lbproxy pause web --max-wait 30s
     """
     if message is not None and not maintenance:
         raise Fail(USAGE, "lbproxy: --message needs --maintenance")
@@ -137,10 +121,7 @@ def pause(options: Options, pool: str, max_wait: str | None, maintenance: bool, 
 @click.argument("pool")
 @with_options
 def unpause(options: Options, pool: str) -> int:
-    """Let a paused pool serve again: what has waited goes first.
-
-    Example: lbproxy unpause web
-    """
+    """Let a paused pool serve again: what has waited goes first."""
     ControlClient.of(options).post("/v1/unpause", {"pool": pool})
     _say(options, f"{pool} serves again")
     return 0

@@ -18,8 +18,6 @@ def why(options: Options, request_id: str, as_json: bool) -> int:
     """Why a request was answered with 5xx by lbproxy, or its answer broke off: one of the last 10,000 such failures.
 
     The id stands in the answer's X-Request-ID, on lbproxy's error pages, in the access log (json) and in the log.
-
-    Example: lbproxy why 5f0c1e6ba8d94d53
     """
     answer = ControlClient.of(options).get(f"/v1/why?{urlencode({'request': request_id})}")
     if as_json:

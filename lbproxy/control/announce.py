@@ -7,7 +7,7 @@ import time
 
 import trio
 
-from lbproxy.control.reload import ControlContext
+from lbproxy.control.context import ControlContext
 from lbproxy.control.sd_notify import Notify
 from lbproxy.telemetry.events import (
     BackendReady,

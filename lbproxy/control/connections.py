@@ -13,7 +13,6 @@ from lbproxy.control.api_server import Declined
 from lbproxy.control.fleet import Fleet
 from lbproxy.control.workers import Workers
 from lbproxy.link.messages import AskConnections, CloseConnection, Closed, ConnectionRow, Connections
-from lbproxy.model import State
 
 ANSWER_S = 5.0
 MOST_ROWS = 1000
@@ -102,15 +101,15 @@ class OpenConnections:
 
     # What is asked
 
-    def _source(self, source: str) -> tuple[str | None, dict[str, State]]:
+    def _source(self, source: str) -> tuple[str | None, dict[str, str]]:
         """The pool, if it is one; and the backends that are meant, with their states. Raises Declined."""
         pools = self._fleet.pools
         if source in pools or not source:
             return source or None, {}
-        members = [member.backend for pool in pools.values() for member in pool.members]
-        states = {str(one.id): one.state for one in members if source in (one.id.name, str(one.id))}
+        members = [(member.backend.id, pool.state_of(member)) for pool in pools.values() for member in pool.members]
+        states = {str(id): state for id, state in members if source in (id.name, str(id))}
         if not states:
-            known = ", ".join([*pools, *sorted({one.id.name for one in members})])
+            known = ", ".join([*pools, *sorted({id.name for id, _ in members})])
             raise Declined(404, f"no pool or backend '{source}' (there is: {known})", FAILED)
         return None, states
 

@@ -11,8 +11,8 @@ from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.config.problems import ConfigInvalid, Problem
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import Declined, Question
-from lbproxy.control.drains import Drains
 from lbproxy.control.connections import OpenConnections
+from lbproxy.control.drains import Drains
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.reloader import Reloader
 from lbproxy.settings import ReloadSettings
