@@ -19,6 +19,8 @@ class ProxySettings:
     pid_file: str | None
     ports: tuple[int, int]  # first and last, both included
     shutdown_timeout_s: float = 30.0
+    state_dir: str | None = None  # absolute; None: nothing is kept
+    control_group: str | None = None  # may use the control socket, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class LogSettings:
     format: str = "auto"  # auto | text | json
     access: str = "combined"  # combined | json | off
     access_path: str = "-"  # "-" = standard output, else an absolute path
+    audit_path: str | None = None  # absolute
     backend_lines: int = 100  # per second and backend, to lbproxy's own log; 0 = none
 
 

@@ -32,7 +32,7 @@ COMMANDS = {
     "rollback": "verbs.rollback",
     "abort": "verbs.abort",
     "resume": "verbs.resume",
-    "history": None,
+    "history": "history",
     "scale": "verbs.scale",
     "drain": "verbs.drain",
     "undrain": "verbs.undrain",

@@ -33,14 +33,19 @@ from lbproxy.settings import (
 _PORTS = (20_000, 29_999)
 
 
-def build(document: schema.Document, path: str | None, base: str, control: str) -> Settings:
-    """`path`: as the user named the file; `base`: where relative paths start; `control`: the control socket."""
+def build(
+    document: schema.Document, path: str | None, base: str, control: str, *, state_dir: str | None = None
+) -> Settings:
+    """`path`: as the user named the file; `base`: where relative paths start; `control`: the control socket.
+
+    `state_dir`: where state is kept if the file does not say.
+    """
     pools = tuple(_pool(name, pool, base) for name, pool in (document.pool or {}).items())
     only = pools[0].name if len(pools) == 1 else None
     listeners = [_listener(listener, base) for listener in document.listener or []]
     return Settings(
         path=path,
-        proxy=_proxy(document.proxy or schema.ProxyTable(), base, control),
+        proxy=_proxy(document.proxy or schema.ProxyTable(), base, control, state_dir),
         listeners=tuple(replace(listener, pool=listener.pool or only) for listener in listeners),
         routes=tuple(RouteSettings(**route.given()) for route in document.route or []),
         pools=pools,
@@ -48,10 +53,11 @@ def build(document: schema.Document, path: str | None, base: str, control: str) 
     )
 
 
-def _proxy(table: schema.ProxyTable, base: str, control: str) -> ProxySettings:
+def _proxy(table: schema.ProxyTable, base: str, control: str, state_dir: str | None) -> ProxySettings:
     given = {"name": _host_name(), "workers": "auto", "pid_file": None, "ports": _PORTS, **table.given()}
     given["workers"] = _count(given["workers"])
     given["control"] = control
+    given["state_dir"] = os.path.join(base, table.state_dir) if table.state_dir is not None else state_dir
     if table.pid_file is not None:
         given["pid_file"] = os.path.join(base, table.pid_file)
     return ProxySettings(**given)
@@ -122,6 +128,8 @@ def _log(table: schema.LogTable, base: str) -> LogSettings:
     given = table.given()
     if given.get("access_path", "-") != "-":
         given["access_path"] = os.path.join(base, given["access_path"])
+    if table.audit_path is not None:
+        given["audit_path"] = os.path.join(base, table.audit_path)
     return LogSettings(**given)
 
 

@@ -1,4 +1,4 @@
-"""Where the control socket is (CONTRACT.md 1).
+"""Where the control socket is (CONTRACT.md 1), and the state beside it.
 
 Client commands ask here, so it needs the standard library only, is quick, and finds the answer even in a file that
 is full of mistakes. `load` asks here too: there is one rule.
@@ -55,6 +55,16 @@ def control_path_for_listener(listen: str) -> str:
     return os.path.join(_own_place(), _file_name(listen, listen))
 
 
+def state_dir(full: str) -> str:
+    """Where `serve` keeps its state for the file at this absolute path, if the file does not say."""
+    return os.path.join(_state_place(), _file_name(_stem(full), full).removesuffix(".sock"))
+
+
+def state_dir_for_listener(listen: str) -> str:
+    """The same for the form without a file."""
+    return os.path.join(_state_place(), _file_name(listen, listen).removesuffix(".sock"))
+
+
 def places() -> list[str]:
     """Directories of control sockets, the best one first. Where they lie depends on the environment of `serve`."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -95,6 +105,16 @@ def sockets_of_this_user() -> list[str]:
                 if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid():
                     found.append(entry.path)
     return found
+
+
+def _state_place() -> str:
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # of systemd, which may name several
+    if given:
+        return given
+    if os.geteuid() == 0:
+        return "/var/lib/lbproxy"
+    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local/state")
+    return os.path.join(home, "lbproxy")
 
 
 def _own_place() -> str:

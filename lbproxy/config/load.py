@@ -18,7 +18,13 @@ from typing import Any
 
 from lbproxy.config import checks, machine_checks, schema, validate
 from lbproxy.config.build import build
-from lbproxy.config.control_path import control_path_for_listener, named_path, resolve
+from lbproxy.config.control_path import (
+    control_path_for_listener,
+    named_path,
+    resolve,
+    state_dir,
+    state_dir_for_listener,
+)
 from lbproxy.config.locate import Places, locate
 from lbproxy.config.problems import ConfigInvalid, Finding, Path, Problem, dotted, source_line, without_echoes
 from lbproxy.config.unsupported import take_out
@@ -45,7 +51,7 @@ def load(path: str | os.PathLike[str], full: str | None = None) -> Settings:
         places = locate(text)
         raise ConfigInvalid(_located(file, text, places, finding) for finding in findings)
     control = resolve(full, tables.proxy.control if tables.proxy is not None else None)
-    return build(tables, file, base, control)
+    return build(tables, file, base, control, state_dir=state_dir(full))
 
 
 def document(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -65,7 +71,7 @@ def from_command(listen: str, size: int, command: Sequence[str], base: str | Non
     if tables is None or findings:
         options = [(_ON_COMMAND_LINE.get(finding.path, "command"), finding.message) for finding in findings]
         raise ConfigInvalid(Problem(option, 0, 0, message, "") for option, message in options)
-    return build(tables, None, base, control_path_for_listener(listen))
+    return build(tables, None, base, control_path_for_listener(listen), state_dir=state_dir_for_listener(listen))
 
 
 def _examine(document: dict[str, Any], base: str) -> tuple[schema.Document | None, list[Finding]]:

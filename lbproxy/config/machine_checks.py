@@ -4,6 +4,7 @@ The only checks whose result can change while the file stays the same. Works on 
 checks.py.
 """
 
+import grp
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +30,11 @@ def check(document: Table, base: str) -> Iterator[Finding]:
     proxy = document.get("proxy")
     if isinstance(proxy, dict) and _is_path(proxy.get("control")):
         yield from _measured(("proxy", "control"), os.path.join(base, proxy["control"]))
+    if isinstance(proxy, dict) and _is_path(proxy.get("control_group")):
+        try:
+            grp.getgrnam(proxy["control_group"])
+        except KeyError:
+            yield Finding(("proxy", "control_group"), f"there is no group {proxy['control_group']!r}")
 
 
 def absolute(base: str, address: Address) -> Address:

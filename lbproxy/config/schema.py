@@ -81,6 +81,15 @@ class ProxyTable(Table):
     """The unix socket where lbproxy listens for commands such as `lbproxy reload`."""
     pid_file: Annotated[Filled | None, Facts("run/lb.pid", "no such file", NEXT_START)] = None
     """A file that holds lbproxy's pid while it runs."""
+    state_dir: Annotated[
+        Filled | None,
+        Facts(
+            "state", "in $STATE_DIRECTORY, /var/lib/lbproxy or ~/.local/state/lbproxy, named after the file", NEXT_START
+        ),
+    ] = None
+    """Where lbproxy keeps what outlives it: the history, and the generations for `lbproxy rollback`."""
+    control_group: Annotated[Filled | None, Facts("deploy", "root and its own user only", NEXT_START)] = None
+    """A group whose members may use the control socket."""
     ports: Annotated[Ports | None, Facts(unset='"20000-29999"')] = None
     """The ports that {port} in a command is taken from."""
     shutdown_timeout_s: Seconds | None = None
@@ -336,6 +345,8 @@ class LogTable(Table):
     """How each request is written to the access log."""
     access_path: Annotated[Filled | None, Facts("access.log")] = None
     """The file of the access log; "-" is standard output."""
+    audit_path: Annotated[Filled | None, Facts("audit.log", "no such file")] = None
+    """A file that gets a JSON line for each change that somebody asked for: time, uid, pid, command, what, result."""
     backend_lines: Natural | None = None
     """How many lines of output per second and backend go to lbproxy's log; `lbproxy logs` has all. 0 is none."""
 

@@ -13,11 +13,13 @@ from lbproxy.config.problems import ConfigInvalid
 from lbproxy.config.units import positive_duration
 from lbproxy.control import status
 from lbproxy.control.api_server import Answer, Declined, Question
+from lbproxy.control.audit import Audit
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.drains import Drains
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.generations import UnknownGeneration
+from lbproxy.control.history import History
 from lbproxy.control.logs import log_lines
 from lbproxy.control.pauses import LONGEST_PAGE_BYTES, pause, unpause
 from lbproxy.control.plan import (
@@ -40,7 +42,6 @@ BUSY, USAGE, INVALID = 8, 2, 78
 _LATER = (
     "/metrics",
     "/v1/events",
-    "/v1/history",
 )
 
 
@@ -56,9 +57,24 @@ class Api:
     started: float  # Trio's clock when control began
     connections: OpenConnections
     failures: FailedExchanges
+    history: History
+    audit: Audit
 
     async def answer(self, question: Question) -> Answer:
-        """Raises Declined."""
+        """Raises Declined. What was to change something is written down, whatever became of it."""
+        if question.method != "POST":
+            return await self._route(question)
+        verb = question.path.removeprefix("/v1/")
+        try:
+            answer = await self._route(question)
+        except Declined as exc:
+            self.audit.note(question.asked_by, verb, question.values, f"refused: {exc}")
+            raise
+        if answer.lines is None:  # else its verdict is written down, when it is there
+            self.audit.note(question.asked_by, verb, question.values, "done")
+        return answer
+
+    async def _route(self, question: Question) -> Answer:
         routes: dict[str, tuple[str, Callable[[Question], Awaitable[Answer]]]] = {
             "/v1/status": ("GET", self._status),
             "/v1/logs": ("GET", self._logs),
@@ -76,6 +92,7 @@ class Api:
             "/v1/connections": ("GET", self._connections),
             "/v1/close": ("POST", self._close),
             "/v1/why": ("GET", self._why),
+            "/v1/history": ("GET", self._history),
             "/livez": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
         }
@@ -91,6 +108,15 @@ class Api:
     async def _status(self, question: Question) -> Answer:
         workers = await self.context.workers.stats()
         return Answer(status.document(self.context, self.grid, workers, self.started))
+
+    async def _history(self, question: Question) -> Answer:
+        query = question.query
+        pool = query.get("pool") or None
+        if pool is not None and pool not in self.context.fleet.pools and not self.history.of(pool, 1):
+            raise Declined(404, f"no pool '{pool}' (there is: {', '.join(self.context.fleet.pools)})", USAGE)
+        if not query.get("n", "20").isdecimal():
+            raise Declined(400, f"n: expected a whole number, got {query['n']!r}", USAGE)
+        return Answer({"records": self.history.of(pool, int(query.get("n", "20")))})
 
     async def _livez(self, question: Question) -> Answer:
         return Answer({"live": True})
@@ -119,27 +145,27 @@ class Api:
 
     async def _reload(self, question: Question) -> Answer:
         values = question.values
-        return await self._start(ReloadRequest("command", pool_names(values), flag(values, "config_only")))
+        return await self._start(question, ReloadRequest("command", pool_names(values), flag(values, "config_only")))
 
     async def _rollback(self, question: Question) -> Answer:
         pool, to = text(question.values, "pool"), number(question.values, "to")
         if to is None and self.reloader.is_paused(pool):
             return await self._steer(lambda: self.reloader.abort(pool))
-        return await self._start(RollbackRequest(pool, to))
+        return await self._start(question, RollbackRequest(pool, to))
 
     async def _scale(self, question: Question) -> Answer:
         size = number(question.values, "size")
         if size is None:
             raise Declined(400, "size: expected a whole number", USAGE)
-        return await self._start(ScaleRequest(((text(question.values, "pool"), size),)))
+        return await self._start(question, ScaleRequest(((text(question.values, "pool"), size),)))
 
     async def _restart(self, question: Question) -> Answer:
-        return await self._start(RestartRequest(*backend_name(question.values)))
+        return await self._start(question, RestartRequest(*backend_name(question.values)))
 
     async def _drain(self, question: Question) -> Answer:
         pool, slot = backend_name(question.values)
         force = flag(question.values, "force")
-        return await self._steer(lambda: self.drains.drain(pool, slot, force=force))
+        return await self._steer(lambda: self.drains.drain(pool, slot, force=force, asked_by=dict(question.asked_by)))
 
     async def _undrain(self, question: Question) -> Answer:
         with declining():
@@ -171,8 +197,8 @@ class Api:
     async def _resume(self, question: Question) -> Answer:
         return await self._steer(lambda: self.reloader.resume(text(question.values, "pool", None)))
 
-    async def _start(self, request: Request) -> Answer:
-        return await self._stream(lambda: self.reloader.start(request))
+    async def _start(self, question: Question, request: Request) -> Answer:
+        return await self._stream(lambda: self.reloader.start(request, dict(question.asked_by)))
 
     async def _steer(self, steer: Callable[[], str]) -> Answer:
         async def act() -> str:

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -41,6 +41,7 @@ class Question:
     path: str
     query: Mapping[str, str]
     values: Mapping[str, Any]  # the JSON object in the body; empty without one
+    asked_by: Mapping[str, int | str] = field(default_factory=dict)  # uid and pid of the program that asks, and how
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,12 @@ class ApiServer:
         sock: trio.socket.SocketType,
         answer: Callable[[Question], Awaitable[Answer]],
         emit: Callable[[Event], None],
+        *,
+        for_group: bool = False,
     ) -> None:
+        """`for_group`: whom the socket's mode lets in may control."""
         self._sock = sock
+        self._for_group = for_group
         self._answer = answer
         self._emit = emit
         self._room = trio.CapacityLimiter(MAX_CONNECTIONS)
@@ -110,8 +115,8 @@ class ApiServer:
     async def _converse(self, connection: trio.socket.SocketType, token: object) -> None:
         stream = trio.SocketStream(connection)
         try:
-            _, uid = peer(connection)
-            if uid not in (0, os.geteuid()):
+            pid, uid = peer(connection)
+            if uid not in (0, os.geteuid()) and not self._for_group:
                 raise Declined(403, f"user {uid} may not control this lbproxy")
             with trio.fail_after(REQUEST_TIMEOUT_S), trio.CancelScope() as scope:
                 self._silent[token] = scope
@@ -121,7 +126,7 @@ class ApiServer:
                     del self._silent[token]
             if scope.cancelled_caught or question is None:
                 return
-            answer = await self._ask(question)
+            answer = await self._ask(replace(question, asked_by={"uid": uid, "pid": pid, "how": "command"}))
         except Declined as exc:
             answer = exc.answer
         except Refused as exc:

@@ -16,12 +16,14 @@ from lbproxy.control import passed_sockets, sd_notify
 from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
+from lbproxy.control.audit import Audit
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.control_socket import ControlSocket
 from lbproxy.control.drains import Drains
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
+from lbproxy.control.memory import Memory
 from lbproxy.control.pid_file import PidFile
 from lbproxy.control.plan import resolve_all
 from lbproxy.control.reloader import Reloader
@@ -78,7 +80,7 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         for number in _STOPS:
             signal.signal(number, signal.SIG_IGN)
-        control_socket = ControlSocket(settings.proxy.control)
+        control_socket = ControlSocket(settings.proxy.control, settings.proxy.control_group)
         owned.callback(control_socket.close)
         if settings.proxy.pid_file is not None:
             owned.callback(PidFile(settings.proxy.pid_file).close)
@@ -134,6 +136,9 @@ class Control:
         )
         self._reloader = Reloader(self._context, load)
         self._drains = Drains(self._context)
+        self._audit = Audit(self._log.emit)
+        self._audit.write_to(settings.log.audit_path)
+        self._memory = Memory(settings.proxy.state_dir, self._context, self._audit)
         self._api = Api(
             self._context,
             parts.grid,
@@ -145,6 +150,8 @@ class Control:
             trio.current_time(),
             OpenConnections(self._workers, self._fleet),
             FailedExchanges(self._workers),
+            self._memory.history,
+            self._audit,
         )
         self._remarks: list[str] = []  # said of passed sockets
         self._why = ""
@@ -165,6 +172,7 @@ class Control:
                 ):  # the guard is started until it runs; serving does not wait for it
                     await self._resources.guard.wait_listening()
                 await nursery.start(self._fleet.run)
+                await nursery.start(self._memory.run, self._log)
                 if self._parts.notify is not None:
                     await nursery.start(Announcer(self._parts.notify, self._context, self._log).run)
                 self._start_pools()
@@ -173,7 +181,9 @@ class Control:
                 reloading = trio.CancelScope()
                 await nursery.start(self._run_reloader, reloading)
                 await nursery.start(self._drains.run)
-                nursery.start_soon(ApiServer(api_socket, self._api.answer, self._log.emit).run)
+                for_group = self._parts.settings.proxy.control_group is not None
+                api_server = ApiServer(api_socket, self._api.answer, self._log.emit, for_group=for_group)
+                nursery.start_soon(api_server.run)
                 self._say_started()
                 await self._stopping.wait()
                 reloading.cancel()
@@ -181,15 +191,18 @@ class Control:
                 nursery.cancel_scope.cancel()
         finally:
             self._resources.close()
+            self._audit.close()
         self._log.emit(ServeStopped(self._why))
 
     def _start_pools(self) -> None:
+        self._memory.restore()
         for generation in self._parts.generations:
             settings = generation.settings
             number = self._fleet.next_number(settings.name)
             generation = replace(generation, number=number)
             self._fleet.start_pool(settings, generation)
             self._context.generations.served(generation)
+        self._memory.save_generations()
         self._fleet.publish()
 
     def _say_started(self) -> None:
@@ -242,10 +255,11 @@ class Control:
                 self._reloader.scale_by(1 if number is signal.SIGTTIN else -1, number.name.removeprefix("SIG"))
 
     def _reopen(self) -> None:
-        try:
-            self._log.reopen()
-        except OSError as exc:
-            self._log.emit(Notice(f"the log cannot be opened anew: {exc}"))
+        for name, reopen in (("log", self._log.reopen), ("audit log", self._audit.reopen)):
+            try:
+                reopen()
+            except OSError as exc:
+                self._log.emit(Notice(f"the {name} cannot be opened anew: {exc}"))
         self._workers.reopen()
 
     # The end
@@ -297,11 +311,14 @@ class Control:
             self._resources.ports.change(*new.proxy.ports)
         self._log.set_level(new.log.level)
         self._resources.outputs.logged_per_s = new.log.backend_lines
+        self._audit.write_to(new.log.audit_path)
         notices = [line for line in advise(new) if line not in advise(old)]
         self._remark_sockets()
         for name, before, after in (
             ("proxy.control", old.proxy.control, new.proxy.control),
             ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),
+            ("proxy.state_dir", old.proxy.state_dir, new.proxy.state_dir),
+            ("proxy.control_group", old.proxy.control_group, new.proxy.control_group),
             ("log.format", old.log.format, new.log.format),
             ("proxy.workers", self._context.worker_count, new.proxy.workers),
         ):

@@ -1,10 +1,11 @@
-"""The control socket as a file: one live owner, mode 0600, removed at the end.
+"""The control socket as a file: one live owner, mode 0600 (0660 with a group), removed at the end.
 
 Knows paths, locks and peers. Does not know the protocol.
 """
 
 import contextlib
 import fcntl
+import grp
 import os
 import socket
 import stat
@@ -32,7 +33,8 @@ class ControlSocketTaken(LbproxyError):
 class ControlSocket:
     """The bound and listening socket. `close` removes the file, if it is still ours."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, group: str | None = None) -> None:
+        """`group`: its members may use the socket, too."""
         self.path = path
         directory = os.path.dirname(path) or "."
         self._made_directory = None if os.path.isdir(directory) else directory
@@ -47,10 +49,12 @@ class ControlSocket:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 _clear(path)
-                self.sock = _listening(path)
+                self.sock = _listening(path, group)
                 self._identity = _identity(path)
             finally:
                 os.close(lock)
+        except KeyError:
+            raise ControlSocketTaken(f"proxy.control_group: there is no group {group!r}") from None
         except OSError as exc:
             raise ControlSocketTaken(
                 f"cannot use the control socket {path}: {exc.strerror or exc}; {ELSEWHERE}"
@@ -91,13 +95,16 @@ def _clear(path: str) -> None:
     raise ControlSocketTaken(f"another lbproxy (pid {pid}) holds the control socket {path}")
 
 
-def _listening(path: str) -> socket.socket:
+def _listening(path: str, group: str | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # The umask and not a chmod after bind: before the chmod any user could connect. No other thread runs yet that the
     # umask could affect.
     mask = os.umask(0o177)
     try:
         sock.bind(path)
+        if group is not None:
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+            os.chmod(path, 0o660)
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()

@@ -21,6 +21,7 @@ from lbproxy.telemetry.events import BackendTakenBack, ReloadDone, ReloadFinishe
 class _Drain:
     id: str
     scope: trio.CancelScope
+    asked_by: dict[str, int | str] | None
 
 
 class Drains:
@@ -35,7 +36,7 @@ class Drains:
             task_status.started()
             await trio.sleep_forever()
 
-    def drain(self, pool_name: str, slot: int, *, force: bool) -> str:
+    def drain(self, pool_name: str, slot: int, *, force: bool, asked_by: dict[str, int | str] | None = None) -> str:
         """Begin, and return the id that its events carry; the same for who asks again. Raises UnknownPool, CannotDo."""
         pool, member = self._find(pool_name, slot)
         if (running := self._running.get(id(member))) is not None:
@@ -46,7 +47,7 @@ class Drains:
             raise CannotDo(f"{pool_name}.{slot} is the last ready backend of its pool: --force drains it all the same")
         assert self._nursery is not None
         self._count += 1
-        drain = self._running[id(member)] = _Drain(f"d{self._count}", trio.CancelScope())
+        drain = self._running[id(member)] = _Drain(f"d{self._count}", trio.CancelScope(), asked_by)
         self._nursery.start_soon(self._carry_out, pool, member, drain)
         return drain.id
 
@@ -74,7 +75,7 @@ class Drains:
     async def _carry_out(self, pool: Pool, member: Member, drain: _Drain) -> None:
         context, began = self._context, trio.current_time()
         before = pool.totals()
-        context.emit(ReloadStarted(drain.id, "command", (pool.name,), "drain"))
+        context.emit(ReloadStarted(drain.id, "command", (pool.name,), "drain", asked_by=drain.asked_by))
         result = "aborted"
         try:
             with drain.scope:

@@ -85,6 +85,15 @@ class Fleet:
         self._numbers[pool] = self._numbers.get(pool, 0) + 1
         return self._numbers[pool]
 
+    def numbers(self) -> dict[str, int]:
+        """The newest generation of each pool, also of one that is gone."""
+        return dict(self._numbers)
+
+    def go_on_behind(self, numbers: dict[str, int]) -> None:
+        """No number up to these is used again: an earlier lbproxy has had them."""
+        for pool, number in numbers.items():
+            self._numbers[pool] = max(number, self._numbers.get(pool, 0))
+
     def open_pool(self, settings: PoolSettings, generation: Generation) -> Pool:
         """Open a pool without members."""
         pool = Pool(settings, generation, self._context.grid, self._context.cells.take())

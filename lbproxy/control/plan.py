@@ -71,6 +71,7 @@ class Plan:
     same_as: int | None = None  # the kept generation that a rollback brings back
     slot: int | None = None  # the only one that a restart replaces
     differs: tuple[str, ...] = ()  # keys of the pool that are not as in the file, afterwards
+    asked_by: dict[str, int | str] | None = None  # uid, pid, how
 
     def change(self, pool: Pool, wanted: Generation, number: Callable[[], int], *, is_new: bool) -> Diff:
         """The generation that serves afterwards, and what happens to the backends."""

@@ -77,9 +77,8 @@ class Reload:
     def _say_started(self, trigger: str) -> None:
         plan = self.plan
         names = tuple(generation.settings.name for generation in plan.wanted)
-        self._context.emit(
-            ReloadStarted(reload=plan.id, trigger=trigger, pools=names, verb=plan.verb, sizes=_sizes(plan))
-        )
+        started = ReloadStarted(plan.id, trigger, names, plan.verb, _sizes(plan), plan.asked_by)
+        self._context.emit(started)
 
     async def _carry_out(self) -> None:
         context, plan = self._context, self.plan
@@ -146,7 +145,8 @@ class Reload:
         if outcome.result == "ok":
             pool.apply(settings, generation)
             pool.differs = plan.differs if plan.verb != "restart" else pool.differs
-            self._context.generations.served(generation)
+            if plan.verb != "scale":  # a size until the next reload is nothing to go back to
+                self._context.generations.served(generation)
         elif is_new:
             await fleet.close_pool(pool)
         fleet.touch()

@@ -4,6 +4,7 @@ Reads the configuration and refuses an invalid one before anything is changed. r
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import trio
 
@@ -77,7 +78,7 @@ class Reloader:
         except Exception as exc:
             self._context.emit(Notice(f"the reload could not begin: {exc!r}"))
 
-    async def start(self, request: Request) -> str:
+    async def start(self, request: Request, asked_by: dict[str, int | str] | None = None) -> str:
         """Begin and return the id. Raises ReloadBusy, UnknownPool, UnknownGeneration, CannotDo or ConfigInvalid before
         any change."""
         if self._busy or self._nursery is None:
@@ -85,7 +86,7 @@ class Reloader:
         self._busy = True
         try:
             settings = await self._read(request)
-            plan = plan_of(request, f"r{self._count + 1}", self._context, settings)
+            plan = replace(plan_of(request, f"r{self._count + 1}", self._context, settings), asked_by=asked_by)
             self._count += 1
         except BaseException as exc:
             self._free()

@@ -260,6 +260,7 @@ class ReloadStarted(Event):
     pools: tuple[str, ...]
     verb: str = "reload"  # reload | rollback | scale | restart | drain
     sizes: tuple[int, ...] = ()  # how many new backends each pool gets; empty: not known yet
+    asked_by: dict[str, int | str] | None = None  # uid, pid, how
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,9 @@ path = "/healthz"
 
 def test_ten_lines_are_enough(loaded: Callable[[str], Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/lb:/second")
     settings = loaded(TEN_LINES)
+    name = os.path.basename(settings.proxy.control).removesuffix(".sock")
     assert settings == Settings(
         path="lb.toml",
         proxy=ProxySettings(
@@ -52,6 +54,7 @@ def test_ten_lines_are_enough(loaded: Callable[[str], Settings], tmp_path: Path,
             pid_file=None,
             ports=(20_000, 29_999),
             shutdown_timeout_s=30,
+            state_dir=f"/var/lib/lb/{name}",
         ),
         listeners=(
             ListenerSettings(
@@ -125,6 +128,8 @@ control          = "run/lb.sock"
 pid_file         = "run/lb.pid"
 ports            = "21000-21999"
 shutdown_timeout = "31s"
+state_dir        = "state"
+control_group    = "root"
 
 [[listener]]
 name             = "public"
@@ -210,6 +215,7 @@ level  = "debug"
 format = "json"
 access = "json"
 access_path = "access.log"
+audit_path = "audit.log"
 """
 
 
@@ -219,7 +225,11 @@ def test_everything_arrives(loaded: Callable[[str], Settings], tmp_path: Path):
     base = str(tmp_path)
     settings = loaded(EVERYTHING)
     assert settings.path == "lb.toml"
-    assert settings.proxy == ProxySettings("edge-1", 3, f"{base}/run/lb.sock", f"{base}/run/lb.pid", (21000, 21999), 31)
+    assert settings.proxy == ProxySettings(
+        *("edge-1", 3, f"{base}/run/lb.sock", f"{base}/run/lb.pid", (21000, 21999), 31),
+        state_dir=f"{base}/state",
+        control_group="root",
+    )
     public, unix = settings.listeners
     assert public == ListenerSettings(
         name="public",
@@ -254,7 +264,7 @@ def test_everything_arrives(loaded: Callable[[str], Settings], tmp_path: Path):
     )
     assert legacy.targets == (Address("127.0.0.1", 9000), Address(path=f"{base}/run/app.sock"))
     assert (legacy.command, legacy.size, legacy.hash_key) == (None, 2, "client_ip")
-    assert settings.log == LogSettings("debug", "json", "json", f"{base}/access.log")
+    assert settings.log == LogSettings("debug", "json", "json", f"{base}/access.log", f"{base}/audit.log")
 
 
 def test_settings_are_plain_values_that_can_be_compared_and_hashed(loaded: Callable[[str], Settings]):

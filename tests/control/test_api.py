@@ -11,9 +11,11 @@ from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.config.problems import ConfigInvalid, Problem
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import Declined, Question
+from lbproxy.control.audit import Audit
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.drains import Drains
 from lbproxy.control.failures import FailedExchanges
+from lbproxy.control.history import History
 from lbproxy.control.reloader import Reloader
 from lbproxy.settings import ReloadSettings
 from lbproxy.telemetry.events import ReloadFinished
@@ -38,6 +40,8 @@ class Control:
             *(self.stopped.append, 0.0),
             OpenConnections(world.context.workers, world.context.fleet),
             FailedExchanges(world.context.workers),
+            History(lambda record: None),
+            Audit(world.emit),
         )
 
     async def ask(self, method, path, query=None, **values):

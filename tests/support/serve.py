@@ -61,6 +61,7 @@ class Serving:
         self.output: str | None = None
         self.prefix: Sequence[str] = ()
         self.mark = uuid.uuid4().hex
+        self.state = os.path.join(os.path.dirname(control), "state")  # where it keeps what outlives it
         self.process: subprocess.Popen[bytes] | None = None
         self._lines: list[str] = []
         self._told = threading.Condition()
@@ -182,7 +183,7 @@ class Serving:
                 stdout=subprocess.PIPE if self.output is None else opened.enter_context(open(self.output, "wb")),
                 stderr=subprocess.STDOUT,
                 cwd=self.config.parent,
-                env={**os.environ, **environment, MARK: self.mark},
+                env={**os.environ, "STATE_DIRECTORY": self.state, **environment, MARK: self.mark},
                 start_new_session=True,
             )
         if self.output is not None:

@@ -1,0 +1,97 @@
+"""The record of every change of the pools (CONTRACT.md 3), made from its events; the last 1,000 outlive lbproxy."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from lbproxy.telemetry import events as e
+from lbproxy.telemetry.text import iso_time
+
+MOST_RECORDS = 1000
+Record = dict[str, Any]
+
+
+class History:
+    """`on_record` is called with each new record."""
+
+    def __init__(self, on_record: Callable[[Record], None]) -> None:
+        self.records: deque[Record] = deque(maxlen=MOST_RECORDS)  # the oldest first
+        self._on_record = on_record
+        self._running: dict[str, _Running] = {}  # by the reload's id
+
+    def restore(self, records: list[Record]) -> None:
+        """What an earlier lbproxy has recorded. Raises TypeError."""
+        for record in records:
+            if not isinstance(record, dict) or not isinstance(record.get("pool"), str):
+                raise TypeError(f"not a record: {record!r:.80}")
+        self.records = deque([*records, *self.records], maxlen=MOST_RECORDS)
+
+    def of(self, pool: str | None, count: int) -> list[Record]:
+        """The last `count` records, of one pool or of all."""
+        found = [record for record in self.records if pool is None or record["pool"] == pool]
+        return found[-count:] if count else []
+
+    def observe(self, event: e.Event, at: float) -> None:
+        """`at`: seconds of the epoch."""
+        id = getattr(event, "reload", None)
+        if id is None:
+            return
+        match event:
+            case e.ReloadStarted():
+                self._running.setdefault(id, _Running(event, at))
+            case e.BackendReady(pool, backend, after_s):
+                self._note(id, pool, backend, ready_after_s=after_s)
+            case e.BackendProved(pool, backend, after_s):
+                self._note(id, pool, backend, proved_after_s=after_s)
+            case e.BackendDrained(pool, backend, after_s, cut):
+                self._note(id, pool, backend, drained_after_s=after_s, cut=cut)
+            case e.ReloadDone():
+                self._finish(event, at)
+            case e.ReloadFinished():
+                if event.exit_code != 9:  # of a reload that stands half-way the end comes later
+                    self._running.pop(id, None)
+
+    def _note(self, id: str, pool: str, backend: str, **facts: float) -> None:
+        running = self._running.get(id)
+        if running is not None:
+            name, _, generation = backend.rpartition("@")
+            known = running.backends.setdefault(pool, {})
+            known.setdefault(backend, {"slot": int(name.rpartition(".")[2]), "generation": int(generation)}).update(
+                facts
+            )
+
+    def _finish(self, done: e.ReloadDone, at: float) -> None:
+        running = self._running.get(done.reload)
+        record: Record = {
+            "verb": done.verb,
+            "id": done.reload,
+            "pool": done.pool,
+            "result": done.result,
+            "started_at": iso_time(at - done.duration_s),
+            "duration_s": done.duration_s,
+            "asked_by": running.asked_by if running is not None else {},
+            "from_generation": done.from_generation,
+            "generation": done.generation,
+            "why": done.why,
+            "backends": list(running.backends.get(done.pool, {}).values()) if running is not None else [],
+            "requests": done.requests,
+            "failed": done.failed,
+            "cut": done.cut,
+            "websockets_closed": done.websockets_closed,
+            "output": list(done.output),
+        }
+        if done.same_as is not None:
+            record["same_as"] = done.same_as
+        if done.backend is not None:
+            record["backend"] = done.backend
+        if done.size is not None:
+            record["size"] = done.size
+        self.records.append(record)
+        self._on_record(record)
+
+
+class _Running:
+    def __init__(self, started: e.ReloadStarted, at: float) -> None:
+        self.at = at
+        self.asked_by = started.asked_by or {"how": started.trigger}
+        self.backends: dict[str, dict[str, dict[str, Any]]] = {}  # by pool, by name

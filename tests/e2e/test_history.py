@@ -1,0 +1,65 @@
+"""What is written down of each change, and what is left of it after a kill -9 of control and a new start."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+from support.serve import serving
+from support.web import web
+
+
+def test_history_audit_and_generations_outlive_a_kill(tmp_path: Path) -> None:
+    audit = tmp_path / "audit.log"
+    config = web('env = { A = "1" }', more=f'[log]\naudit_path = "{audit}"')
+    with serving(config, tmp_path) as lb:
+        lb.write_config(config.replace('A = "1"', 'A = "2"'))
+        assert lb.cli("reload").returncode == 0
+        assert lb.cli("scale", "web=3").returncode == 0
+        assert lb.cli("scale", "web=0").returncode == 1
+        assert lb.cli("pause", "web").returncode == 0
+        assert lb.cli("unpause", "web").returncode == 0
+        lb.signal(signal.SIGUSR2)
+        lb.wait_until(lambda: lb.log().count('"event":"reload.finished"') == 3)
+        assert lb.cli("rollback", "web").returncode == 0
+        records = [json.loads(line) for line in lb.cli("history", "--json").stdout.splitlines()]
+        assert [(one["verb"], one["result"], one["generation"]) for one in records] == [
+            ("reload", "ok", 2),
+            ("scale", "ok", 2),
+            ("reload", "ok", 3),
+            ("rollback", "ok", 4),
+        ]
+        assert records[0]["asked_by"]["uid"] == os.getuid()
+        assert records[2]["asked_by"] == {"how": "USR2"}
+        assert records[3]["same_as"] == 1
+        assert {one["slot"] for one in records[0]["backends"]} == {1, 2}
+        assert "4 (as 1)" in lb.cli("history", "web", "-n", "1").stdout
+        lines = [json.loads(line) for line in audit.read_text().splitlines()]
+        assert [(line["command"], line["result"]) for line in lines] == [
+            ("reload", "ok"),
+            ("scale", "ok"),
+            ("scale", "refused: web=0: at least 1 (pause web holds requests, stop ends all)"),
+            ("pause", "done"),
+            ("unpause", "done"),
+            ("reload", "ok"),
+            ("rollback", "ok"),
+        ]
+        assert {line["uid"] for line in lines} == {os.getuid(), None}
+        os.kill(lb.pid, signal.SIGKILL)
+        lb.wait_until(lb.exited)
+        lb.wait_nothing_left()
+        lb.start({})
+        lb.wait_ready()
+        again = [json.loads(line) for line in lb.cli("history", "--json").stdout.splitlines()]
+        assert again == records
+        assert lb.status()["pools"]["web"]["generation"] == 5, "no number is used twice"
+        assert lb.cli("rollback", "web", "--to", "1").returncode == 0
+        assert lb.cli("history", "nope").returncode == 2
+        for name in os.listdir(os.path.join(lb.state)):
+            for file in os.listdir(os.path.join(lb.state, name)):
+                Path(lb.state, name, file).write_text("{ broken")
+        assert lb.stop() == 0
+        lb.start({})
+        lb.wait_ready()
+        assert lb.log().count(".json is ignored: ") == 2
+        assert lb.cli("history").stdout == "nothing was changed yet\n"
