@@ -45,8 +45,10 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
         print(f"# {path} with every default, as lbproxy {__version__} reads it\n")
         print(toml_text(_whole(settings, path)), end="")
     elif not options.quiet:
+        from lbproxy.config.load import place_of
+
         for warning in warnings:
-            print(f"{path}: warning: {warning}")
+            print(f"{place_of(path, warning.partition(': ')[0])}: warning: {warning}")
         listeners = count(len(settings.listeners), "listener")
         print(f"{path}: ok: {listeners}, {count(len(settings.pools), 'pool')}")
     return 0
