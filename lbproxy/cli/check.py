@@ -27,10 +27,12 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
     from lbproxy.config.advice import advise
     from lbproxy.config.load import load
     from lbproxy.config.problems import ConfigInvalid
+    from lbproxy.control.plan import resolve_all
 
     path = options.config_path
     try:
         settings = load(path)
+        resolve_all(list(settings.pools), settings)  # as serve and reload do next: it reads each env_file
     except ConfigInvalid as exc:
         problems = [asdict(problem) for problem in exc.problems]
         print(json.dumps({"ok": False, "path": path, "errors": problems}) if as_json else exc.text)

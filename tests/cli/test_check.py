@@ -85,6 +85,15 @@ def test_the_effective_configuration_of_a_file_with_mistakes_is_the_mistakes(
     assert capsys.readouterr().out.endswith("2 errors\n")
 
 
+def test_an_env_file_with_mistakes_is_told_before_serve_refuses_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lb.toml").write_text(GOOD + 'env_file = "env"\n')
+    (tmp_path / "env").write_text("A=1\nnonsense\n")
+    assert run(["check", "-c", "lb.toml"]) == 78
+    assert f"{tmp_path}/env:2: error: expected KEY=VALUE, got 'nonsense'" in capsys.readouterr().out
+
+
 def test_a_file_that_is_not_named_with_c_is_told_how(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "my.toml"]) == 2
     assert "(a file is named with -c: lbproxy check -c my.toml)" in capsys.readouterr().err
