@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CONFIG_INVALID = 78
 
 
-@click.command
+@click.command(short_help="Every mistake of the configuration at once.")
 @click.option("--json", "as_json", is_flag=True, help="The mistakes as one JSON object.")
 @click.option("--effective", is_flag=True, help="Print the whole file, with every default.")
 @with_options
