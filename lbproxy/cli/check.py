@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CONFIG_INVALID = 78
 
 
-@click.command
+@click.command(short_help="Every mistake of the configuration at once.")
 @click.option("--json", "as_json", is_flag=True, help="The mistakes as one JSON object.")
 @click.option("--effective", is_flag=True, help="Print the whole file, with every default.")
 @with_options
@@ -27,10 +27,12 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
     from lbproxy.config.advice import advise
     from lbproxy.config.load import load
     from lbproxy.config.problems import ConfigInvalid
+    from lbproxy.control.plan import resolve_all
 
     path = options.config_path
     try:
         settings = load(path)
+        resolve_all(list(settings.pools), settings)  # as serve and reload do next: it reads each env_file
     except ConfigInvalid as exc:
         problems = [asdict(problem) for problem in exc.problems]
         print(json.dumps({"ok": False, "path": path, "errors": problems}) if as_json else exc.text)
@@ -45,8 +47,10 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
         print(f"# {path} with every default, as lbproxy {__version__} reads it\n")
         print(toml_text(_whole(settings, path)), end="")
     elif not options.quiet:
+        from lbproxy.config.load import place_of
+
         for warning in warnings:
-            print(f"{path}: warning: {warning}")
+            print(f"{place_of(path, warning.partition(': ')[0])}: warning: {warning}")
         listeners = count(len(settings.listeners), "listener")
         print(f"{path}: ok: {listeners}, {count(len(settings.pools), 'pool')}")
     return 0

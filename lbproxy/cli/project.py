@@ -70,7 +70,7 @@ def _procfile(directory: Path) -> Project | None:
 
 def _python(directory: Path, server: str | None) -> Project | None:
     depends = python_apps.dependencies(directory)
-    app = python_apps.find_app(directory)
+    app = python_apps.find_app(directory, server)
     if app is None:
         listed = next((name for name in python_apps.SERVERS if name in depends), None)
         known = python_apps.frameworks(depends)

@@ -44,9 +44,9 @@ class PythonApp:
     python_path: str = ""  # directory of the modules, where it is not the project's own
 
 
-def find_app(project: Path) -> PythonApp | None:
-    """The application of the project, or its likeliest one."""
-    django = _django(project)
+def find_app(project: Path, server: str | None = None) -> PythonApp | None:
+    """The application of the project, or its likeliest one. `server`: the one that is asked for."""
+    django = _django(project, server)
     found = [django] if django is not None else []
     for path in python_files(project):
         found += _apps_in(project, path)
@@ -83,12 +83,13 @@ def command_for(app: PythonApp, server: str, project: Path) -> str:
         return f"{program} {name}{more} {bind}"
     if server == "granian":
         return f"{program} --interface {app.interface} {name}{' --factory' * app.is_factory} {bind}"
+    if server == "hypercorn" and app.interface == "wsgi":
+        name = f"wsgi:{name}"
     called = f"'{name}()'" if app.is_factory else name
     if server == "gunicorn":
         worker = " -k uvicorn.workers.UvicornWorker" * (app.interface == "asgi")
         return f"{program} {called}{worker} --bind {{host}}:{{port}}"
-    kind = "wsgi:" * (app.interface == "wsgi")
-    return f"{program} {kind}{called} --bind {{host}}:{{port}}"
+    return f"{program} {called} --bind {{host}}:{{port}}"
 
 
 def _program(server: str, project: Path) -> str:
@@ -125,7 +126,7 @@ def frameworks(depends: dict[str, str]) -> list[str]:
     return [name for key, name in _FRAMEWORKS.items() if key in depends]
 
 
-def _django(project: Path) -> PythonApp | None:
+def _django(project: Path, server: str | None) -> PythonApp | None:
     manage = project / "manage.py"
     match = _SETTINGS_MODULE.search(_text(manage))
     if match is None:
@@ -133,10 +134,10 @@ def _django(project: Path) -> PythonApp | None:
     package = match[1].split(".")[0] if match[1].endswith(".settings") else match[1]
     package = package.removesuffix(".settings")
     folder = project.joinpath(*package.split("."))
-    has_wsgi = (folder / "wsgi.py").exists() or not (folder / "asgi.py").exists()
-    depends = dependencies(project)
-    asgi_only = any(name in depends for name in ("uvicorn", "hypercorn", "daphne")) and "gunicorn" not in depends
-    interface = "asgi" if not has_wsgi or (asgi_only and (folder / "asgi.py").exists()) else "wsgi"
+    depends = [server] if server is not None else list(dependencies(project))
+    takes_asgi = any(name in depends for name in ("uvicorn", "hypercorn", "daphne")) and "gunicorn" not in depends
+    is_asgi = (folder / "asgi.py").exists() and (takes_asgi or not (folder / "wsgi.py").exists())
+    interface = "asgi" if is_asgi else "wsgi"
     return PythonApp(f"{package}.{interface}:application", interface, "Django", "manage.py")
 
 

@@ -18,22 +18,29 @@ After=network-online.target
 
 [Service]
 Type=notify
+NotifyAccess=main
 ExecStart={program} serve -c {config}
 ExecReload={program} reload -c {config} --timeout 5m
 WorkingDirectory={directory}
 {user}
 RuntimeDirectory=lbproxy
 StateDirectory=lbproxy
-LimitNOFILE=65536
+LimitNOFILE=524288
+TasksMax=infinity
 
 # TERM goes to lbproxy alone: it ends its backends itself, when their requests are done.
 KillMode=mixed
 Restart=on-failure
+RestartSec=1s
+# Fed while control works and every worker is alive.
+WatchdogSec=30s
+# A backend that the kernel kills for memory is a crash, which lbproxy repairs; the service goes on.
+OOMPolicy=continue
 # 78: the configuration is not valid, and another start would not help.
 RestartPreventExitStatus=78
 # Longer than the --timeout of the reload above, and than proxy.shutdown_timeout.
-TimeoutStartSec=330
-TimeoutStopSec={stop_s}
+TimeoutStartSec=6min
+TimeoutStopSec={stop_s}s
 
 {rights}PrivateTmp=yes
 ProtectSystem=full

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from lbproxy.config.cpus import usable_cpus
+from lbproxy.config.program import why_no_program
 from lbproxy.settings import PoolSettings, Settings
 
 _MOST_BYTES = 256 * 1024
@@ -29,6 +30,9 @@ def _workers(settings: Settings) -> Iterator[str]:
 
 
 def _command(pool: PoolSettings) -> Iterator[str]:
+    missing = why_no_program(pool)
+    if missing is not None:
+        yield f"pool.{pool.name}.command: {missing}"
     placeholder, variable, spelt = _NAMED[pool.bind]
     if pool.command is None or any(placeholder in word or variable in word for word in pool.command):
         return

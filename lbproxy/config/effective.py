@@ -15,7 +15,7 @@ from lbproxy.config.schema import Document, PoolTable, Table
 from lbproxy.config.tables import container_of, kind_of, table_in
 from lbproxy.settings import Settings
 
-HIDDEN = "(hidden: as in the file)"
+HIDDEN = "(hidden-as-in-the-file)"  # long enough for a token, and without a space
 _HIDDEN_URL = "http://hidden.invalid/"
 
 _ABSENT = object()
@@ -103,12 +103,12 @@ def _hidden(value: Any, given: Any, path: tuple[str, ...]) -> Any:
     if isinstance(value, list):
         elements = given if isinstance(given, list) and len(given) == len(value) else [None] * len(value)
         return [_hidden(below, one, path) for below, one in zip(value, elements, strict=True)]
-    if not isinstance(value, str):
-        return value
     if path[-1] in _SECRET_KEYS or path[-2:] in _SECRET_PATHS:
         if isinstance(given, str) and given.startswith(("env:", "file:")):
             return given
         return _HIDDEN_URL if path[-1] == "url" else HIDDEN
+    if not isinstance(value, str):
+        return value
     if len(path) > 1 and path[-2] == "env" and _SECRET_VARIABLE.search(path[-1]):
         return HIDDEN
     return _PASSWORD_IN_URL.sub(r"\1:hidden@", value)

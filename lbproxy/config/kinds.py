@@ -87,7 +87,9 @@ COMMAND = Kind(
 PORTS = _text(
     'a range of ports such as "20000-29999"', "20000-29999", r"^\d+\s*-\s*\d+$", lambda ports: f"{ports[0]}-{ports[1]}"
 )
-LISTEN = _text('an address: "host:port", ":port", "[v6]:port" or "unix:/path"', ":8080", "", str)
+LISTEN = _text(
+    'an address: "host:port", ":port", "[v6]:port", "unix:/path" or "fd:NAME" (a socket of systemd)', ":8080", "", str
+)
 TARGET = _text('an address: "host:port", "[v6]:port" or "unix:/path"', "127.0.0.1:9000", "", str)
 NETWORK = _text("a network or an IP address", "10.0.0.0/8")
 HOST = _text("a host name, without scheme, port or wildcard", "api.example.com")

@@ -60,6 +60,13 @@ def document(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _parse(file, _read(file, named_path(file)))
 
 
+def place_of(path: str | os.PathLike[str], key: str) -> str:
+    """`lb.toml:5:1`, where a key of a valid file stands ("pool.web.command"); only the file if it is not there."""
+    file = os.fspath(path)
+    places, parts = locate(_read(file, named_path(file))), tuple(key.split("."))
+    return ":".join(map(str, (file, *places.key(parts)))) if parts in places.keys else file
+
+
 def from_command(listen: str, size: int, command: Sequence[str], base: str | None = None) -> Settings:
     """The form without a file: one listener before one pool, "web". Raises ConfigInvalid.
 

@@ -55,8 +55,11 @@ def _unknown(path: Path, value: object) -> Finding:
     homes = [home for home, table in tables(Document) if home and key in keys(table)]
     pool = next((str(part) for part in parents[1:2] if parents[0] == "pool"), "NAME")
     places = [_place(home, str(key), value).replace("*", pool) for home in homes]
-    hint = f" (it belongs {' or '.join(places)})" if 0 < len(places) <= 3 else ""
-    return Finding(path, f"unknown key '{key}'{where}{hint}", named=False)
+    if 0 < len(places) <= 3:
+        hint = f"it belongs {' or '.join(places)}"
+    else:
+        hint = f"there is: {', '.join(keys(table_at(parents)))}"
+    return Finding(path, f"unknown key '{key}'{where} ({hint})", named=False)
 
 
 def _place(home: str, key: str, value: object) -> str:

@@ -50,6 +50,15 @@ def test_a_file_that_is_not_there_is_invalid(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.startswith("./lb.toml: error: cannot be read")
 
 
+def test_a_warning_has_its_place_and_changes_no_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lb.toml").write_text(GOOD.replace("true {port}", "./uvicron {port}"))
+    assert run(["check", "-c", "lb.toml"]) == 0
+    assert capsys.readouterr().out == (
+        f"lb.toml:6:1: warning: pool.web.command: there is no program './uvicron' in {tmp_path}\n"
+        "lb.toml: ok: 1 listener, 1 pool\n"
+    )
+
+
 def test_the_effective_configuration_has_every_default_and_is_accepted_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +83,15 @@ def test_the_effective_configuration_of_a_file_with_mistakes_is_the_mistakes(
     (tmp_path / "lb.toml").write_text(BAD)
     assert run(["check", "--effective"]) == 78
     assert capsys.readouterr().out.endswith("2 errors\n")
+
+
+def test_an_env_file_with_mistakes_is_told_before_serve_refuses_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lb.toml").write_text(GOOD + 'env_file = "env"\n')
+    (tmp_path / "env").write_text("A=1\nnonsense\n")
+    assert run(["check", "-c", "lb.toml"]) == 78
+    assert f"{tmp_path}/env:2: error: expected KEY=VALUE, got 'nonsense'" in capsys.readouterr().out
 
 
 def test_a_file_that_is_not_named_with_c_is_told_how(capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,4 +129,4 @@ def test_a_unit_is_printed_and_nothing_written(here: Path, capsys: pytest.Captur
         '[proxy]\nshutdown_timeout = "2m"\n[[listener]]\naddress = ":1"\n[pool.web]\ntargets = ["127.0.0.1:9"]\n'
     )
     assert run(["init", "--systemd"], {}) == 0
-    assert "\nTimeoutStopSec=135\n" in capsys.readouterr().out
+    assert "\nTimeoutStopSec=135s\n" in capsys.readouterr().out

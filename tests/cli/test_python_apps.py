@@ -48,6 +48,20 @@ def test_the_application_is_found(files: dict[str, str], app: PythonApp | None, 
     assert find_app(write(tmp_path, **files)) == app
 
 
+def test_django_is_served_by_way_of_the_interface_that_the_server_takes(tmp_path: Path) -> None:
+    write(
+        tmp_path, manage_py="setdefault('DJANGO_SETTINGS_MODULE', 'site.settings')", site__asgi_py="", site__wsgi_py=""
+    )
+    for server, name in (("uvicorn", "site.asgi:application"), ("gunicorn", "site.wsgi:application")):
+        found = find_app(tmp_path, server)
+        assert found is not None
+        assert found.name == name
+    (tmp_path / "requirements.txt").write_text("django\nhypercorn\n")
+    found = find_app(tmp_path)
+    assert found is not None
+    assert found.name == "site.asgi:application"
+
+
 def test_modules_below_src_need_a_python_path(tmp_path: Path) -> None:
     (tmp_path / "src" / "shop").mkdir(parents=True)
     (tmp_path / "src" / "shop" / "__init__.py").write_text(FASTAPI)
@@ -115,6 +129,7 @@ def test_the_server_is_one_that_the_project_depends_on(interface: str, depends: 
             "gunicorn a:b -k uvicorn.workers.UvicornWorker --bind {host}:{port}",
         ),
         ("hypercorn", PythonApp("a:b", "wsgi"), "hypercorn wsgi:a:b --bind {host}:{port}"),
+        ("hypercorn", PythonApp("a:b", "wsgi", is_factory=True), "hypercorn 'wsgi:a:b()' --bind {host}:{port}"),
         ("granian", PythonApp("a:b", "asgi"), "granian --interface asgi a:b --host {host} --port {port}"),
     ],
 )

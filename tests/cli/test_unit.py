@@ -18,7 +18,8 @@ def test_the_unit_names_this_lbproxy_and_its_file(monkeypatch: pytest.MonkeyPatc
         "Type=notify",
         "KillMode=mixed",
         "RestartPreventExitStatus=78",
-        "TimeoutStopSec=45",
+        "TimeoutStopSec=45s",
+        "WatchdogSec=30s",
         "RuntimeDirectory=lbproxy",
         "StateDirectory=lbproxy",
     ):

@@ -8,6 +8,14 @@ from lbproxy.config.load import load
 HEALTH = '[pool.web.health]\npath = "/"\n'
 
 
+@pytest.fixture(autouse=True)
+def _a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands are called `a` and `node`."""
+    for name in ("a", "node"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+
 def advice(pool: str, tmp_path: Path, proxy: str = "") -> list[str]:
     file = tmp_path / "lb.toml"
     file.write_text(f'[proxy]\nworkers = 1\n{proxy}\n[[listener]]\naddress = ":80"\n[pool.web]\n{pool}\n{HEALTH}')
@@ -48,6 +56,12 @@ def test_a_script_that_reads_the_port_from_its_environment_needs_no_advice(tmp_p
     assert advice('command = "node server.js"', tmp_path) == []
     (tmp_path / "server.js").write_text("require('http').createServer().listen(3000)")
     assert len(advice('command = "node server.js"', tmp_path)) == 1
+
+
+def test_a_command_that_does_not_exist_is_mentioned(tmp_path: Path) -> None:
+    assert advice('command = "noode {port}"', tmp_path) == [
+        "pool.web.command: there is no program 'noode' in PATH (did you mean 'node'?)"
+    ]
 
 
 def test_more_workers_than_cpus_are_mentioned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

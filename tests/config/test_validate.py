@@ -3,6 +3,8 @@ import tomllib
 import pytest
 
 from lbproxy.config import schema, validate
+from lbproxy.config.schema import ProxyTable
+from lbproxy.config.tables import keys
 
 
 def messages(text: str) -> list[str]:
@@ -20,7 +22,9 @@ def test_a_document_without_anything_has_the_right_shape():
     [
         ("lisener = 1", "unknown key 'lisener' (did you mean 'listener'?)"),
         ("[proxy]\nwokers = 1", "unknown key 'wokers' in [proxy] (did you mean 'workers'?)"),
-        ("[proxy]\nzzz = 1", "unknown key 'zzz' in [proxy]"),
+        ("[proxy]\nzzz = 1", "unknown key 'zzz' in [proxy] (there is: " + ", ".join(keys(ProxyTable)) + ")"),
+        ("zzz = 1", "unknown key 'zzz' (there is: " + ", ".join(keys(schema.Document)) + ")"),
+        ("[pool.a.retry]\nzzz = 1", "unknown key 'zzz' in [pool.a.retry] (there is: attempts)"),
         ("[[route]]\npool = 'a'\nhots = 'b'", "unknown key 'hots' in [[route]] (did you mean 'host'?)"),
         ("[pool.web.helth]", "unknown key 'helth' in [pool.web] (did you mean 'health'?)"),
         (
@@ -29,7 +33,7 @@ def test_a_document_without_anything_has_the_right_shape():
         ),
         ("[pool.web]\nmax_surge = 1", "unknown key 'max_surge' in [pool.web] (it belongs in [pool.web.reload])"),
         ("workers = 1", "unknown key 'workers' (it belongs in [proxy])"),
-        ("[proxy]\nsize_of = 1\n", "unknown key 'size_of' in [proxy]"),
+        ("[proxy]\nsize_of = 1\n", "unknown key 'size_of' in [proxy] (there is: " + ", ".join(keys(ProxyTable)) + ")"),
         ("[proxy]\nrise = 1\n", "unknown key 'rise' in [proxy] (it belongs in [pool.NAME.health])"),
         ("[[listener]]", "'address' is missing in [[listener]]"),
         ("[listener]", "expected a list, got a table (write [[listener]])"),
