@@ -8,6 +8,7 @@ import time
 import trio
 
 from lbproxy.control.context import ControlContext
+from lbproxy.control.pool import Pool
 from lbproxy.control.sd_notify import Notify
 from lbproxy.telemetry.events import (
     BackendReady,
@@ -22,8 +23,10 @@ from lbproxy.telemetry.log import Log, Subscription
 
 EXTEND_S = 20.0  # a stop asks for so much more time, again and again while it goes on
 EXTEND_EVERY_S = 5.0
-_FOLLOWED = ("backend.", "worker.", "reload.", "config.", "serve.")
+_FOLLOWED = ("backend.", "worker.", "reload.", "pool.", "config.", "serve.")
 _OUTPUT = "backend.output"
+_RELOADS = ("reload", "rollback")  # a unit "reloads"; any other change is only in the status
+_HALF_WAY = 9
 
 
 class Announcer:
@@ -33,8 +36,8 @@ class Announcer:
         self._log = log
         self._said = ""  # the last status
         self._is_ready = False
-        self._reloading = ""  # the pools of the reload that runs
-        self._failed = 0  # exit code of the last reload
+        self._running: dict[str, ReloadStarted] = {}  # by id
+        self._failed = 0  # exit code of the last change
         self._cannot_send = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -70,12 +73,19 @@ class Announcer:
 
     async def _take(self, event: Event) -> None:
         match event:
-            case ReloadStarted(_, _, pools):
-                self._reloading = ", ".join(pools) or "routes and listeners"
-                await self._send("RELOADING=1", _now(), self._status())
-            case ReloadFinished(_, exit_code, _):
-                self._reloading, self._failed = "", exit_code
-                await self._end_reload()
+            case ReloadStarted():
+                self._running[event.reload] = event
+                if event.verb in _RELOADS:
+                    await self._send("RELOADING=1", _now(), self._status())
+                else:
+                    await self._say_status()
+            case ReloadFinished(reload, exit_code, _):
+                self._failed = exit_code
+                started = self._running.pop(reload, None)
+                if started is not None and started.verb in _RELOADS:
+                    await self._end_reload()
+                else:
+                    await self._say_status()
             case ConfigRejected():
                 # Type=notify-reload waits for both messages after its signal.
                 await self._send("RELOADING=1", _now())
@@ -96,12 +106,15 @@ class Announcer:
             await self._send(status)
 
     def _status(self) -> str:
-        ready = ", ".join(
-            f"{pool.name} {pool.ready} of {pool.settings.size}" for pool in self._context.fleet.pools.values()
-        )
-        begin = f"reloading {self._reloading}" if self._reloading else "serving" if self._is_ready else "starting"
-        end = f"; the last reload failed (exit code {self._failed})" if self._failed and not self._reloading else ""
-        self._said = f"STATUS={begin}: {ready} ready{end}" if ready else f"STATUS={begin}{end}"
+        pools = ", ".join(_state(pool) for pool in self._context.fleet.pools.values())
+        verbs = [f"{one.verb} of {', '.join(one.pools) or 'listeners and routes'}" for one in self._running.values()]
+        doing = ", ".join(verbs) or ("serving" if self._is_ready else "starting")
+        last = ""
+        if self._failed == _HALF_WAY and not verbs:
+            last = "; half-way: lbproxy resume, abort or rollback goes on"
+        elif self._failed and not verbs:
+            last = f"; the last change failed (exit code {self._failed})"
+        self._said = f"STATUS={doing}: {pools}{last}" if pools else f"STATUS={doing}{last}"
         return self._said
 
     async def _stop(self, stopping: ServeStopping) -> None:
@@ -122,6 +135,11 @@ class Announcer:
                 where = self._notify.where
                 self._log.emit(Notice(f"the service manager cannot be told at {where}: {exc.strerror or exc}"))
             self._cannot_send = True
+
+
+def _state(pool: Pool) -> str:
+    paused = "" if pool.pause is None else " (maintenance)" if pool.pause.page is not None else " (paused)"
+    return f"{pool.name} {pool.ready} of {pool.settings.size} ready{paused}"
 
 
 def _is_followed(event: Event) -> bool:

@@ -4,6 +4,7 @@ Schemas judge the YAML; a real lbproxy is PID 1 with the words, the user and the
 tried here: the build of the image, a cluster, the PodMonitor (its schema is the operator's).
 """
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import psutil
 import pytest
 import yaml
 from support.serve import Serving, serving
-from support.users import needs_root, open_to_all
+from support.users import needs_root, open_directory
 
 from lbproxy.config.load import load
 from lbproxy.config.unsupported import NOT_YET
@@ -63,7 +64,6 @@ def as_pid_1() -> list[str]:
 
 def image(directory: Path) -> str:
     """Lay out /app as the Dockerfile does; returns the configuration for `serving`."""
-    open_to_all(directory)
     for name, words in instructions():
         *sources, target = words.split()
         if name == "COPY" and target.startswith("/app/") and not target.endswith("lb.toml"):
@@ -78,17 +78,16 @@ def image(directory: Path) -> str:
 
 @needs_root
 @pytest.mark.peer("unshare", "setpriv")
-def test_as_pid_1_it_reaps_zombies_and_term_drains(tmp_path: Path, as_pid_1: list[str]) -> None:
+def test_as_pid_1_it_reaps_zombies_and_term_drains(as_pid_1: list[str]) -> None:
     def arguments(lb: Serving) -> list[str]:
         assert json.loads(" ".join(words_of("ENTRYPOINT"))) == ["lbproxy"]
         return json.loads(" ".join(words_of("CMD")))
 
-    environment = {
-        "LBPROXY_CONFIG": str(tmp_path / "lb.toml"),
-        "PYTHONPYCACHEPREFIX": str(tmp_path / "bytecode"),
-        "HOME": "/",
-    }
-    with serving(image(tmp_path), tmp_path, prefix=as_pid_1, arguments=arguments, environment=environment) as lb:
+    with contextlib.ExitStack() as opened:
+        app = opened.enter_context(open_directory())
+        environment = {"LBPROXY_CONFIG": f"{app}/lb.toml", "PYTHONPYCACHEPREFIX": f"{app}/bytecode", "HOME": "/"}
+        started = serving(image(app), app, prefix=as_pid_1, arguments=arguments, environment=environment)
+        lb = opened.enter_context(started)
         control = psutil.Process(lb.pid).children()[0]
         assert lb.status()["pid"] == 1
         assert lb.get("/whoami").status == 200

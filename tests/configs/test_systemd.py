@@ -8,11 +8,12 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.serve import Serving, serving
-from support.users import NOBODY, needs_root, open_to_all
+from support.users import NOBODY, needs_root, open_directory
 from support.web import web
 
 from lbproxy.settings import HealthSettings, ProxySettings
@@ -94,13 +95,18 @@ def low_port() -> int:
     raise RuntimeError("no free port below 1024")
 
 
+@pytest.fixture
+def run() -> Iterator[Path]:
+    with open_directory() as directory:
+        yield directory
+
+
 @needs_root
 @pytest.mark.peer("setpriv")
-def test_as_its_user_lbproxy_has_a_low_port_and_no_other_privilege(tmp_path: Path) -> None:
+def test_as_its_user_lbproxy_has_a_low_port_and_no_other_privilege(run: Path) -> None:
     port = low_port()
     config = web().replace("127.0.0.1:$port", f"127.0.0.1:{port}")
     prefix = privileges(settings_of(SERVICE), user=NOBODY)
-    run = open_to_all(tmp_path)
 
     def words(lb: Serving) -> list[str]:
         return ["-c", str(lb.config), "--control", f"{run}/control", "serve"]
@@ -119,12 +125,11 @@ def test_as_its_user_lbproxy_has_a_low_port_and_no_other_privilege(tmp_path: Pat
 
 @needs_root
 @pytest.mark.peer("setpriv")
-def test_in_the_root_variant_a_pool_has_a_user_of_its_own(tmp_path: Path) -> None:
+def test_in_the_root_variant_a_pool_has_a_user_of_its_own(run: Path) -> None:
     unit = settings_of(SERVICE)
     unit.pop("AmbientCapabilities")
     unit |= settings_of(SERVICE, commented=True)
     assert unit["User"] == "root"
-    run = open_to_all(tmp_path)
     config = web(f'user = "{NOBODY}:{NOBODY}"\nbind = "unix"', command="$python $dir/app.py {socket}")
     (run / "app.py").write_text(UNIX_APP)
     with serving(config, run, prefix=privileges(unit, user=0)) as lb:

@@ -31,7 +31,7 @@ def test_messages_come_in_order_from_start_to_stop(tmp_path, abstract):
             lb.wait_until(lambda: manager.states() == ["READY", "RELOADING", "READY"])
             (reloading,) = [message for message in manager.messages if "RELOADING" in message]
             assert before <= int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
-            assert reloading["STATUS"].startswith("reloading web: web ")
+            assert reloading["STATUS"].startswith("reload of web: web ")
             for process in lb.processes():
                 if process.pid != lb.pid:  # what execve gave to lbproxy itself stays in its own /proc
                     assert not set(process.environ()) & FOR_CONTROL, process.cmdline()
@@ -48,13 +48,20 @@ def test_messages_come_in_order_from_start_to_stop(tmp_path, abstract):
     assert int(stopping["EXTEND_TIMEOUT_USEC"]) >= 2 * EXTEND_EVERY_S * 1e6
 
 
-def test_a_reload_that_fails_is_in_the_status_and_ready_all_the_same(tmp_path):
+def test_other_changes_and_a_reload_that_fails_are_in_the_status(tmp_path):
     with listening() as manager, serving(web(size=1), tmp_path, environment={"NOTIFY_SOCKET": manager.where}) as lb:
         lb.wait_until(lambda: manager.states() == ["READY"])
         lb.write_config(web(size=1, command="$python -c 1/0"))
         assert lb.cli("reload").returncode == 5
         lb.wait_until(lambda: manager.states() == ["READY", "RELOADING", "READY"])
-        assert manager.statuses()[-1] == "serving: web 1 of 1 ready; the last reload failed (exit code 5)"
+        assert manager.statuses()[-1] == "serving: web 1 of 1 ready; the last change failed (exit code 5)"
+        assert lb.cli("pause", "web").returncode == 0
+        lb.wait_until(lambda: manager.statuses()[-1].startswith("serving: web 1 of 1 ready (paused);"))
+        assert lb.cli("unpause", "web").returncode == 0
+        assert lb.cli("scale", "web=2").returncode == 0
+        lb.wait_until(lambda: manager.statuses()[-1] == "serving: web 2 of 2 ready")
+        assert any(status.startswith("scale of web: web ") for status in manager.statuses())
+        assert manager.states() == ["READY", "RELOADING", "READY"], "a unit whose pool is scaled does not reload"
 
 
 def test_a_backend_that_never_comes_is_ready_after_its_start_timeout(tmp_path):

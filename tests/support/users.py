@@ -1,7 +1,11 @@
 """Tests in which lbproxy or a backend is another user."""
 
+import contextlib
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,10 +25,12 @@ needs_root = pytest.mark.skipif(
 )
 
 
-def open_to_all(directory: Path) -> Path:
-    """The directory, into which every user may come and write from now on."""
-    for parent in (directory, *directory.parents):
-        if parent not in (Path("/"), Path("/tmp")):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    directory.chmod(0o777)
-    return directory
+@contextlib.contextmanager
+def open_directory() -> Iterator[Path]:
+    """A directory into which every user may come and write. (pytest closes the one of `tmp_path` to other users.)"""
+    made = Path(tempfile.mkdtemp(prefix="lb-open-"))
+    try:
+        made.chmod(0o777)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
