@@ -6,7 +6,7 @@ Calls the parts of control and changes nothing itself.
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lbproxy.config.problems import ConfigInvalid
@@ -18,7 +18,7 @@ from lbproxy.control.context import ControlContext
 from lbproxy.control.drains import Drains
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.generations import UnknownGeneration
-from lbproxy.control.logs import log_lines
+from lbproxy.control.logs import Followers, is_following, log_lines
 from lbproxy.control.pauses import LONGEST_PAGE_BYTES, pause, unpause
 from lbproxy.control.plan import (
     CannotDo,
@@ -56,6 +56,7 @@ class Api:
     started: float  # Trio's clock when control began
     connections: OpenConnections
     failures: FailedExchanges
+    followers: Followers = field(default_factory=Followers)
 
     async def answer(self, question: Question) -> Answer:
         """Raises Declined."""
@@ -113,7 +114,8 @@ class Api:
         return Answer(await self.failures.why(question.query.get("request", "")))
 
     async def _logs(self, question: Question) -> Answer:
-        return Answer(lines=log_lines(question.query, self.outputs, self.context))
+        lines = log_lines(question.query, self.outputs, self.context, self.followers.stopped)
+        return Answer(lines=lines, on_end=self.followers.enter() if is_following(question.query) else None)
 
     # What changes the pools: the answer is a stream of the events that it causes, up to its verdict
 
