@@ -43,7 +43,7 @@ COMMANDS = {
     "close": "connections.close",
     "logs": "logs",
     "why": "why",
-    "top": None,
+    "top": "top",
     "stop": "stop",
     "schema": "schema",
     "completion": "completion",

@@ -11,6 +11,7 @@ from typing import Any
 
 from lbproxy.cli.options import Options, on_terminal
 from lbproxy.cli.pool_notes import pool_notes
+from lbproxy.cli.status_document import is_degraded, workers_missing
 from lbproxy.telemetry.words import count
 
 _COLORS = {"ready": "green", "unhealthy": "red", "failed": "red", "backoff": "red"}
@@ -24,18 +25,6 @@ WIDEST = 100_000  # where no terminal limits a line
 def width_of_output() -> int:
     """The terminal's width. Without a terminal nothing limits a line, whatever COLUMNS says."""
     return shutil.get_terminal_size().columns if on_terminal() else WIDEST
-
-
-def workers_missing(answer: dict[str, Any]) -> int:
-    """How many of the wanted workers do not serve."""
-    serving = sum(worker["state"] == "serving" for worker in answer["workers"])
-    missing: int = max(0, answer.get("workers_wanted", 0) - serving)
-    return missing
-
-
-def is_degraded(pool: dict[str, Any]) -> bool:
-    """Fewer than all serve as they should. More than all is a reload."""
-    return bool(pool["ready"] < pool["size"] - pool.get("drained", 0))
 
 
 def status_lines(answer: dict[str, Any], options: Options, width: int = WIDEST) -> list[str]:

@@ -6,7 +6,7 @@ Calls the parts of control and changes nothing itself.
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lbproxy.config.problems import ConfigInvalid
@@ -20,7 +20,7 @@ from lbproxy.control.drains import Drains
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.history import History
-from lbproxy.control.logs import log_lines
+from lbproxy.control.logs import Followers, is_following, log_lines
 from lbproxy.control.pauses import LONGEST_PAGE_BYTES, pause, unpause
 from lbproxy.control.plan import (
     CannotDo,
@@ -59,6 +59,7 @@ class Api:
     failures: FailedExchanges
     history: History
     audit: Audit
+    followers: Followers = field(default_factory=Followers)
 
     async def answer(self, question: Question) -> Answer:
         """Raises Declined. What was to change something is written down, whatever became of it."""
@@ -139,7 +140,8 @@ class Api:
         return Answer(await self.failures.why(question.query.get("request", "")))
 
     async def _logs(self, question: Question) -> Answer:
-        return Answer(lines=log_lines(question.query, self.outputs, self.context))
+        lines = log_lines(question.query, self.outputs, self.context, self.followers.stopped)
+        return Answer(lines=lines, on_end=self.followers.enter() if is_following(question.query) else None)
 
     # What changes the pools: the answer is a stream of the events that it causes, up to its verdict
 

@@ -43,6 +43,7 @@ from lbproxy.telemetry.sink import Sink
 _STANDARD_ERROR = 2
 _LOG_FLUSH_S = 2.0
 _GUARD_START_S = 5.0
+_LAST_LINES_S = 1.0  # for the clients that follow a log
 _ECHO_S = 0.2  # `timeout` signals the process, then its group: the same signal within this time counts once
 _SPARE_WORKERS = 8  # rows of the grid, so that a reload can raise the number of workers
 _LEAST_CELLS = 4096
@@ -188,6 +189,7 @@ class Control:
                 await self._stopping.wait()
                 reloading.cancel()
                 await self._shut_down()
+                await self._api.followers.end(_LAST_LINES_S)
                 nursery.cancel_scope.cancel()
         finally:
             self._resources.close()

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,6 +193,14 @@ class Workers:
         """Ask one worker something; `hearers` get what it says. A worker that is gone says nothing."""
         if (worker := self._live.get(worker_id)) is not None:
             worker.channel.post(message)
+
+    def channels(self) -> dict[int, Channel]:
+        """The link to each worker that serves, by pid."""
+        return {worker.process.pid: worker.channel for worker in self._live.values() if worker.state == "serving"}
+
+    async def wait_channels(self, known: Collection[int]) -> None:
+        """Returns when a worker serves whose pid is not known."""
+        await self._wait(lambda: not self.channels().keys() <= set(known))
 
     async def stats(self) -> list[WorkerStatus]:
         """The status of each worker now. For a worker that does not answer in time it is the newest known one."""

@@ -28,16 +28,20 @@ class Channel:
         sock.setblocking(False)
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._incoming = incoming
-        self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._outbox: deque[tuple[bytes, tuple[int, ...], tuple[socket.socket, ...]]] = deque()
         self._posted = trio.Event()
         self._all_sent = trio.Event()
         self._buffer = bytearray()
         self._fds: deque[int] = deque()
 
-    def post(self, message: Any, fds: Sequence[int] = ()) -> None:
-        """Send in the background, in order. The descriptors must stay open until sent: control keeps them anyway."""
+    def post(self, message: Any, fds: Sequence[int] = (), *, give: Sequence[socket.socket] = ()) -> None:
+        """Send in the background, in order. The descriptors must stay open until sent: control keeps them anyway.
+
+        `give`: sockets that go with the message, too, and are closed here when they are sent.
+        """
         data = encode(message)
-        self._outbox.append((struct.pack("!I", len(data)) + data, tuple(fds)))
+        all_fds = (*fds, *(sock.fileno() for sock in give))
+        self._outbox.append((struct.pack("!I", len(data)) + data, all_fds, tuple(give)))
         self._posted.set()
 
     async def run_writer(self) -> None:
@@ -52,7 +56,7 @@ class Channel:
                 await self._posted.wait()
                 self._all_sent = trio.Event()
         except OSError:
-            self._outbox.clear()
+            self._drop_outbox()
             self._all_sent.set()
 
     @property
@@ -65,7 +69,7 @@ class Channel:
         while self._outbox:
             await self._all_sent.wait()
 
-    async def _send(self, frame: bytes, fds: tuple[int, ...]) -> None:
+    async def _send(self, frame: bytes, fds: tuple[int, ...], given: tuple[socket.socket, ...]) -> None:
         view = memoryview(frame)
         for start in range(0, len(fds), FDS_A_SEND):
             batch = array.array("i", fds[start : start + FDS_A_SEND])
@@ -74,6 +78,8 @@ class Channel:
             view = view[1:]
         while view:
             view = view[await self._sock.send(view) :]
+        for sock in given:
+            sock.close()
 
     async def receive(self) -> Any | None:
         """The next message, or None when the other end is gone. Raises LinkBroken."""
@@ -110,5 +116,12 @@ class Channel:
     def close(self) -> None:
         """Close the channel and every received descriptor that was not taken."""
         self._sock.close()
+        self._drop_outbox()
         while self._fds:
             os.close(self._fds.popleft())
+
+    def _drop_outbox(self) -> None:
+        while self._outbox:
+            _, _, given = self._outbox.popleft()
+            for sock in given:
+                sock.close()

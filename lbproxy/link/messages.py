@@ -41,6 +41,13 @@ class Reopen:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyAccess:
+    """Copy the access log to the socket that comes with this: the recent lines, and with `follow` the further ones."""
+
+    follow: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AskStats:
     ask: int
 
@@ -163,5 +170,5 @@ class Failures:
 
 
 WorkerEvent = ExchangeFailed | Notice | AcceptPaused | AcceptResumed | LogDropped  # passed on to control's log
-ToWorker = Welcome | Publish | Stop | Reopen | AskStats | AskConnections | CloseConnection
+ToWorker = Welcome | Publish | Stop | Reopen | CopyAccess | AskStats | AskConnections | CloseConnection
 ToControl = Applied | Drained | Unreachable | Stats | Connections | Closed | Failures | WorkerEvent

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from lbproxy.telemetry.line_copies import LineCopies
+
 LOSS_EVERY_S = 5.0  # at most so often it is said how many lines were lost
 QUEUE_BYTES = 1024 * 1024
 PIPE_BATCH_BYTES = 4096  # PIPE_BUF: a write of at most this is whole, also when several processes share the pipe
@@ -29,11 +31,12 @@ class Sink:
     path cannot be opened.
     """
 
-    def __init__(self, target: int | str, *, queue_bytes: int = QUEUE_BYTES) -> None:
+    def __init__(self, target: int | str, *, queue_bytes: int = QUEUE_BYTES, copies: LineCopies | None = None) -> None:
         self._path = target if isinstance(target, str) else None
         self._fd = open_for_append(target) if isinstance(target, str) else target
         self._batch_bytes = _batch_bytes(self._fd)
         self._queue_bytes = queue_bytes
+        self._copies = copies
         self._entries: SimpleQueue[bytes | int | None] = SimpleQueue()  # int: a descriptor to go on with; None: the end
         # One writer for each counter, so that no lock is needed: the first two belong to the callers' thread.
         self._put_bytes = 0
@@ -104,8 +107,11 @@ class Sink:
                 except Empty:
                     break
             if batch:
-                self._write_lines(b"".join(batch))
+                lines = b"".join(batch)
+                self._write_lines(lines)
                 self._taken_bytes += cost
+                if self._copies is not None:
+                    self._copies.put(lines)
             if isinstance(entry, int):
                 self._go_on_with(entry)
             elif not isinstance(entry, bytes):

@@ -19,6 +19,7 @@ from lbproxy.link.messages import (
     AskStats,
     CloseConnection,
     Closed,
+    CopyAccess,
     Drained,
     Publish,
     Reopen,
@@ -30,6 +31,7 @@ from lbproxy.link.messages import (
 from lbproxy.model import BackendView
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import LogDropped, Notice
+from lbproxy.telemetry.line_copies import LineCopies
 from lbproxy.telemetry.sink import Sink, is_same_file
 from lbproxy.worker.backends.connections import SWEEP_S, BackendConnections
 from lbproxy.worker.connection_list import ConnectionList
@@ -94,6 +96,7 @@ class Worker:
         self._acceptor.open_admitted = self._lanes.open_admitted
         self._connections = ConnectionList(self._lanes, self._acceptor)
         self._access: tuple[str, str] = ("off", "-")
+        self._copies = LineCopies()  # of the access log
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -110,6 +113,7 @@ class Worker:
         self._acceptor.close()
         self._context.backends.close()
         self._context.access.close(CLOSE_LOG_S)
+        self._copies.close()
 
     async def _follow(self, clients: trio.Nursery) -> None:
         """Do what control says until it says stop, or is gone: then there is no work without it."""
@@ -129,6 +133,9 @@ class Worker:
                     return
                 case Reopen():
                     self._reopen()
+                case CopyAccess(follow):
+                    (fd,) = self._channel.take_fds(1)
+                    self._copies.add(socket.socket(fileno=fd), follow=follow)
                 case AskStats(ask):
                     self._channel.post(self._stats(ask))
                 case AskConnections():
@@ -168,7 +175,7 @@ class Worker:
         self._access = (format, path)
         self._context.access.close(0)
         try:
-            sink = Sink(1 if path == "-" else path) if format != "off" else None
+            sink = Sink(1 if path == "-" else path, copies=self._copies) if format != "off" else None
         except OSError as exc:
             self._emit(Notice(f"cannot open the access log {path}: {exc.strerror}"))
             sink = None

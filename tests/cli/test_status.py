@@ -135,11 +135,6 @@ def test_nobody_there_is_not_running(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == f"lbproxy: not running: nobody answers at {path}\n"
 
 
-def test_watching_is_not_there_yet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["status", "-w"]) == 1
-    assert capsys.readouterr().err == "lbproxy: 'status -w' is not supported yet\n"
-
-
 def test_states_are_colored_when_asked_for(control: FakeControl, capsys: pytest.CaptureFixture[str]) -> None:
     degrade(control)
     run(["status", "web", "--control", control.path, "--color", "always"])

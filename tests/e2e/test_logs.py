@@ -1,10 +1,16 @@
 """What backends write: whatever it is, it is kept, shown, and disturbs nobody."""
 
 import json
+import os
+import re
+import signal
 import subprocess
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
 from support.load import load
 from support.serve import Serving, serving
 from support.web import web
@@ -43,6 +49,13 @@ def test_a_generation_can_be_asked_for(tmp_path: Path) -> None:
         say(lb, "from the second")
         assert lines_of(lb, "--gen", "1") == ["slot 1, generation 1 listens", "from the first"]
         assert lines_of(lb, "web.1", "--gen", "2") == ["slot 1, generation 2 listens", "from the second"]
+        assert lines_of(lb, "web.1@1") == ["slot 1, generation 1 listens", "from the first"], "as messages name it"
+        assert lines_of(lb, "web@2", "-n", "1", "--since", "10m") == ["from the second"]
+        unknown = lb.cli("logs", "web.1@9")
+        assert (unknown.returncode, unknown.stderr) == (
+            2,
+            "lbproxy: no lines of generation 9 of web.1 (there is: 1, 2)\n",
+        )
         (last,) = [json.loads(line) for line in lb.cli("logs", "-n", "1", "--json").stdout.splitlines()]
         assert (last["backend"], last["generation"], last["line"]) == ("web.1@2", 2, "from the second")
 
@@ -61,7 +74,8 @@ def test_following_shows_new_lines_also_of_generations_to_come(tmp_path: Path) -
             assert following.stdout is not None
             following.stdout.readline()
             assert lb.stop() == 0  # a follower does not hold it up
-            following.communicate(timeout=10)
+            _, told = following.communicate(timeout=10)
+            assert (following.returncode, told) == (0, b"lbproxy: there are no more lines: it has stopped\n")
 
 
 def test_binary_rubbish_is_shown_without_touching_the_terminal(tmp_path: Path) -> None:
@@ -128,3 +142,34 @@ def test_a_talkative_backend_is_thinned_in_the_log_and_not_in_logs(tmp_path: Pat
         lb.wait_log("more lines than the log takes in a second")
         assert len([line for line in lb.log().splitlines() if '"line":"number ' in line]) <= 20
         assert [line for line in lines_of(lb, "-n", "1000") if "number" in line] == [f"number {n}" for n in range(500)]
+
+
+@pytest.mark.parametrize("path", ["-", "access.log"])
+def test_the_access_log_is_shown_and_followed_wherever_it_goes(tmp_path: Path, path: str) -> None:
+    def get(name: str, count: int) -> list[str]:
+        targets = [f"/whoami?{name}={number}" for number in range(count)]
+        for target in targets:
+            lb.get(target)
+        return targets
+
+    def targets_of(lines: Iterable[str]) -> list[str]:
+        return sorted(re.findall(r"/whoami\?\w+=\d", "".join(lines)))
+
+    with serving(web(size=1, workers=2, more=f'[log]\naccess_path = "{path}"'), tmp_path) as lb:
+        first = get("first", 8)
+        lb.wait_until(lambda: len(lb.cli("logs", "access").stdout.splitlines()) == 8)
+        assert len(lb.cli("logs", "access", "-n", "3", "--since", "1m").stdout.splitlines()) == 3
+        (last,) = lb.cli("logs", "access", "--json", "-n", "1").stdout.splitlines()
+        assert targets_of([json.loads(last)["line"]])
+        with subprocess.Popen(lb.command("logs", "access", "-f"), stdout=subprocess.PIPE, text=True) as following:
+            assert following.stdout is not None
+            assert targets_of(islice(following.stdout, 8)) == first
+            second = get("second", 4)
+            assert targets_of(islice(following.stdout, 4)) == second
+            os.kill(lb.status()["workers"][0]["pid"], signal.SIGKILL)
+            lb.wait_until(lambda: lb.log().count("worker.started") == 3)
+            lb.wait_ready()
+            third = get("third", 8)
+            assert targets_of(islice(following.stdout, 8)) == third
+            assert lb.stop() == 0
+            assert (following.wait(10), following.stdout.read()) == (0, "")

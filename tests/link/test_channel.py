@@ -17,7 +17,7 @@ from support.trio_test import trio_test
 
 from lbproxy.link.channel import FDS_A_SEND, MAX_MESSAGE_BYTES, Channel
 from lbproxy.link.codec import LinkBroken, encode
-from lbproxy.link.messages import Applied, AskStats, Publish, Reopen, Stats, Stop, ToControl, ToWorker
+from lbproxy.link.messages import Applied, AskStats, CopyAccess, Publish, Reopen, Stats, Stop, ToControl, ToWorker
 from lbproxy.model import RoutingTable
 
 LARGE = Stats(1, 2, 3, {str(number): number for number in range(100_000)})  # more than the kernel buffers
@@ -165,6 +165,27 @@ async def test_descriptors_wait_behind_a_message_that_the_peer_does_not_take_yet
             assert isinstance(await worker.receive(), Publish)
             assert await worker.receive() == AskStats(1)
             assert [number_of(fd) for fd in worker.take_fds(len(sent))] == list(range(len(sent)))
+
+
+@trio_test
+async def test_a_socket_that_is_given_is_closed_here_when_it_is_sent_or_when_the_channel_ends() -> None:
+    async with linked() as (control, worker):
+        ours, given = socket.socketpair()
+        control.post(CopyAccess(True), give=[given])
+        assert await worker.receive() == CopyAccess(True)
+        (fd,) = worker.take_fds(1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert given.fileno() == -1
+        os.close(fd)
+        assert ours.recv(1) == b""
+        ours.close()
+    control, worker = link()
+    ours, given = socket.socketpair()
+    control.post(CopyAccess(True), give=[given])  # no writer sends it
+    control.close()
+    worker.close()
+    assert given.fileno() == -1
+    ours.close()
 
 
 @trio_test

@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lbproxy.telemetry.line_copies import LineCopies
 from lbproxy.telemetry.sink import Sink
 
 
@@ -122,6 +124,7 @@ def test_a_line_that_was_cut_is_ended_before_the_next_one(tmp_path: Path) -> Non
     """A file-size limit cuts a write in the middle as a full disk does."""
     script = """
 import resource, signal, sys
+from lbproxy.telemetry.line_copies import LineCopies
 from lbproxy.telemetry.sink import Sink
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
@@ -206,3 +209,15 @@ def test_a_fifo_that_nobody_reads_is_refused_instead_of_blocking(tmp_path: Path)
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="No such device"):
         Sink(str(tmp_path / "fifo"))
+
+
+def test_what_is_written_is_kept_for_readers_also_where_the_disk_is_full() -> None:
+    copies = LineCopies()
+    with open("/dev/full", "wb") as full:
+        sink = Sink(full.fileno(), copies=copies)
+        sink.write(b"one\ntwo\n")
+        sink.close(5)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    copies.add(theirs, follow=False)
+    assert ours.recv(100) == b"one\ntwo\n"
+    ours.close()
