@@ -150,6 +150,25 @@ class LogSettings:
     backend_lines: int = 100  # per second and backend, to lbproxy's own log; 0 = none
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """A token, a key or a password. Its repr does not show it, so that no log and no report can."""
+
+    value: str
+    variable: str | None = None  # the variable that it came from
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings:
+    address: Address
+    open: tuple[str, ...] = ("/livez", "/readyz")  # paths that need no token
+    hosts: tuple[str, ...] = ()  # let through besides IP literals, localhost and proxy.name; lower case
+    token: Secret | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     path: str | None  # as the user named it; None for the file-less form
@@ -158,6 +177,7 @@ class Settings:
     routes: tuple[RouteSettings, ...]
     pools: tuple[PoolSettings, ...]  # in file order
     log: LogSettings = field(default_factory=LogSettings)
+    admin: AdminSettings | None = None
 
     def pool(self, name: str) -> PoolSettings:
         return next(pool for pool in self.pools if pool.name == name)

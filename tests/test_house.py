@@ -307,7 +307,7 @@ def test_client_commands_stay_light() -> None:
 import sys
 from lbproxy.cli.main import COMMANDS, lbproxy
 import importlib
-for name in ("status", "reload", "stop", "logs", "version"):
+for name in ("status", "reload", "stop", "logs", "events", "version"):
     importlib.import_module(f"lbproxy.cli.{COMMANDS[name]}")
 print(*sorted({"trio", "pydantic", "h11", "psutil", "prometheus_client"} & set(sys.modules)))
 """

@@ -14,6 +14,7 @@ from lbproxy.config.cpus import usable_cpus
 from lbproxy.config.kinds import NO_LIMIT
 from lbproxy.config.machine_checks import absolute
 from lbproxy.settings import (
+    AdminSettings,
     DrainSettings,
     HealthSettings,
     ListenerLimits,
@@ -45,6 +46,7 @@ def build(document: schema.Document, path: str | None, base: str, control: str) 
         routes=tuple(RouteSettings(**route.given()) for route in document.route or []),
         pools=pools,
         log=_log(document.log or schema.LogTable(), base),
+        admin=_admin(document.admin, base) if document.admin is not None else None,
     )
 
 
@@ -123,6 +125,13 @@ def _log(table: schema.LogTable, base: str) -> LogSettings:
     if given.get("access_path", "-") != "-":
         given["access_path"] = os.path.join(base, given["access_path"])
     return LogSettings(**given)
+
+
+def _admin(table: schema.AdminTable, base: str) -> AdminSettings:
+    given = table.given()
+    given["address"] = absolute(base, table.address)
+    given |= {key: tuple(given[key]) for key in ("open", "hosts") if key in given}
+    return AdminSettings(**given)
 
 
 def _given(table: schema.Table | None) -> dict[str, Any]:

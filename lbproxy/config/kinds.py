@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lbproxy.config import units
-from lbproxy.config.values import STOP_SIGNALS
+from lbproxy.config.values import ADMIN_PATHS, STOP_SIGNALS, TOKEN_BYTES
+from lbproxy.settings import Secret
 
 NO_LIMIT = 2**62  # the setting where the file says 0: no code has to know that there is no limit
 
@@ -31,6 +32,10 @@ def _statuses(ranges: tuple[tuple[int, int], ...]) -> str:
 
 def _signal(number: int) -> str:
     return next(name for name, known in STOP_SIGNALS.items() if known == number)
+
+
+def _secret(secret: Secret) -> str:
+    return "hidden" if secret.variable is None else f"env:{secret.variable}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # Annotated wants a hash, and a dict has none
@@ -118,6 +123,13 @@ SIGNAL = Kind(
     {"enum": [*STOP_SIGNALS, *(f"SIG{name}" for name in STOP_SIGNALS)]},
     "QUIT",
     _signal,
+)
+ADMIN_PATH = Kind("one of " + ", ".join(ADMIN_PATHS), {"enum": [*ADMIN_PATHS]}, "/metrics")
+TOKEN = _text(
+    f'at least {TOKEN_BYTES} bytes of visible ASCII as they are, "env:NAME" or "file:PATH"',
+    "env:ADMIN_TOKEN",
+    "",
+    _secret,
 )
 HASH_KEY = _text(
     "client_ip, path, header:NAME or cookie:NAME", "header:X-User", "^(client_ip|path|(header|cookie):.+)$"

@@ -26,6 +26,9 @@ def check(document: Table, base: str) -> Iterator[Finding]:
             yield from _socket((*path, "targets", number), target, base)
     for path, listener in elements(document, "listener"):
         yield from _socket((*path, "address"), listener.get("address"), base)
+    admin = document.get("admin")
+    if isinstance(admin, dict):
+        yield from _socket(("admin", "address"), admin.get("address"), base)
     proxy = document.get("proxy")
     if isinstance(proxy, dict) and _is_path(proxy.get("control")):
         yield from _measured(("proxy", "control"), os.path.join(base, proxy["control"]))

@@ -70,7 +70,12 @@ def entries() -> tuple[Entry, ...]:
 def defaults() -> dict[str, Any]:
     """The smallest file, with every default."""
     smallest = Document.model_validate(
-        {"listener": [{"address": ":8080"}], "route": [{"pool": ANY}], "pool": {ANY: {"command": "true"}}}
+        {
+            "listener": [{"address": ":8080"}],
+            "route": [{"pool": ANY}],
+            "pool": {ANY: {"command": "true"}},
+            "admin": {"address": "127.0.0.1:9901"},
+        }
     )
     return effective(build(smallest, None, "/", "/run/lbproxy/lb.sock"))
 

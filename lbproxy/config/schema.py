@@ -7,11 +7,13 @@ its line in `lbproxy explain` and in `lbproxy schema`.
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, PlainValidator
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationInfo
 
 from lbproxy.address import Address
 from lbproxy.config import kinds, units, values
 from lbproxy.config.kinds import Facts
+from lbproxy.config.secret import Secrets
+from lbproxy.settings import Secret
 
 Text = Annotated[str, PlainValidator(values.text), kinds.TEXT]
 Filled = Annotated[str, PlainValidator(values.filled), kinds.PATH]
@@ -39,6 +41,17 @@ CloseCode = Annotated[int, PlainValidator(values.close_code), kinds.CLOSE_CODE]
 CloseReason = Annotated[str, PlainValidator(values.close_reason), kinds.CLOSE_REASON]
 Signal = Annotated[int, PlainValidator(values.stop_signal), kinds.SIGNAL]
 HashKey = Annotated[str, PlainValidator(values.hash_key), kinds.HASH_KEY]
+
+AdminPath = Annotated[str, PlainValidator(values.admin_path), kinds.ADMIN_PATH]
+
+
+def _token(value: object, info: ValidationInfo) -> Secret:
+    secrets = info.context
+    assert isinstance(secrets, Secrets)
+    return secrets.read(value, values.TOKEN_BYTES)
+
+
+Token = Annotated[Secret, PlainValidator(_token), kinds.TOKEN]
 
 # When a changed key takes effect.
 LIVE = "at every reload; with --config-only without new backends"
@@ -340,6 +353,21 @@ class LogTable(Table):
     """How many lines of output per second and backend go to lbproxy's log; `lbproxy logs` has all. 0 is none."""
 
 
+class AdminTable(Table):
+    """Health, metrics, status, events and a page for people, over HTTP."""
+
+    applies: ClassVar[str] = WHOLE
+
+    address: Annotated[Listen, Facts("127.0.0.1:9901")]
+    """Where it listens. Without a token only loopback or a unix socket, and nothing can be changed."""
+    open: Annotated[list[AdminPath] | None, Facts(["/livez", "/readyz", "/metrics"])] = None
+    """The paths that need no token."""
+    hosts: Annotated[list[RouteHost] | None, Facts(["lb.internal"], "none")] = None
+    """The names that requests may have in Host, besides IP addresses, localhost and proxy.name."""
+    token: Annotated[Token | None, Facts("env:ADMIN_TOKEN", "none: read-only")] = None
+    """What clients must send as "Authorization: Bearer …" or as the password of Basic. With it changes are possible."""
+
+
 class Document(Table):
     """The configuration of lbproxy."""
 
@@ -348,3 +376,4 @@ class Document(Table):
     route: list[RouteTable] | None = None
     pool: dict[str, PoolTable] | None = None
     log: LogTable | None = None
+    admin: AdminTable | None = None

@@ -6,7 +6,7 @@ Calls the parts of control and changes nothing itself.
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lbproxy.config.problems import ConfigInvalid
@@ -16,6 +16,7 @@ from lbproxy.control.api_server import Answer, Declined, Question
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.drains import Drains
+from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.logs import log_lines
@@ -32,6 +33,7 @@ from lbproxy.control.plan import (
 from lbproxy.control.reloader import ReloadBusy, Reloader
 from lbproxy.link.grid import Grid
 from lbproxy.supervise.output import OutputBook
+from lbproxy.telemetry.event_ring import EventRing
 from lbproxy.telemetry.events import Event, ReloadFinished
 from lbproxy.telemetry.log import Log, Subscription
 from lbproxy.telemetry.text import event_json
@@ -39,7 +41,6 @@ from lbproxy.telemetry.text import event_json
 BUSY, USAGE, INVALID = 8, 2, 78
 _LATER = (
     "/metrics",
-    "/v1/events",
     "/v1/history",
 )
 
@@ -56,12 +57,15 @@ class Api:
     started: float  # Trio's clock when control began
     connections: OpenConnections
     failures: FailedExchanges
+    events: EventStreams = field(default_factory=lambda: EventStreams(EventRing()))
+    is_stopping: Callable[[], bool] = lambda: False
 
     async def answer(self, question: Question) -> Answer:
         """Raises Declined."""
         routes: dict[str, tuple[str, Callable[[Question], Awaitable[Answer]]]] = {
             "/v1/status": ("GET", self._status),
             "/v1/logs": ("GET", self._logs),
+            "/v1/events": ("GET", self._events),
             "/v1/reload": ("POST", self._reload),
             "/v1/rollback": ("POST", self._rollback),
             "/v1/scale": ("POST", self._scale),
@@ -96,8 +100,16 @@ class Api:
         return Answer({"live": True})
 
     async def _readyz(self, question: Question) -> Answer:
-        ready = status.is_ready(self.context)
+        pools = self.context.fleet.pools
+        name = question.query.get("pool")
+        if name is not None and name not in pools:
+            raise Declined(404, f"no pool '{name}' (there is: {', '.join(pools)})", USAGE)
+        asked = pools if name is None else [name]
+        ready = not self.is_stopping() and all(status.is_ready(pools[pool]) for pool in asked)
         return Answer({"ready": ready}, 200 if ready else 503)
+
+    async def _events(self, question: Question) -> Answer:
+        return self.events.answer(question)
 
     async def _stop(self, question: Question) -> Answer:
         self.stop(flag(question.values, "now"))

@@ -13,6 +13,8 @@ import trio
 
 from lbproxy.config.advice import advise
 from lbproxy.control import passed_sockets, sd_notify
+from lbproxy.control.admin import Admin
+from lbproxy.control.admin_socket import AdminSocket
 from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer
@@ -20,6 +22,7 @@ from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.control_socket import ControlSocket
 from lbproxy.control.drains import Drains
+from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.pid_file import PidFile
@@ -34,6 +37,7 @@ from lbproxy.supervise.address_runner import AddressRunner
 from lbproxy.supervise.process_runner import ProcessRunner
 from lbproxy.supervise.resources import Resources
 from lbproxy.supervise.runner import Runner
+from lbproxy.telemetry.event_ring import EventRing
 from lbproxy.telemetry.events import Event, Notice, ServeStarted, ServeStopped, ServeStopping
 from lbproxy.telemetry.log import Log
 from lbproxy.telemetry.sink import Sink
@@ -44,6 +48,7 @@ _GUARD_START_S = 5.0
 _ECHO_S = 0.2  # `timeout` signals the process, then its group: the same signal within this time counts once
 _SPARE_WORKERS = 8  # rows of the grid, so that a reload can raise the number of workers
 _LEAST_CELLS = 4096
+_LAST_EVENTS_S = 0.05  # for those who follow the events: their streams end properly, and are not broken off
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
@@ -60,6 +65,8 @@ class Parts:
     sockets: Sockets
     listeners: tuple[ListenerView, ...]
     control_socket: ControlSocket
+    admin_socket: AdminSocket
+    ring: EventRing
     ignores_hangup: bool
     has_terminal: bool  # at the start
     notify: sd_notify.Notify | None
@@ -87,10 +94,15 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
         sockets = Sockets(cells, passed)
         owned.callback(sockets.close)
         listeners = sockets.bind(settings.listeners, settings.proxy.workers)
-        log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format)
+        admin_socket = AdminSocket()
+        owned.callback(admin_socket.close)
+        if settings.admin is not None:
+            admin_socket.bind(settings.admin.address)
+        ring = EventRing()
+        log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format, ring=ring)
         owned.callback(log.close, _LOG_FLUSH_S)
         parts = Parts(
-            *(settings, generations, log, grid, cells, sockets, listeners, control_socket),
+            *(settings, generations, log, grid, cells, sockets, listeners, control_socket, admin_socket, ring),
             ignores_hangup=ignores_hangup,
             has_terminal=has_terminal(),
             notify=notify,
@@ -145,7 +157,10 @@ class Control:
             trio.current_time(),
             OpenConnections(self._workers, self._fleet),
             FailedExchanges(self._workers),
+            EventStreams(parts.ring),
+            self._is_stopping,
         )
+        self._admin = Admin(settings.admin, parts.admin_socket, self._api)
         self._remarks: list[str] = []  # said of passed sockets
         self._why = ""
         self._stop_signals: dict[int, float] = {}  # when each signal last counted
@@ -174,10 +189,13 @@ class Control:
                 await nursery.start(self._run_reloader, reloading)
                 await nursery.start(self._drains.run)
                 nursery.start_soon(ApiServer(api_socket, self._api.answer, self._log.emit).run)
+                nursery.start_soon(self._admin.run)
                 self._say_started()
                 await self._stopping.wait()
                 reloading.cancel()
                 await self._shut_down()
+                if self._parts.ring.end():
+                    await trio.sleep(_LAST_EVENTS_S)
                 nursery.cancel_scope.cancel()
         finally:
             self._resources.close()
@@ -250,6 +268,9 @@ class Control:
 
     # The end
 
+    def _is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
     def _stop(self, now: bool) -> None:
         self._stop_because("lbproxy stop", now=now)
 
@@ -297,6 +318,7 @@ class Control:
             self._resources.ports.change(*new.proxy.ports)
         self._log.set_level(new.log.level)
         self._resources.outputs.logged_per_s = new.log.backend_lines
+        self._admin.apply(new.admin)
         notices = [line for line in advise(new) if line not in advise(old)]
         self._remark_sockets()
         for name, before, after in (
