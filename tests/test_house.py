@@ -23,7 +23,9 @@ FLOORS = {
     "policy": 1,
     "config": 2,
     "telemetry": 2,
+    "tls": 2,
     "link": 3,
+    "http_client": 3,
     "worker": 4,
     "supervise": 4,
     "control": 5,
@@ -61,6 +63,7 @@ DOORS = {
     "click": "cli/",
     "rich": "cli/",
     "prometheus_client": "telemetry/metrics.py",
+    "ssl": "tls.py",
 }
 
 # Bytes and decisions: no I/O, no clock, no dice (but for the request id that wire/headers.py makes).
