@@ -170,6 +170,26 @@ class AdminSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    url: Secret
+    events: tuple[str, ...] = ("*",)  # patterns; backends' output only where it is named
+    secret: Secret | None = None  # signs the body
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    url: Secret
+    channel: str = "lbproxy"
+    events: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class EventsSettings:
+    webhook: WebhookSettings | None = None
+    redis: RedisSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     path: str | None  # as the user named it; None for the file-less form
     proxy: ProxySettings
@@ -178,6 +198,7 @@ class Settings:
     pools: tuple[PoolSettings, ...]  # in file order
     log: LogSettings = field(default_factory=LogSettings)
     admin: AdminSettings | None = None
+    events: EventsSettings = field(default_factory=EventsSettings)
 
     def pool(self, name: str) -> PoolSettings:
         return next(pool for pool in self.pools if pool.name == name)

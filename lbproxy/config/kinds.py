@@ -52,7 +52,7 @@ class Kind:
 class Facts:
     """Facts of one key that its type does not have.
 
-    `unset`: the default in words, where it depends on the machine or on other keys. `applies`: as in schema.Table.
+    `unset`: the default in words, where it depends on the machine or on other keys. `applies`: as in table.Table.
     """
 
     example: Any = None
@@ -131,6 +131,11 @@ TOKEN = _text(
     "",
     _secret,
 )
+_ELSEWHERE = 'as it is, "env:NAME" or "file:PATH"'
+SECRET = _text(f"visible ASCII {_ELSEWHERE}", "env:HOOK_SECRET", "", _secret)
+WEBHOOK_URL = _text(f"a URL that begins with http:// or https:// {_ELSEWHERE}", "env:HOOK_URL", "", _secret)
+REDIS_URL = _text(f"a URL that begins with redis://, rediss:// or unix:// {_ELSEWHERE}", "env:REDIS_URL", "", _secret)
+EVENT_PATTERN = _text('the name of an event, or a pattern such as "reload.*"', "reload.*", r"^[a-z_.*?]+$")
 HASH_KEY = _text(
     "client_ip, path, header:NAME or cookie:NAME", "header:X-User", "^(client_ip|path|(header|cookie):.+)$"
 )

@@ -5,14 +5,15 @@ Every default is None and means "not given": the defaults themselves stand in se
 its line in `lbproxy explain` and in `lbproxy schema`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationInfo
+from pydantic import PlainValidator
 
 from lbproxy.address import Address
-from lbproxy.config import kinds, units, values
+from lbproxy.config import kinds, secret_types, units, values
+from lbproxy.config.events_tables import EventsTable
 from lbproxy.config.kinds import Facts
-from lbproxy.config.secret import Secrets
+from lbproxy.config.table import NEXT_START, REPLACES, WHOLE, Table
 from lbproxy.settings import Secret
 
 Text = Annotated[str, PlainValidator(values.text), kinds.TEXT]
@@ -43,36 +44,7 @@ Signal = Annotated[int, PlainValidator(values.stop_signal), kinds.SIGNAL]
 HashKey = Annotated[str, PlainValidator(values.hash_key), kinds.HASH_KEY]
 
 AdminPath = Annotated[str, PlainValidator(values.admin_path), kinds.ADMIN_PATH]
-
-
-def _token(value: object, info: ValidationInfo) -> Secret:
-    secrets = info.context
-    assert isinstance(secrets, Secrets)
-    return secrets.read(value, values.TOKEN_BYTES)
-
-
-Token = Annotated[Secret, PlainValidator(_token), kinds.TOKEN]
-
-# When a changed key takes effect.
-LIVE = "at every reload; with --config-only without new backends"
-REPLACES = "at every reload; with --config-only, too, new backends replace the old ones"
-WHOLE = "at every reload of the whole file (one that names no pool); with --config-only without new backends"
-NEXT_START = "at the next start of lbproxy"
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        alias_generator=lambda name: name.removesuffix("_s"),
-        use_attribute_docstrings=True,
-    )
-
-    applies: ClassVar[str] = LIVE
-
-    def given(self) -> dict[str, Any]:
-        """The values of the file, by the names of settings.py."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
+Token = Annotated[Secret, PlainValidator(secret_types.token), kinds.TOKEN]
 
 
 class ProxyTable(Table):
@@ -377,3 +349,4 @@ class Document(Table):
     pool: dict[str, PoolTable] | None = None
     log: LogTable | None = None
     admin: AdminTable | None = None
+    events: EventsTable | None = None

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from lbproxy.settings import Secret, Settings
 
 LONGEST_BYTES = 4096
-KEYS = ("token", "secret", "password")
-# A literal secret in a line of the file. `env:NAME` and `file:PATH` say only where it is.
-_LITERAL = re.compile(rf"\b({'|'.join(KEYS)})" + r"""(["']?\s*=\s*)("(?!env:|file:)[^"]*"?|'(?!env:|file:)[^']*'?)""")
+KEYS = ("token", "secret", "password", "url")
+# A literal secret in a line of the file. `env:NAME` and `file:PATH` say only where it is. Instead of the tables of
+# [events], a URL may have been written.
+_NAMED = "|".join((*KEYS, "webhook", "redis"))
+_LITERAL = re.compile(rf"\b({_NAMED})" + r"""(["']?\s*=\s*)("(?!env:|file:)[^"]*"?|'(?!env:|file:)[^']*'?)""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,12 @@ def _content(path: str) -> str:
 
 def withhold(settings: Settings, environ: MutableMapping[str, str]) -> dict[str, str]:
     """Take the variables of the secrets out of `environ`, which every child process inherits. Returns them."""
-    tokens = [settings.admin.token] if settings.admin is not None else []
-    names = [secret.variable for secret in tokens if secret is not None and secret.variable is not None]
+    secrets = [settings.admin.token] if settings.admin is not None else []
+    if (webhook := settings.events.webhook) is not None:
+        secrets += [webhook.url, webhook.secret]
+    if (redis := settings.events.redis) is not None:
+        secrets.append(redis.url)
+    names = [secret.variable for secret in secrets if secret is not None and secret.variable is not None]
     return {name: environ.pop(name) for name in names if name in environ}
 
 

@@ -42,7 +42,8 @@ def _finding(kind: str, error: Any) -> Finding:
             written = f" (write [{dotted(path) if len(path) > 1 else 'pool.' + _pool_name(value)}])"
             written = written if isinstance(value, list) else ""
             example = " such as [pool.web]" if path[0] == "pool" and len(path) == 2 else ""
-            return Finding(path, f"expected a table{example}, got {shown(value)}{written}", at_table=True)
+            got = "" if path[0] == "events" else f", got {shown(value)}"  # it may be a URL
+            return Finding(path, f"expected a table{example}{got}{written}", at_table=True)
     return Finding(path, str(error["msg"]))
 
 

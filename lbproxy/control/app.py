@@ -25,6 +25,7 @@ from lbproxy.control.drains import Drains
 from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
+from lbproxy.control.outgoing_events import OutgoingEvents
 from lbproxy.control.pid_file import PidFile
 from lbproxy.control.plan import resolve_all
 from lbproxy.control.reloader import Reloader
@@ -49,6 +50,7 @@ _ECHO_S = 0.2  # `timeout` signals the process, then its group: the same signal 
 _SPARE_WORKERS = 8  # rows of the grid, so that a reload can raise the number of workers
 _LEAST_CELLS = 4096
 _LAST_EVENTS_S = 0.05  # for those who follow the events: their streams end properly, and are not broken off
+_LAST_DELIVERIES_S = 1.0  # for events on their way to a webhook or to Redis
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
@@ -162,6 +164,7 @@ class Control:
         )
         self._admin = Admin(settings.admin, parts.admin_socket, self._api)
         self._remarks: list[str] = []  # said of passed sockets
+        self._outgoing = OutgoingEvents(parts.log)
         self._why = ""
         self._stop_signals: dict[int, float] = {}  # when each signal last counted
         self._stopping = trio.Event()
@@ -179,6 +182,7 @@ class Control:
                     _GUARD_START_S
                 ):  # the guard is started until it runs; serving does not wait for it
                     await self._resources.guard.wait_listening()
+                await nursery.start(self._outgoing.run, self._context.settings.events)
                 await nursery.start(self._fleet.run)
                 if self._parts.notify is not None:
                     await nursery.start(Announcer(self._parts.notify, self._context, self._log).run)
@@ -196,6 +200,8 @@ class Control:
                 await self._shut_down()
                 if self._parts.ring.end():
                     await trio.sleep(_LAST_EVENTS_S)
+                with trio.move_on_after(_LAST_DELIVERIES_S):
+                    await self._outgoing.wait_done()
                 nursery.cancel_scope.cancel()
         finally:
             self._resources.close()
@@ -319,6 +325,7 @@ class Control:
         self._log.set_level(new.log.level)
         self._resources.outputs.logged_per_s = new.log.backend_lines
         self._admin.apply(new.admin)
+        self._outgoing.apply(new.events)
         notices = [line for line in advise(new) if line not in advise(old)]
         self._remark_sockets()
         for name, before, after in (

@@ -135,3 +135,45 @@ def test_a_token_is_written_as_where_it_stands_and_never_as_it_is(
         text = admin(f'token = "{given}"')
         written = effective(loaded(text), tomllib.loads(text))["admin"]
         assert written == {"address": "127.0.0.1:9901", "open": ["/livez", "/readyz"], "token": shown}
+
+
+def test_urls_and_secrets_of_events_never_show_and_their_variables_are_taken_out_of_the_environment(
+    loaded: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HOOK": "http://127.0.0.1:1/SESAME", "KEY": "SESAME", "CACHE": "redis://SESAME/0"}.items():
+        monkeypatch.setenv(name, value)
+    sinks = 'webhook = { url = "env:HOOK", secret = "env:KEY", events = ["reload.*"] }\nredis = { url = "env:CACHE" }\n'
+    settings = loaded(f"{POOL}[events]\n{sinks}")
+    webhook, redis = settings.events.webhook, settings.events.redis
+    assert webhook is not None
+    assert redis is not None
+    assert (webhook.url.value, webhook.events) == ("http://127.0.0.1:1/SESAME", ("reload.*",))
+    assert (redis.url.value, redis.channel, redis.events) == ("redis://SESAME/0", "lbproxy", ("*",))
+    assert "SESAME" not in repr(settings)
+    environ = dict(os.environ)
+    assert sorted(withhold(settings, environ)) == ["CACHE", "HOOK", "KEY"]
+    assert not {"CACHE", "HOOK", "KEY"} & set(environ)
+
+
+@pytest.mark.parametrize(
+    ("sinks", "why"),
+    [
+        ('webhook = { url = "ftp://SESAME" }', "events.webhook.url: expected a URL that begins with http://"),
+        ('webhook = { url = "http://SESAME:x/" }', "events.webhook.url: not a URL: "),
+        ('webhook = { ulr = "http://SESAME/" }', "unknown key 'ulr' in [events.webhook] (did you mean 'url'?)"),
+        ('webhook = "http://SESAME/"', "events.webhook: expected a table"),
+        ('redis = { url = "mailto:SESAME" }', "events.redis.url: expected a URL that begins with redis://"),
+        ('webhook = { url = "http://SESAME/", events = ["relaod.*"] }', "no event is called 'relaod.*'"),
+        ('webhook = { events = ["reload.*"] }', "'url' is missing in [events.webhook]"),
+    ],
+)
+def test_a_mistake_in_events_is_told_without_its_url(report: Report, sinks: str, why: str) -> None:
+    text = report(f"{POOL}[events]\n{sinks}\n")
+    assert why in text
+    assert "SESAME" not in text
+
+
+def test_redis_needs_its_extra(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbproxy.config.machine_checks.find_spec", lambda name: None)
+    text = report(f'{POOL}[events]\nredis = {{ url = "redis://127.0.0.1" }}\n')
+    assert "events.redis: needs the package redis: pip install 'lbproxy[redis]'" in text
