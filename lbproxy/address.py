@@ -1,6 +1,7 @@
 """Where something listens: a TCP address, the path of a unix socket, or a socket that the service manager passes."""
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ class Address:
         elif ":" in host:
             raise ValueError("an IPv6 address stands in brackets, as in '[::1]:8080'")
         return cls(host=host, port=int(port))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect to it."""
+        if self.path is not None or self.host.lower() == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     def __str__(self) -> str:
         if self.path is not None:

@@ -153,6 +153,45 @@ class LogSettings:
     backend_lines: int = 100  # per second and backend, to lbproxy's own log; 0 = none
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """A token, a key or a password. Its repr does not show it, so that no log and no report can."""
+
+    value: str
+    variable: str | None = None  # the variable that it came from
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings:
+    address: Address
+    open: tuple[str, ...] = ("/livez", "/readyz")  # paths that need no token
+    hosts: tuple[str, ...] = ()  # let through besides IP literals, localhost and proxy.name; lower case
+    token: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    url: Secret
+    events: tuple[str, ...] = ("*",)  # patterns; backends' output only where it is named
+    secret: Secret | None = None  # signs the body
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    url: Secret
+    channel: str = "lbproxy"
+    events: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class EventsSettings:
+    webhook: WebhookSettings | None = None
+    redis: RedisSettings | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     path: str | None  # as the user named it; None for the file-less form
@@ -161,6 +200,8 @@ class Settings:
     routes: tuple[RouteSettings, ...]
     pools: tuple[PoolSettings, ...]  # in file order
     log: LogSettings = field(default_factory=LogSettings)
+    admin: AdminSettings | None = None
+    events: EventsSettings = field(default_factory=EventsSettings)
 
     def pool(self, name: str) -> PoolSettings:
         return next(pool for pool in self.pools if pool.name == name)

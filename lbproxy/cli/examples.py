@@ -20,7 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "undrain": ("lbproxy undrain web.3",),
     "restart": ("lbproxy restart web.3", "lbproxy restart web.3 --timeout 5m"),
     "connections": ("lbproxy connections", "lbproxy connections web.3 --json"),
-    "close": ("lbproxy close 1-17",),
+    "close": ("lbproxy close w1-17",),
     "pause": ("lbproxy pause web --max-wait 30s", 'lbproxy pause web --maintenance --message "Back at 10:00"'),
     "unpause": ("lbproxy unpause web",),
     "logs": ("lbproxy logs web.3 -f", "lbproxy logs web -n 20", "lbproxy logs access"),

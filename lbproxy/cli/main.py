@@ -42,6 +42,7 @@ COMMANDS = {
     "connections": "connections",
     "close": "connections.close",
     "logs": "logs",
+    "events": "events",
     "why": "why",
     "top": "top",
     "stop": "stop",

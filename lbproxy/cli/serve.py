@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import ChainMap
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,14 +38,18 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
     from lbproxy.config.control_path import named_path
     from lbproxy.config.load import from_command, load
     from lbproxy.config.problems import ConfigInvalid
+    from lbproxy.config.secret import withhold
     from lbproxy.errors import LbproxyError
 
+    withheld: dict[str, str] = {}  # variables that hold secrets: a reload reads them here, no child inherits them
     here, full = named_path(""), named_path(options.config_path)
 
     def read() -> "Settings":
         if without_file:
             return overridden(from_command(str(listen), size or 1, command, here), options)
-        return overridden(load(options.config_path, full), options)
+        settings = load(options.config_path, full, ChainMap(withheld, os.environ))
+        withheld.update(withhold(settings, os.environ))
+        return overridden(settings, options)
 
     try:
         settings = read()

@@ -20,13 +20,19 @@ _NAMED = {
 
 def advise(settings: Settings) -> list[str]:
     """One line each, with the key that it is about."""
-    return [*_workers(settings), *(line for pool in settings.pools for line in _command(pool))]
+    return [*_workers(settings), *(line for pool in settings.pools for line in _command(pool)), *_admin(settings)]
 
 
 def _workers(settings: Settings) -> Iterator[str]:
     cpus = usable_cpus()
     if settings.proxy.workers > cpus:
         yield f"proxy.workers: {settings.proxy.workers} workers share {cpus} CPU{'' if cpus == 1 else 's'}"
+
+
+def _admin(settings: Settings) -> Iterator[str]:
+    admin = settings.admin
+    if admin is not None and not admin.address.is_local:
+        yield f"admin.address: {admin.address} is beyond loopback and without TLS: the token can be read on the way"
 
 
 def _command(pool: PoolSettings) -> Iterator[str]:

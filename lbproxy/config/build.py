@@ -11,10 +11,14 @@ from typing import Any
 
 from lbproxy.config import schema
 from lbproxy.config.cpus import usable_cpus
+from lbproxy.config.events_tables import EventsTable, RedisTable, WebhookTable
 from lbproxy.config.kinds import NO_LIMIT
 from lbproxy.config.machine_checks import absolute
+from lbproxy.config.table import Table
 from lbproxy.settings import (
+    AdminSettings,
     DrainSettings,
+    EventsSettings,
     HealthSettings,
     ListenerLimits,
     ListenerSettings,
@@ -24,10 +28,12 @@ from lbproxy.settings import (
     PoolSettings,
     PoolTimeouts,
     ProxySettings,
+    RedisSettings,
     ReloadSettings,
     RestartSettings,
     RouteSettings,
     Settings,
+    WebhookSettings,
 )
 
 _PORTS = (20_000, 29_999)
@@ -50,6 +56,8 @@ def build(
         routes=tuple(RouteSettings(**route.given()) for route in document.route or []),
         pools=pools,
         log=_log(document.log or schema.LogTable(), base),
+        admin=_admin(document.admin, base) if document.admin is not None else None,
+        events=_events(document.events or EventsTable()),
     )
 
 
@@ -133,7 +141,28 @@ def _log(table: schema.LogTable, base: str) -> LogSettings:
     return LogSettings(**given)
 
 
-def _given(table: schema.Table | None) -> dict[str, Any]:
+def _admin(table: schema.AdminTable, base: str) -> AdminSettings:
+    given = table.given()
+    given["address"] = absolute(base, table.address)
+    given |= {key: tuple(given[key]) for key in ("open", "hosts") if key in given}
+    return AdminSettings(**given)
+
+
+def _events(table: EventsTable) -> EventsSettings:
+    return EventsSettings(
+        webhook=WebhookSettings(**_sink(table.webhook)) if table.webhook is not None else None,
+        redis=RedisSettings(**_sink(table.redis)) if table.redis is not None else None,
+    )
+
+
+def _sink(table: WebhookTable | RedisTable) -> dict[str, Any]:
+    given = table.given()
+    if "events" in given:
+        given["events"] = tuple(given["events"])
+    return given
+
+
+def _given(table: Table | None) -> dict[str, Any]:
     return table.given() if table is not None else {}
 
 

@@ -26,6 +26,7 @@ def check(document: Table) -> Iterator[Finding]:
     yield from _there_is_something(document)
     yield from _pools_are_found(document)
     yield from _listeners_are_distinct(document)
+    yield from _admin_is_guarded(document)
     for path, pool in pools(document):
         yield from _pool_name(path)
         yield from _pool_is_one_thing(path, pool)
@@ -98,6 +99,21 @@ def _listeners_are_distinct(document: Table) -> Iterator[Finding]:
                 yield Finding((*path, "address"), f"{shown(written)} {said} {shown(spelled)}", see=(*at, "address"))
                 break
         taken.append((where, str(written), path))
+
+
+def _admin_is_guarded(document: Table) -> Iterator[Finding]:
+    admin = document.get("admin")
+    where = _read(values.address, admin.get("address")) if isinstance(admin, dict) else None
+    if not isinstance(admin, dict) or where is None:
+        return
+    at = ("admin", "address")
+    if "token" not in admin and not where.is_local:
+        yield Finding(at, f"{shown(admin['address'])} is beyond loopback: that needs admin.token")
+    for path, table in elements(document, "listener"):
+        other = _read(values.address, table.get("address"))
+        said = _clash(where, other) if other is not None else ""
+        if said:
+            yield Finding(at, f"{shown(admin['address'])} {said} {shown(table['address'])}", see=(*path, "address"))
 
 
 def _clash(new: Address, old: Address) -> str:

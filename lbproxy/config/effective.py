@@ -11,12 +11,13 @@ from pydantic.fields import FieldInfo
 
 from lbproxy.config import values
 from lbproxy.config.checks import FOR_COMMANDS
-from lbproxy.config.schema import Document, PoolTable, Table
+from lbproxy.config.schema import Document, PoolTable
+from lbproxy.config.table import Table
 from lbproxy.config.tables import container_of, kind_of, table_in
 from lbproxy.settings import Settings
 
-HIDDEN = "(hidden-as-in-the-file)"  # long enough for a token, and without a space
-_HIDDEN_URL = "http://hidden.invalid/"
+HIDDEN = "(hidden:as-in-the-file)"  # no blank in it: check takes what it has shown
+_HIDDEN_URLS = {"webhook": "http://hidden.invalid/", "redis": "redis://hidden.invalid/"}
 
 _ABSENT = object()
 _SECRET_KEYS = ("token", "secret", "password")
@@ -106,7 +107,7 @@ def _hidden(value: Any, given: Any, path: tuple[str, ...]) -> Any:
     if path[-1] in _SECRET_KEYS or path[-2:] in _SECRET_PATHS:
         if isinstance(given, str) and given.startswith(("env:", "file:")):
             return given
-        return _HIDDEN_URL if path[-1] == "url" else HIDDEN
+        return _HIDDEN_URLS[path[-2]] if path[-1] == "url" else HIDDEN
     if not isinstance(value, str):
         return value
     if len(path) > 1 and path[-2] == "env" and _SECRET_VARIABLE.search(path[-1]):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lbproxy.config import units
-from lbproxy.config.values import STOP_SIGNALS
+from lbproxy.config.values import ADMIN_PATHS, STOP_SIGNALS, TOKEN_BYTES
+from lbproxy.settings import Secret
 
 NO_LIMIT = 2**62  # the setting where the file says 0: no code has to know that there is no limit
 
@@ -33,6 +34,10 @@ def _signal(number: int) -> str:
     return next(name for name, known in STOP_SIGNALS.items() if known == number)
 
 
+def _secret(secret: Secret) -> str:
+    return "hidden" if secret.variable is None else f"env:{secret.variable}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)  # Annotated wants a hash, and a dict has none
 class Kind:
     """`words`: as `lbproxy explain` says it. `json`: its JSON Schema. `written`: a setting as the file writes it."""
@@ -47,7 +52,7 @@ class Kind:
 class Facts:
     """Facts of one key that its type does not have.
 
-    `unset`: the default in words, where it depends on the machine or on other keys. `applies`: as in schema.Table.
+    `unset`: the default in words, where it depends on the machine or on other keys. `applies`: as in table.Table.
     """
 
     example: Any = None
@@ -121,6 +126,18 @@ SIGNAL = Kind(
     "QUIT",
     _signal,
 )
+ADMIN_PATH = Kind("one of " + ", ".join(ADMIN_PATHS), {"enum": [*ADMIN_PATHS]}, "/metrics")
+TOKEN = _text(
+    f'at least {TOKEN_BYTES} bytes of visible ASCII as they are, "env:NAME" or "file:PATH"',
+    "env:ADMIN_TOKEN",
+    "",
+    _secret,
+)
+_ELSEWHERE = 'as it is, "env:NAME" or "file:PATH"'
+SECRET = _text(f"visible ASCII {_ELSEWHERE}", "env:HOOK_SECRET", "", _secret)
+WEBHOOK_URL = _text(f"a URL that begins with http:// or https:// {_ELSEWHERE}", "env:HOOK_URL", "", _secret)
+REDIS_URL = _text(f"a URL that begins with redis://, rediss:// or unix:// {_ELSEWHERE}", "env:REDIS_URL", "", _secret)
+EVENT_PATTERN = _text('the name of an event, or a pattern such as "reload.*"', "reload.*", r"^[a-z_.*?]+$")
 HASH_KEY = _text(
     "client_ip, path, header:NAME or cookie:NAME", "header:X-User", "^(client_ip|path|(header|cookie):.+)$"
 )

@@ -13,7 +13,7 @@ import codecs
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lbproxy.config import checks, machine_checks, schema, validate
@@ -27,6 +27,7 @@ from lbproxy.config.control_path import (
 )
 from lbproxy.config.locate import Places, locate
 from lbproxy.config.problems import ConfigInvalid, Finding, Path, Problem, dotted, source_line, without_echoes
+from lbproxy.config.secret import KEYS, Secrets
 from lbproxy.config.unsupported import take_out
 from lbproxy.settings import Settings
 
@@ -36,17 +37,17 @@ _SYNTAX_PLACE = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of docume
 _ON_COMMAND_LINE: dict[Path, str] = {("listener", 0, "address"): "-l", ("pool", "web", "size"): "-n"}
 
 
-def load(path: str | os.PathLike[str], full: str | None = None) -> Settings:
+def load(path: str | os.PathLike[str], full: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the file. Raises ConfigInvalid, whose `text` is the report for the user.
 
     `full`: its absolute path as it was named when lbproxy started (named_path). A reload must not ask again: by then
-    the working directory may be an old release.
+    the working directory may be an old release. `environ`: where `env:NAME` is looked up.
     """
     file = os.fspath(path)
     full = named_path(file) if full is None else full
     text = _read(file, full)
     base = os.path.dirname(full)
-    tables, findings = _examine(_parse(file, text), base)
+    tables, findings = _examine(_parse(file, text), base, Secrets(base, environ))
     if tables is None or findings:
         places = locate(text)
         raise ConfigInvalid(_located(file, text, places, finding) for finding in findings)
@@ -81,10 +82,12 @@ def from_command(listen: str, size: int, command: Sequence[str], base: str | Non
     return build(tables, None, base, control_path_for_listener(listen), state_dir=state_dir_for_listener(listen))
 
 
-def _examine(document: dict[str, Any], base: str) -> tuple[schema.Document | None, list[Finding]]:
+def _examine(
+    document: dict[str, Any], base: str, secrets: Secrets | None = None
+) -> tuple[schema.Document | None, list[Finding]]:
     # The checks come first: they see `mode = "tcp"` before it is taken out.
     findings = [*checks.check(document), *machine_checks.check(document, base), *take_out(document)]
-    tables = validate.read(document)
+    tables = validate.read(document, secrets)
     return (None, without_echoes(findings + tables)) if isinstance(tables, list) else (tables, findings)
 
 
@@ -131,4 +134,6 @@ def _located(file: str, text: str, places: Places, finding: Finding) -> Problem:
     message = f"{dotted(finding.path)}: {finding.message}" if finding.named else finding.message
     if finding.see is not None:
         message += f" (line {places.key(finding.see)[0]})"
-    return Problem(file, line, column, message, source_line(text, line))
+    # A misspelt `token` is not masked in its line.
+    source = "" if finding.means in KEYS else source_line(text, line)
+    return Problem(file, line, column, message, source)

@@ -7,6 +7,7 @@ checks.py.
 import grp
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from lbproxy.address import Address
@@ -27,6 +28,12 @@ def check(document: Table, base: str) -> Iterator[Finding]:
             yield from _socket((*path, "targets", number), target, base)
     for path, listener in elements(document, "listener"):
         yield from _socket((*path, "address"), listener.get("address"), base)
+    admin = document.get("admin")
+    if isinstance(admin, dict):
+        yield from _socket(("admin", "address"), admin.get("address"), base)
+    events = document.get("events")
+    if isinstance(events, dict) and "redis" in events and find_spec("redis") is None:
+        yield Finding(("events", "redis"), "needs the package redis: pip install 'lbproxy[redis]'")
     proxy = document.get("proxy")
     if isinstance(proxy, dict) and _is_path(proxy.get("control")):
         yield from _measured(("proxy", "control"), os.path.join(base, proxy["control"]))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lbproxy.config.secret import masked
 from lbproxy.errors import LbproxyError
 
 Path = tuple[str | int, ...]  # ("pool", "web", "size"), ("listener", 0, "address")
@@ -65,14 +66,14 @@ class ConfigInvalid(LbproxyError):
 def source_line(text: str, line: int) -> str:
     """The line as it can be shown on a terminal. TOML ends lines by LF only: str.splitlines knows too many ends."""
     lines = text.split("\n")
-    source = lines[line - 1].rstrip() if line <= len(lines) else ""
+    source = masked(lines[line - 1].rstrip()) if line <= len(lines) else ""
     shown = "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in source)
     return shown if len(shown) <= _LONGEST_SOURCE else shown[:_LONGEST_SOURCE] + "…"
 
 
-def closest(word: str, known: Iterable[str]) -> str | None:
+def closest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """The known word that `word` is probably a misspelling of."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)), None)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -14,7 +14,9 @@ from pydantic.fields import FieldInfo
 from lbproxy.config.build import build
 from lbproxy.config.effective import effective
 from lbproxy.config.problems import closest
-from lbproxy.config.schema import Document, PoolTable, Table
+from lbproxy.config.schema import Document, PoolTable
+from lbproxy.config.secret import Secrets
+from lbproxy.config.table import Table
 from lbproxy.config.tables import container_of, facts_of, kind_of, table_in
 from lbproxy.config.toml_text import key_text, value_text
 from lbproxy.config.unsupported import NOT_YET
@@ -70,7 +72,14 @@ def entries() -> tuple[Entry, ...]:
 def defaults() -> dict[str, Any]:
     """The smallest file, with every default."""
     smallest = Document.model_validate(
-        {"listener": [{"address": ":8080"}], "route": [{"pool": ANY}], "pool": {ANY: {"command": "true"}}}
+        {
+            "listener": [{"address": ":8080"}],
+            "route": [{"pool": ANY}],
+            "pool": {ANY: {"command": "true"}},
+            "admin": {"address": "127.0.0.1:9901"},
+            "events": {"webhook": {"url": "http://127.0.0.1"}, "redis": {"url": "redis://127.0.0.1"}},
+        },
+        context=Secrets(),
     )
     return effective(build(smallest, None, "/", "/run/lbproxy/lb.sock"))
 

@@ -5,13 +5,16 @@ Every default is None and means "not given": the defaults themselves stand in se
 its line in `lbproxy explain` and in `lbproxy schema`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, PlainValidator
+from pydantic import PlainValidator
 
 from lbproxy.address import Address
-from lbproxy.config import kinds, units, values
+from lbproxy.config import kinds, secret_types, units, values
+from lbproxy.config.events_tables import EventsTable
 from lbproxy.config.kinds import Facts
+from lbproxy.config.table import NEXT_START, REPLACES, WHOLE, Table
+from lbproxy.settings import Secret
 
 Text = Annotated[str, PlainValidator(values.text), kinds.TEXT]
 Filled = Annotated[str, PlainValidator(values.filled), kinds.PATH]
@@ -40,26 +43,8 @@ CloseReason = Annotated[str, PlainValidator(values.close_reason), kinds.CLOSE_RE
 Signal = Annotated[int, PlainValidator(values.stop_signal), kinds.SIGNAL]
 HashKey = Annotated[str, PlainValidator(values.hash_key), kinds.HASH_KEY]
 
-# When a changed key takes effect.
-LIVE = "at every reload; with --config-only without new backends"
-REPLACES = "at every reload; with --config-only, too, new backends replace the old ones"
-WHOLE = "at every reload of the whole file (one that names no pool); with --config-only without new backends"
-NEXT_START = "at the next start of lbproxy"
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        alias_generator=lambda name: name.removesuffix("_s"),
-        use_attribute_docstrings=True,
-    )
-
-    applies: ClassVar[str] = LIVE
-
-    def given(self) -> dict[str, Any]:
-        """The values of the file, by the names of settings.py."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
+AdminPath = Annotated[str, PlainValidator(values.admin_path), kinds.ADMIN_PATH]
+Token = Annotated[Secret, PlainValidator(secret_types.token), kinds.TOKEN]
 
 
 class ProxyTable(Table):
@@ -351,6 +336,21 @@ class LogTable(Table):
     """How many lines of output per second and backend go to lbproxy's log; `lbproxy logs` has all. 0 is none."""
 
 
+class AdminTable(Table):
+    """Health, metrics, status, events and a page for people, over HTTP."""
+
+    applies: ClassVar[str] = WHOLE
+
+    address: Annotated[Listen, Facts("127.0.0.1:9901")]
+    """Where it listens. Without a token only loopback or a unix socket, and nothing can be changed."""
+    open: Annotated[list[AdminPath] | None, Facts(["/livez", "/readyz", "/metrics"])] = None
+    """The paths that need no token."""
+    hosts: Annotated[list[RouteHost] | None, Facts(["lb.internal"], "none")] = None
+    """The names that requests may have in Host, besides IP addresses, localhost and proxy.name."""
+    token: Annotated[Token | None, Facts("env:ADMIN_TOKEN", "none: read-only")] = None
+    """What clients must send as "Authorization: Bearer …" or as the password of Basic. With it changes are possible."""
+
+
 class Document(Table):
     """The configuration of lbproxy."""
 
@@ -359,3 +359,5 @@ class Document(Table):
     route: list[RouteTable] | None = None
     pool: dict[str, PoolTable] | None = None
     log: LogTable | None = None
+    admin: AdminTable | None = None
+    events: EventsTable | None = None

@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 
 from lbproxy.config.kinds import Facts, Kind
 from lbproxy.config.problems import Path
-from lbproxy.config.schema import Document, PoolTable, Table
+from lbproxy.config.schema import Document, PoolTable
+from lbproxy.config.table import Table
 
 
 def keys(table: type[Table]) -> list[str]:

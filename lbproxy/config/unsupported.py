@@ -19,7 +19,7 @@ class NotYet:
 
 
 NOT_YET = (
-    NotYet(("admin",)),
+    NotYet(("admin", "tls")),
     NotYet(("listener", "*", "tls")),
     NotYet(("pool", "*", "sticky")),
     NotYet(("pool", "*", "restart", "max_memory")),

@@ -9,13 +9,14 @@ import pydantic
 
 from lbproxy.config.problems import Finding, Path, closest, dotted, header, shown
 from lbproxy.config.schema import Document
+from lbproxy.config.secret import Secrets
 from lbproxy.config.tables import keys, table_at, tables
 
 
-def read(document: dict[str, Any]) -> Document | list[Finding]:
+def read(document: dict[str, Any], secrets: Secrets | None = None) -> Document | list[Finding]:
     """The document as tables, or everything in it that has the wrong shape."""
     try:
-        return Document.model_validate(document)
+        return Document.model_validate(document, context=secrets or Secrets())
     except pydantic.ValidationError as exc:
         return [_finding(error["type"], error) for error in exc.errors(include_url=False)]
 
@@ -41,7 +42,8 @@ def _finding(kind: str, error: Any) -> Finding:
             written = f" (write [{dotted(path) if len(path) > 1 else 'pool.' + _pool_name(value)}])"
             written = written if isinstance(value, list) else ""
             example = " such as [pool.web]" if path[0] == "pool" and len(path) == 2 else ""
-            return Finding(path, f"expected a table{example}, got {shown(value)}{written}", at_table=True)
+            got = "" if path[0] == "events" else f", got {shown(value)}"  # it may be a URL
+            return Finding(path, f"expected a table{example}{got}{written}", at_table=True)
     return Finding(path, str(error["msg"]))
 
 
@@ -49,10 +51,11 @@ def _unknown(path: Path, value: object) -> Finding:
     *above, key = path
     parents = tuple(above)
     where = f" in {header(parents)}" if parents else ""
-    means = closest(str(key), keys(table_at(parents)))
+    homes = [home for home, table in tables(Document) if home and key in keys(table)]
+    # `drain` is more probably a key in the wrong place than a misspelt `admin`.
+    means = closest(str(key), keys(table_at(parents)), 0.75 if homes else 0.6)
     if means is not None:
         return Finding(path, f"unknown key '{key}'{where} (did you mean '{means}'?)", named=False, means=means)
-    homes = [home for home, table in tables(Document) if home and key in keys(table)]
     pool = next((str(part) for part in parents[1:2] if parents[0] == "pool"), "NAME")
     places = [_place(home, str(key), value).replace("*", pool) for home in homes]
     if 0 < len(places) <= 3:

@@ -15,6 +15,8 @@ from lbproxy.config.problems import nearest, shown
 from lbproxy.wire.lines import check_host
 
 STOP_SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15, "WINCH": 28}
+TOKEN_BYTES = 16  # of [admin] at least
+ADMIN_PATHS = ("/", "/livez", "/readyz", "/metrics", "/v1/status", "/v1/events")
 PLACEHOLDERS = ("port", "host", "socket", "fd", "slot", "generation")
 
 _OF_THE_PROBE = ("host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "expect")
@@ -280,6 +282,14 @@ def probe_path(value: object) -> str:
     path = filled(value)
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or set(path) & set(" #"):
         raise _wrong('a path such as "/healthz"', value)
+    return path
+
+
+def admin_path(value: object) -> str:
+    """A path that [admin] answers."""
+    path = filled(value)
+    if path not in ADMIN_PATHS:
+        raise ValueError(f"expected {', '.join(ADMIN_PATHS[:-1])} or {ADMIN_PATHS[-1]}, got {shown(value)}")
     return path
 
 

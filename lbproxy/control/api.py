@@ -17,6 +17,7 @@ from lbproxy.control.audit import Audit
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.drains import Drains
+from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.history import History
@@ -34,15 +35,13 @@ from lbproxy.control.plan import (
 from lbproxy.control.reloader import ReloadBusy, Reloader
 from lbproxy.link.grid import Grid
 from lbproxy.supervise.output import OutputBook
+from lbproxy.telemetry.event_ring import EventRing
 from lbproxy.telemetry.events import Event, ReloadFinished
 from lbproxy.telemetry.log import Log, Subscription
 from lbproxy.telemetry.text import event_json
 
 BUSY, USAGE, INVALID = 8, 2, 78
-_LATER = (
-    "/metrics",
-    "/v1/events",
-)
+_LATER = ("/metrics",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,8 @@ class Api:
     failures: FailedExchanges
     history: History
     audit: Audit
+    events: EventStreams = field(default_factory=lambda: EventStreams(EventRing()))
+    is_stopping: Callable[[], bool] = lambda: False
     followers: Followers = field(default_factory=Followers)
 
     async def answer(self, question: Question) -> Answer:
@@ -79,6 +80,7 @@ class Api:
         routes: dict[str, tuple[str, Callable[[Question], Awaitable[Answer]]]] = {
             "/v1/status": ("GET", self._status),
             "/v1/logs": ("GET", self._logs),
+            "/v1/events": ("GET", self._events),
             "/v1/reload": ("POST", self._reload),
             "/v1/rollback": ("POST", self._rollback),
             "/v1/scale": ("POST", self._scale),
@@ -123,8 +125,16 @@ class Api:
         return Answer({"live": True})
 
     async def _readyz(self, question: Question) -> Answer:
-        ready = status.is_ready(self.context)
+        pools = self.context.fleet.pools
+        name = question.query.get("pool")
+        if name is not None and name not in pools:
+            raise Declined(404, f"no pool '{name}' (there is: {', '.join(pools)})", USAGE)
+        asked = pools if name is None else [name]
+        ready = not self.is_stopping() and all(status.is_ready(pools[pool]) for pool in asked)
         return Answer({"ready": ready}, 200 if ready else 503)
+
+    async def _events(self, question: Question) -> Answer:
+        return self.events.answer(question)
 
     async def _stop(self, question: Question) -> Answer:
         self.stop(flag(question.values, "now"))

@@ -13,17 +13,21 @@ import trio
 
 from lbproxy.config.advice import advise
 from lbproxy.control import passed_sockets, sd_notify
+from lbproxy.control.admin import Admin
+from lbproxy.control.admin_socket import AdminSocket
 from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
-from lbproxy.control.api_server import ApiServer
+from lbproxy.control.api_server import ApiServer, Door, admit_anyone
 from lbproxy.control.audit import Audit
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext
 from lbproxy.control.control_socket import ControlSocket
 from lbproxy.control.drains import Drains
+from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.memory import Memory
+from lbproxy.control.outgoing_events import OutgoingEvents
 from lbproxy.control.pid_file import PidFile
 from lbproxy.control.plan import resolve_all
 from lbproxy.control.reloader import Reloader
@@ -36,6 +40,7 @@ from lbproxy.supervise.address_runner import AddressRunner
 from lbproxy.supervise.process_runner import ProcessRunner
 from lbproxy.supervise.resources import Resources
 from lbproxy.supervise.runner import Runner
+from lbproxy.telemetry.event_ring import EventRing
 from lbproxy.telemetry.events import Event, Notice, ServeStarted, ServeStopped, ServeStopping
 from lbproxy.telemetry.log import Log
 from lbproxy.telemetry.sink import Sink
@@ -47,6 +52,8 @@ _LAST_LINES_S = 1.0  # for the clients that follow a log
 _ECHO_S = 0.2  # `timeout` signals the process, then its group: the same signal within this time counts once
 _SPARE_WORKERS = 8  # rows of the grid, so that a reload can raise the number of workers
 _LEAST_CELLS = 4096
+_LAST_EVENTS_S = 0.05  # for those who follow the events: their streams end properly, and are not broken off
+_LAST_DELIVERIES_S = 1.0  # for events on their way to a webhook or to Redis
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
@@ -63,6 +70,8 @@ class Parts:
     sockets: Sockets
     listeners: tuple[ListenerView, ...]
     control_socket: ControlSocket
+    admin_socket: AdminSocket
+    ring: EventRing
     ignores_hangup: bool
     has_terminal: bool  # at the start
     notify: sd_notify.Notify | None
@@ -90,10 +99,15 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
         sockets = Sockets(cells, passed)
         owned.callback(sockets.close)
         listeners = sockets.bind(settings.listeners, settings.proxy.workers)
-        log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format)
+        admin_socket = AdminSocket()
+        owned.callback(admin_socket.close)
+        if settings.admin is not None:
+            admin_socket.bind(settings.admin.address)
+        ring = EventRing()
+        log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format, ring=ring)
         owned.callback(log.close, _LOG_FLUSH_S)
         parts = Parts(
-            *(settings, generations, log, grid, cells, sockets, listeners, control_socket),
+            *(settings, generations, log, grid, cells, sockets, listeners, control_socket, admin_socket, ring),
             ignores_hangup=ignores_hangup,
             has_terminal=has_terminal(),
             notify=notify,
@@ -153,8 +167,12 @@ class Control:
             FailedExchanges(self._workers),
             self._memory.history,
             self._audit,
+            EventStreams(parts.ring),
+            self._is_stopping,
         )
+        self._admin = Admin(settings.admin, parts.admin_socket, self._api)
         self._remarks: list[str] = []  # said of passed sockets
+        self._outgoing = OutgoingEvents(parts.log)
         self._why = ""
         self._stop_signals: dict[int, float] = {}  # when each signal last counted
         self._stopping = trio.Event()
@@ -172,6 +190,7 @@ class Control:
                     _GUARD_START_S
                 ):  # the guard is started until it runs; serving does not wait for it
                     await self._resources.guard.wait_listening()
+                await nursery.start(self._outgoing.run, self._context.settings.events)
                 await nursery.start(self._fleet.run)
                 await nursery.start(self._memory.run, self._log)
                 if self._parts.notify is not None:
@@ -182,14 +201,18 @@ class Control:
                 reloading = trio.CancelScope()
                 await nursery.start(self._run_reloader, reloading)
                 await nursery.start(self._drains.run)
-                for_group = self._parts.settings.proxy.control_group is not None
-                api_server = ApiServer(api_socket, self._api.answer, self._log.emit, for_group=for_group)
-                nursery.start_soon(api_server.run)
+                door = Door(admit_anyone) if self._parts.settings.proxy.control_group is not None else None
+                nursery.start_soon(ApiServer(api_socket, self._api.answer, self._log.emit, door).run)
+                nursery.start_soon(self._admin.run)
                 self._say_started()
                 await self._stopping.wait()
                 reloading.cancel()
                 await self._shut_down()
                 await self._api.followers.end(_LAST_LINES_S)
+                if self._parts.ring.end():
+                    await trio.sleep(_LAST_EVENTS_S)
+                with trio.move_on_after(_LAST_DELIVERIES_S):
+                    await self._outgoing.wait_done()
                 nursery.cancel_scope.cancel()
         finally:
             self._resources.close()
@@ -266,6 +289,9 @@ class Control:
 
     # The end
 
+    def _is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
     def _stop(self, now: bool) -> None:
         self._stop_because("lbproxy stop", now=now)
 
@@ -314,6 +340,8 @@ class Control:
         self._log.set_level(new.log.level)
         self._resources.outputs.logged_per_s = new.log.backend_lines
         self._audit.write_to(new.log.audit_path)
+        self._admin.apply(new.admin)
+        self._outgoing.apply(new.events)
         notices = [line for line in advise(new) if line not in advise(old)]
         self._remark_sockets()
         for name, before, after in (

@@ -137,7 +137,7 @@ class Sockets:
                     self._close(bound)
                 else:
                     bound.shrink(before[bound.address])
-            raise BindFailed(f"cannot listen on {address}: {_reason(exc, address)}") from exc
+            raise BindFailed(f"cannot listen on {address}: {why_not_bound(exc, address)}") from exc
         return tuple(
             ListenerView(self._bound[listener.address].key, self._bound[listener.address].cell, listener)
             for listener in listeners
@@ -202,7 +202,7 @@ class Sockets:
         if address.passed is not None:
             first = self._passed.open(address.passed)
         elif address.path is not None:
-            first = _unix_socket(address.path)
+            first = unix_socket(address.path)
         else:
             first = _tcp_socket(address, share=joins, hidden=hidden and not joins)
         try:
@@ -303,7 +303,7 @@ def _tcp_socket(address: Address, *, share: bool, hidden: bool) -> socket.socket
     return sock
 
 
-def _unix_socket(path: str) -> socket.socket:
+def unix_socket(path: str) -> socket.socket:
     """Replace a stale socket file (no program answers). Any other file at the path is left alone."""
     if os.path.lexists(path):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -350,7 +350,7 @@ DROP_SYNS = (
 )
 
 
-def _reason(exc: Exception, address: Address | None) -> str:
+def why_not_bound(exc: Exception, address: Address | None) -> str:
     if isinstance(exc, PermissionError) and address is not None and 0 < address.port < FIRST_UNPRIVILEGED:
         return "permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)"
     if isinstance(exc, NotPassed):

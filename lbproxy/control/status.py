@@ -45,9 +45,9 @@ def _all_serve(context: ControlContext, workers: list[WorkerStatus]) -> bool:
     return sum(worker.state == "serving" for worker in workers) >= context.worker_count
 
 
-def is_ready(context: ControlContext) -> bool:
-    """Whether every pool has a backend that can serve."""
-    return all(pool.serving() for pool in context.fleet.pools.values())
+def is_ready(pool: Pool) -> bool:
+    """Whether the pool has a ready backend. One that only serves because no other is left does not count."""
+    return pool.ready > 0
 
 
 def _worker(worker: WorkerStatus) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from types import TracebackType
 
 import trio
 
-from lbproxy.telemetry.events import Event, LogDropped
+from lbproxy.telemetry.event_ring import EventRing
+from lbproxy.telemetry.events import BackendOutput, Event, LogDropped
 from lbproxy.telemetry.sink import Sink
 from lbproxy.telemetry.text import LEVELS, event_json, json_line, text_line
 
@@ -75,9 +76,21 @@ class Subscription:
 
 
 class Log:
-    """`level`: debug | info | warning | error; `format`: auto (text on a terminal, json otherwise) | text | json."""
+    """`level`: debug | info | warning | error; `format`: auto (text on a terminal, json otherwise) | text | json.
 
-    def __init__(self, sink: Sink, *, level: str, format: str, now: Callable[[], float] = time.time) -> None:
+    `ring` keeps the recent events of every level, but for backends' output: `lbproxy logs` has that, and it would
+    push everything else out.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        level: str,
+        format: str,
+        now: Callable[[], float] = time.time,
+        ring: EventRing | None = None,
+    ) -> None:
         if format == "auto":
             format = "text" if sink.is_terminal else "json"
         self.level = level
@@ -86,6 +99,7 @@ class Log:
         self._least = LEVELS[level]
         self._sink = sink
         self._now = now
+        self._ring = ring
         self._subscriptions: list[Subscription] = []
         sink.describe_losses(lambda lines: self._line(LogDropped(lines), self._now()))
 
@@ -93,6 +107,8 @@ class Log:
         now = self._now()
         for subscription in self._subscriptions:
             subscription.offer(event, now)
+        if self._ring is not None and not isinstance(event, BackendOutput):
+            self._ring.add(event, now)
         if LEVELS[event.level] < self._least:
             return
         try:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli.test_status import STATUS
 from support.fake_control import FakeControl, fake_control, lines, refusal
 from support.serve import LBPROXY
+from support.status_sample import STATUS
 from support.terminal import Terminal, terminal
 
 from lbproxy.cli.main import run

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli.test_status import STATUS
 from support.fake_control import FakeControl, fake_control, refusal
 from support.serve import LBPROXY
+from support.status_sample import STATUS
 from support.terminal import terminal
 
 from lbproxy.cli.options import Options

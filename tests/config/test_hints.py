@@ -119,7 +119,7 @@ def test_what_only_looks_like_a_shell_is_left_alone(command: str, tmp_path: Path
         ("[backoff]\n", "[pool.NAME.restart.backoff]"),
         ("workers = 4", "[proxy]"),
         ('command = "true {port}"', "[pool.NAME]"),
-        ('address = ":80"', "[[listener]]"),
+        ('mode = "http"', "[[listener]]"),
         ('level = "info"', "[log]"),
     ],
 )

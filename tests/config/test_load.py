@@ -56,7 +56,7 @@ max_memory = "1MB"
 
 [pool.api]
 [admin]
-address = "127.0.0.1:9901"
+address = "0.0.0.0:9901"
 [[route]]
 host = "a"
 """
@@ -79,8 +79,8 @@ lb.toml:16:1: error: pool.web.restart.max_memory is not supported yet
     16 | max_memory = "1MB"
 lb.toml:18:1: error: 'command' or 'targets' is missing in [pool.api]
     18 | [pool.api]
-lb.toml:19:1: error: [admin] is not supported yet
-    19 | [admin]
+lb.toml:20:1: error: admin.address: '0.0.0.0:9901' is beyond loopback: that needs admin.token
+    20 | address = "0.0.0.0:9901"
 lb.toml:21:1: error: 'pool' is missing in [[route]]
     21 | [[route]]
 11 errors"""

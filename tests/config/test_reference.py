@@ -13,8 +13,18 @@ KEYS = [pytest.param(entry, id=entry.name_for()) for entry in entries() if not e
 
 
 @pytest.mark.parametrize("entry", KEYS)
-def test_every_key_has_an_example_that_is_accepted_where_it_says(entry: Entry):
-    needed = {"[[listener]]": 'address = ":1"', "[[route]]": 'pool = "web"'}.get(entry.header_for("web"), "")
+def test_every_key_has_an_example_that_is_accepted_where_it_says(entry: Entry, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ADMIN_TOKEN", "0123456789abcdef")
+    address = 'address = ":1"'
+    for name, value in {"HOOK_URL": "http://127.0.0.1/", "HOOK_SECRET": "sesame"}.items():
+        monkeypatch.setenv(name, value)
+    needed = {
+        "[[listener]]": address,
+        "[admin]": address,
+        "[[route]]": 'pool = "web"',
+        "[events.webhook]": 'url = "http://h"',
+        "[events.redis]": 'url = "redis://h"',
+    }.get(entry.header_for("web"), "")
     if needed.partition(" ")[0] == entry.path[-1]:
         needed = ""
     behind = "[[listener]]\naddress = ':1'\n" if entry.path[0] == "listener" and len(entry.path) > 2 else ""

@@ -7,7 +7,8 @@ import pytest
 from lbproxy import settings
 from lbproxy.config import schema
 from lbproxy.config.kinds import Kind
-from lbproxy.config.schema import Document, Table
+from lbproxy.config.schema import Document
+from lbproxy.config.table import Table
 from lbproxy.config.tables import kind_of, table_in, tables
 
 TABLES = [pytest.param(table, id=path or "the file") for path, table in tables(Document)]

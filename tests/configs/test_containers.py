@@ -22,7 +22,6 @@ from support.serve import Serving, serving
 from support.users import needs_root, open_directory
 
 from lbproxy.config.load import load
-from lbproxy.config.unsupported import NOT_YET
 from lbproxy.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -150,8 +149,6 @@ def test_every_document_fits_the_schema_of_kubernetes() -> None:
 
 def settings_of_the_config_map(directory: Path) -> Settings:
     text = documents()["ConfigMap"]["data"]["lb.toml"].replace('"/app"', f'"{directory}"')
-    if any(one.path == ("admin",) for one in NOT_YET):
-        text = re.sub(r"\[admin\]\n(.+\n)+", "", text)
     path = directory / "lb.toml"
     path.write_text(text)
     return load(str(path))
@@ -165,7 +162,9 @@ def test_the_parts_of_the_deployment_fit_each_other(tmp_path: Path, monkeypatch:
     (container,) = template["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports["http"] == settings.listeners[0].address.port
-    assert f'"0.0.0.0:{ports["admin"]}"' in found["ConfigMap"]["data"]["lb.toml"]
+    assert settings.admin is not None
+    assert (settings.admin.address.host, settings.admin.address.port) == ("0.0.0.0", ports["admin"])
+    assert set(settings.admin.open) == {"/livez", "/readyz"}
 
     strategy = found["Deployment"]["spec"]["strategy"]["rollingUpdate"]
     assert strategy == {"maxSurge": 1, "maxUnavailable": 0}

@@ -153,7 +153,6 @@ async def test_what_is_not_there_yet_is_501_and_what_never_was_is_404(tmp_path):
     async with control.world.running():
         await control.start()
         for method, path, status in (
-            ("GET", "/v1/events", 501),
             ("GET", "/metrics", 501),
             ("GET", "/v1/nothing", 404),
             ("GET", "/v1/reload", 405),

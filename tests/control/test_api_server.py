@@ -8,7 +8,7 @@ import trio
 from support.trio_test import trio_test
 
 from lbproxy.control import api_server
-from lbproxy.control.api_server import Answer, ApiServer, Declined, question_of
+from lbproxy.control.api_server import Answer, ApiServer, Declined, path_and_query
 
 
 class Server:
@@ -261,6 +261,14 @@ async def test_a_stranger_is_refused(tmp_path, monkeypatch):
         assert "54321" in json.loads(body)["error"]
 
 
+def test_a_path_is_what_stands_before_the_query():
+    assert path_and_query(b"/v1/logs?n=3&follow&source=a%20b") == (
+        "/v1/logs",
+        {"n": "3", "follow": "", "source": "a b"},
+    )
+    assert path_and_query(b"//a/livez") == ("//a/livez", {})
+
+
 def test_a_target_with_odd_bytes_is_an_error_and_no_crash():
     with pytest.raises(Declined):
-        question_of(b"GET", b"/\xff", b"")
+        path_and_query(b"/\xff")

@@ -97,7 +97,7 @@ def test_another_user_is_refused_even_if_the_mode_lets_him_in(lb: Serving) -> No
         (b"reload\n", b"400"),
         (b"GET /v1/status\r\n\r\n", b"400"),
         (b"GET /v1/status HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
-        (b"GET //[ HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
+        (b"GET //[ HTTP/1.1\r\nHost: a\r\n\r\n", b"404"),
         (b"BREW /v1/reload HTTP/1.1\r\nHost: a\r\n\r\n", b"405"),
         (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", b"501"),
         (b"GET /v1/logs?n=99999999999999 HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),

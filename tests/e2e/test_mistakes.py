@@ -124,7 +124,8 @@ def test_a_port_that_is_taken_in_a_reload_changes_nothing(tmp_path: Path) -> Non
 
 
 def test_what_is_not_built_yet_is_refused_with_its_line(tmp_path: Path) -> None:
-    config = web('sticky = { cookie = "lbproxy" }', more='[admin]\naddress = "127.0.0.1:$port2"\n')
+    admin = '[admin]\naddress = "127.0.0.1:$port2"\ntls = { cert = "c", key = "k" }\n'
+    config = web('sticky = { cookie = "lbproxy" }', more=admin)
     with serving(config, tmp_path, wait=False) as lb:
         assert lb.process is not None
         assert lb.process.wait(20) == 78

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import thread_time
 
-from lbproxy.control.api_server import Declined, question_of
+from lbproxy.control.api_server import Declined, path_and_query, values_of
 from lbproxy.link.codec import LinkBroken, decode
 from lbproxy.link.messages import ToControl
 from lbproxy.wire.body import request_body
@@ -45,8 +45,8 @@ PARSERS: list[Callable[[bytes], object]] = [
     _frames,
     _events,
     lambda raw: decode(raw, ToControl),
-    lambda raw: question_of(b"POST", raw, b""),
-    lambda raw: question_of(b"POST", b"/", raw),
+    path_and_query,
+    values_of,
 ]
 
 

@@ -8,7 +8,14 @@ from lbproxy.telemetry.text import event_from_json, event_json, event_text, iso_
 
 NOON = 1767268800.0  # 2026-01-01T12:00:00Z
 EVENTS = [cls for cls in vars(e).values() if isinstance(cls, type) and issubclass(cls, e.Event) and cls.name]
-SAMPLES = {"int": 3, "float": 1.5, "bool": True, "str": "words", "tuple[str, ...]": ("one", "two")}
+SAMPLES = {
+    "int": 3,
+    "float": 1.5,
+    "bool": True,
+    "str": "words",
+    "tuple[str, ...]": ("one", "two"),
+    "dict[str, int | str]": {"uid": 7},
+}
 DONE = e.ReloadDone(
     reload="r1",
     pool="web",
