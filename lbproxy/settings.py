@@ -79,6 +79,9 @@ class ReloadSettings:
     min_ready_s: float = 1.0
     on_failure: str = "rollback"  # rollback | pause
     keep: int = 3  # generations kept for a rollback, besides the one that serves
+    before: tuple[str, ...] | None = None  # a command; not exit code 0 = nothing happens
+    after: tuple[str, ...] | None = None  # a command
+    warm_up: tuple[str, ...] = ()  # paths
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ _NAMED = {
 
 def advise(settings: Settings) -> list[str]:
     """One line each, with the key that it is about."""
-    return [*_workers(settings), *(line for pool in settings.pools for line in _command(pool)), *_admin(settings)]
+    of_pools = [line for pool in settings.pools for line in (*_command(pool), *_hooks(pool))]
+    return [*_workers(settings), *of_pools, *_admin(settings)]
 
 
 def _workers(settings: Settings) -> Iterator[str]:
@@ -47,6 +48,12 @@ def _command(pool: PoolSettings) -> Iterator[str]:
             f"pool.{pool.name}.command: names no {placeholder}: the program has to read {spelt} by itself, "
             "or it will not be found"
         )
+
+
+def _hooks(pool: PoolSettings) -> Iterator[str]:
+    for name, command in (("before", pool.reload.before), ("after", pool.reload.after)):
+        if command is not None and os.geteuid() == 0 and pool.user is None:
+            yield f"pool.{pool.name}.reload.{name}: runs as root (pool.{pool.name}.user names another user)"
 
 
 def _source(directory: str, word: str) -> str:

@@ -115,6 +115,7 @@ def _reload(table: schema.ReloadTable | None) -> ReloadSettings:
     given = _given(table)
     if "max_surge" in given:
         given["max_surge"], given["max_surge_is_percent"] = given["max_surge"]
+    given |= {key: tuple(given[key]) for key in ("before", "after", "warm_up") if key in given}
     return ReloadSettings(**given)
 
 

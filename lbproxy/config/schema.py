@@ -181,6 +181,12 @@ class ReloadTable(Table):
     """Whether a reload whose new backend does not come up goes back, or stops where it is and waits for you."""
     keep: Annotated[Natural | None, Facts(5)] = None
     """How many generations `lbproxy rollback` can bring back, besides the one that serves."""
+    before: Annotated[Words | None, Facts("python manage.py migrate --check", "none")] = None
+    """A command that runs before a reload makes anything, in the new generation's directory and environment."""
+    after: Annotated[Words | None, Facts("curl -fsS https://example.com/deployed", "none")] = None
+    """A command that runs when a reload is over; LBPROXY_RESULT has its result, the file LBPROXY_REPORT all of it."""
+    warm_up: Annotated[list[ProbePath] | None, Facts(["/", "/api/prices"], "none")] = None
+    """Paths that are asked for from each new backend before it is proved; answers are waited for, not judged."""
 
 
 class DrainTable(Table):

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
@@ -20,7 +21,7 @@ from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer, Door, admit_anyone
 from lbproxy.control.audit import Audit
 from lbproxy.control.connections import OpenConnections
-from lbproxy.control.context import ControlContext
+from lbproxy.control.context import ControlContext, Hooks
 from lbproxy.control.control_socket import ControlSocket
 from lbproxy.control.drains import Drains
 from lbproxy.control.event_stream import EventStreams
@@ -37,6 +38,7 @@ from lbproxy.link.grid import CellBook, Grid
 from lbproxy.model import BackendId, BackendSpec, Generation, ListenerView
 from lbproxy.settings import Settings
 from lbproxy.supervise.address_runner import AddressRunner
+from lbproxy.supervise.hook import run_hook
 from lbproxy.supervise.process_runner import ProcessRunner
 from lbproxy.supervise.resources import Resources
 from lbproxy.supervise.runner import Runner
@@ -154,6 +156,7 @@ class Control:
         self._audit = Audit(self._log.emit)
         self._audit.write_to(settings.log.audit_path)
         self._memory = Memory(settings.proxy.state_dir, self._context, self._audit)
+        self._context.hooks = Hooks(partial(run_hook, resources=self._resources), self._memory.history.record_of)
         self._api = Api(
             self._context,
             parts.grid,

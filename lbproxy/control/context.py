@@ -1,16 +1,26 @@
 """The parts of control that its procedures and answers share."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from lbproxy.control.fleet import Fleet
 from lbproxy.control.generations import Generations
+from lbproxy.control.history import Record
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.workers import Workers
 from lbproxy.model import ListenerView
 from lbproxy.settings import Settings
+from lbproxy.supervise.hook import Ended, Hook
 from lbproxy.telemetry.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """`record_of`: the record of a reload's id and a pool, when it is there."""
+
+    run: Callable[[Hook], Awaitable[Ended]]
+    record_of: Callable[[str, str], Awaitable[Record]]
 
 
 @dataclass(slots=True)
@@ -29,3 +39,4 @@ class ControlContext:
     apply_live: Callable[[Settings, Settings], list[str]]
     loaded_at: float = field(default_factory=time.time)
     generations: Generations = field(default_factory=Generations)
+    hooks: Hooks | None = None  # None: they are not run

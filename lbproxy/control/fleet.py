@@ -12,6 +12,7 @@ import trio
 
 from lbproxy.control.pool import Member, Pool
 from lbproxy.control.rollout import Broken
+from lbproxy.control.warm_up import warm_up
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import BackendId, BackendSpec, Generation, ListenerView, RoutingTable, State
 from lbproxy.settings import PoolSettings, RouteSettings, Settings
@@ -255,6 +256,10 @@ class PoolHandle:
         return self._fleet.start_member(self._pool, spec, reload=self._reload, trial=False)
 
     async def wait_proved(self, member: Member) -> None:
+        if paths := member.spec.generation.settings.reload.warm_up:
+            await member.runner.wait_ready()
+            if (address := member.backend.address) is not None:
+                await warm_up(address, paths, member.runner.settings.health.host)
         await member.runner.wait_proved(self._min_ready_s)
         member.begin_watch()
 

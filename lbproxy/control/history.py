@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import trio
+
 from lbproxy.telemetry import events as e
 from lbproxy.telemetry.text import iso_time
 
@@ -18,6 +20,7 @@ class History:
         self.records: deque[Record] = deque(maxlen=MOST_RECORDS)  # the oldest first
         self._on_record = on_record
         self._running: dict[str, _Running] = {}  # by the reload's id
+        self._changed = trio.Event()
 
     def restore(self, records: list[Record]) -> None:
         """What an earlier lbproxy has recorded. Raises TypeError."""
@@ -30,6 +33,14 @@ class History:
         """The last `count` records, of one pool or of all."""
         found = [record for record in self.records if pool is None or record["pool"] == pool]
         return found[-count:] if count else []
+
+    async def record_of(self, id: str, pool: str) -> Record:
+        """The record of this pool in this change; waits until it is there."""
+        while True:
+            for record in reversed(self.records):
+                if record["id"] == id and record["pool"] == pool:
+                    return record
+            await self._changed.wait()
 
     def observe(self, event: e.Event, at: float) -> None:
         """`at`: seconds of the epoch."""
@@ -87,6 +98,8 @@ class History:
         if done.size is not None:
             record["size"] = done.size
         self.records.append(record)
+        self._changed.set()
+        self._changed = trio.Event()
         self._on_record(record)
 
 

@@ -4,6 +4,7 @@ Listeners are bound first, then the pools are rolled in file order. Routes and l
 every pool was rolled. Knows the order and the verdicts. rollout.py rolls one pool; reloader.py accepts the requests.
 """
 
+import json
 import time
 
 import trio
@@ -16,6 +17,7 @@ from lbproxy.control.rollout import Broken, Outcome, Rollout
 from lbproxy.control.sockets import BindFailed
 from lbproxy.link.grid import Counter
 from lbproxy.model import Generation, ListenerView
+from lbproxy.supervise.hook import Hook
 from lbproxy.telemetry.events import (
     Notice,
     ReloadDone,
@@ -40,6 +42,7 @@ class Reload:
         self._context = context
         self._aborted = False
         self._rollout: Rollout[Member] | None = None  # the one that runs
+        self._hooking = trio.CancelScope()  # of the hook before it
         self._done: list[str] = []  # pools that have a verdict
         self._untouched: list[str] = []
         self._exit_code = 0
@@ -64,6 +67,7 @@ class Reload:
         """Turn around. Pools that have come through already stay as they are."""
         self._aborted = True
         self.is_paused = False
+        self._hooking.cancel()
         if self._rollout is not None:
             self._rollout.abort(_ABORTED)
 
@@ -112,6 +116,7 @@ class Reload:
         pool = self._open(wanted) if is_new else fleet.pools[settings.name]
         plan = self.plan
         pool_reload = self._current = _PoolReload(pool, 0 if is_new else pool.generation.number, plan)
+        pool_reload.wanted = wanted
         generation, change = plan.change(pool, wanted, lambda: fleet.next_number(settings.name), is_new=is_new)
         pool_reload.number = generation.number
         handle = PoolHandle(fleet, pool, reload=plan.id, min_ready_s=settings.reload.min_ready_s)
@@ -130,6 +135,13 @@ class Reload:
             text = f"{_serves_now(pool)}\nlbproxy resume, abort or rollback {pool.name} goes on from here"
             self._context.emit(ReloadFinished(reload=plan.id, exit_code=EXIT_CODES["paused"], text=text))
 
+        if change.make and (broken := await self._before(pool_reload, generation)) is not None:
+            if is_new:
+                await fleet.close_pool(pool)
+            result = "aborted" if self._aborted else "rolled_back"
+            self._conclude(pool_reload, Outcome(result, broken, touched=False))
+            await self._after(pool_reload, result)
+            return result
         pauses = settings.reload.on_failure == "pause" and plan.verb in ("reload", "rollback")
         self._rollout = Rollout(handle, change, turn_back, stop_half_way if pauses else None)
         pool_reload.head_for(generation.number)
@@ -151,7 +163,44 @@ class Reload:
             await fleet.close_pool(pool)
         fleet.touch()
         self._conclude(pool_reload, outcome)
+        await self._after(pool_reload, outcome.result)
         return outcome.result
+
+    # Hooks
+
+    async def _before(self, pool_reload: "_PoolReload", generation: Generation) -> Broken | None:
+        """Why nothing may happen. A rollback does not ask: what it brings back has served."""
+        command, hooks = generation.settings.reload.before, self._context.hooks
+        if command is None or hooks is None or self.plan.verb != "reload":
+            return None
+        pool_reload.step("before hook")
+        try:
+            with trio.CancelScope() as self._hooking:
+                ended = await hooks.run(Hook("before", command, generation, _limit_s(generation)))
+        finally:
+            pool_reload.pool.running_reload = None
+        if self._aborted:
+            return Broken(_ABORTED)
+        return Broken(f"reload.before: {ended.why}", ended.output) if ended.why is not None else None
+
+    async def _after(self, pool_reload: "_PoolReload", result: str) -> None:
+        """A failure is said, and changes nothing."""
+        generation = pool_reload.wanted
+        command, hooks = generation.settings.reload.after, self._context.hooks
+        if command is None or hooks is None or self.plan.verb not in ("reload", "rollback"):
+            return
+        env = {
+            "LBPROXY_RESULT": result,
+            "LBPROXY_FROM_GENERATION": str(pool_reload.from_number),
+            "LBPROXY_GENERATION": str(pool_reload.number),
+        }
+        record = await hooks.record_of(self.plan.id, pool_reload.pool.name)
+        hook = Hook("after", command, generation, _limit_s(generation), env, json.dumps(record).encode())
+        ended = await hooks.run(hook)
+        if ended.why is not None:
+            said = "".join(f"\n| {line}" for line in ended.output)
+            text = f"{pool_reload.pool.name}: reload.after: {ended.why}{said}"
+            self._context.emit(Notice(text, reload=self.plan.id))
 
     def _open(self, wanted: Generation) -> Pool:
         """Open a pool that is new in the file."""
@@ -239,6 +288,10 @@ def _sizes(plan: Plan) -> tuple[int, ...]:
     return tuple(wanted.settings.size for wanted in plan.wanted)
 
 
+def _limit_s(generation: Generation) -> float:
+    return generation.settings.health.start_timeout_s
+
+
 def _serves_now(pool: Pool) -> str:
     numbers = sorted({member.spec.generation.number for member in pool.members if member.published})
     which = " and ".join(map(str, numbers))
@@ -256,6 +309,7 @@ class _PoolReload:
         self._before = pool.totals()
         self.from_number = from_number
         self.number = from_number
+        self.wanted = pool.generation
 
     def head_for(self, number: int) -> None:
         self.pool.heading = number if self.pool.generation.settings.command is not None else 0

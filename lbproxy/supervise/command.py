@@ -10,7 +10,7 @@ from pathlib import Path
 from lbproxy.config.symlinks import dangling_symlink
 from lbproxy.config.user import User, user_of, why_not
 from lbproxy.errors import LbproxyError
-from lbproxy.model import BackendSpec
+from lbproxy.model import BackendSpec, Generation
 from lbproxy.supervise import launch
 from lbproxy.supervise.endpoint import Endpoint
 
@@ -81,18 +81,21 @@ def filled(word: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(value, word)
 
 
-def environment(spec: BackendSpec, endpoint: Endpoint, user: User | None) -> dict[str, str]:
-    """The environment of CONTRACT.md 2, end. `env` overrides the inherited variables; the endpoint's override both."""
-    generation = spec.generation
+def hook_environment(generation: Generation, user: User | None) -> dict[str, str]:
+    """What all processes of a generation have: `env` overrides the inherited variables."""
     env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     env |= {"PYTHONUNBUFFERED": "1", "WEB_CONCURRENCY": "1"}
     if user is not None:
         env |= {"HOME": user.home, "USER": user.name, "LOGNAME": user.name}
     env |= dict(generation.env)
-    env |= {
-        "LBPROXY_POOL": generation.settings.name,
+    return env | {"LBPROXY_POOL": generation.settings.name, "LBPROXY_GENERATION": str(generation.number)}
+
+
+def environment(spec: BackendSpec, endpoint: Endpoint, user: User | None) -> dict[str, str]:
+    """The environment of CONTRACT.md 2, end. The endpoint's variables override all others."""
+    generation = spec.generation
+    env = hook_environment(generation, user) | {
         "LBPROXY_SLOT": str(spec.slot),
-        "LBPROXY_GENERATION": str(generation.number),
         "NODE_APP_INSTANCE": str(spec.slot - 1),  # PM2 counts from 0, and "instance 0 runs the cron jobs" is a habit
     }
     env |= endpoint.env

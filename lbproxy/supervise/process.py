@@ -10,14 +10,13 @@ import os
 import signal
 import subprocess
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
 from lbproxy.supervise.command import CannotStart, Order
 from lbproxy.supervise.guard_handle import Guard
 from lbproxy.supervise.output import LineSplitter
-from lbproxy.supervise.output_forwarder import OutputForwarder
 from lbproxy.supervise.reap import Children
 from lbproxy.supervise.session import MARK, signal_name, signal_others, signal_session
 
@@ -25,6 +24,15 @@ OUTPUT_PIPE_BYTES = 256 * 1024
 OUTPUT_READ_BYTES = 64 * 1024
 LAST_OUTPUT_S = 0.5  # for the output after the death: a daemon that left the session may hold the pipe open for ever
 REAP_S = 10.0
+
+
+class TakesLines(Protocol):
+    """Where output goes; see OutputForwarder."""
+
+    @property
+    def report_at(self) -> float: ...
+    def take(self, lines: list[bytes]) -> None: ...
+    def report(self, *, over: bool = False) -> None: ...
 
 
 class Child:
@@ -109,7 +117,7 @@ class Child:
         """Returns when the leader is dead. It is not reaped yet, so no other process can have its pid."""
         await trio.lowlevel.wait_readable(self._pidfd)
 
-    async def forward_output(self, forwarder: OutputForwarder) -> None:
+    async def forward_output(self, forwarder: TakesLines) -> None:
         """Read the output until every process that could write has ended."""
         self._output_ended = trio.Event()
         splitter = LineSplitter()

@@ -1,0 +1,116 @@
+"""A hook of a reload: one command beside the backends, with a time limit, whose output is shown as a backend's is.
+
+Runs in a generation's directory and environment, as the pool's user, in a session of its own; nothing of it is left
+when it is over. Knows no reload.
+"""
+
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from lbproxy.model import Generation
+from lbproxy.supervise.command import CannotStart, Order, find_program, hook_environment, user_to_become
+from lbproxy.supervise.output import text_of
+from lbproxy.supervise.process import Child, how_it_ended
+from lbproxy.supervise.resources import Resources
+from lbproxy.telemetry.events import BackendOutput
+
+SHOWN_LINES = 20
+TERM_S = 1.0  # between TERM and KILL, when its time is over
+_REPORT = "LBPROXY_REPORT"
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    name: str  # before | after
+    command: tuple[str, ...]
+    generation: Generation
+    limit_s: float
+    env: Mapping[str, str] = field(default_factory=dict)  # further variables
+    report: bytes | None = None  # what it finds in the file that LBPROXY_REPORT names
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """`why`: None if it ended with exit code 0. `output`: its last lines."""
+
+    why: str | None
+    output: tuple[str, ...] = ()
+
+
+async def run_hook(hook: Hook, resources: Resources) -> Ended:
+    memory = _memory(hook.report) if hook.report is not None else None
+    try:
+        child = await Child.spawn(_order(hook, memory), resources.children, resources.guard)
+    except CannotStart as exc:
+        return Ended(str(exc))
+    finally:
+        if memory is not None:
+            os.close(memory)
+    lines = _Lines(f"{hook.generation.settings.name}.{hook.name}", resources)
+    code: int | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.forward_output, lines)
+            with trio.move_on_after(hook.limit_s) as limit:
+                await child.wait_dead()
+            if limit.cancelled_caught:
+                child.signal(15)
+                with trio.move_on_after(TERM_S):
+                    await child.wait_dead()
+            code = await child.reap()
+    except BaseException:
+        if code is None:
+            await child.reap()
+        raise
+    if limit.cancelled_caught:
+        return Ended(f"not over within {hook.limit_s:g}s", lines.last)
+    return Ended(None if code == 0 else how_it_ended(code), lines.last)
+
+
+def _order(hook: Hook, memory: int | None) -> Order:
+    """Raises CannotStart."""
+    generation = hook.generation
+    user = user_to_become(generation.settings.user)
+    env = {**hook_environment(generation, user), **hook.env}
+    if memory is not None:
+        env[_REPORT] = f"/proc/self/fd/{memory}"
+    if not os.path.isdir(generation.directory):
+        raise CannotStart(f"directory is gone: {generation.directory}")
+    program = find_program(hook.command[0], generation.directory, env.get("PATH", os.defpath))
+    return Order((program, *hook.command[1:]), env, generation.directory, user, memory)
+
+
+def _memory(report: bytes) -> int:
+    """A descriptor of a file without a name, with this content."""
+    fd = os.memfd_create("report", 0)
+    os.write(fd, report)
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.fchmod(fd, 0o444)
+    return fd
+
+
+class _Lines:
+    """Where its output goes: the log, and the last lines for the verdict."""
+
+    report_at = float("inf")
+
+    def __init__(self, name: str, resources: Resources) -> None:
+        self._name = name
+        self._emit = resources.emit
+        self._last: deque[str] = deque(maxlen=SHOWN_LINES)
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        return tuple(self._last)
+
+    def take(self, lines: list[bytes]) -> None:
+        for line in map(text_of, lines):
+            self._last.append(line)
+            self._emit(BackendOutput(self._name, line))
+
+    def report(self, *, over: bool = False) -> None:
+        """Nothing was left out."""

@@ -1,0 +1,49 @@
+"""Requests that warm a backend up: all of them, whatever the answers, within their time."""
+
+from functools import partial
+
+import trio
+from support.trio_test import trio_test
+
+from lbproxy.address import Address
+from lbproxy.control import warm_up as module
+from lbproxy.control.warm_up import warm_up
+
+
+async def serve(nursery, asked, answer):
+    """A backend that notes the head of each request and answers with these bytes, or never."""
+
+    async def handle(stream):
+        asked.append((await stream.receive_some(4096)).decode())
+        if answer is None:
+            await trio.sleep_forever()
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    (listener,) = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
+    return Address("127.0.0.1", listener.socket.getsockname()[1])
+
+
+@trio_test
+async def test_every_path_is_asked_for_whatever_the_answers():
+    for answer in (b"HTTP/1.1 500 no\r\nContent-Length: 2\r\n\r\nno", b"nonsense", b""):
+        asked = []
+        async with trio.open_nursery() as nursery:
+            address = await serve(nursery, asked, answer)
+            await warm_up(address, ["/", "/b?c"], "app.example")
+            nursery.cancel_scope.cancel()
+        assert [text.split()[1] for text in asked] == ["/", "/b?c"]
+        assert all("\r\nHost: app.example\r\n" in text for text in asked)
+
+
+@trio_test
+async def test_nobody_waits_longer_than_that(monkeypatch):
+    monkeypatch.setattr(module, "WARM_UP_S", 0.1)
+    asked = []
+    async with trio.open_nursery() as nursery:
+        address = await serve(nursery, asked, None)
+        with trio.fail_after(3):
+            await warm_up(address, ["/a", "/b"], None)
+        nursery.cancel_scope.cancel()
+    assert len(asked) == 1
+    await warm_up(Address("127.0.0.1", 1), ["/"], None)  # nobody listens
