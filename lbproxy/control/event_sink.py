@@ -112,7 +112,9 @@ class EventSink:
             self._emit(Notice(f"events: {self._name} does not take events: {why} ({TRIES} tries)"))
 
     def _say_well(self) -> None:
+        """The end of an outage; else, when nothing is queued any more, how many events found no room."""
+        if not self._failing and (not self._lost or self._queue):
+            return
         lost, self._lost = self._lost, 0
-        was_failing, self._failing = self._failing, False
-        if was_failing or lost:
-            self._emit(Notice(f"events: {self._name} takes events again, {lost} were lost"))
+        self._failing = False
+        self._emit(Notice(f"events: {self._name} takes events again, {lost} were lost"))

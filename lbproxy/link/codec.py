@@ -36,7 +36,12 @@ def decode(data: bytes, union: Any) -> Any:
         raise LinkBroken(f"not a message: {data[:80]!r}") from exc
 
 
+_SCALARS = frozenset((str, int, float, bool, types.NoneType))  # not their subclasses: an Enum is written as its value
+
+
 def _plain(value: Any) -> Any:
+    if type(value) in _SCALARS:
+        return value
     if is_dataclass(value):
         return [_plain(getattr(value, field.name)) for field in fields(value)]
     if isinstance(value, tuple | list):

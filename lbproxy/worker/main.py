@@ -7,6 +7,7 @@ import gc
 import resource
 import signal
 import socket
+import traceback
 from collections.abc import Callable
 
 import trio
@@ -139,10 +140,23 @@ class Worker:
                 case AskStats(ask):
                     self._channel.post(self._stats(ask))
                 case AskConnections():
-                    clients.start_soon(self._connections.answer, message, self._channel.post)
+                    clients.start_soon(self._list_connections, message)
                 case CloseConnection(ask, number):
-                    self._channel.post(Closed(ask, self._connections.close(number)))
+                    self._close_connection(ask, number)
         clients.cancel_scope.cancel()
+
+    async def _list_connections(self, ask: AskConnections) -> None:
+        """A mistake of ours here costs the list, not the connections."""
+        try:
+            await self._connections.answer(ask, self._channel.post)
+        except Exception:
+            self._emit(Notice(f"connections cannot be listed: {traceback.format_exc(limit=-4).strip()}"))
+
+    def _close_connection(self, ask: int, number: int) -> None:
+        try:
+            self._channel.post(Closed(ask, self._connections.close(number)))
+        except Exception:
+            self._emit(Notice(f"a connection cannot be closed: {traceback.format_exc(limit=-4).strip()}"))
 
     async def _say_applied(self, epoch: int) -> None:
         """When nobody is left in the listeners that have gone: control closes its sockets of them then."""
