@@ -3,13 +3,15 @@
 Knows the transport and its errors, as exit codes and words. Does not know the requests. Standard library only.
 """
 
+import contextlib
 import http.client
 import json
 import os
 import socket
 import struct
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lbproxy.cli.options import Fail, Options
@@ -70,7 +72,7 @@ class ControlClient:
 
     def stream(self, method: str, target: str, values: dict[str, Any] | None = None) -> "Stream":
         """An answer that comes line by line for as long as something happens."""
-        return Stream(*self._ask(method, target, values))
+        return Stream(*self._ask(method, target, values), lambda: ControlClient(self.path).get("/livez"))
 
     def _ask(
         self, method: str, target: str, values: dict[str, Any] | None
@@ -82,6 +84,8 @@ class ControlClient:
             headers = {"Content-Type": "application/json"} if body is not None else {}
             connection.request(method, target, body, {**headers, "Connection": "close"})
             response = connection.getresponse()
+            if not response.chunked and response.length is None:  # control always says where its answer ends
+                raise http.client.IncompleteRead(b"")
             if response.status >= 400:
                 raise _refusal(response)
         except (OSError, http.client.HTTPException) as exc:
@@ -137,7 +141,9 @@ class ControlClient:
     def _whole(self, response: http.client.HTTPResponse, sock: socket.socket) -> Any:
         try:
             with sock, response:
-                return json.loads(response.read())
+                return _values(response.read())
+        except ConnectionBroke as exc:
+            raise self._broke(exc) from None
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise self._broke(exc) from None
 
@@ -148,23 +154,34 @@ class ControlClient:
 
 
 class Stream:
-    """JSON lines as they come. Iteration raises TimedOut at `deadline` (monotonic; None: never) and ConnectionBroke."""
+    """JSON lines as they come. Iteration raises TimedOut at `deadline` (monotonic; None: never) and ConnectionBroke.
 
-    def __init__(self, response: http.client.HTTPResponse, sock: socket.socket) -> None:
+    `check` raises Fail when control does not answer. It is called while the stream is silent: a reload may be silent
+    for minutes, and a control that hangs would be silent for ever.
+    """
+
+    def __init__(self, response: http.client.HTTPResponse, sock: socket.socket, check: Callable[[], object]) -> None:
         self._response = response
         self._sock = sock
+        self._check = check
         self.deadline: float | None = None
+        self._heard_at = time.monotonic()
+        self._fail: Fail | None = None
+        self._closed = threading.Event()
 
     def __enter__(self) -> "Stream":
+        threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._closed.set()
         self._response.close()
         self._sock.close()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         rest = b""
         while piece := self._read():
+            self._heard_at = time.monotonic()
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 if line.strip():
@@ -175,11 +192,26 @@ class Stream:
     def _read(self) -> bytes:
         try:
             self._sock.settimeout(self._left_s())
-            return self._response.read1(65536)
+            piece = self._response.read1(65536)
         except TimeoutError:
             raise TimedOut from None
         except (OSError, ValueError, http.client.HTTPException) as exc:
-            raise ConnectionBroke(_reason(exc)) from None
+            raise self._fail or ConnectionBroke(_reason(exc)) from None
+        if not piece and self._fail is not None:
+            raise self._fail
+        return piece
+
+    def _watch(self) -> None:
+        """In a thread of its own: a read that timed out could not be gone on with."""
+        while not self._closed.wait(ANSWER_TIMEOUT_S):
+            if time.monotonic() - self._heard_at >= ANSWER_TIMEOUT_S:
+                try:
+                    self._check()
+                except Fail as exc:
+                    self._fail = exc
+                    with contextlib.suppress(OSError):
+                        self._sock.shutdown(socket.SHUT_RDWR)
+                    return
 
     def _left_s(self) -> float | None:
         if self.deadline is None:

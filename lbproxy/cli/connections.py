@@ -1,6 +1,5 @@
 """`lbproxy connections`, `lbproxy close`, and why a drain is not over: what is open, and what its end waits for."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -10,6 +9,7 @@ import click
 from lbproxy.cli.client import ControlClient
 from lbproxy.cli.options import Fail, Options, with_options
 from lbproxy.cli.status_text import aligned, up
+from lbproxy.telemetry.words import compact
 
 _COLUMNS = ("CONNECTION", "CLIENT", "KIND", "BACKEND", "AGE", "BYTES/10s", "GRACE", "LEFT")
 _WORDS = {
@@ -34,7 +34,7 @@ def connections(options: Options, source: str | None, as_json: bool) -> int:
     """
     client = ControlClient.of(options)
     if as_json:
-        print(json.dumps({"connections": [row for page in _pages(client, source) for row in page["connections"]]}))
+        print(compact({"connections": [row for page in _pages(client, source) for row in page["connections"]]}))
         return 0
     lines = 0
     for page in _pages(client, source):

@@ -53,7 +53,7 @@ class Progress:
             case e.ReloadStarted(pools=pools, sizes=sizes):
                 self._title = event_text(event)
                 self._sizes = dict(zip(pools, sizes or (0,) * len(pools), strict=True))
-            case e.ReloadRollingBack():
+            case e.ReloadRollingBack() | e.ReloadPaused():
                 self.notes.append((event_text(event), "red"))
             case e.Notice(text):
                 self.notes.append((text, "yellow"))

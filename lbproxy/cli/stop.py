@@ -16,7 +16,10 @@ def stop(options: Options, now: bool) -> int:
     """Drain and stop. Returns when the process is gone."""
     client = ControlClient.of(options)
     pid = int(client.post("/v1/stop", {"now": now})["pid"])
-    wait_gone(pid)
+    try:
+        wait_gone(pid)
+    except KeyboardInterrupt:
+        raise Fail(130, f"lbproxy: pid {pid} goes on stopping without this command") from None
     if not options.quiet:
         print(f"stopped pid {pid}")
     return 0

@@ -1,6 +1,5 @@
 """`lbproxy why`: why one exchange failed."""
 
-import json
 from typing import Any
 from urllib.parse import urlencode
 
@@ -8,6 +7,7 @@ import click
 
 from lbproxy.cli.client import ControlClient
 from lbproxy.cli.options import Options, with_options
+from lbproxy.telemetry.words import compact
 
 
 @click.command(short_help="Why one exchange failed.")
@@ -21,7 +21,7 @@ def why(options: Options, request_id: str, as_json: bool) -> int:
     """
     answer = ControlClient.of(options).get(f"/v1/why?{urlencode({'request': request_id})}")
     if as_json:
-        print(json.dumps(answer))
+        print(compact(answer))
         return 0
     from lbproxy.telemetry.text import printable
 

@@ -34,7 +34,7 @@ from lbproxy.control.plan import resolve_all
 from lbproxy.control.reloader import Reloader
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.workers import Workers
-from lbproxy.link.grid import CellBook, Grid
+from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import BackendId, BackendSpec, Generation, ListenerView
 from lbproxy.settings import Settings
 from lbproxy.supervise.address_runner import AddressRunner
@@ -48,6 +48,7 @@ from lbproxy.telemetry.log import Log
 from lbproxy.telemetry.sink import Sink
 
 _STANDARD_ERROR = 2
+_CUT = 1  # exit code: a second TERM or INT cut something
 _LOG_FLUSH_S = 2.0
 _GUARD_START_S = 5.0
 _LAST_LINES_S = 1.0  # for the clients that follow a log
@@ -80,7 +81,8 @@ class Parts:
 
 
 def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: bool = False) -> int:
-    """Run until told to stop. Raises LbproxyError, one line for the operator, when it cannot start.
+    """Run until told to stop; returns the exit code. Raises LbproxyError, one line for the operator, when it cannot
+    start.
 
     `ignores_hangup`: HUP was ignored when lbproxy was started (nohup), and stays so.
     """
@@ -114,12 +116,12 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
             has_terminal=has_terminal(),
             notify=notify,
         )
-        trio.run(_run, parts, load)
-    return 0
+        cut = trio.run(_run, parts, load)
+    return _CUT if cut else 0
 
 
-async def _run(parts: Parts, load: Callable[[], Settings]) -> None:
-    await Control(parts, load).run()
+async def _run(parts: Parts, load: Callable[[], Settings]) -> int:
+    return await Control(parts, load).run()
 
 
 class Control:
@@ -178,11 +180,15 @@ class Control:
         self._outgoing = OutgoingEvents(parts.log)
         self._why = ""
         self._stop_signals: dict[int, float] = {}  # when each signal last counted
+        self._cut = 0  # leases that a second signal ended
         self._stopping = trio.Event()
         self._at_once = trio.Event()
 
-    async def run(self) -> None:
-        """Start all parts, wait for the order to stop, then stop them: the parts that others need come last."""
+    async def run(self) -> int:
+        """Start all parts, wait for the order to stop, then stop them: the parts that others need come last.
+
+        Returns how many leases a second signal cut.
+        """
         api_socket = trio.socket.from_stdlib_socket(self._parts.control_socket.sock)
         try:
             async with trio.open_nursery() as nursery:
@@ -220,7 +226,9 @@ class Control:
         finally:
             self._resources.close()
             self._audit.close()
-        self._log.emit(ServeStopped(self._why))
+        cut = f"; a second signal cut {self._cut} in hand" if self._cut else ""
+        self._log.emit(ServeStopped(f"{self._why}{cut}"))
+        return self._cut
 
     def _start_pools(self) -> None:
         self._memory.restore()
@@ -270,6 +278,8 @@ class Control:
                 now = trio.current_time()
                 if now - self._stop_signals.get(number, float("-inf")) >= _ECHO_S:
                     self._stop_signals[number] = now
+                    if self._stopping.is_set() and not self._at_once.is_set():
+                        self._cut = self._in_hand()
                     self._stop_because(number.name, now=False)
             case signal.SIGHUP if self._parts.ignores_hangup:
                 pass
@@ -305,6 +315,11 @@ class Control:
         if not self._stopping.is_set():
             self._why = why
             self._stopping.set()
+
+    def _in_hand(self) -> int:
+        """How many leases there are."""
+        members = [member for pool in self._fleet.pools.values() for member in pool.members]
+        return sum(self._parts.grid.sum(member.cell, Counter.LEASES) for member in members)
 
     async def _shut_down(self) -> None:
         """End the clients first, then the backends that serve them, all within shutdown_timeout."""

@@ -68,7 +68,8 @@ class OutputRing:
         self._newer = trio.Event()
         self.newest = 0  # number of the newest line
 
-    def add(self, lines: list[bytes]) -> None:
+    def add(self, lines: list[bytes]) -> float:
+        """Returns the time that the lines have, in seconds of the epoch."""
         now = time.time()
         skipped = max(0, len(lines) - RING_LINES)
         self.newest += skipped
@@ -82,6 +83,7 @@ class OutputRing:
             self._newer.set()
             self._newer = trio.Event()
             self._on_line()
+        return now
 
     def since(self, number: int) -> list[OutputLine]:
         """The lines after `number` that the ring still holds."""

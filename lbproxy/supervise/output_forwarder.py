@@ -37,9 +37,9 @@ class OutputForwarder:
         if not lines:
             return
         self.report()
-        self._ring.add(lines)
+        at = self._ring.add(lines)
         for line in self._limit.take(lines):
-            self._emit(BackendOutput(str(self._id), text_of(line)))
+            self._emit(BackendOutput(str(self._id), text_of(line), at))
 
     def report(self, *, over: bool = False) -> None:
         """Emit how many lines were left out of the log, if their second is over. `over`: the output has ended."""

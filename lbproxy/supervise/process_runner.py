@@ -35,11 +35,14 @@ from lbproxy.telemetry.events import (
     BackendRecycled,
     BackendStarting,
     BackendStopped,
+    Notice,
 )
 from lbproxy.telemetry.text import seconds
 from lbproxy.telemetry.words import count
 
 SHOWN_LINES = 20
+SLOW_START_S = 10.0  # then the log says what a starting backend waits for,
+SLOW_START_AGAIN_S = 30.0  # and again after this
 RECYCLED_SOON_S = 1.0  # at most one run in this time, for a backend that exits by itself
 PORT_TRIES = 3  # in a row: a taken port is not the backend's fault, but the retries must end
 SHOWN_ADDRESSES = 4
@@ -214,6 +217,7 @@ class ProcessRunner(Runner):
 
     async def _become_ready_in_time(self, run: Run, child: Child, endpoint: Endpoint) -> bool:
         limit_s = self.settings.health.start_timeout_s
+        tell_at = run.began + SLOW_START_S
         with trio.move_on_after(limit_s) as limit:
             while True:
                 result = await self._probe_start(endpoint)
@@ -227,6 +231,9 @@ class ProcessRunner(Runner):
                     if problem.stranger:
                         run.why, run.port_taken = problem.text, True
                         return False
+                if trio.current_time() >= tell_at:
+                    tell_at += SLOW_START_AGAIN_S
+                    self._emit(Notice(f"{self.id} is still starting: {self._why_starting()}", self.reload))
                 await trio.sleep(self._pause_s())
         if limit.cancelled_caught:
             addresses = await trio.to_thread.run_sync(listening_addresses, child.pid, child.mark)

@@ -3,7 +3,7 @@
 Fields are plain JSON values. An event that belongs to a reload carries the reload's id, so that its client sees it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 
@@ -188,6 +188,8 @@ class BackendOutput(Event):
     name = "backend.output"
     backend: str
     line: str
+    # When it was read, in seconds of the epoch: the event's time, not a fact of its own.
+    at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

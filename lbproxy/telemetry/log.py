@@ -104,7 +104,7 @@ class Log:
         sink.describe_losses(lambda lines: self._line(LogDropped(lines), self._now()))
 
     def emit(self, event: Event) -> None:
-        now = self._now()
+        now = getattr(event, "at", None) or self._now()
         for subscription in self._subscriptions:
             subscription.offer(event, now)
         if self._ring is not None and not isinstance(event, BackendOutput):

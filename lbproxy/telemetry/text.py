@@ -33,7 +33,7 @@ def event_json(event: e.Event, at: float | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {"event": event.name, "time": iso_time(time.time() if at is None else at)}
     for field in dataclasses.fields(event):
         value = getattr(event, field.name)
-        if value is not None:
+        if value is not None and field.name != "at":
             result[field.name] = round(value, 3) if isinstance(value, float) else value
     return result
 

@@ -93,7 +93,7 @@ def test_a_second_signal_stops_at_once(tmp_path):
             assert not lb.exited()
             lb.signal(signal.SIGINT)
             lb.wait_until(lb.exited, 5)
-        assert lb.stop() == 0
+        assert lb.stop() == 1
 
 
 def test_ttin_adds_a_backend_and_usr1_harms_nothing(tmp_path):

@@ -100,10 +100,20 @@ def test_what_outlasts_the_shutdown_timeout_is_cut(tmp_path: Path) -> None:
         assert_nothing_left(lb)
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+def test_a_second_signal_ends_it_at_once_and_says_that_it_cut_something(tmp_path: Path) -> None:
     with serving(web(proxy=PROXY.replace("4s", "60s")), tmp_path) as lb, lb.connect() as slow:
         slow.sendall(b"GET /slow?s=60 HTTP/1.1\r\nHost: a\r\n\r\n")
         lb.wait_until(lambda: sum(one["in_flight"] for one in lb.backends()) == 1)
+        lb.signal(signal.SIGTERM)
+        lb.wait_log("serve.stopping")
+        lb.signal(signal.SIGINT)
+        assert code_of(lb, 3) == 1
+        assert_nothing_left(lb)
+        lb.wait_log("SIGTERM; a second signal cut 1 in hand")
+
+
+def test_a_second_signal_that_cuts_nothing_is_a_normal_end(tmp_path: Path) -> None:
+    with serving(web('env = { BREAK = "term" }', proxy=PROXY, restart='stop_timeout = "60s"'), tmp_path) as lb:
         lb.signal(signal.SIGTERM)
         lb.wait_log("serve.stopping")
         lb.signal(signal.SIGINT)

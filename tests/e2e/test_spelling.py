@@ -46,6 +46,11 @@ def test_the_command_says_of_a_reload_what_the_log_says_of_it(tmp_path: Path) ->
         assert (rolled_back["result"], rolled_back["from_generation"]) == ("rolled_back", 2)
         assert status["pools"]["web"]["generation"] == rolled_back["from_generation"], "that one serves"
         lines = [json.loads(line) for line in lb.cli("logs", "--json").stdout.splitlines()]
+        output = [event for event in in_log if event["event"] == "backend.output"]
+        facts = ("time", "backend", "line")
+        assert [[one[fact] for fact in facts] for one in lines if "listens" in one["line"]] == [
+            [one[fact] for fact in facts] for one in output if "listens" in one["line"]
+        ]
         assert {line["backend"] for line in lines} <= {f"web.{slot}@{gen}" for slot in (1, 2) for gen in (1, 2, 3)}
 
 

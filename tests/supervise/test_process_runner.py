@@ -21,6 +21,7 @@ from lbproxy.telemetry.events import (
     BackendReady,
     BackendStarting,
     BackendUnhealthy,
+    Notice,
 )
 
 LISTEN_WHEN_TOLD = """
@@ -83,6 +84,22 @@ async def test_one_whose_probe_never_passes_is_not_ready_in_time_and_the_answer_
         assert len(here.named(BackendStarting)) == 1
         assert len(here.named(BackendNotReady)) == 1
         await backend.stop()
+
+
+@trio_test
+async def test_a_slow_start_is_told_with_what_it_waits_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("lbproxy.supervise.process_runner.SLOW_START_S", 0.3)
+    answer = tmp_path / "answer"
+    answer.write_text("503 loading the model")
+    async with stage() as here:
+        health = replace(QUICK, start_timeout_s=0.8)
+        backend = here.backend(server_pool(str(answer), health=health), reload="r1")
+        with pytest.raises(NotReady):
+            await backend.wait_proved(1.0)
+        (told,) = here.named(Notice)
+        expected = r"web.3@7 is still starting: GET / answered 503: 'loading the model' \(0\.\ds of 0.8s\)"
+        assert re.fullmatch(expected, told.text)
+        assert told.reload == "r1"
 
 
 @trio_test
