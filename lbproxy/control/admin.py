@@ -50,7 +50,7 @@ class Admin:
         self._settings = settings
         self._sock = sock
         self._api = api
-        self._wrong = admin_gate.WrongTokens()
+        self._wrong = admin_gate.WrongTokens(on_locked=self._say_locked)
         self._streams = EventStreams(api.events.ring, shown)
         self._series = PoolSeries()
         self._pages: dict[bool, tuple[float, int, bytes]] = {}  # by is_live: when made, the newest event, the page
@@ -114,6 +114,10 @@ class Admin:
             question = replace(question, path="/")
         admin_gate.check(question, self._settings, self._api.context.settings.proxy.name, self._wrong)
 
+    def _say_locked(self, address: str) -> None:
+        many, minute = admin_gate.WRONG_TOKENS, f"{admin_gate.WITHIN_S:g}s"
+        self._api.context.emit(Notice(f"[admin] {address} sent {many} wrong tokens within {minute}: it has to wait"))
+
     async def answer(self, question: Question) -> Answer:
         """Raises Declined."""
         try:
@@ -143,7 +147,7 @@ class Admin:
         return is_open or "authorization" in question.fields
 
     async def _page(self, *, is_live: bool) -> Answer:
-        """Many who look share one page: with 500 backends it costs 20 ms. A browser comes 200 ms after an event."""
+        """Many who look share one page: with 500 backends it costs 20 ms. page.js asks 250 ms after an event."""
         ring = self._streams.ring
         made_at, newest, made = self._pages.get(is_live, (float("-inf"), 0, b""))
         age_s = trio.current_time() - made_at

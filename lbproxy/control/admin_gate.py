@@ -25,10 +25,16 @@ _PORTS = {"http": "80", "https": "443"}
 
 
 class WrongTokens:
-    """The wrong tokens of the last minute, by address. Bounded: the address that was added first is forgotten."""
+    """The wrong tokens of the last minute, by address. Bounded: the address that was added first is forgotten.
 
-    def __init__(self, now: Callable[[], float] = trio.current_time) -> None:
+    `on_locked` gets each address that has sent too many.
+    """
+
+    def __init__(
+        self, now: Callable[[], float] = trio.current_time, on_locked: Callable[[str], None] = lambda address: None
+    ) -> None:
         self._now = now
+        self._on_locked = on_locked
         self._times: dict[str, deque[float]] = {}
 
     def note(self, peer: str) -> None:
@@ -36,6 +42,8 @@ class WrongTokens:
         if name not in self._times and len(self._times) >= MOST_ADDRESSES:
             del self._times[next(iter(self._times))]
         self._times.setdefault(name, deque(maxlen=WRONG_TOKENS)).append(self._now())
+        if self.wait_s(peer):
+            self._on_locked(name or "a client of the unix socket")
 
     def wait_s(self, peer: str) -> float:
         """How long the address has to wait; 0.0: it may try."""

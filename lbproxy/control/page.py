@@ -83,26 +83,23 @@ class Page:
     def _reload(self) -> str:
         if not self.reload:
             return _section("reload", "", "")
-        ended = self.reload[-1]["event"] == "reload.finished"
+        started = self.reload[0]
+        verb = text(started.get("verb", "reload"))
         lines = [event for event in self.reload if event["event"].startswith("reload.") and "text" in event]
         told = "".join(f"<p>{_event_word(event)} {text(event['text'])}</p>" for event in lines)
-        if ended:
-            return _section("reload", "Last reload", told)
+        if self.reload[-1]["event"] == "reload.finished":
+            return _section("reload", f"Last {verb}", told)
         rows = "".join(self._step(name, steps) for name, steps in _steps_by_backend(self.reload).items())
-        running = [pool["reload"] for pool in self.document["pools"].values() if pool.get("reload")]
-        verb = running[0]["verb"] if running else "reload"
-        progress = self._progress() if verb in ("reload", "rollback") else ""
-        title = f"{text(verb.capitalize())} running"
-        return _section("reload", title, f'{told}{progress}<table class="steps">{rows}</table>')
-
-    def _progress(self) -> str:
-        """How many backends are proved, of all that the change makes."""
-        proved = {event["backend"] for event in self.reload if event["event"] == "backend.proved"}
-        pools = {event["pool"] for event in self.reload if event["event"].startswith("backend.")}
-        wanted = sum(pool["size"] for name, pool in self.document["pools"].items() if name in pools)
-        return (
-            f'<p>{len(proved)} of {wanted} proved <progress max="{wanted or 1}" value="{len(proved)}"></progress></p>'
+        progress = self._progress(sum(started.get("sizes", ())))
+        return _section(
+            "reload", f"{verb.capitalize()} running", f'{told}{progress}<table class="steps">{rows}</table>'
         )
+
+    def _progress(self, wanted: int) -> str:
+        """How many backends are proved, of all that the change makes; nothing while that is not known."""
+        proved = len({event["backend"] for event in self.reload if event["event"] == "backend.proved"})
+        bar = f'<progress max="{wanted}" value="{proved}"></progress>'
+        return f"<p>{proved} of {wanted} proved {bar}</p>" if wanted else ""
 
     def _step(self, name: str, steps: Sequence[str]) -> str:
         *done, now = steps

@@ -133,12 +133,13 @@ def test_a_password_may_hold_a_colon_and_broken_base64_is_a_wrong_token():
 
 
 def test_ten_wrong_tokens_lock_an_address_for_a_minute_and_no_other():
-    clock = Clock()
-    wrong = WrongTokens(clock)
+    clock, locked = Clock(), []
+    wrong = WrongTokens(clock, locked.append)
     for _ in range(10):
         clock.time += 1.0
         assert verdict(GUARDED, wrong=wrong, **bearer("x")) == 401
     assert verdict(GUARDED, wrong=wrong, **bearer("x")) == 429
+    assert locked == ["10.0.0.1"]
     assert verdict(GUARDED, wrong=wrong, **bearer()) == 429, "else an attacker would learn the right one"
     assert verdict(GUARDED, path="/livez", wrong=wrong) == 200
     assert verdict(GUARDED, wrong=wrong, peer="10.0.0.2", **bearer()) == 200

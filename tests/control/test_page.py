@@ -40,7 +40,7 @@ def event(name, said="", level="info", **values):
     return {"event": name, "time": "2026-01-01T12:00:00.000Z", "level": level, "text": said, **values}
 
 
-STARTED = event("reload.started", "reload of web started (command)", reload="r1")
+STARTED = event("reload.started", "reload of web started (command)", reload="r1", sizes=[1])
 RELOAD = [
     STARTED,
     event("backend.starting", backend="web.1@8", pool="web"),
@@ -130,9 +130,11 @@ def test_a_change_that_stands_half_way_and_a_paused_pool_are_said():
     document = changed()
     paused = {"id": "r1", "verb": "rollback", "step": "paused", "generation": 8}
     document["pools"]["web"] |= {"reloading": True, "reload": paused, "paused": {"maintenance": True}}
-    page = read(document, reload=[*RELOAD, event("reload.paused", "web: stopped half-way", "error")])
+    started = {**STARTED, "verb": "rollback", "sizes": []}
+    page = read(document, reload=[started, *RELOAD[1:], event("reload.paused", "web: stopped half-way", "error")])
     assert "web @7● 1/1 ready ▲ paused ▲ maintenance" in page.sections["pools"]
     assert page.sections["reload"].startswith("Rollback running")
+    assert " proved " not in page.sections["reload"], "how many it makes is not known"
     assert "▲ error web: stopped half-way" in page.sections["reload"]
 
 
