@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lbproxy.control.fleet import Fleet
 from lbproxy.control.generations import Generations
+from lbproxy.control.measured import Measured
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.workers import Workers
 from lbproxy.model import ListenerView
@@ -29,3 +30,4 @@ class ControlContext:
     apply_live: Callable[[Settings, Settings], list[str]]
     loaded_at: float = field(default_factory=time.time)
     generations: Generations = field(default_factory=Generations)
+    measured: Measured = field(default_factory=Measured)
