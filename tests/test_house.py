@@ -34,6 +34,7 @@ FLOORS = {
 # The same inside the worker. What does not stand in a room of its own is named by its file.
 WORKER_FLOORS = {
     "io": 0,
+    "tally": 0,
     "leases": 1,
     "backends": 1,
     "front": 2,

@@ -11,7 +11,7 @@ from typing import Any
 
 from lbproxy.config.problems import ConfigInvalid
 from lbproxy.config.units import positive_duration
-from lbproxy.control import status
+from lbproxy.control import scrape, status
 from lbproxy.control.api_server import Answer, Declined, Question
 from lbproxy.control.audit import Audit
 from lbproxy.control.connections import OpenConnections
@@ -38,10 +38,10 @@ from lbproxy.supervise.output import OutputBook
 from lbproxy.telemetry.event_ring import EventRing
 from lbproxy.telemetry.events import Event, ReloadFinished
 from lbproxy.telemetry.log import Log, Subscription
+from lbproxy.telemetry.metrics import render
 from lbproxy.telemetry.text import event_json
 
 BUSY, USAGE, INVALID = 8, 2, 78
-_LATER = ("/metrics",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,10 @@ class Api:
             "/v1/close": ("POST", self._close),
             "/v1/why": ("GET", self._why),
             "/v1/history": ("GET", self._history),
+            "/metrics": ("GET", self._metrics),
             "/livez": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
         }
-        if question.path in _LATER:
-            raise Declined(501, f"{question.path} is not supported yet")
         if question.path not in routes:
             raise Declined(404, f"there is no {question.path}")
         method, answer = routes[question.path]
@@ -120,6 +119,16 @@ class Api:
         if not query.get("n", "20").isdecimal():
             raise Declined(400, f"n: expected a whole number, got {query['n']!r}", USAGE)
         return Answer({"records": self.history.of(pool, int(query.get("n", "20")))})
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in the format that fits the Accept field, and its content type. What workers have counted is at
+        most a second old.
+        """
+        return render(scrape.samples(self.context, self.grid, self.context.workers.known()), accept)
+
+    async def _metrics(self, question: Question) -> Answer:
+        await self.context.workers.stats()  # then the last second is in it, too
+        return Answer(text=self.metrics(question.accept))
 
     async def _livez(self, question: Question) -> Answer:
         return Answer({"live": True})

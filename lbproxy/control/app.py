@@ -27,11 +27,13 @@ from lbproxy.control.drains import Drains
 from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
+from lbproxy.control.measured import Measured
 from lbproxy.control.memory import Memory
 from lbproxy.control.outgoing_events import OutgoingEvents
 from lbproxy.control.pid_file import PidFile
 from lbproxy.control.plan import resolve_all
 from lbproxy.control.reloader import Reloader
+from lbproxy.control.scrape import owners
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.workers import Workers
 from lbproxy.link.grid import CellBook, Counter, Grid
@@ -132,6 +134,8 @@ class Control:
         self._parts = parts
         self._log = parts.log
         self._resources = Resources.make(self._emit, settings.proxy.ports, settings.log.backend_lines)
+        measured = Measured(probes=self._resources.probes)
+        parts.log.observe(measured.events.take)
         self._workers = Workers(
             parts.log.emit,
             parts.grid,
@@ -140,6 +144,7 @@ class Control:
             on_unreachable=self._on_unreachable,
             mark=self._resources.guard.new_mark(),
         )
+        self._workers.on_stats = measured.tallies.add
         context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
         self._fleet = Fleet(context, ProxyView.of(settings, parts.listeners))
         self._context = ControlContext(
@@ -152,6 +157,7 @@ class Control:
             worker_count=settings.proxy.workers,
             most_workers=parts.grid.rows,
             apply_live=self._apply_live,
+            measured=measured,
         )
         self._reloader = Reloader(self._context, load)
         self._drains = Drains(self._context)
@@ -207,6 +213,7 @@ class Control:
                 self._start_pools()
                 nursery.start_soon(self._workers.run)
                 self._workers.resize(self._context.settings.proxy.workers)
+                nursery.start_soon(self._context.measured.usage.run, partial(owners, self._context))
                 reloading = trio.CancelScope()
                 await nursery.start(self._run_reloader, reloading)
                 await nursery.start(self._drains.run)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from lbproxy.control.fleet import Fleet
 from lbproxy.control.generations import Generations
 from lbproxy.control.history import Record
+from lbproxy.control.measured import Measured
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.workers import Workers
 from lbproxy.model import ListenerView
@@ -40,3 +41,4 @@ class ControlContext:
     loaded_at: float = field(default_factory=time.time)
     generations: Generations = field(default_factory=Generations)
     hooks: Hooks | None = None  # None: they are not run
+    measured: Measured = field(default_factory=Measured)

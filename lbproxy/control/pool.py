@@ -92,20 +92,24 @@ class Pool:
         self.differs: tuple[str, ...] = ()  # keys of the file that are not as what runs: after a rollback or a scale
         self.heading = 0  # the generation that a rollout moves to; 0: none runs
         self._grid = grid
-        self._cells: set[int] = {cell}
+        self._cells: dict[int, str | None] = {cell: None}  # with the name of the slot; None: the pool's own
         self._remembered = dict.fromkeys(TOTALS, 0)
+        self._remembered_requests: dict[str, int] = {}  # by slot
 
     # Members
 
     def add(self, member: Member) -> None:
         self.members.append(member)
-        self._cells.add(member.cell)
+        self._cells[member.cell] = member.spec.id.name
 
     def remember(self, cell: int) -> None:
         """Add the totals of a cell that is given back to the pool's."""
-        self._cells.discard(cell)
+        slot = self._cells.pop(cell, None)
         for counter in TOTALS:
             self._remembered[counter] += self._grid.sum(cell, counter)
+        if slot is not None:
+            requests = self._grid.sum(cell, Counter.REQUESTS)
+            self._remembered_requests[slot] = self._remembered_requests.get(slot, 0) + requests
 
     def apply(self, settings: PoolSettings, generation: Generation) -> None:
         """Apply the settings that need no restart, also in the members."""
@@ -180,6 +184,14 @@ class Pool:
 
     def totals(self) -> dict[Counter, int]:
         return {counter: self.total(counter) for counter in TOTALS}
+
+    def requests_by_slot(self) -> dict[str, int]:
+        """The requests of each slot ("web.3"), whichever generation served them."""
+        requests = dict(self._remembered_requests)
+        for cell, slot in self._cells.items():
+            if slot is not None:
+                requests[slot] = requests.get(slot, 0) + self._grid.sum(cell, Counter.REQUESTS)
+        return requests
 
     @property
     def ready(self) -> int:

@@ -6,7 +6,9 @@ from typing import Any
 import trio
 
 from lbproxy.control.context import ControlContext
+from lbproxy.control.measured import Measured
 from lbproxy.control.pool import Member, Pool
+from lbproxy.control.usage_book import UsageBook
 from lbproxy.control.workers import WorkerStatus
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import LeaseKind, State
@@ -37,7 +39,7 @@ def document(context: ControlContext, grid: Grid, workers: list[WorkerStatus], s
             for view in context.listeners
         ],
         "routes": [{"host": route.host, "path": route.path, "pool": route.pool} for route in settings.routes],
-        "pools": {name: _pool(pool, grid) for name, pool in context.fleet.pools.items()},
+        "pools": {name: _pool(pool, grid, context.measured) for name, pool in context.fleet.pools.items()},
     }
 
 
@@ -67,7 +69,8 @@ def _worker(worker: WorkerStatus) -> dict[str, Any]:
     }
 
 
-def _pool(pool: Pool, grid: Grid) -> dict[str, Any]:
+def _pool(pool: Pool, grid: Grid, measured: Measured) -> dict[str, Any]:
+    pace = measured.tallies.pace(pool.name)
     members = sorted(pool.members, key=lambda member: (member.spec.slot, member.spec.generation.number))
     return {
         "generation": pool.generation.number,
@@ -79,7 +82,10 @@ def _pool(pool: Pool, grid: Grid) -> dict[str, Any]:
         "reload": _running(pool),
         "differs_from_file": list(pool.differs),
         "requests_total": pool.total(Counter.REQUESTS),
-        "backends": [_backend(pool, member, grid) for member in members],
+        "requests_per_s": round(pace.requests_per_s, 3),
+        "p50_s": _rounded(pace.p50_s),
+        "p99_s": _rounded(pace.p99_s),
+        "backends": [_backend(pool, member, grid, measured.usage) for member in members],
     }
 
 
@@ -100,7 +106,11 @@ def _running(pool: Pool) -> dict[str, Any] | None:
     return document
 
 
-def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _backend(pool: Pool, member: Member, grid: Grid, usage: UsageBook) -> dict[str, Any]:
     backend = member.backend
     leases = pool.leases(member)
     started_at = member.started_at if backend.pid is not None else None
@@ -118,6 +128,8 @@ def _backend(pool: Pool, member: Member, grid: Grid) -> dict[str, Any]:
         "leases": leases,
         "requests_total": grid.sum(member.cell, Counter.REQUESTS),
         "directory": member.spec.generation.directory if member.spec.generation.settings.command is not None else None,
+        "cpu": _rounded(usage.cpu_share(backend.pid)),  # of one CPU
+        "resident_memory_bytes": usage.resident_bytes_of(backend.pid),
     }
     if (why := member.runner.why) is not None:
         document["why"] = why

@@ -6,7 +6,6 @@ served on.
 """
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from lbproxy.link.messages import (
 )
 from lbproxy.model import BackendId, RoutingTable
 from lbproxy.settings import LogSettings
+from lbproxy.supervise.process import how_it_ended
 from lbproxy.supervise.session import MARK
 from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerHung, WorkerStarted
 
@@ -106,6 +106,8 @@ class Workers:
         self._rows: set[int] = set()  # ids that have a task
         self._stopping = False
         self._ask = 0
+        # Gets a worker's message before and its new one. May raise LinkBroken.
+        self.on_stats: Callable[[Stats, Stats], None] = lambda before, stats: None
         self.hearers: dict[type, Callable[[int, Any], None]] = {}  # of messages that concern other parts of control
 
     async def run(self) -> None:
@@ -210,6 +212,10 @@ class Workers:
             worker.channel.post(AskStats(ask))
         with trio.move_on_after(STATS_WAIT_S):
             await self._wait(lambda: all(worker.stats.ask >= ask for worker in self._serving() if worker.applied))
+        return self.known()
+
+    def known(self) -> list[WorkerStatus]:
+        """The newest known status of each worker."""
         return [
             WorkerStatus(worker.id, worker.process.pid, worker.state, worker.stats)
             for worker in sorted(self._live.values(), key=lambda worker: worker.id)
@@ -280,8 +286,9 @@ class Workers:
             del self._live[worker_id]
             self._grid.clear_gauges(row)
             self._notify()
+        assert process.returncode is not None
         if not self._stopping and worker.state != "stopping":
-            self._emit(WorkerExited(worker_id, process.pid, _how(process.returncode)))
+            self._emit(WorkerExited(worker_id, process.pid, how_it_ended(process.returncode)))
         return bool(worker.applied)
 
     def _send_table(self, worker: _Worker) -> None:
@@ -328,6 +335,7 @@ class Workers:
                     raise LinkBroken(f"{backend!r} is no backend") from exc
                 self._on_unreachable(id, why)
             case Stats():
+                self.on_stats(worker.stats, message)
                 worker.stats = message
             case _ if isinstance(message, WorkerEvent):
                 self._emit(message)
@@ -389,12 +397,3 @@ class Workers:
     async def _wait(self, condition: Callable[[], bool]) -> None:
         while not condition():
             await self._changed.wait()
-
-
-def _how(returncode: int | None) -> str:
-    if returncode is not None and returncode < 0:
-        try:
-            return f"signal {signal.Signals(-returncode).name}"
-        except ValueError:  # a real-time signal has no name
-            return f"signal {-returncode}"
-    return f"exit code {returncode}"

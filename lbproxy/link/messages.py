@@ -92,6 +92,50 @@ class Unreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchanges:
+    """HTTP exchanges of one pool with the same method and status. `pool` is empty where no pool took the request."""
+
+    pool: str
+    method: str  # OTHER: not one of RFC 9110 or PATCH
+    status: int  # 499: the client left; 0: the connection was closed without an answer
+    buckets: tuple[int, ...]  # their number by duration, see telemetry.histogram.DURATION_BOUNDS_S
+    took_s: float  # all together
+    request_bytes: int  # of the bodies, and of WebSockets that have ended
+    response_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueWaits:
+    pool: str
+    buckets: tuple[int, ...]  # as in Exchanges
+    waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Incidents:
+    """One of:
+
+    retry            (pool, reason)    reason: see policy/retry.py
+    backend_error    (pool, error)     error: RFC 9209 error type
+    websocket_close  (pool, code, by)  by: client, backend, proxy or nobody
+    drain_cut        (pool, kind)      kind: of the lease
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Increase:
+    """What a worker has counted since its last Stats. No number is negative."""
+
+    exchanges: tuple[Exchanges, ...] = ()
+    waits: tuple[QueueWaits, ...] = ()
+    incidents: tuple[Incidents, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     ask: int
     connections: int
@@ -100,6 +144,8 @@ class Stats:
     longest_turn_s: float = 0.0  # of the last minute: how long the reactor kept the worker's tasks waiting,
     longest_batch_s: float = 0.0  # and with one batch of events everybody else
     phases: dict[str, int] = field(default_factory=dict)  # how many connections of the express lane are in which
+    queued: dict[str, int] = field(default_factory=dict)  # requests in the queue, by pool
+    increase: Increase = Increase()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,11 @@ class Retry(Enum):
     FAIL = "502"
 
 
+# Why a request is sent again, as operators count it.
+REASONS = {Retry.FRESH: "stale_connection", Retry.ELSEWHERE: "no_answer"}
+NOT_CONNECTED = "connect"  # nothing was sent: no decision is needed
+
+
 def may_replay(method: bytes) -> bool:
     """May a request with this method reach a backend twice? Methods are case-sensitive (RFC 9110 9.1)."""
     return method in IDEMPOTENT

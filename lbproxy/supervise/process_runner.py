@@ -23,7 +23,7 @@ from lbproxy.supervise.listening_sockets import (
 )
 from lbproxy.supervise.output_forwarder import OutputForwarder
 from lbproxy.supervise.ports import NoFreePort, is_free
-from lbproxy.supervise.probe import ProbeResult, probe
+from lbproxy.supervise.probe import ProbeResult
 from lbproxy.supervise.process import Child, how_it_ended
 from lbproxy.supervise.resources import Resources
 from lbproxy.supervise.runner import NotReady, Runner
@@ -252,7 +252,7 @@ class ProcessRunner(Runner):
     async def _probe_start(self, endpoint: Endpoint) -> ProbeResult:
         """The result of a probe. Without active probes /proc tells whether a socket listens: a connect is a probe."""
         if self.settings.health.active:
-            return await probe(endpoint.address, self.settings.health)
+            return await self._ask(endpoint.address)
         if endpoint.address.path is not None:
             listens = await trio.to_thread.run_sync(listens_on_path, endpoint.address.path)
         else:

@@ -1,7 +1,7 @@
 """The resources that all backends of one control share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lbproxy.supervise.endpoint import Endpoints
 from lbproxy.supervise.guard_handle import Guard
@@ -24,6 +24,7 @@ class Resources:
     guard: Guard
     children: Children
     outputs: OutputBook
+    probes: dict[tuple[str, bool], int] = field(default_factory=dict)  # their number by pool, and whether they passed
 
     @classmethod
     def make(cls, emit: Callable[[Event], None], ports: tuple[int, int], backend_lines: int) -> "Resources":
@@ -32,6 +33,9 @@ class Resources:
         port_range = Ports(*ports)
         guard = Guard(children, emit)
         return cls(emit, port_range, Endpoints(port_range), guard, children, OutputBook(backend_lines))
+
+    def count_probe(self, pool: str, passed: bool) -> None:
+        self.probes[pool, passed] = self.probes.get((pool, passed), 0) + 1
 
     def close(self) -> None:
         """Remove the directory of the unix sockets."""

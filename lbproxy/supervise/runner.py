@@ -198,8 +198,16 @@ class Runner:
 
     async def _probe(self, address: Address) -> ProbeResult:
         """The result of one probe. Without active probes a backend is healthy as long as it runs."""
-        health = self.settings.health
-        return await probe(address, health) if health.active else ProbeResult(True, "no active probes")
+        if not self.settings.health.active:
+            return ProbeResult(True, "no active probes")
+        return await self._ask(address)
+
+    async def _ask(self, address: Address) -> ProbeResult:
+        """Probe, and count it."""
+        result = await probe(address, self.settings.health)
+        if result.passed is not None:
+            self._resources.count_probe(self.id.pool, result.passed)
+        return result
 
     async def _wait_probe_due(self) -> None:
         """Returns when the next probe is due. A change of the pause during the wait applies at once."""

@@ -101,9 +101,12 @@ class Log:
         self._now = now
         self._ring = ring
         self._subscriptions: list[Subscription] = []
+        self._observers: list[Callable[[Event], None]] = []
         sink.describe_losses(lambda lines: self._line(LogDropped(lines), self._now()))
 
     def emit(self, event: Event) -> None:
+        for observe in self._observers:
+            observe(event)
         now = getattr(event, "at", None) or self._now()
         for subscription in self._subscriptions:
             subscription.offer(event, now)
@@ -126,6 +129,10 @@ class Log:
         subscription = Subscription(wants, self._subscriptions.remove)
         self._subscriptions.append(subscription)
         return subscription
+
+    def observe(self, observe: Callable[[Event], None]) -> None:
+        """Call `observe` for every event of every level, before `emit` returns. It must not raise, block or emit."""
+        self._observers.append(observe)
 
     def reopen(self) -> None:
         """See Sink.reopen. Raises OSError."""

@@ -8,6 +8,7 @@ import trio
 
 from lbproxy.link.messages import ToControl, Unreachable
 from lbproxy.model import BackendView
+from lbproxy.policy.retry import NOT_CONNECTED
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import Event
 from lbproxy.wire.lines import Lines
@@ -15,6 +16,7 @@ from lbproxy.worker.backends.connections import BackendConnections
 from lbproxy.worker.failures import FailureReports
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.leases.router import Router
+from lbproxy.worker.tally import Tally
 
 
 @dataclass(slots=True, eq=False)
@@ -35,12 +37,21 @@ class Context:
         self.date = DateLine(lambda: self.reactor.wall(self.reactor.now)).now
 
     @property
+    def tally(self) -> Tally:
+        return self.router.tally
+
+    @property
     def proxy_name(self) -> str:
         return self.router.table.name
 
     def unreachable(self, backend: BackendView, why: str) -> None:
-        """A connection was refused: passed over here, and control is told; it counts as a failed probe."""
+        """A connection was refused: passed over here, and control is told; it counts as a failed probe.
+
+        The client's work is not lost by that: it claims anew.
+        """
         self.router.skip(backend.id)
+        self.tally.note("backend_error", backend.id.pool, "connection_refused")
+        self.tally.note("retry", backend.id.pool, NOT_CONNECTED)
         self.post(Unreachable(str(backend.id), why))
 
 

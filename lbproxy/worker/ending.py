@@ -1,7 +1,8 @@
 """Where every exchange, WebSocket and TCP session ends: counted, written down, and told where it failed.
 
 The express lane inlines this in its usual way only (express/body.py, send_last; express/finish.py, done):
-tests/worker/test_ending.py holds both together.
+tests/worker/test_ending.py holds both together. Only HTTP exchanges are counted by method and status, a WebSocket at
+its 101 (`count_exchange`).
 """
 
 from lbproxy.link.grid import Counter
@@ -9,8 +10,15 @@ from lbproxy.link.messages import FailedExchange, Try
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import RequestHead
 from lbproxy.worker.context import Context
+from lbproxy.worker.tally import count
 
 SHOWN = 200  # characters of a failed request's target
+
+
+def count_exchange(context: Context, record: AccessRecord, pool: str | None) -> None:
+    """Count an HTTP exchange by method and status. `pool`: None where no pool takes the request."""
+    series = context.tally.series(pool or "", record.head.method, record.status)
+    count(series, record.duration_s, record.request_bytes, record.response_bytes)
 
 
 def end(
@@ -53,4 +61,6 @@ def fail(context: Context, cell: int | None, failure: FailedExchange) -> None:
     """Count a failed exchange, and tell control why it failed."""
     if cell is not None:
         context.router.count(cell, Counter.FAILED)
+    if failure.pool is not None:
+        context.tally.note("backend_error", failure.pool, failure.error)
     context.failures.tell(failure)

@@ -53,7 +53,6 @@ class Lanes:
         self.pipes = Pipes()
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
-        self.served = 0
         self.handed_over: dict[str, int] = {}
         self._acceptor = acceptor
         self._records: set[Record] = set()

@@ -217,18 +217,20 @@ class Worker:
     def _stats(self, ask: int) -> Stats:
         self._context.failures.settle()
         self._lanes.pipes.sweep(trio.current_time())
-        lanes, reactor, now = self._lanes, self._reactor, trio.current_time()
+        lanes, router, reactor, now = self._lanes, self._context.router, self._reactor, trio.current_time()
         self._turns.add(now, reactor.longest_turn_s)
         self._batches.add(now, reactor.longest_batch_s)
         reactor.longest_turn_s = reactor.longest_batch_s = 0.0
         return Stats(
             ask,
             lanes.connections,
-            lanes.served,
+            router.tally.served,
             dict(lanes.handed_over),
             self._turns.largest(now),
             self._batches.largest(now),
             lanes.phases(),
+            {pool: len(queue) for pool, queue in router.queues.items()},
+            router.tally.take(),
         )
 
 

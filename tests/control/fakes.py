@@ -219,11 +219,10 @@ class FakeWorkers:
     """Applies every table at once; a backend is drained when it is not in `busy`."""
 
     def __init__(self):
-        self.tables = []
+        self.tables, self.asked = [], []
         self.busy = set()
         self.changed = trio.Event()
-        self.asked, self.hearers = [], {}
-        self.count = 1
+        self.hearers, self.count = {}, 1
 
     def publish(self, table):
         assert not self.tables or table.epoch > self.tables[-1].epoch
@@ -245,6 +244,8 @@ class FakeWorkers:
 
     def resize(self, count):
         self.count = count
+
+    known = staticmethod(list)  # nobody
 
     async def stats(self):
         return []
@@ -300,22 +301,21 @@ def made_of(settings):
 class World:
     """Control without processes and sockets: `async with World(settings) as world`."""
 
-    def __init__(self, settings, behave=lambda spec: Behaviour()):
+    def __init__(self, settings, behave=lambda spec: Behaviour(), cells=64):
         self.settings = settings
         self.behave = behave
-        self.events = []
+        self.events, self.applied_live, self.notices = [], [], []
         self.said = trio.Event()
         self.pids = 0
         self.log = Log(QuietSink(), level="error", format="json")
         self.resources = Resources.make(self.emit, (20000, 29999), 100)
-        self.grid = Grid.create(2, 64)
+        self.grid = Grid.create(2, cells)
         self.cells = CellBook(self.grid)
         self.workers = FakeWorkers()
         self.sockets = FakeSockets()
         listeners = self.sockets.bind(settings.listeners, 1)
         context = FleetContext(self.emit, self.workers, self.grid, self.cells, self.make)
         self.fleet = Fleet(context, ProxyView.of(settings, listeners))
-        self.applied_live, self.notices = [], []
         self.context = ControlContext(
             emit=self.emit,
             fleet=self.fleet,

@@ -76,6 +76,18 @@ def path_of(tmp_path):
 
 
 @trio_test
+async def test_an_answer_may_be_text_for_who_accepts_it(tmp_path):
+    async def answer(question):
+        await trio.lowlevel.checkpoint()
+        return Answer(text=(question.accept.encode(), "text/plain; version=0.0.4"))
+
+    async with Server(str(tmp_path / "s"), answer) as server:
+        status, head, body = await server.ask(get("/metrics", "Accept: text/plain", "accept: a/b;q=0.5"))
+        assert (status, body) == (200, b"text/plain, a/b;q=0.5")
+        assert b"Content-Type: text/plain; version=0.0.4\r\n" in head
+
+
+@trio_test
 async def test_a_question_gets_a_json_answer_and_the_connection_closes(tmp_path):
     async with Server(path_of(tmp_path), echo) as server:
         status, head, body = await server.ask(get("/v1/status?n=3&follow"))

@@ -11,8 +11,9 @@ from lbproxy.address import Address
 from lbproxy.control import status
 from lbproxy.control.workers import WorkerStatus
 from lbproxy.link.grid import Counter
-from lbproxy.link.messages import Stats
+from lbproxy.link.messages import Exchanges, Increase, Stats
 from lbproxy.settings import DrainSettings, RouteSettings
+from lbproxy.supervise.usage import Usage
 
 
 @trio_test(clock="autojump")
@@ -42,6 +43,8 @@ async def test_the_document_says_what_runs():
             "leases": {"request": 1, "websocket": 2},
             "requests_total": 31,
             "directory": "/app",
+            "cpu": None,
+            "resident_memory_bytes": None,
         }
         assert second["leases"] == {}
         assert web == {
@@ -54,6 +57,9 @@ async def test_the_document_says_what_runs():
             "reload": None,
             "differs_from_file": [],
             "requests_total": 31,
+            "requests_per_s": 0.0,
+            "p50_s": None,
+            "p99_s": None,
         }
         assert document["version"] == 1
         assert document["name"] == "edge"
@@ -126,3 +132,17 @@ async def test_routes_directory_and_the_reason_of_a_backend_that_does_not_serve_
         assert "why" not in ready
         assert unhealthy["why"] == "not probed yet"
         assert document["pools"]["old"]["backends"][0]["directory"] is None
+
+
+@trio_test(clock="autojump")
+async def test_figures_are_those_of_the_last_seconds():
+    async with World(settings_of(pool_settings(size=1))).running() as world:
+        measured, pid = world.context.measured, world.member("web.1@1").backend.pid
+        exchanges = Exchanges("web", "GET", 200, (99, 0, 0, 0, 1, *(0,) * 9), 0.1, 0, 0)
+        measured.tallies.add(Stats(0, 0, 0, {}), Stats(1, 0, 0, {}, increase=Increase((exchanges,))))
+        measured.usage.take([(("web", "web.1"), pid)], {pid: Usage(1.0, 4096)})
+        await trio.sleep(4)
+        measured.usage.take([(("web", "web.1"), pid)], {pid: Usage(2.0, 8192)})
+        web = status.document(world.context, world.grid, [], 0.0)["pools"]["web"]
+        assert (web["requests_per_s"], web["p50_s"], web["p99_s"]) == (25.0, 0.000505, 0.001)
+        assert (web["backends"][0]["cpu"], web["backends"][0]["resident_memory_bytes"]) == (0.25, 8192)

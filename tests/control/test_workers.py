@@ -35,6 +35,24 @@ async def test_workers_serve_what_the_table_says() -> None:
 
 
 @trio_test
+async def test_what_a_worker_has_counted_outlives_it() -> None:
+    async with house() as made:
+        one = await made.origin(b"one")
+        await made.serve(one.view)
+        for _ in range(2):
+            stream = await made.connect()
+            for _ in range(3):
+                await made.ask(stream)
+            (status,) = await made.workers.stats()
+            os.kill(status.pid, signal.SIGKILL)
+            await made.wait_saw(WorkerExited, len(made.saw(WorkerExited)) + 1)
+            await until(lambda: all(worker.applied for worker in made.workers._live.values()) and made.workers._live)
+        assert made.tallies.requests == {("web", "GET", "200"): 6}
+        assert made.tallies.express["served"] == 6
+        assert made.tallies.response_bytes["web"] == 18
+
+
+@trio_test
 async def test_a_table_is_applied_when_every_worker_says_so() -> None:
     async with house() as made:
         one, two = await made.origin(b"one"), await made.origin(b"two", slot=2)

@@ -19,6 +19,7 @@ TALKS = ("await link.receive()", "await link.receive()")  # the welcome and a ta
         "link.post(Applied(9))",
         "link.post(Stop(1.0))",
         "link.post(Unreachable('nobody', ''))",
+        "link.post(Stats(1, 0, 0, {}, increase=Increase((Exchanges('web', 'GET', 200, (-1,) * 14, 0.0, 0, 0),))))",
         "link.post(Unreachable('web.one@two', ''))",
         "await link._sock.send(b'GET / HTTP/1.1' * 99)",
     ],
@@ -55,7 +56,7 @@ async def test_a_worker_that_cannot_be_started_is_said_so_and_tried_again() -> N
 
 @pytest.mark.parametrize(
     ("life", "how"),
-    [("import os; os.kill(os.getpid(), 40)", "signal 40"), ("import os; os._exit(3)", "exit code 3")],
+    [("import os; os.kill(os.getpid(), 40)", "signal SIG40"), ("import os; os._exit(3)", "exit code 3")],
 )
 @trio_test
 async def test_an_exit_is_told_as_what_it_was(life: str, how: str) -> None:

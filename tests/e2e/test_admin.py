@@ -29,6 +29,7 @@ def test_an_open_desk_can_be_read_and_ends_last(tmp_path: Path) -> None:
         assert ask(lb, "GET", "/v1/status").json()["pools"]["web"]["ready"] == 2
         assert ask(lb, "GET", "/readyz").json() == {"ready": True}
         assert ask(lb, "GET", "/livez", Host="evil.com").status == 421
+        assert b'lbproxy_backends{pool="web",state="ready"}' in ask(lb, "GET", "/metrics").body
         assert ask(lb, "GET", "/v1/logs").status == 404
         assert ask(lb, "POST", "/v1/stop", {}, Content_Type="application/json").status == 403
         a_second_one_is_refused(lb)

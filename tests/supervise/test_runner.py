@@ -30,6 +30,9 @@ async def test_failed_probes_make_it_unhealthy_and_passes_bring_it_back(tmp_path
         answer.write_text("503 busy")
         await wait_state(backend, State.UNHEALTHY)
         assert here.named(BackendUnhealthy)[0].why == backend.why == "GET / answered 503: 'busy'"
+        probes = backend._resources.probes
+        assert probes["web", True] >= 1
+        assert probes["web", False] >= QUICK.fall
         answer.unlink()
         await wait_state(backend, State.READY)
         assert backend.why is None

@@ -12,6 +12,7 @@ import trio
 
 from lbproxy.address import Address
 from lbproxy.control.sockets import Sockets
+from lbproxy.control.tallies import Tallies
 from lbproxy.control.workers import COMMAND, Workers
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
@@ -79,6 +80,7 @@ class House:
         self.drain = DrainSettings()
         self.access_path: str | None = None
         self.epoch = 0
+        self.tallies = Tallies()
         self.workers = Workers(
             self.events.append,
             self.grid,
@@ -87,6 +89,7 @@ class House:
             on_unreachable=lambda id, why: self.refused.append((id, why)),
             command=command,
         )
+        self.workers.on_stats = self.tallies.add
         self._nursery = nursery
         self._owned: list[trio.abc.AsyncResource] = []
 

@@ -47,6 +47,15 @@ def test_only_what_the_level_asks_for_is_written(tmp_path: Path, level: str, exp
     assert len(written.lines()) == expected
 
 
+def test_an_observer_sees_every_event_whatever_the_level(tmp_path: Path) -> None:
+    written = Written(tmp_path / "log", level="error")
+    seen: list[Event] = []
+    written.log.observe(seen.append)
+    written.log.emit(Notice("y"))
+    assert seen == [Notice("y")]
+    assert written.lines() == []
+
+
 def test_auto_is_text_on_a_terminal_and_json_elsewhere(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     on_terminal = Log(Sink(theirs), level="info", format="auto")

@@ -7,7 +7,7 @@ from support.proxy import GET, LANES, OK, Script, Setup, answering, get, post, p
 from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
-from lbproxy.link.messages import Failures
+from lbproxy.link.messages import Failures, Increase
 from lbproxy.telemetry.events import ExchangeFailed
 
 PARTLY = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"
@@ -32,6 +32,14 @@ ENDS: dict[str, tuple[Script, bytes]] = {
 }
 
 
+def tallied(increase: Increase) -> object:
+    exchanges = [
+        (part.pool, part.method, part.status, sum(part.buckets), part.request_bytes, part.response_bytes)
+        for part in increase.exchanges
+    ]
+    return exchanges, increase.incidents
+
+
 @pytest.mark.parametrize("kind", ENDS)
 @trio_test(timeout_s=8)
 async def test_both_lanes_count_log_and_report_an_end_alike(kind: str) -> None:
@@ -51,6 +59,7 @@ async def test_both_lanes_count_log_and_report_an_end_alike(kind: str) -> None:
                     (record.status, record.request_bytes, record.response_bytes, record.error, record.backend),
                     [(event.pool, event.backend, event.status, event.error, event.reason) for event in failures],
                     [lb.count(counter) for counter in (Counter.REQUESTS, Counter.FAILED, Counter.LEASES)],
+                    tallied(lb.router.tally.take()),
                 )
             )
     assert seen[0] == seen[1]

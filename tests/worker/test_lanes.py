@@ -50,7 +50,7 @@ async def test_what_is_simple_stays_and_what_is_hard_is_handed_over_and_comes_ba
                 client = await lb.client()
             assert lb.lanes.handed_over == ({} if why is None else {why: number})
         await wait_until(lambda: not lb.lanes._in_tasks)  # the connection is back on the reactor
-        assert lb.lanes.served == (2 if why is None else 0)
+        assert lb.router.tally.served == (2 if why is None else 0)
 
 
 @trio_test(timeout_s=8)
@@ -156,7 +156,7 @@ async def test_with_the_express_lane_off_a_connection_stays_in_its_task() -> Non
             await client.send(GET)
             await client.answer()
         assert lb.lanes.handed_over == {"off": 1}
-        assert lb.lanes.served == 0
+        assert lb.router.tally.served == 0
         assert lb.lanes.connections == len(lb.lanes._in_tasks) == 1
 
 

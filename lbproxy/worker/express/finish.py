@@ -21,6 +21,7 @@ from lbproxy.worker.handover import (
     head_too_slow,
 )
 from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.tally import count, series_of
 
 # Why an answer breaks off that has begun: RFC 9209 error type, and the sentence for the operator.
 CUT_SHORT = {
@@ -130,7 +131,7 @@ def let_backend_go(record: ExpressRecord, reusable: bool) -> None:
 def done(record: ExpressRecord) -> None:
     """The last byte of the answer is with the client."""
     lanes = record.lanes
-    lanes.served += 1
+    tally(record)
     if lanes.context.access.is_on:
         log(record, None)
     if record.close_after:
@@ -170,10 +171,10 @@ def read_ahead(record: ExpressRecord, data: bytes) -> None:
 def abandon(record: ExpressRecord) -> None:
     """The client has left while an answer was owed, or does not take it: the backend's work is abandoned."""
     let_backend_go(record, False)
-    record.lanes.served += 1
     if not record.status:
         record.status = CLIENT_CLOSED
         record.reply_bytes = 0
+    tally(record)
     log(record, "client_gone")
     close(record)
 
@@ -184,9 +185,16 @@ def cut_short(record: ExpressRecord, error: str) -> None:
     told = _access_record(record, error, reason)
     fail(record.lanes.context, backend.cell, failure_of(told, backend.id.pool))
     let_backend_go(record, False)
-    record.lanes.served += 1
+    tally(record)
     log(record, error, reason)
     close(record)
+
+
+def tally(record: ExpressRecord) -> None:
+    """Count the exchange, with what has passed of its bodies."""
+    series = series_of(record.leases.methods, record.sample.method, record.status)
+    took_s = record.lanes.reactor.now - record.started
+    count(series, took_s, record.request_bytes - record.upload_left, record.reply_bytes)
 
 
 def log(record: ExpressRecord, error: str | None, reason: str | None = None) -> None:

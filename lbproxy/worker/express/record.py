@@ -41,7 +41,6 @@ class Lanes(Protocol):
     pipes: Pipes
     off: bool
     stopping: bool
-    served: int
 
     def response_templates(self, pool: str) -> HeadTemplates[ResponseTemplate]: ...
     def hand_over(self, record: Any, handover: Handover) -> None: ...

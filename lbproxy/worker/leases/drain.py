@@ -12,6 +12,7 @@ from dataclasses import replace
 from lbproxy.model import BackendView, LeaseKind
 from lbproxy.policy.goodbye import cut_at, schedule
 from lbproxy.settings import DrainSettings
+from lbproxy.worker.tally import Methods
 
 ECHO_SLACK_S = 0.5
 STALLED_S = 5.0  # a transfer that moved nothing for so long counts as a request
@@ -80,14 +81,15 @@ def _nobody() -> None:
 class Leases:
     """Who holds this backend. A drain begins, and is over when nobody is left; or it is taken back.
 
-    `counters`: where the router counts them.
+    `counters`: where the router counts them. `methods`: the series of the pool's exchanges in the express lane.
     """
 
-    __slots__ = ("_drain", "_ends", "_farewells", "_goodbye_s", "_to_tell", "backend", "counters", "held")
+    __slots__ = ("_drain", "_ends", "_farewells", "_goodbye_s", "_to_tell", "backend", "counters", "held", "methods")
 
-    def __init__(self, backend: BackendView, counters: int) -> None:
+    def __init__(self, backend: BackendView, counters: int, methods: Methods) -> None:
         self.backend = backend
         self.counters = counters
+        self.methods = methods
         self.held: set[Lease] = set()
         self._drain: DrainSettings | None = None
         self._ends: dict[LeaseKind, float] = {}  # clock readings; empty while not draining

@@ -20,6 +20,7 @@ from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.telemetry.events import Event, Notice
 from lbproxy.worker.leases.drain import Lease, Leases
 from lbproxy.worker.leases.routes import best_route
+from lbproxy.worker.tally import Tally
 
 SKIP_S = 1.0  # how long a backend that refused a connection is passed over, if no table comes before
 RECHECK_S = 0.05  # while waiting for room that another worker may free: the grid does not wake anybody
@@ -43,6 +44,7 @@ class Router:
         emit: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.table = RoutingTable(0, "", (), (), ())
+        self.tally = Tally()
         self._values = grid.values
         self._on_drained = on_drained
         self._emit = emit
@@ -81,7 +83,8 @@ class Router:
         for pool in table.pools:
             for view in pool.every:
                 if view.cell not in self._leases:
-                    self._leases[view.cell] = Leases(view, self._row_base + view.cell * WIDTH)
+                    methods = self.tally.express(pool.name)
+                    self._leases[view.cell] = Leases(view, self._row_base + view.cell * WIDTH, methods)
                 self._leases[view.cell].backend = view
         for cell, view in before.items():
             if cell not in present:
@@ -211,6 +214,7 @@ class Router:
                 queue.remove(waiter)
             raise
         finally:
+            self.tally.waited(pool_name, trio.current_time() - now)
             if not queue and self.queues.get(pool_name) is queue:
                 del self.queues[pool_name]  # else every later request would look into an empty queue
         return waiter.lease
@@ -279,7 +283,11 @@ class Router:
         """
         if not lease.overdue:
             lease.overdue = True
-            self.count(lease.backend.cell, Counter.CUT)
+            self._count_cut(lease)
+
+    def _count_cut(self, lease: Lease) -> None:
+        self.count(lease.backend.cell, Counter.CUT)
+        self.tally.note("drain_cut", lease.backend.id.pool, lease.kind.value)
 
     def waiting(self, pool: str) -> int:
         """How many are in the pool's queue: who comes now stands behind them."""
@@ -318,7 +326,7 @@ class Router:
         try:
             leases.tell(now)
             for lease in leases.due(now):
-                self.count(lease.backend.cell, Counter.CUT)
+                self._count_cut(lease)
                 lease.cut()
         except Exception:
             self._emit(Notice(f"a drain went wrong: {traceback.format_exc(limit=-4).strip()}"))

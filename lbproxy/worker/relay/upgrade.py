@@ -7,11 +7,22 @@ import trio
 
 from lbproxy.link.grid import Counter
 from lbproxy.model import LeaseKind, ListenerView
-from lbproxy.worker.ending import end
+from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import Home, Upgrade
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.relay import Why, error_of
 from lbproxy.worker.relay.websocket import WebSocketRelay
+from lbproxy.worker.tally import REQUEST_BYTES, RESPONSE_BYTES
+
+ABNORMAL = 1006  # RFC 6455, 7.1.5: no Close was received
+REGISTERED = range(1000, 1016)
+BROKEN_BY = {
+    Why.CLIENT_GONE: "client",
+    Why.BACKEND_GONE: "backend",
+    Why.CUT: "proxy",
+    Why.STALLED: "proxy",
+    Why.FAILED: "proxy",
+}
 
 
 class WebSocketClient:
@@ -42,6 +53,8 @@ class WebSocketClient:
     def begin(self, upgrade: Upgrade) -> None:
         """Lanes are told when both sockets are closed."""
         lease = self._lease
+        record = self._record._replace(duration_s=trio.current_time() - self._started)
+        count_exchange(self.lanes.context, record, lease.backend.id.pool)
         relay = WebSocketRelay(
             self.lanes.reactor,
             self.sock,
@@ -66,6 +79,21 @@ class WebSocketClient:
             duration_s=trio.current_time() - self._started,
             error=error_of(relay),
         )
+        pool, tally = lease.backend.id.pool, lanes.context.tally
+        series = tally.series(pool, record.head.method, record.status)
+        series[REQUEST_BYTES] += relay.client.received
+        series[RESPONSE_BYTES] += relay.backend.received
+        tally.note("websocket_close", pool, *_closed(relay))
         end(lanes.context, record, cell=cell)
         router.release(lease)
         lanes.closed(self)
+
+
+def _closed(relay: WebSocketRelay) -> tuple[str, str]:
+    """The code of the Close, and its sender. Of a code that a client may have invented only the thousand shows."""
+    by, code = relay.closed_by, relay.close_code or ABNORMAL
+    if by is None:
+        return str(ABNORMAL), BROKEN_BY.get(relay.why, "nobody") if relay.why is not None else "nobody"
+    if by == "client" and code not in REGISTERED:
+        return f"{code // 1000}xxx", by
+    return str(code), by

@@ -12,7 +12,7 @@ from lbproxy.wire.head import Refused, head_of_refused, read_request
 from lbproxy.wire.http1 import confirm_request
 from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.context import Context
-from lbproxy.worker.ending import end
+from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import LAST_REQUEST_S, Handover
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.reply import ClientGone
@@ -84,6 +84,7 @@ async def refuse(context: Context, client: Client, refused: Refused, raw: bytes 
         error=refused.token,
         reason=refused.reason,
     )
+    count_exchange(context, record, None)
     end(context, record, cell=None)
     try:
         if gone:

@@ -13,7 +13,7 @@ import trio
 from lbproxy.errors import LbproxyError, ProxyError
 from lbproxy.link.messages import Try
 from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView
-from lbproxy.policy.retry import Retry, after_no_answer, may_replay
+from lbproxy.policy.retry import REASONS, Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
@@ -21,7 +21,7 @@ from lbproxy.wire.headers import is_dated, request_id_of
 from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
 from lbproxy.worker.context import Context
-from lbproxy.worker.ending import end
+from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, Handover, Sent
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.affinity import hash_key
@@ -180,6 +180,7 @@ class Exchange:
                     raise ProxyError(502, "connection_terminated", str(exc)) from exc
                 if follows is Retry.ELSEWHERE:
                     self._avoid = (*self._avoid, exc.backend)
+                self.context.tally.note("retry", exc.backend.id.pool, REASONS[follows])
 
     async def _was_unread(self, exc: NoAnswer) -> bool:
         """The backend has ended before it read the request: that is no attempt.
@@ -354,8 +355,10 @@ class Exchange:
 
     def end(self) -> None:
         """The last byte of the answer has passed, or it failed."""
+        record = self.record()
+        count_exchange(self.context, record, self._pool_name)
         failed = (self._pool_name or "") if self._has_failed else None
-        end(self.context, self.record(), cell=self._cell, failed=failed, tries=self.tries)
+        end(self.context, record, cell=self._cell, failed=failed, tries=self.tries)
 
     def record(self) -> AccessRecord:
         """As far as it has come."""

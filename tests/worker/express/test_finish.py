@@ -105,7 +105,7 @@ async def test_a_grace_that_ends_in_an_answer_cuts_it() -> None:
         assert (record.status, record.response_bytes, record.error) == (200, 4, "cut")
         assert (lb.count(Counter.FAILED), lb.count(Counter.CUT), lb.count(Counter.REQUESTS)) == (1, 1, 1)
         assert not lb.lanes.handed_over
-        assert lb.lanes.served == 1, "it took this lane, to whatever end"
+        assert lb.router.tally.served == 1, "it took this lane, to whatever end"
 
 
 @trio_test(timeout_s=8)

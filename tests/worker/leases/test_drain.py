@@ -38,7 +38,7 @@ def lease_of(kind: LeaseKind, started: float = 0.0, told: Callable[[float], None
 
 
 def leases_of(*leases: Lease) -> Leases:
-    held = Leases(BACKEND, 0)
+    held = Leases(BACKEND, 0, {})
     for lease in leases:
         held.held.add(lease)
     return held

@@ -13,6 +13,7 @@ from support.trio_test import trio_test
 
 import lbproxy
 from lbproxy.link.grid import Counter
+from lbproxy.link.messages import Incidents
 from lbproxy.settings import DrainSettings
 from lbproxy.wire.websocket import close_frame
 from lbproxy.worker.io.reactor import NEVER
@@ -278,3 +279,30 @@ class Item:
     queued_at: float = NEVER
 
     def on_deadline(self) -> None: ...
+
+
+@pytest.mark.parametrize("by", ["client", "backend", "nobody"])
+@trio_test(timeout_s=8)
+async def test_a_websocket_counts_once_and_its_close_with_its_sender(by: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(SWITCH + (close_frame(4321, "", None) if by == "backend" else b""))
+        await peer.wait_ended()
+
+    async with proxy("express", script) as lb:
+        client = await lb.client()
+        await client.send(UPGRADE)
+        await head_of(client)
+        (exchange,) = lb.router.tally.take().exchanges
+        assert (exchange.pool, exchange.method, exchange.status, sum(exchange.buckets)) == ("web", "GET", 101, 1)
+        said = close_frame(4001, "", b"abcd") if by == "client" else b""
+        await client.send(said)
+        if by == "client":
+            await wait_until(lambda: lb.backends[0].received.endswith(said))
+        client.close()
+        await wait_until(lambda: not lb.lanes.connections)
+        increase = lb.router.tally.take()
+        codes = {"client": "4xxx", "backend": "4321", "nobody": "1006"}
+        assert increase.incidents == (Incidents("websocket_close", ("web", codes[by], by), 1),)
+        assert sum(sum(part.buckets) for part in increase.exchanges) == 0
+        assert sum(part.request_bytes for part in increase.exchanges) == len(said)
