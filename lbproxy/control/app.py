@@ -29,6 +29,7 @@ from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.measured import Measured
 from lbproxy.control.memory import Memory
+from lbproxy.control.observation import resident_bytes
 from lbproxy.control.outgoing_events import OutgoingEvents
 from lbproxy.control.pid_file import PidFile
 from lbproxy.control.plan import resolve_all
@@ -164,6 +165,7 @@ class Control:
         self._audit = Audit(self._log.emit)
         self._audit.write_to(settings.log.audit_path)
         self._memory = Memory(settings.proxy.state_dir, self._context, self._audit)
+        self._context.resident_bytes = resident_bytes
         self._context.hooks = Hooks(partial(run_hook, resources=self._resources), self._memory.history.record_of)
         self._api = Api(
             self._context,

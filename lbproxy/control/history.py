@@ -10,6 +10,7 @@ from lbproxy.telemetry import events as e
 from lbproxy.telemetry.text import iso_time
 
 MOST_RECORDS = 1000
+_AS_FAR_AS_THEY_APPLY = ("same_as", "backend", "size", "held", "websocket_closes", "peak_memory_bytes")
 Record = dict[str, Any]
 
 
@@ -91,12 +92,9 @@ class History:
             "websockets_closed": done.websockets_closed,
             "output": list(done.output),
         }
-        if done.same_as is not None:
-            record["same_as"] = done.same_as
-        if done.backend is not None:
-            record["backend"] = done.backend
-        if done.size is not None:
-            record["size"] = done.size
+        for name in _AS_FAR_AS_THEY_APPLY:
+            if (value := getattr(done, name)) is not None:
+                record[name] = value
         self.records.append(record)
         self._changed.set()
         self._changed = trio.Event()

@@ -11,6 +11,7 @@ import trio
 
 from lbproxy.control.context import ControlContext
 from lbproxy.control.fleet import PoolHandle, ProxyView
+from lbproxy.control.observation import Observation
 from lbproxy.control.plan import Plan
 from lbproxy.control.pool import Member, Pool, RunningReload
 from lbproxy.control.rollout import Broken, Outcome, Rollout
@@ -115,7 +116,7 @@ class Reload:
         is_new = settings.name not in fleet.pools
         pool = self._open(wanted) if is_new else fleet.pools[settings.name]
         plan = self.plan
-        pool_reload = self._current = _PoolReload(pool, 0 if is_new else pool.generation.number, plan)
+        pool_reload = self._current = _PoolReload(self._context, pool, 0 if is_new else pool.generation.number, plan)
         pool_reload.wanted = wanted
         generation, change = plan.change(pool, wanted, lambda: fleet.next_number(settings.name), is_new=is_new)
         pool_reload.number = generation.number
@@ -148,7 +149,10 @@ class Reload:
         pool_reload.step("rolling")
         pool.begin_reload(plan.id)
         try:
-            outcome = await self._rollout.run()
+            async with trio.open_nursery() as watching:
+                watching.start_soon(pool_reload.observation.run)
+                outcome = await self._rollout.run()
+                watching.cancel_scope.cancel()
         finally:
             self._rollout = None
             pool_reload.head_for(0)
@@ -162,6 +166,7 @@ class Reload:
         elif is_new:
             await fleet.close_pool(pool)
         fleet.touch()
+        await pool_reload.observation.take_in()
         self._conclude(pool_reload, outcome)
         await self._after(pool_reload, outcome.result)
         return outcome.result
@@ -259,7 +264,7 @@ class Reload:
             self._untouched.append(wanted.settings.name)
             pool = self._context.fleet.pools.get(wanted.settings.name)
             if pool is not None:
-                pool_reload = _PoolReload(pool, pool.generation.number, self.plan)
+                pool_reload = _PoolReload(self._context, pool, pool.generation.number, self.plan)
                 self._say(pool_reload.verdict(Outcome("aborted", Broken(why))), exit_code)
         self._exit_code = max(self._exit_code, exit_code, key=_WORSE.index)
 
@@ -302,8 +307,9 @@ def _serves_now(pool: Pool) -> str:
 class _PoolReload:
     """The facts for the verdict on one pool."""
 
-    def __init__(self, pool: Pool, from_number: int, plan: Plan) -> None:
+    def __init__(self, context: ControlContext, pool: Pool, from_number: int, plan: Plan) -> None:
         self.pool = pool
+        self.observation = Observation(context, pool)
         self._plan = plan
         self._began = trio.current_time()
         self._before = pool.totals()
@@ -338,4 +344,7 @@ class _PoolReload:
             same_as=self._plan.same_as,
             size=self.pool.settings.size if self._plan.verb == "scale" else None,
             differs=self._plan.differs if outcome.result == "ok" else (),
+            held=self.observation.held,
+            websocket_closes=self.observation.websocket_closes,
+            peak_memory_bytes=self.observation.peak_memory_bytes,
         )

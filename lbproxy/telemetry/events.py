@@ -307,6 +307,9 @@ class ReloadDone(Event):
     size: int | None = None  # of a scale
     differs: tuple[str, ...] = ()  # keys that are not as in the file any more
     backend: str | None = None  # of a drain
+    held: int | None = None  # requests that waited for a backend meanwhile
+    websocket_closes: dict[str, int] | None = None  # by code
+    peak_memory_bytes: int | None = None  # resident, of the pool's backends together
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ SAMPLES = {
     "str": "words",
     "tuple[str, ...]": ("one", "two"),
     "dict[str, int | str]": {"uid": 7},
+    "dict[str, int]": {"1001": 3},
 }
 DONE = e.ReloadDone(
     reload="r1",
