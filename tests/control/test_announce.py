@@ -40,7 +40,7 @@ def test_messages_come_in_order_from_start_to_stop(tmp_path):
             lb.wait_until(lambda: manager.count("WATCHDOG") >= pings + 2)
             assert lb.stop() == 0
     assert manager.states() == ["READY", "RELOADING", "READY", "RELOADING", "READY", "STOPPING"]
-    assert manager.statuses()[0] == "starting"
+    assert manager.messages[0] == {"STATUS": "starting", "EXTEND_TIMEOUT_USEC": "80000000"}, "start_timeout and more"
     assert manager.statuses()[-1] == "stopping (SIGTERM): work in hand has 30s"
     (stopping,) = [message for message in manager.messages if "STOPPING" in message]
     assert int(stopping["EXTEND_TIMEOUT_USEC"]) >= 2 * EXTEND_EVERY_S * 1e6
@@ -132,6 +132,8 @@ async def test_a_stop_asks_for_time_until_its_grace_is_over():
     notify = Notified()
     async with made.running():
         await made.nursery.start(Announcer(notify, made.context, made.log).run)
+        await trio.testing.wait_all_tasks_blocked()
+        notify.messages.clear()
         began = trio.current_time()
         made.emit(ServeStopping("TERM", 17.0))
         made.fleet.touch()
