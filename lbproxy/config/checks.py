@@ -103,7 +103,7 @@ def _listeners_are_distinct(document: Table) -> Iterator[Finding]:
 
 def _admin_is_guarded(document: Table) -> Iterator[Finding]:
     admin = document.get("admin")
-    where = _read(values.address, admin.get("address")) if isinstance(admin, dict) else None
+    where = _read(values.bound_address, admin.get("address")) if isinstance(admin, dict) else None
     if not isinstance(admin, dict) or where is None:
         return
     at = ("admin", "address")

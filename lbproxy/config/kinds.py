@@ -95,6 +95,7 @@ PORTS = _text(
 LISTEN = _text(
     'an address: "host:port", ":port", "[v6]:port", "unix:/path" or "fd:NAME" (a socket of systemd)', ":8080", "", str
 )
+BOUND = _text('an address: "host:port", ":port", "[v6]:port" or "unix:/path"', "127.0.0.1:9901", "", str)
 TARGET = _text('an address: "host:port", "[v6]:port" or "unix:/path"', "127.0.0.1:9000", "", str)
 NETWORK = _text("a network or an IP address", "10.0.0.0/8")
 HOST = _text("a host name, without scheme, port or wildcard", "api.example.com")

@@ -28,6 +28,7 @@ Processes = Annotated[int | Literal["auto"], PlainValidator(values.count_or_auto
 Words = Annotated[list[str], PlainValidator(values.words), kinds.COMMAND]
 Ports = Annotated[tuple[int, int], PlainValidator(values.port_range), kinds.PORTS]
 Listen = Annotated[Address, PlainValidator(values.address), kinds.LISTEN]
+Bound = Annotated[Address, PlainValidator(values.bound_address), kinds.BOUND]
 Target = Annotated[Address, PlainValidator(values.target), kinds.TARGET]
 Network = Annotated[str, PlainValidator(values.network), kinds.NETWORK]
 RouteHost = Annotated[str, PlainValidator(values.route_host), kinds.HOST]
@@ -347,7 +348,7 @@ class AdminTable(Table):
 
     applies: ClassVar[str] = WHOLE
 
-    address: Annotated[Listen, Facts("127.0.0.1:9901")]
+    address: Bound
     """Where it listens. Without a token only loopback or a unix socket, and nothing can be changed."""
     open: Annotated[list[AdminPath] | None, Facts(["/livez", "/readyz", "/metrics"])] = None
     """The paths that need no token."""

@@ -171,13 +171,19 @@ def _better_address(value: str) -> str | None:
     return None
 
 
+def bound_address(value: object) -> Address:
+    """An address that lbproxy binds itself."""
+    where = address(value)
+    if where.passed is not None:
+        raise ValueError(f"only a listener can use a passed socket, got {shown(value)}")
+    return where
+
+
 def target(value: object) -> Address:
     """The fixed address of a backend."""
     if isinstance(value, str) and value.startswith("https://"):
         raise ValueError(f"targets with TLS are not supported yet, got {shown(value)}")
-    where = address(value)
-    if where.passed is not None:
-        raise ValueError(f"only a listener can use a passed socket, got {shown(value)}")
+    where = bound_address(value)
     if where.path is None and not where.host:
         raise ValueError(f'a target needs a host, got {shown(value)} (write "127.0.0.1{value}")')
     return where

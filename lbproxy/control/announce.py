@@ -21,7 +21,7 @@ from lbproxy.telemetry.events import (
 )
 from lbproxy.telemetry.log import Log, Subscription
 
-EXTEND_S = 20.0  # a stop asks for so much more time, again and again while it goes on
+EXTEND_S = 20.0  # a stop asks for so much more time, again and again while it goes on; a start, beyond its timeout
 EXTEND_EVERY_S = 5.0
 _FOLLOWED = ("backend.", "worker.", "reload.", "pool.", "config.", "serve.")
 _OUTPUT = "backend.output"
@@ -42,12 +42,12 @@ class Announcer:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with self._log.subscribe(_is_followed) as events, self._log.subscribe(_is_ready_event) as ready:
+            task_status.started()
+            await self._send(self._status(), _extension(self._longest_start_s() + EXTEND_S))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._become_ready, ready)
                 if self._notify.watchdog_s is not None:
                     nursery.start_soon(self._feed_watchdog, self._notify.watchdog_s)
-                task_status.started()
-                await self._say_status()
                 async for event in events:
                     if isinstance(event, ServeStopping):
                         await self._stop(event)
@@ -55,14 +55,16 @@ class Announcer:
 
     async def _become_ready(self, ready: Subscription) -> None:
         """READY when a backend serves, or when none has come in time: lbproxy stays up then, too."""
-        pools = self._context.settings.pools
-        with trio.move_on_after(max((pool.health.start_timeout_s for pool in pools), default=0.0)):
+        with trio.move_on_after(self._longest_start_s()):
             async for _ in ready:
                 break
             await self._context.fleet.wait_applied(self._context.fleet.publish())
             await self._context.workers.wait_all_serving()
         self._is_ready = True
         await self._send("READY=1", self._status())
+
+    def _longest_start_s(self) -> float:
+        return max((pool.health.start_timeout_s for pool in self._context.settings.pools), default=0.0)
 
     async def _feed_watchdog(self, watchdog_s: float) -> None:
         """A worker that is missing is waited for: when none comes back, the service manager starts lbproxy anew."""
@@ -120,11 +122,11 @@ class Announcer:
     async def _stop(self, stopping: ServeStopping) -> None:
         """Until this task is cancelled. Nothing is said any more but that more time is needed."""
         status = f"STATUS=stopping ({stopping.why}): work in hand has {stopping.grace_s:g}s"
-        await self._send("STOPPING=1", status, _extension())
+        await self._send("STOPPING=1", status, _extension(EXTEND_S))
         with trio.move_on_after(stopping.grace_s):
             while True:
                 await trio.sleep(EXTEND_EVERY_S)
-                await self._send(_extension())
+                await self._send(_extension(EXTEND_S))
         await trio.sleep_forever()
 
     async def _send(self, *lines: str) -> None:
@@ -154,5 +156,5 @@ def _now() -> str:
     return f"MONOTONIC_USEC={time.monotonic_ns() // 1000}"
 
 
-def _extension() -> str:
-    return f"EXTEND_TIMEOUT_USEC={round(EXTEND_S * 1e6)}"
+def _extension(more_s: float) -> str:
+    return f"EXTEND_TIMEOUT_USEC={round(more_s * 1e6)}"

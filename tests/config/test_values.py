@@ -87,6 +87,7 @@ REFUSED: list[tuple[Callable[[object], Any], object, str]] = [
         "expected host:port, :port, [v6]:port or unix:/path, got 'http://a:80' (write \"a:80\")",
     ),
     (values.target, ":9000", "a target needs a host, got ':9000' (write \"127.0.0.1:9000\")"),
+    (values.bound_address, "fd:web", "only a listener can use a passed socket, got 'fd:web'"),
     (values.target, "fd:web", "only a listener can use a passed socket, got 'fd:web'"),
     (values.network, "10.0.0.0/33", "expected a network such as 10.0.0.0/8 or an IP address, got '10.0.0.0/33'"),
     (values.network, "10.0.0.1/8", "'10.0.0.1/8' has bits set behind its prefix (write \"10.0.0.0/8\")"),

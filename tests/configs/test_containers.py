@@ -70,6 +70,7 @@ def image(directory: Path) -> str:
                 (directory / Path(source).name).write_bytes((ROOT / source).read_bytes())
     text = (CONFIGS / "container.toml").read_text().replace("/run/lbproxy", str(directory))
     orphan = """sh -c '(sleep 0.3 &); exec "$0" "$@"' python3"""
+    text = text.replace("size    = 2", 'size = 1\nreload = { min_ready = "0s" }')
     return text.replace(":8080", "127.0.0.1:$port").replace(
         '"python3 demo_app.py --port {port}"', f'"""{orphan} demo_app.py --port {{port}}"""'
     )
