@@ -128,7 +128,10 @@ class Reloader:
             return "another reload is running"
         plan = self._current.plan
         pools = ", ".join(wanted.settings.name for wanted in plan.wanted)
-        which = f"{plan.id}, {plan.verb} of {pools} by {plan.trigger}, since {iso_time(self._current.began_at)}"
+        asked = plan.asked_by or {}
+        who = f" of uid {asked['uid']}, pid {asked['pid']}" if {"uid", "pid"} <= set(asked) else ""
+        began = iso_time(self._current.began_at)
+        which = f"{plan.id}, {plan.verb} of {pools} by {plan.trigger}{who}, since {began}"
         if self._current.is_paused:
             return f"another reload is running ({which}), half-way: resume, abort or rollback goes on from there"
         return f"another reload is running ({which})"

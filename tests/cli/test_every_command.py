@@ -46,6 +46,7 @@ COMMANDS_TO_SERVER = [
     ["history", "web", "--json"],
     ["events"],
     ["events", "-f"],
+    ["events", "-f", "--json"],
     ["stop"],
 ]
 NO_SERVER = {"serve", "check", "explain", "init", "schema", "completion", "version"}

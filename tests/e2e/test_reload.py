@@ -103,7 +103,9 @@ def test_a_second_reload_is_told_at_once_that_one_is_running(tmp_path: Path) -> 
             lb.wait_log('"reload.started"')
             second = lb.cli("reload")
             assert second.returncode == 8
-            assert "another reload is running" in second.stderr
+            # Which pools, since when, and who asked.
+            which = r"another reload is running \(r1, reload of web by command of uid \d+, pid \d+, since 2\S+Z\)"
+            assert re.search(which, second.stderr), second.stderr
             assert first.poll() is None
             first.communicate(timeout=30)
             assert first.returncode == 0
