@@ -82,7 +82,12 @@ class Admin:
         while True:
             now = trio.current_time()
             pools = self._api.context.fleet.pools.items()
-            totals = {name: Totals(pool.total(Counter.REQUESTS), pool.total(Counter.FAILED)) for name, pool in pools}
+            tallies = self._api.context.measured.tallies
+            errors = tallies.server_errors()
+            totals = {
+                name: Totals(pool.total(Counter.REQUESTS), errors.get(name, 0), tallies.pace(name).p99_s)
+                for name, pool in pools
+            }
             self._series.add(totals, now - at)
             at = now
             await trio.sleep(EVERY_S)

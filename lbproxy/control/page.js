@@ -28,7 +28,7 @@ async function refresh() {
   if (asking || document.hidden) return plan(EVERY_MS)
   asking = true
   try {
-    const answer = await fetch("/", { cache: "no-store", signal: AbortSignal.timeout(10000) })
+    const answer = await fetch(`${location.origin}/`, { cache: "no-store", signal: AbortSignal.timeout(10000) })
     if (!answer.ok) throw new Error(`lbproxy answers ${answer.status}`)
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html")
     for (const part of document.querySelectorAll("section")) {
@@ -46,7 +46,7 @@ async function refresh() {
 const soon = () => plan(SOON_MS)
 
 function listen() {
-  const source = new EventSource("/v1/events")
+  const source = new EventSource(`${location.origin}/v1/events`)
   source.onmessage = soon
   source.onerror = () => {
     soon()

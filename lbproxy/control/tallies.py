@@ -78,6 +78,14 @@ class Tallies:
         over_s = min(RECENT_S, max(LEAST_S, now - self._began if self._began is not None else 0.0))
         return Pace(together.count / over_s, together.quantile(0.5), together.quantile(0.99))
 
+    def server_errors(self) -> dict[str, int]:
+        """The exchanges that ended with a status of 5xx, by pool."""
+        sums: dict[str, int] = {}
+        for (pool, _, status), number in self.requests.items():
+            if status.startswith("5"):
+                sums[pool] = sums.get(pool, 0) + number
+        return sums
+
     def _forget(self, now: float) -> None:
         while self._recent and self._recent[0][0] <= now - RECENT_S:
             self._recent.popleft()

@@ -37,6 +37,7 @@ async def test_what_every_worker_counts_is_added_up() -> None:
     tallies.add(NOTHING, stats(get(3), Exchanges("web", "GET", 502, buckets(b13=1), 30.0, 0, 5)))
     tallies.add(NOTHING, stats(get(4), get(1, pool="api")))
     assert tallies.requests == {("web", "GET", "200"): 7, ("web", "GET", "502"): 1, ("api", "GET", "200"): 1}
+    assert tallies.server_errors() == {"web": 1}
     assert (tallies.durations["web"].count, tallies.durations["web"].total) == (8, pytest.approx(30.2))
     assert (tallies.request_bytes, tallies.response_bytes) == ({"web": 20, "api": 10}, {"web": 45, "api": 20})
 

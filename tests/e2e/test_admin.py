@@ -31,6 +31,10 @@ def test_an_open_desk_can_be_read_and_ends_last(tmp_path: Path) -> None:
         assert ask(lb, "GET", "/livez", Host="evil.com").status == 421
         assert b'lbproxy_backends{pool="web",state="ready"}' in ask(lb, "GET", "/metrics").body
         assert ask(lb, "GET", "/v1/logs").status == 404
+        assert lb.get("/").status == 200
+        metrics = ask(lb, "GET", "/metrics")
+        assert metrics.headers["Content-Type"].startswith("text/plain")
+        assert b'lbproxy_http_requests_total{code="200",method="GET",pool="web"} 1.0' in metrics.body
         assert ask(lb, "POST", "/v1/stop", {}, Content_Type="application/json").status == 403
         a_second_one_is_refused(lb)
         with subprocess.Popen(lb.command("events", "-f"), stdout=subprocess.PIPE, text=True) as following:
