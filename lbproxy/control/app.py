@@ -243,7 +243,7 @@ class Control:
         self._memory.restore()
         for generation in self._parts.generations:
             settings = generation.settings
-            number = self._fleet.next_number(settings.name)
+            number = self._context.generations.number_of(generation) or self._fleet.next_number(settings.name)
             generation = replace(generation, number=number)
             self._fleet.start_pool(settings, generation)
             self._context.generations.served(generation)

@@ -48,6 +48,13 @@ class Generations:
         del kept[: max(0, len(kept) - generation.settings.reload.keep)]
         self._serving[pool] = Kept(generation, numbers)
 
+    def number_of(self, generation: Generation) -> int | None:
+        """Its number, if it is the one that serves, or has served last before a restart; its own number is not used."""
+        serving = self._serving.get(generation.settings.name)
+        if serving is None or not is_same(serving.generation, generation):
+            return None
+        return serving.generation.number
+
     def forget(self, pool: str) -> None:
         self._kept.pop(pool, None)
         self._serving.pop(pool, None)

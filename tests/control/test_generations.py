@@ -73,7 +73,10 @@ def test_what_was_kept_can_be_restored(places):
     again.restore(list(generations.kept()))
     assert list(again.kept()) == list(generations.kept())
     assert again.numbers("web") == [1, 2]
+    assert again.number_of(made(99, places[2])) == 3
+    assert again.number_of(made(99, places[1])) is None
     again.forget("web")
+    assert again.number_of(made(99, places[2])) is None
     assert list(again.kept()) == []
 
 

@@ -54,7 +54,9 @@ def test_history_audit_and_generations_outlive_a_kill(tmp_path: Path) -> None:
         lb.wait_ready()
         again = [json.loads(line) for line in lb.cli("history", "--json").stdout.splitlines()]
         assert again == records
-        assert lb.status()["pools"]["web"]["generation"] == 5, "no number is used twice"
+        assert lb.status()["pools"]["web"]["generation"] == 5, (
+            "another configuration than the last: the file has changed"
+        )
         assert lb.cli("rollback", "web", "--to", "1").returncode == 0
         assert lb.cli("history", "nope").returncode == 2
         for name in os.listdir(os.path.join(lb.state)):
@@ -64,4 +66,5 @@ def test_history_audit_and_generations_outlive_a_kill(tmp_path: Path) -> None:
         lb.start({})
         lb.wait_ready()
         assert lb.log().count(".json is ignored: ") == 2
+        assert lb.status()["pools"]["web"]["generation"] == 1
         assert lb.cli("history").stdout == "nothing was changed yet\n"
