@@ -165,6 +165,17 @@ def _scale(request: ScaleRequest, id: str, context: ControlContext) -> Plan:
     return Plan(id, request.trigger, context.settings, tuple(wanted), config_only=True, verb="scale", differs=("size",))
 
 
+def workers_after(context: ControlContext, settings: Settings) -> int:
+    """How many workers run after a reload: it can add some, but end none."""
+    return max(context.worker_count, min(settings.proxy.workers, context.most_workers))
+
+
+def removed_pools(context: ControlContext, settings: Settings) -> list[Pool]:
+    """The pools that the file does not have any more."""
+    wanted = {pool.name for pool in settings.pools}
+    return [pool for name, pool in context.fleet.pools.items() if name not in wanted]
+
+
 def one_more(context: ControlContext, by: int) -> tuple[tuple[str, int], ...]:
     """The sizes after TTIN (1) or TTOU (-1): of every supervised pool that changes by it."""
     pools = [pool for pool in context.fleet.pools.values() if pool.settings.command is not None]
