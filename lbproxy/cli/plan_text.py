@@ -3,6 +3,7 @@
 Knows the document that control makes (forecast.py). Knows neither the control API nor the exit code.
 """
 
+import shlex
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -108,11 +109,15 @@ def _pool_lines(page: _Page, name: str, pool: dict[str, Any]) -> None:
         page.add(f"because of: {', '.join(pool['because'])}", 2)
     if pool["anyway"]:
         page.add(_ANYWAY, 2)
+    if pool["before"] is not None:
+        page.add(f"runs first: {shlex.join(pool['before'])}", 2)
     for word in ("replaced", "started", "stopped", "kept"):
         if pool[word] and (word != "kept" or pool["action"] != "unchanged"):
             page.add(f"{word}: {_names(pool[word])}", 2)
     if pool["live"]:
         page.add(f"{'also new' if pool['action'] in ('replaced', 'added') else 'applied live'}: {_keys(pool)}", 2)
+    if pool["after"] is not None:
+        page.add(f"runs afterwards: {shlex.join(pool['after'])}", 2)
     _held_line(page, pool)
     memory = pool["memory"]
     if memory is not None and memory["at_a_time"]:

@@ -130,6 +130,8 @@ class Forecast:
             "started": [str(spec.id) for spec in change.make if spec.slot not in old_slots],
             "stopped": _names(member for member in leaving if member.spec.slot not in slots),
             "kept": _names(change.keep),
+            "before": self.plan.before_hook(wanted) if change.make else None,
+            "after": self.plan.after_hook(wanted),
             **_held(pool, leaving),
             "memory": _memory_of(change, self.measures.usage),
             **self._expected(pool.name, change, settings.size),

@@ -79,6 +79,14 @@ class Plan:
             return one_slot(pool, self.slot)
         return diff(pool, wanted, number, config_only=self.config_only or is_new)
 
+    def before_hook(self, generation: Generation) -> tuple[str, ...] | None:
+        """The command that runs before a backend is made. None of a rollback: what it brings back has served."""
+        return generation.settings.reload.before if self.verb == "reload" else None
+
+    def after_hook(self, generation: Generation) -> tuple[str, ...] | None:
+        """The command that runs when the pool has its verdict."""
+        return generation.settings.reload.after if self.verb in ("reload", "rollback") else None
+
 
 def plan_of(request: Request, id: str, context: ControlContext, settings: Settings | None) -> Plan:
     """`settings`: of the file as it is now; only a reload needs them.

@@ -174,9 +174,9 @@ class Reload:
     # Hooks
 
     async def _before(self, pool_reload: "_PoolReload", generation: Generation) -> Broken | None:
-        """Why nothing may happen. A rollback does not ask: what it brings back has served."""
-        command, hooks = generation.settings.reload.before, self._context.hooks
-        if command is None or hooks is None or self.plan.verb != "reload":
+        """Why nothing may happen."""
+        command, hooks = self.plan.before_hook(generation), self._context.hooks
+        if command is None or hooks is None:
             return None
         pool_reload.step("before hook")
         try:
@@ -191,8 +191,8 @@ class Reload:
     async def _after(self, pool_reload: "_PoolReload", result: str) -> None:
         """A failure is said, and changes nothing."""
         generation = pool_reload.wanted
-        command, hooks = generation.settings.reload.after, self._context.hooks
-        if command is None or hooks is None or self.plan.verb not in ("reload", "rollback"):
+        command, hooks = self.plan.after_hook(generation), self._context.hooks
+        if command is None or hooks is None:
             return
         env = {
             "LBPROXY_RESULT": result,

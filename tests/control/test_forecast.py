@@ -75,10 +75,16 @@ async def test_keys_are_told_apart_by_what_they_do(tmp_path):
             *(["web.1@1", "web.2@1"], ["web.3@1"]),
             *(3, 2),
         )
-        made = replace(live, command=("other",), env=(("A", "1"),), size=4)
+        assert (web["before"], web["after"]) == (None, None)
+        hooks = replace(live.reload, before=("check",), after=("tell",))
+        made = replace(live, command=("other",), env=(("A", "1"),), size=4, reload=hooks)
         web = forecast(world, settings_of(made), config_only=True)["pools"]["web"]
         assert (web["action"], web["because"], web["anyway"]) == ("replaced", ["command", "env", "size"], False)
         assert (len(web["replaced"]), web["started"]) == (3, ["web.4@2"])
+        assert (web["before"], web["after"]) == (("check",), ("tell",))
+        live = replace(live, reload=hooks)
+        web = forecast(world, settings_of(live), config_only=True)["pools"]["web"]
+        assert (web["before"], web["after"]) == (None, ("tell",)), "nothing is made"
 
 
 @trio_test(clock="autojump", timeout_s=100)

@@ -19,6 +19,8 @@ UNCHANGED: dict[str, Any] = {
     "started": [],
     "stopped": [],
     "kept": ["web.1@7", "web.2@7"],
+    "before": None,
+    "after": None,
     "connections": {},
     "drain_at_most_s": 0.0,
     "memory": None,
@@ -89,6 +91,8 @@ EVERYTHING: dict[str, Any] = {
             "replaced": ["web.1@7", "web.2@7"],
             "started": ["web.3@8"],
             "kept": [],
+            "before": ["manage.py", "migrate", "--check"],
+            "after": ["curl", "a b"],
             "connections": {"request": 3, "websocket": 1},
             "drain_at_most_s": 30.0,
             "memory": {
