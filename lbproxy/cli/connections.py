@@ -101,13 +101,13 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["kind"],
         row["backend"] or "-",
         up(row["age_s"]),
-        _size(row["bytes_10s"]),
+        size_text(row["bytes_10s"]),
         grace,
         up(row["left_s"]) if row["left_s"] is not None else "-",
     )
 
 
-def _size(number: int | None) -> str:
+def size_text(number: int | None) -> str:
     """1.5MiB; "-" where it is not known."""
     if number is None:
         return "-"

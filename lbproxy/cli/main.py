@@ -28,7 +28,7 @@ COMMANDS = {
     "init": "init",
     "status": "status",
     "reload": "reload",
-    "plan": None,  # None: fixed in CONTRACT.md, not built yet
+    "plan": "plan",
     "rollback": "verbs.rollback",
     "abort": "verbs.abort",
     "resume": "verbs.resume",
@@ -45,10 +45,12 @@ COMMANDS = {
     "events": "events",
     "why": "why",
     "top": "top",
+    "upgrade": None,  # None: fixed in CONTRACT.md, not built yet
     "stop": "stop",
     "schema": "schema",
     "completion": "completion",
     "version": "version",
+    "cluster": None,
 }
 
 

@@ -19,6 +19,7 @@ from lbproxy.control.context import ControlContext
 from lbproxy.control.drains import Drains
 from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
+from lbproxy.control.forecast import Forecast, measure
 from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.history import History
 from lbproxy.control.logs import Followers, is_following, log_lines
@@ -42,6 +43,7 @@ from lbproxy.telemetry.metrics import render
 from lbproxy.telemetry.text import event_json
 
 BUSY, USAGE, INVALID = 8, 2, 78
+_CHANGES_NOTHING = "/v1/plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Api:
 
     async def answer(self, question: Question) -> Answer:
         """Raises Declined. What was to change something is written down, whatever became of it."""
-        if question.method != "POST":
+        if question.method != "POST" or question.path == _CHANGES_NOTHING:
             return await self._route(question)
         verb = question.path.removeprefix("/v1/")
         try:
@@ -82,6 +84,7 @@ class Api:
             "/v1/logs": ("GET", self._logs),
             "/v1/events": ("GET", self._events),
             "/v1/reload": ("POST", self._reload),
+            "/v1/plan": ("POST", self._plan),
             "/v1/rollback": ("POST", self._rollback),
             "/v1/scale": ("POST", self._scale),
             "/v1/restart": ("POST", self._restart),
@@ -165,8 +168,13 @@ class Api:
     # What changes the pools: the answer is a stream of the events that it causes, up to its verdict
 
     async def _reload(self, question: Question) -> Answer:
-        values = question.values
-        return await self._start(question, ReloadRequest("command", pool_names(values), flag(values, "config_only")))
+        return await self._start(question, reload_request(question.values))
+
+    async def _plan(self, question: Question) -> Answer:
+        with declining():
+            plan, running = await self.reloader.preview(reload_request(question.values))
+        measures = await measure(self.context)
+        return Answer(Forecast(self.context, plan, self.history, measures).document(running))
 
     async def _rollback(self, question: Question) -> Answer:
         pool, to = text(question.values, "pool"), number(question.values, "to")
@@ -279,6 +287,10 @@ def pool_names(values: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise Declined(400, "pools: expected a list of names", USAGE)
     return tuple(dict.fromkeys(names))
+
+
+def reload_request(values: Mapping[str, Any]) -> ReloadRequest:
+    return ReloadRequest("command", pool_names(values), flag(values, "config_only"))
 
 
 _MISSING = object()

@@ -29,6 +29,7 @@ from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.measured import Measured
 from lbproxy.control.memory import Memory
+from lbproxy.control.next_start import waiting_keys
 from lbproxy.control.observation import resident_bytes
 from lbproxy.control.outgoing_events import OutgoingEvents
 from lbproxy.control.pid_file import PidFile
@@ -371,17 +372,8 @@ class Control:
         self._outgoing.apply(new.events)
         notices = [line for line in advise(new) if line not in advise(old)]
         self._remark_sockets()
-        for name, before, after in (
-            ("proxy.control", old.proxy.control, new.proxy.control),
-            ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),
-            ("proxy.state_dir", old.proxy.state_dir, new.proxy.state_dir),
-            ("proxy.control_group", old.proxy.control_group, new.proxy.control_group),
-            ("log.format", old.log.format, new.log.format),
-            ("proxy.workers", self._context.worker_count, new.proxy.workers),
-        ):
-            if before != after:
-                notices.append(f"{name} has changed: that takes effect at the next start")
-        return notices
+        waiting = waiting_keys(old, new, self._context.worker_count)
+        return notices + [f"{key} has changed: that takes effect at the next start" for key in waiting]
 
 
 def has_terminal() -> bool:

@@ -47,12 +47,27 @@ def one_slot(pool: Pool, slot: int) -> Diff:
 
 def is_same_making(one: Generation, other: Generation) -> bool:
     """Whether both generations would start the same backends. All other settings apply without a restart."""
-    return _making(one) == _making(other)
+    return not making_keys(one, other)
 
 
-def _making(generation: Generation) -> tuple[object, ...]:
+def making_keys(one: Generation, other: Generation) -> tuple[str, ...]:
+    """The keys of the file because of which two generations would not start the same backends."""
+    mine, theirs = _making(one), _making(other)
+    keys = [key for key in mine if mine[key] != theirs[key]]
+    if "env" in keys and one.settings.env == other.settings.env:
+        keys[keys.index("env")] = "env_file"
+    return tuple(keys)
+
+
+def _making(generation: Generation) -> dict[str, object]:
     settings = generation.settings
-    return settings.command, settings.user, settings.bind, generation.directory, generation.env
+    return {
+        "command": settings.command,
+        "user": settings.user,
+        "bind": settings.bind,
+        "directory": generation.directory,
+        "env": generation.env,
+    }
 
 
 def _retarget(pool: Pool, wanted: Generation, number: Callable[[], int]) -> Diff:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
 from lbproxy.model import Generation
+from lbproxy.settings import Secret
 
 
 class UnknownGeneration(LbproxyError):
@@ -104,21 +106,41 @@ def is_same(one: Generation, other: Generation) -> bool:
 
 def differing_keys(one: Generation, other: Generation) -> tuple[str, ...]:
     """The keys of the file (`size`, `drain.websocket`) in which two generations of a pool differ."""
-    keys = [*_differing(one.settings, other.settings)]
+    keys = [*differing(one.settings, other.settings)]
     if one.directory != other.directory and "directory" not in keys:
         keys.append("directory")
-    if one.env != other.env and "env" not in keys:
-        keys.append("env")
+    if one.env != other.env and not {"env", "env_file"} & set(keys):
+        keys.append("env_file")  # the same file has another content
     return tuple(keys)
 
 
-def _differing(one: Any, other: Any, path: str = "") -> Iterator[str]:
+def differing(one: Any, other: Any, path: str = "") -> tuple[str, ...]:
+    """The keys in which two values of settings.py differ, as the file has them; `path` stands before each."""
+    return tuple(dict.fromkeys(_differing(one, other, path)))
+
+
+def _differing(one: Any, other: Any, path: str) -> Iterator[str]:
     for field in fields(one):
         mine, theirs = getattr(one, field.name), getattr(other, field.name)
         if mine == theirs:
             continue
-        key = path + field.name.removesuffix("_s").removesuffix("_bytes")
-        if is_dataclass(mine) and type(mine) is type(theirs):
+        key = path + _IN_FILE.get(field.name, field.name.removesuffix("_s"))
+        if is_dataclass(mine) and type(mine) is type(theirs) and not isinstance(mine, Address | Secret):
             yield from _differing(mine, theirs, f"{key}.")
         else:
             yield key
+
+
+# Fields that have another name in the file than without their unit.
+_IN_FILE = {
+    "max_surge_is_percent": "max_surge",
+    "buffer_request_bytes": "buffer_request",
+    "retry_attempts": "retry.attempts",
+    "queue_size": "queue.size",
+    "queue_timeout_s": "queue.timeout",
+    "backoff_first_s": "backoff.first",
+    "backoff_max_s": "backoff.max",
+    "give_up_crashes": "give_up.crashes",
+    "give_up_within_s": "give_up.within",
+    "max_memory_bytes": "max_memory",
+}

@@ -79,6 +79,14 @@ class Plan:
             return one_slot(pool, self.slot)
         return diff(pool, wanted, number, config_only=self.config_only or is_new)
 
+    def before_hook(self, generation: Generation) -> tuple[str, ...] | None:
+        """The command that runs before a backend is made. None of a rollback: what it brings back has served."""
+        return generation.settings.reload.before if self.verb == "reload" else None
+
+    def after_hook(self, generation: Generation) -> tuple[str, ...] | None:
+        """The command that runs when the pool has its verdict."""
+        return generation.settings.reload.after if self.verb in ("reload", "rollback") else None
+
 
 def plan_of(request: Request, id: str, context: ControlContext, settings: Settings | None) -> Plan:
     """`settings`: of the file as it is now; only a reload needs them.
@@ -163,6 +171,17 @@ def _scale(request: ScaleRequest, id: str, context: ControlContext) -> Plan:
             raise CannotDo(f"{name}={size}: at least 1 (pause {name} holds requests, stop ends all)")
         wanted.append(replace(pool.generation, settings=replace(pool.settings, size=size)))
     return Plan(id, request.trigger, context.settings, tuple(wanted), config_only=True, verb="scale", differs=("size",))
+
+
+def workers_after(context: ControlContext, settings: Settings) -> int:
+    """How many workers run after a reload: it can add some, but end none."""
+    return max(context.worker_count, min(settings.proxy.workers, context.most_workers))
+
+
+def removed_pools(context: ControlContext, settings: Settings) -> list[Pool]:
+    """The pools that the file does not have any more."""
+    wanted = {pool.name for pool in settings.pools}
+    return [pool for name, pool in context.fleet.pools.items() if name not in wanted]
 
 
 def one_more(context: ControlContext, by: int) -> tuple[tuple[str, int], ...]:

@@ -12,7 +12,7 @@ import trio
 from lbproxy.control.context import ControlContext
 from lbproxy.control.fleet import PoolHandle, ProxyView
 from lbproxy.control.observation import Observation
-from lbproxy.control.plan import Plan
+from lbproxy.control.plan import Plan, removed_pools, workers_after
 from lbproxy.control.pool import Member, Pool, RunningReload
 from lbproxy.control.rollout import Broken, Outcome, Rollout
 from lbproxy.control.sockets import BindFailed
@@ -174,9 +174,9 @@ class Reload:
     # Hooks
 
     async def _before(self, pool_reload: "_PoolReload", generation: Generation) -> Broken | None:
-        """Why nothing may happen. A rollback does not ask: what it brings back has served."""
-        command, hooks = generation.settings.reload.before, self._context.hooks
-        if command is None or hooks is None or self.plan.verb != "reload":
+        """Why nothing may happen."""
+        command, hooks = self.plan.before_hook(generation), self._context.hooks
+        if command is None or hooks is None:
             return None
         pool_reload.step("before hook")
         try:
@@ -191,8 +191,8 @@ class Reload:
     async def _after(self, pool_reload: "_PoolReload", result: str) -> None:
         """A failure is said, and changes nothing."""
         generation = pool_reload.wanted
-        command, hooks = generation.settings.reload.after, self._context.hooks
-        if command is None or hooks is None or self.plan.verb not in ("reload", "rollback"):
+        command, hooks = self.plan.after_hook(generation), self._context.hooks
+        if command is None or hooks is None:
             return
         env = {
             "LBPROXY_RESULT": result,
@@ -231,17 +231,15 @@ class Reload:
             await context.fleet.wait_applied(context.fleet.publish())
         finally:
             context.sockets.release_others(listeners, context.worker_count)  # hidden sockets that no table uses
-        wanted = {pool.name for pool in settings.pools}
         async with trio.open_nursery() as retiring:
-            for pool in [pool for name, pool in context.fleet.pools.items() if name not in wanted]:
+            for pool in removed_pools(context, settings):
                 context.generations.forget(pool.name)
                 removed = f"pool {pool.name} is removed: the file does not have it any more"
                 context.emit(Notice(removed, reload=self.plan.id))
                 retiring.start_soon(context.fleet.close_pool, pool, self.plan.id)
 
     def _worker_count(self) -> int:
-        context, wanted = self._context, self.plan.settings.proxy.workers
-        return max(context.worker_count, min(wanted, context.most_workers))
+        return workers_after(self._context, self.plan.settings)
 
     # Verdicts
 

@@ -10,7 +10,16 @@ import trio
 
 from lbproxy.config.problems import ConfigInvalid
 from lbproxy.control.context import ControlContext
-from lbproxy.control.plan import CannotDo, ReloadRequest, Request, RestartRequest, ScaleRequest, one_more, plan_of
+from lbproxy.control.plan import (
+    CannotDo,
+    Plan,
+    ReloadRequest,
+    Request,
+    RestartRequest,
+    ScaleRequest,
+    one_more,
+    plan_of,
+)
 from lbproxy.control.reload import Reload
 from lbproxy.errors import LbproxyError
 from lbproxy.settings import Settings
@@ -97,6 +106,15 @@ class Reloader:
         # The task belongs to control, not to the client of the API: it goes on when that client disconnects.
         self._nursery.start_soon(self._carry_out, self._current)
         return plan.id
+
+    async def preview(self, request: ReloadRequest) -> tuple[Plan, str | None]:
+        """The plan that `start` would carry out now, and what runs meanwhile. Changes and logs nothing.
+
+        Raises UnknownPool or ConfigInvalid.
+        """
+        settings = await self._read(request)
+        running = self._what_runs() if self._busy else None
+        return plan_of(request, "", self._context, settings), running
 
     def abort(self, pool: str | None) -> str:
         """Turn the running reload around. Returns its id. Raises CannotDo."""

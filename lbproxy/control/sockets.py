@@ -143,6 +143,22 @@ class Sockets:
             for listener in listeners
         )
 
+    def why_not(self, address: Address) -> str | None:
+        """Why `bind` could not listen on an address; None if it could. No client sees anything of the attempt."""
+        if address in self._bound:
+            return None
+        try:
+            if address.passed is not None:
+                with self._passed.open(address.passed) as sock:
+                    self._refuse_twice(sock)
+            elif address.path is not None:
+                _is_stale(address.path)
+            else:
+                _tcp_socket(address, share=self._joins(address), hidden=False, listen=False).close()
+        except (OSError, NotPassed) as exc:
+            return f"cannot listen on {address}: {why_not_bound(exc, address)}"
+        return None
+
     def for_worker(self, row: int, listeners: Iterable[ListenerView]) -> list[int]:
         """The descriptors of worker `row` (0-based) in the order of `listeners`. They listen from now on."""
         return [self._bound[listener.settings.address].fd_of(row) for listener in listeners]
@@ -198,7 +214,7 @@ class Sockets:
     def _bind(self, address: Address, *, hidden: bool) -> _Bound:
         # ":80" becomes "127.0.0.1:80", or the reverse. A hidden socket that listened on the narrower address would take
         # the clients of the wider one, and drop them.
-        joins = any(_overlap(address, bound.address) for bound in self._bound.values())
+        joins = self._joins(address)
         if address.passed is not None:
             first = self._passed.open(address.passed)
         elif address.path is not None:
@@ -223,6 +239,9 @@ class Sockets:
         self._next_key += 1
         self._bound[address] = bound
         return bound
+
+    def _joins(self, address: Address) -> bool:
+        return any(_overlap(address, bound.address) for bound in self._bound.values())
 
     def _refuse_twice(self, first: socket.socket) -> None:
         """Raises NotPassed if another listener has this passed socket, by its other name."""
@@ -275,7 +294,7 @@ def _overlap(one: Address, other: Address) -> bool:
 _EVERY_HOST = ("", "0.0.0.0", "::")
 
 
-def _tcp_socket(address: Address, *, share: bool, hidden: bool) -> socket.socket:
+def _tcp_socket(address: Address, *, share: bool, hidden: bool, listen: bool = True) -> socket.socket:
     """A socket on the port. With `share` it joins sockets of ours that hold the port, and does not listen yet.
 
     The first one is bound without SO_REUSEPORT, so a port that another program holds is found in use although that
@@ -295,7 +314,7 @@ def _tcp_socket(address: Address, *, share: bool, hidden: bool) -> socket.socket
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((address.host or ("::" if both else "0.0.0.0"), address.port))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if not share:
+        if listen and not share:
             sock.listen(BACKLOG)
     except BaseException:
         sock.close()
@@ -305,20 +324,9 @@ def _tcp_socket(address: Address, *, share: bool, hidden: bool) -> socket.socket
 
 def unix_socket(path: str) -> socket.socket:
     """Replace a stale socket file (no program answers). Any other file at the path is left alone."""
-    if os.path.lexists(path):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, "a file that is not a socket is in the way")
-        # Non-blocking: a live socket whose queue is full would block control.
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
-            try:
-                asking.connect(path)
-            except (ConnectionRefusedError, FileNotFoundError):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-            except BlockingIOError:
-                raise OSError(errno.EADDRINUSE, "address already in use") from None
-            else:
-                raise OSError(errno.EADDRINUSE, "address already in use")
+    if _is_stale(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.bind(path)
@@ -326,6 +334,27 @@ def unix_socket(path: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _is_stale(path: str) -> bool:
+    """Whether a socket that no program answers is in the way. Raises OSError if no socket can be made at the path."""
+    directory = os.path.dirname(path) or "."
+    os.stat(directory)
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if not os.path.lexists(path):
+        return False
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise FileExistsError(errno.EEXIST, "a file that is not a socket is in the way")
+    # Non-blocking: a live socket whose queue is full would block control.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
+        try:
+            asking.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, "address already in use")
 
 
 def _drop_syns(sock: socket.socket) -> None:

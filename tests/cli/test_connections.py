@@ -2,7 +2,7 @@
 
 import pytest
 
-from lbproxy.cli.connections import _pages, _size, why
+from lbproxy.cli.connections import _pages, size_text, why
 from lbproxy.cli.options import Fail
 
 
@@ -31,7 +31,7 @@ def row(id, backend):
 
 
 def test_sizes_are_short():
-    assert [_size(number) for number in (None, 0, 1023, 1024, 1572864)] == ["-", "0B", "1023B", "1.0KiB", "1.5MiB"]
+    assert [size_text(number) for number in (None, 0, 1023, 1024, 1572864)] == ["-", "0B", "1023B", "1.0KiB", "1.5MiB"]
 
 
 def test_pages_follow_each_other(capsys):

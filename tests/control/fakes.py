@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import trio
 import trio.testing
 
+from control.quiet_sink import QuietSink
 from lbproxy.address import Address
 from lbproxy.control.context import ControlContext
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
@@ -267,6 +268,9 @@ class FakeSockets:
                 raise BindFailed(f"cannot listen on {listener.address}: address already in use")
         return tuple(ListenerView(key, 0, listener) for key, listener in enumerate(listeners, start=1))
 
+    def why_not(self, address):
+        return f"cannot listen on {address}: address already in use" if str(address) in self.taken else None
+
     def show(self, views):
         self.shown.append(tuple(str(view.settings.address) for view in views))
 
@@ -380,21 +384,3 @@ class World:
             yield self
             self.nursery.cancel_scope.cancel()
         self.grid.close()
-
-
-class QuietSink:
-    """Where log lines of tests go: nowhere."""
-
-    is_terminal = False
-
-    def describe_losses(self, describe):
-        pass
-
-    def write(self, lines):
-        pass
-
-    def reopen(self):
-        pass
-
-    def close(self, timeout_s):
-        pass

@@ -127,6 +127,23 @@ async def test_an_unknown_pool_is_404_and_wrong_types_are_400(tmp_path):
 
 
 @trio_test
+async def test_a_plan_is_a_document_that_no_audit_log_has(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        control.api.audit.write_to(str(tmp_path / "audit"))
+        answer = await control.ask("POST", "/v1/plan", config_only=True)
+        assert (answer.values["config_only"], list(answer.values["pools"])) == (True, ["web"])
+        assert json.loads(json.dumps(answer.values)) == answer.values
+        for values, status in (({"pools": ["api"]}, 404), ({"config_only": "yes"}, 400)):
+            with pytest.raises(Declined) as caught:
+                await control.ask("POST", "/v1/plan", **values)
+            assert (caught.value.answer.status, caught.value.answer.values["exit_code"]) == (status, 2)
+        control.api.audit.close()
+        assert (tmp_path / "audit").read_text() == ""
+
+
+@trio_test
 async def test_stop_answers_at_once_with_the_pid(tmp_path):
     control = Control(tmp_path)
     async with control.world.running():

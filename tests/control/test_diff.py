@@ -5,7 +5,7 @@ import trio
 
 from control.fakes import World, made_of, pool_settings, settings_of
 from lbproxy.address import Address
-from lbproxy.control.diff import diff, is_same_making, target_of
+from lbproxy.control.diff import diff, is_same_making, making_keys, target_of
 from lbproxy.model import BackendSpec, Generation
 from lbproxy.settings import HealthSettings
 
@@ -73,6 +73,14 @@ def test_what_a_backend_is_made_from_decides(change):
 
     assert is_same_making(making(), making())
     assert not is_same_making(making(), making(**change))
+    (key,) = change.get("settings", change)
+    assert making_keys(making(), making(**change)) == ("env_file" if key == "env" else key,)
+
+
+def test_an_environment_in_the_file_is_told_from_another_content_of_the_env_file():
+    plain = Generation(1, pool_settings(), "/app", ())
+    given = Generation(1, pool_settings(env=(("A", "1"),)), "/app", (("A", "1"),))
+    assert making_keys(plain, given) == ("env",)
 
 
 def test_only_fixed_targets_have_an_address_beforehand():

@@ -1,12 +1,15 @@
 """Which generations are kept for a rollback, and in which keys two of them differ."""
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
 from control.fakes import generation
-from lbproxy.control.generations import Generations, UnknownGeneration, differing_keys, is_same
-from lbproxy.settings import DrainSettings, ReloadSettings
+from lbproxy.address import Address
+from lbproxy.config import schema
+from lbproxy.config.tables import table_in
+from lbproxy.control.generations import Generations, UnknownGeneration, differing, differing_keys, is_same
+from lbproxy.settings import DrainSettings, ListenerSettings, PoolSettings, ReloadSettings
 
 
 def made(number, directory, keep=2):
@@ -86,4 +89,36 @@ def test_the_keys_that_differ_are_named_as_in_the_file(places):
     settings = replace(one.settings, size=3, drain=DrainSettings(websocket_s=1.0), buffer_request_bytes=1)
     other = replace(one, settings=settings, env=(("A", "1"),), directory=str(places[1]))
     assert not is_same(one, other)
-    assert differing_keys(one, other) == ("size", "drain.websocket", "buffer_request", "directory", "env")
+    assert differing_keys(one, other) == ("size", "drain.websocket", "buffer_request", "directory", "env_file")
+    given = replace(other, settings=replace(settings, env=(("A", "1"),)))
+    assert differing_keys(one, given) == ("env", "size", "drain.websocket", "buffer_request", "directory")
+
+
+def test_every_key_that_can_differ_is_one_that_explain_knows():
+    """Two pools and two listeners that have nothing in common."""
+    for one, other, table in (
+        (replace(POOL, name="web"), _all_different(POOL), schema.PoolTable),
+        (LISTENER, _all_different(LISTENER), schema.ListenerTable),
+    ):
+        for key in set(differing(one, other)) - {"name"}:
+            assert _is_key(table, key), key
+
+
+POOL = PoolSettings("web")
+LISTENER = ListenerSettings("public", Address("", 80))
+
+
+def _all_different(value):
+    """The same class with another value in each field."""
+    found = {}
+    for one in fields(value):
+        mine = getattr(value, one.name)
+        is_table = is_dataclass(mine) and not isinstance(mine, Address)
+        found[one.name] = _all_different(mine) if is_table else object()
+    return replace(value, **found)
+
+
+def _is_key(table, key):
+    name, _, rest = key.partition(".")
+    info = {info.alias or name: info for name, info in table.model_fields.items()}.get(name)
+    return info is not None and (not rest or _is_key(table_in(info.annotation), rest))

@@ -15,6 +15,8 @@ from lbproxy.control.plan import (
     UnknownPool,
     one_more,
     plan_of,
+    removed_pools,
+    workers_after,
 )
 
 FIXED = pool_settings("fixed", size=1, command=None, targets=(Address("127.0.0.1", 1),))
@@ -66,3 +68,12 @@ async def test_a_restart_replaces_one_slot():
         assert [member.spec.slot for member in change.keep] == [1, 3]
         with pytest.raises(CannotDo, match=r"there is no backend web\.7"):
             plan(world, RestartRequest("web", 7))
+
+
+@trio_test(clock="autojump", timeout_s=100)
+async def test_a_reload_adds_workers_and_ends_none_and_removes_what_the_file_has_not():
+    web, old = pool_settings("web"), pool_settings("old")
+    async with World(settings_of(web, old)).running() as world:
+        counts = [workers_after(world.context, settings_of(web, workers=number)) for number in (0, 1, 2, 9)]
+        assert counts == [1, 1, 2, 2], "at most as many as the grid has rows"
+        assert [pool.name for pool in removed_pools(world.context, settings_of(web))] == ["old"]

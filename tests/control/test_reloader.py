@@ -144,3 +144,32 @@ def test_every_problem_of_what_backends_are_made_from_is_told_at_once(tmp_path):
     assert "pool.web.directory" in caught.value.text
     assert ".env" in caught.value.text
     assert caught.value.text.endswith("2 errors")
+
+
+@trio_test
+async def test_a_preview_says_what_runs_and_changes_and_logs_nothing(tmp_path):
+    running = Running(tmp_path)
+    async with running.world.running():
+        await running.world.nursery.start(running.reloader.run)
+        plan, what_runs = await running.reloader.preview(ReloadRequest("command", config_only=True))
+        assert ([wanted.settings.name for wanted in plan.wanted], plan.config_only, what_runs) == (["web"], True, None)
+        await running.reloader.start(ReloadRequest("command"))
+        _, what_runs = await running.reloader.preview(ReloadRequest("command"))
+        assert what_runs.startswith("another reload is running (r1, reload of web by command")
+        await running.wait_finished(1)
+        with pytest.raises(UnknownPool):
+            await running.reloader.preview(ReloadRequest("command", ("api",)))
+        assert len(running.world.of(ReloadStarted)) == 1
+
+
+@trio_test
+async def test_a_preview_of_an_invalid_configuration_is_no_rejected_reload(tmp_path):
+    def load():
+        raise ConfigInvalid([Problem("lb.toml", 6, 1, "unknown key 'wokers'", "wokers = 4")])
+
+    running = Running(tmp_path, load)
+    async with running.world.running():
+        await running.world.nursery.start(running.reloader.run)
+        with pytest.raises(ConfigInvalid):
+            await running.reloader.preview(ReloadRequest("command"))
+        assert running.world.of(ConfigRejected) == []
