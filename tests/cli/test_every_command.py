@@ -43,6 +43,8 @@ COMMANDS_TO_SERVER = [
     ["logs", "access", "-f"],
     ["why", "some-id"],
     ["history"],
+    ["plan"],
+    ["plan", "web", "--json"],
     ["history", "web", "--json"],
     ["events"],
     ["events", "-f"],
