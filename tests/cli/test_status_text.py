@@ -1,23 +1,12 @@
 from typing import Any
 
 import pytest
+from support.status_sample import BACKEND
 
 from lbproxy.cli.options import Options
 from lbproxy.cli.status_text import aligned, flowing, status_lines, up, what_is_wrong
 
 PLAIN = Options(color="never")
-BACKEND: dict[str, Any] = {
-    "id": "web.1",
-    "generation": 7,
-    "state": "ready",
-    "pid": 4121,
-    "address": "127.0.0.1:41001",
-    "uptime_s": 9.1,
-    "restarts": 0,
-    "in_flight": 3,
-    "leases": {"request": 1, "websocket": 2},
-    "requests_total": 31,
-}
 
 
 def pool_of(*states: str, **more: Any) -> dict[str, Any]:
