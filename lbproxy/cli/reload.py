@@ -14,7 +14,7 @@ from lbproxy.cli.client import FAILED, ConnectionBroke, ControlClient, Stream, T
 from lbproxy.cli.options import Fail, Options, on_terminal, with_options
 from lbproxy.config.units import positive_duration
 from lbproxy.telemetry.events import BackendExited, BackendNotReady, Event, ReloadDone, ReloadFinished
-from lbproxy.telemetry.text import event_from_json, printable, text_lines, verdict
+from lbproxy.telemetry.text import comparison, event_from_json, printable, text_lines, verdict
 from lbproxy.telemetry.words import compact
 
 STILL_GOING_ON = 7
@@ -153,6 +153,8 @@ class Following:
                 print(line)
             if done.differs and done.verb != "scale":
                 print(f"{done.pool}: not as in the file, until the next reload: {printable(', '.join(done.differs))}")
+            if (compared := comparison(done)) is not None:
+                print(printable(compared))
         if event.exit_code and event.text:
             if not self._done:
                 raise Fail(event.exit_code, event.text if "\n" in event.text else f"lbproxy: {event.text}")

@@ -41,5 +41,6 @@ class ControlContext:
     loaded_at: float = field(default_factory=time.time)
     generations: Generations = field(default_factory=Generations)
     hooks: Hooks | None = None  # None: they are not run
-    resident_bytes: Callable[[set[int]], Awaitable[int]] | None = None  # of the sessions of these pids; None: no look
+    # Of the sessions of these pids; None: nobody looks.
+    resident_bytes: Callable[[set[int]], Awaitable[dict[int, int]]] | None = None
     measured: Measured = field(default_factory=Measured)

@@ -91,6 +91,7 @@ class History:
             "cut": done.cut,
             "websockets_closed": done.websockets_closed,
             "output": list(done.output),
+            "compared": list(done.compared),
         }
         for name in _AS_FAR_AS_THEY_APPLY:
             if (value := getattr(done, name)) is not None:

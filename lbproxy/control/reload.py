@@ -345,4 +345,5 @@ class _PoolReload:
             held=self.observation.held,
             websocket_closes=self.observation.websocket_closes,
             peak_memory_bytes=self.observation.peak_memory_bytes,
+            compared=self.observation.compared,
         )

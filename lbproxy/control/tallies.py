@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import trio
 
 from lbproxy.link.codec import LinkBroken
-from lbproxy.link.messages import Increase, Stats
+from lbproxy.link.messages import Exchanges, Increase, Stats
 from lbproxy.telemetry.histogram import DURATION_BOUNDS_S, Histogram
 
 RECENT_S = 10.0
 LEAST_S = 1.0  # the shortest time that a rate is taken of
 SERVED = "served"
+KEPT_GENERATIONS = 8  # of each pool
 _BUCKETS = len(DURATION_BOUNDS_S) + 1
 
 
@@ -29,6 +30,32 @@ class Pace:
     p99_s: float | None
 
 
+class GenerationCounts:
+    """What the backends of one generation have answered."""
+
+    def __init__(self) -> None:
+        self.errors = 0  # 5xx
+        self.durations = Histogram(DURATION_BOUNDS_S)
+
+    def add(self, part: Exchanges) -> None:
+        self.durations.add(part.buckets, part.took_s)
+        if part.status >= 500:
+            self.errors += sum(part.buckets)
+
+    def copy(self) -> "GenerationCounts":
+        counts = GenerationCounts()
+        counts.errors = self.errors
+        counts.durations.add(self.durations.buckets, self.durations.total)
+        return counts
+
+    def since(self, before: "GenerationCounts") -> "GenerationCounts":
+        counts = GenerationCounts()
+        counts.errors = self.errors - before.errors
+        less = [now - then for now, then in zip(self.durations.buckets, before.durations.buckets, strict=True)]
+        counts.durations.add(less, self.durations.total - before.durations.total)
+        return counts
+
+
 class Tallies:
     """Keyed by pool, or by labels in the order of the metric's. The pool is empty where no pool took a request."""
 
@@ -39,6 +66,7 @@ class Tallies:
         self.response_bytes: dict[str, int] = {}
         self.waits: dict[str, Histogram] = {}  # in the queue
         self.incidents: dict[str, dict[tuple[str, ...], int]] = {}  # by name: see Incidents
+        self.generations: dict[tuple[str, int], GenerationCounts] = {}  # by pool; the newest few
         self.express: dict[str, int] = {}  # SERVED, or why the express lane handed an exchange over
         self._recent: deque[tuple[float, dict[str, Histogram]]] = deque()
         self._began: float | None = None
@@ -57,6 +85,8 @@ class Tallies:
             self.response_bytes[part.pool] = self.response_bytes.get(part.pool, 0) + part.response_bytes
             for durations in (self.durations, recent):
                 _histogram(durations, part.pool).add(part.buckets, part.took_s)
+            if part.generation:
+                self._of_generation(part.pool, part.generation).add(part)
         for waits in increase.waits:
             _histogram(self.waits, waits.pool).add(waits.buckets, waits.waited_s)
         for incident in increase.incidents:
@@ -67,6 +97,15 @@ class Tallies:
         self._forget(now)
         if recent:
             self._recent.append((now, recent))
+
+    def _of_generation(self, pool: str, generation: int) -> "GenerationCounts":
+        counts = self.generations.get((pool, generation))
+        if counts is None:
+            counts = self.generations[pool, generation] = GenerationCounts()
+            known = sorted(number for name, number in self.generations if name == pool)
+            for number in known[:-KEPT_GENERATIONS]:
+                del self.generations[pool, number]
+        return counts
 
     def pace(self, pool: str) -> Pace:
         now = trio.current_time()

@@ -102,6 +102,7 @@ class Exchanges:
     took_s: float  # all together
     request_bytes: int  # of the bodies, and of WebSockets that have ended
     response_bytes: int
+    generation: int = 0  # of the backend; 0: no backend had part in it
 
 
 @dataclass(frozen=True, slots=True)

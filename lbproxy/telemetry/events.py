@@ -310,6 +310,9 @@ class ReloadDone(Event):
     held: int | None = None  # requests that waited for a backend meanwhile
     websocket_closes: dict[str, int] | None = None  # by code
     peak_memory_bytes: int | None = None  # resident, of the pool's backends together
+    # Of each generation that answered something meanwhile: generation, requests, errors (5xx), p99_s, and
+    # backend_memory_bytes (of its largest backend).
+    compared: tuple[dict[str, int | float | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

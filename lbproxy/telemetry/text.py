@@ -198,6 +198,32 @@ def verdict(done: e.ReloadDone) -> str:
     return f"{done.verb} of {done.pool} {done.result} {took}{why}: {counts}"
 
 
+def comparison(done: e.ReloadDone) -> str | None:
+    """How the new generation did beside the old one, over the same time; None if not both have answered something."""
+    facts = {one["generation"]: one for one in done.compared}
+    old, new = facts.get(done.from_generation), facts.get(done.generation)
+    if old is None or new is None or old is new:
+        return None
+    return (
+        f"{done.pool}: generation {done.generation} beside {done.from_generation}: "
+        f"5xx {_share(new)} and {_share(old)}, p99 {_duration(new)} and {_duration(old)}, "
+        f"the largest backend {_memory(new)} and {_memory(old)}"
+    )
+
+
+def _share(facts: dict[str, Any]) -> str:
+    return f"{100 * facts['errors'] / facts['requests']:.2f} %"
+
+
+def _duration(facts: dict[str, Any]) -> str:
+    return f"{1000 * facts['p99_s']:.3g} ms" if facts["p99_s"] is not None else "-"
+
+
+def _memory(facts: dict[str, Any]) -> str:
+    size_bytes = facts["backend_memory_bytes"]
+    return f"{size_bytes / 2**20:.1f} MiB" if size_bytes is not None else "-"
+
+
 def seconds(duration_s: float) -> str:
     return f"{duration_s:.1f}s"
 

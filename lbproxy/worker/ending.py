@@ -17,7 +17,8 @@ SHOWN = 200  # characters of a failed request's target
 
 def count_exchange(context: Context, record: AccessRecord, pool: str | None) -> None:
     """Count an HTTP exchange by method and status. `pool`: None where no pool takes the request."""
-    series = context.tally.series(pool or "", record.head.method, record.status)
+    generation = record.served_by.generation if record.served_by is not None else 0
+    series = context.tally.series(pool or "", record.head.method, record.status, generation)
     count(series, record.duration_s, record.request_bytes, record.response_bytes)
 
 

@@ -230,7 +230,7 @@ class Worker:
             self._batches.largest(now),
             lanes.phases(),
             {pool: len(queue) for pool, queue in router.queues.items()},
-            router.tally.take(),
+            router.take_counts(),
         )
 
 

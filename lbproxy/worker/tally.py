@@ -9,6 +9,7 @@ numbers by status, the histogram of a pool and the exchanges of the express lane
 """
 
 from bisect import bisect_left
+from collections.abc import Collection
 from typing import TypeAlias
 
 from lbproxy.link.messages import Exchanges, Incidents, Increase, QueueWaits
@@ -22,6 +23,7 @@ Series: TypeAlias = list[int | float]
 Methods: TypeAlias = dict[bytes, dict[int, Series]]  # by method, then by status
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))
+Key: TypeAlias = tuple[str, int]  # a pool, and a generation of its backends
 OTHER = b"OTHER"  # a client may invent methods without end
 
 
@@ -46,8 +48,8 @@ class Tally:
     """Counts since the last `take`. The lanes are counted apart: `served` is the sum of the express lane's series."""
 
     def __init__(self) -> None:
-        self._express: dict[str, Methods] = {}
-        self._tasks: dict[str, Methods] = {}
+        self._express: dict[Key, Methods] = {}
+        self._tasks: dict[Key, Methods] = {}
         self._incidents: dict[tuple[str, ...], int] = {}
         self._waits: dict[str, Histogram] = {}
         self._served_before = 0
@@ -62,13 +64,14 @@ class Tally:
             for series in known.values()
         )
 
-    def express(self, pool: str) -> Methods:
-        """The pool's series in the express lane."""
-        return self._express.setdefault(pool, {})
+    def express(self, pool: str, generation: int) -> Methods:
+        """The series of the express lane for a pool's backends of one generation."""
+        return self._express.setdefault((pool, generation), {})
 
-    def series(self, pool: str, method: bytes, status: int) -> Series:
-        """A series of the task lane. `pool` is empty for a request that no pool takes."""
-        return series_of(self._tasks.setdefault(pool, {}), method, status)
+    def series(self, pool: str, method: bytes, status: int, generation: int = 0) -> Series:
+        """A series of the task lane. `pool` is empty for a request that no pool takes, `generation` 0 if no backend had
+        part in it."""
+        return series_of(self._tasks.setdefault((pool, generation), {}), method, status)
 
     def note(self, name: str, *labels: str) -> None:
         """Count an incident. `name`, and what its labels are: Incidents in link/messages.py."""
@@ -81,17 +84,20 @@ class Tally:
             self._waits[pool] = Histogram(DURATION_BOUNDS_S)
         self._waits[pool].observe(waited_s)
 
-    def take(self) -> Increase:
-        """The increase since the last call. Series stay in place, because the leases of a backend refer to them."""
+    def take(self, live: Collection[Key] = ()) -> Increase:
+        """The increase since the last call. Series stay in place, because the leases of a backend refer to them; those
+        of generations that are not `live` go."""
         self._served_before = self.served
         exchanges = []
         for book in (self._express, self._tasks):
-            for pool, methods in book.items():
+            for key, methods in book.items():
                 for method, known in methods.items():
                     for status, series in known.items():
                         if any(series):
-                            exchanges.append(_exchanges(pool, method, status, series))
+                            exchanges.append(_exchanges(key, method, status, series))
                             series[:] = [0] * BUCKETS + [0.0, 0, 0]
+            for key in [key for key in book if key[1] and key not in live]:
+                del book[key]
         waits, self._waits = self._waits, {}
         incidents, self._incidents = self._incidents, {}
         return Increase(
@@ -101,9 +107,10 @@ class Tally:
         )
 
 
-def _exchanges(pool: str, method: bytes, status: int, series: Series) -> Exchanges:
+def _exchanges(key: Key, method: bytes, status: int, series: Series) -> Exchanges:
     return Exchanges(
-        *(pool, method.decode("ascii"), status, tuple(map(int, series[:BUCKETS])), float(series[TOOK_S])),
+        *(key[0], method.decode("ascii"), status, tuple(map(int, series[:BUCKETS])), float(series[TOOK_S])),
         request_bytes=int(series[REQUEST_BYTES]),
         response_bytes=int(series[RESPONSE_BYTES]),
+        generation=key[1],
     )

@@ -44,6 +44,7 @@ def test_a_record_has_what_the_events_told():
         "cut": 2,
         "websockets_closed": 3,
         "output": ["a", "b"],
+        "compared": [],
     }
 
 

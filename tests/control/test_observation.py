@@ -7,7 +7,7 @@ from support.trio_test import trio_test
 
 from control.fakes import World, pool_settings, settings_of
 from lbproxy.control.observation import Observation, resident_bytes
-from lbproxy.link.messages import Incidents, Increase, QueueWaits, Stats
+from lbproxy.link.messages import Exchanges, Incidents, Increase, QueueWaits, Stats
 from lbproxy.telemetry.histogram import DURATION_BOUNDS_S
 
 NONE = (0,) * (len(DURATION_BOUNDS_S) + 1)
@@ -43,7 +43,7 @@ async def test_memory_is_looked_at_and_its_peak_is_kept():
 
         async def look(pids):
             assert pids == {member.backend.pid}
-            return next(seen)
+            return {member.backend.pid: next(seen)}
 
         world.context.resident_bytes = look
         observation = Observation(world.context, world.fleet.pools["web"])
@@ -54,5 +54,31 @@ async def test_memory_is_looked_at_and_its_peak_is_kept():
 
 @trio_test
 async def test_the_look_is_at_whole_sessions():
-    assert await resident_bytes({os.getsid(0)}) > 1_000_000
-    assert await resident_bytes({2**22 + 1}) == 0
+    (size_bytes,) = (await resident_bytes({os.getsid(0)})).values()
+    assert size_bytes > 1_000_000
+    assert await resident_bytes({2**22 + 1}) == {}
+
+
+@trio_test
+async def test_generations_are_compared_over_the_same_time():
+    async with World(settings_of(pool_settings(size=1))).running() as world:
+        tallies = world.context.measured.tallies
+
+        def answered(generation, status, number):
+            part = Exchanges("web", "GET", status, (number, *NONE[1:]), 0.5, 0, 0, generation)
+            tallies.add(Stats(0, 0, 0, {}), Stats(1, 0, 0, {}, increase=Increase((part,))))
+
+        answered(1, 200, 1000)
+        answered(1, 500, 9)
+        observation = Observation(world.context, world.fleet.pools["web"])
+        answered(1, 200, 90)
+        answered(1, 502, 10)
+        answered(2, 200, 50)
+        await observation.take_in()
+        old, new = observation.compared
+        assert (old["generation"], old["requests"], old["errors"]) == (1, 100, 10)
+        assert (new["generation"], new["requests"], new["errors"]) == (2, 50, 0)
+        assert new["p99_s"] is not None
+        for number in range(3, 30):
+            answered(number, 200, 1)
+        assert len(tallies.generations) == 8

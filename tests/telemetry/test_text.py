@@ -4,7 +4,16 @@ import json
 import pytest
 
 from lbproxy.telemetry import events as e
-from lbproxy.telemetry.text import event_from_json, event_json, event_text, iso_time, json_line, text_line, verdict
+from lbproxy.telemetry.text import (
+    comparison,
+    event_from_json,
+    event_json,
+    event_text,
+    iso_time,
+    json_line,
+    text_line,
+    verdict,
+)
 
 NOON = 1767268800.0  # 2026-01-01T12:00:00Z
 EVENTS = [cls for cls in vars(e).values() if isinstance(cls, type) and issubclass(cls, e.Event) and cls.name]
@@ -16,6 +25,7 @@ SAMPLES = {
     "tuple[str, ...]": ("one", "two"),
     "dict[str, int | str]": {"uid": 7},
     "dict[str, int]": {"1001": 3},
+    "tuple[dict[str, int | float | None], ...]": ({"generation": 7},),
 }
 DONE = e.ReloadDone(
     reload="r1",
@@ -96,6 +106,16 @@ def test_what_has_many_lines_goes_on_indented() -> None:
 def test_a_backend_cannot_write_into_the_operators_terminal() -> None:
     line = text_line(e.BackendOutput("web.1@2", "red \x1b[31m\r bell \x07 tab\t \udcff"), NOON)
     assert line.endswith(b"web.1@2 | red \\x1b[31m\\x0d bell \\x07 tab\t \\xdcff\n")
+
+
+def test_generations_are_compared_when_both_have_answered() -> None:
+    old = {"generation": 6, "requests": 1000, "errors": 1, "p99_s": 0.004, "backend_memory_bytes": 40 * 2**20}
+    new = {"generation": 7, "requests": 200, "errors": 3, "p99_s": None, "backend_memory_bytes": None}
+    assert comparison(DONE) is None
+    assert comparison(dataclasses.replace(DONE, compared=(new,))) is None
+    assert comparison(dataclasses.replace(DONE, compared=(old, new))) == (
+        "web: generation 7 beside 6: 5xx 1.50 % and 0.10 %, p99 - and 4 ms, the largest backend - and 40.0 MiB"
+    )
 
 
 def test_the_verdict_is_that_of_the_contract() -> None:

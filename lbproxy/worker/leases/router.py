@@ -13,6 +13,7 @@ import trio
 
 from lbproxy.errors import ProxyError
 from lbproxy.link.grid import WIDTH, Counter, Grid
+from lbproxy.link.messages import Increase
 from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolView, RoutingTable
 from lbproxy.policy.balance import pick
 from lbproxy.policy.goodbye import within
@@ -20,12 +21,11 @@ from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.telemetry.events import Event, Notice
 from lbproxy.worker.leases.drain import Lease, Leases
 from lbproxy.worker.leases.routes import best_route
+from lbproxy.worker.leases.waiting import Waiter, why_nobody
 from lbproxy.worker.tally import Tally
 
 SKIP_S = 1.0  # how long a backend that refused a connection is passed over, if no table comes before
 RECHECK_S = 0.05  # while waiting for room that another worker may free: the grid does not wake anybody
-
-HOPELESS = "every backend of the pool has failed, and none is started again"
 
 REQUEST = LeaseKind.REQUEST
 # As plain ints: adding a member of an enum costs three times as much. (Requests are what is left of all leases.)
@@ -60,7 +60,7 @@ class Router:
         self._skipped: dict[BackendId, float] = {}
         self._load = grid.summing(Counter.LEASES.value)  # all workers' leases on a cell
         self._row_base = grid.base(row, 0)
-        self.queues: dict[str, deque[_Waiter]] = {}
+        self.queues: dict[str, deque[Waiter]] = {}
         self._turns: dict[str, int] = {}  # of each pool: were they shared, two pools could take turns with each other
         self._first_turn = random.randrange(1 << 16)  # workers that start together do not all begin with the same one
         self.drains_changed = trio.Event()
@@ -83,7 +83,7 @@ class Router:
         for pool in table.pools:
             for view in pool.every:
                 if view.cell not in self._leases:
-                    methods = self.tally.express(pool.name)
+                    methods = self.tally.express(pool.name, view.id.generation)
                     self._leases[view.cell] = Leases(view, self._row_base + view.cell * WIDTH, methods)
                 self._leases[view.cell].backend = view
         for cell, view in before.items():
@@ -186,20 +186,20 @@ class Router:
         if since is not None and now >= deadline:
             raise ProxyError(503, "destination_unavailable", "no backend can be reached")
         if pool.is_hopeless or pool.maintenance is not None:
-            raise _why_nobody(pool)
+            raise why_nobody(pool)
         queue = self.queues.get(pool_name) or deque()
         if not queue and (lease := self.claim(pool, kind, key)) is not None:
             return lease
         if len(queue) >= pool.limits.queue_size:
             raise ProxyError(503, "connection_limit_reached", "the queue is full")
-        waiter = _Waiter(kind, key)
+        waiter = Waiter(kind, key)
         queue.append(waiter)
         self.queues[pool_name] = queue
         try:
             while waiter.lease is None:
                 pool = self._pools.get(pool_name)
                 if pool is None or pool.is_hopeless or pool.maintenance is not None or trio.current_time() >= deadline:
-                    raise _why_nobody(pool)
+                    raise why_nobody(pool)
                 # Who stands far behind need not look often: somebody before him does.
                 recheck_at = self._recheck_at(pool, RECHECK_S * (queue.index(waiter) + 1))
                 with trio.move_on_at(min(deadline, recheck_at)):
@@ -273,6 +273,10 @@ class Router:
         leases.change(lease, kind, say_goodbye)
         if leases.draining:
             self.rouse_drains()
+
+    def take_counts(self) -> Increase:
+        """What was counted since the last call."""
+        return self.tally.take({(one.backend.id.pool, one.backend.id.generation) for one in self._leases.values()})
 
     def count(self, cell: int, counter: Counter) -> None:
         self._values[self._row_base + cell * WIDTH + counter] += 1
@@ -366,33 +370,6 @@ class Router:
         if pool.limits.connections and pool.backends:
             return trio.current_time() + recheck_s
         return min((self._skipped[view.id] for view in pool.backends if view.id in self._skipped), default=float("inf"))
-
-
-def _why_nobody(pool: PoolView | None) -> ProxyError:
-    """Of a request that has waited in vain."""
-    if pool is None:
-        return ProxyError(503, "destination_unavailable", "the pool is gone")
-    if pool.maintenance is not None:
-        return ProxyError(503, "destination_unavailable", "maintenance", pool.maintenance)
-    if pool.is_hopeless:
-        return ProxyError(503, "destination_unavailable", HOPELESS)
-    if pool.resting:
-        return ProxyError(503, "destination_unavailable", "the pool is paused")
-    if pool.limits.connections and pool.backends:
-        return ProxyError(503, "connection_limit_reached", "every backend has as many connections as it may")
-    return ProxyError(503, "destination_unavailable", "no backend is ready")
-
-
-class _Waiter:
-    """One who waits for a lease. It is given to him: what he was called for nobody else can have taken."""
-
-    __slots__ = ("called", "key", "kind", "lease")
-
-    def __init__(self, kind: LeaseKind, key: bytes | None) -> None:
-        self.kind = kind
-        self.key = key
-        self.lease: Lease | None = None
-        self.called = trio.Event()
 
 
 LONG_LIVED = frozenset((LeaseKind.WEBSOCKET, LeaseKind.TCP))

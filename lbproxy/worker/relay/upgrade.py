@@ -80,7 +80,7 @@ class WebSocketClient:
             error=error_of(relay),
         )
         pool, tally = lease.backend.id.pool, lanes.context.tally
-        series = tally.series(pool, record.head.method, record.status)
+        series = tally.series(pool, record.head.method, record.status, lease.backend.id.generation)
         series[REQUEST_BYTES] += relay.client.received
         series[RESPONSE_BYTES] += relay.backend.received
         tally.note("websocket_close", pool, *_closed(relay))
