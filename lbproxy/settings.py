@@ -106,6 +106,7 @@ class RestartSettings:
     give_up_within_s: float = 60.0
     stop_signal: int = 15
     stop_timeout_s: float = 10.0
+    max_memory_bytes: int = 0  # proportional set size of the whole session; 0 = no limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "serve": ("lbproxy serve -c lb.toml", "lbproxy serve -n 4 -l :8080 -- uvicorn app:app --port {port}"),
     "check": ("lbproxy check -c lb.toml", "lbproxy check --effective"),
     "explain": ("lbproxy explain pool.web.drain.websocket", "lbproxy explain drain"),
-    "init": ("lbproxy init", "lbproxy init --for gunicorn -o deploy/lb.toml", "lbproxy init --systemd"),
+    "init": ("lbproxy init", "lbproxy init --for gunicorn -o deploy/lb.toml", "lbproxy init --compose"),
     "status": ("lbproxy status", "lbproxy status web --json"),
     "reload": ("lbproxy reload", "lbproxy reload web --timeout 5m", "lbproxy reload --config-only"),
     "plan": ("lbproxy plan", "lbproxy plan web --config-only"),

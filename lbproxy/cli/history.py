@@ -20,7 +20,8 @@ _COLUMNS = ("STARTED", "VERB", "POOL", "GENERATION", "RESULT", "TOOK", "REQUESTS
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @with_options
 def history(options: Options, pool: str | None, lines: int, as_json: bool) -> int:
-    """The last changes of all pools, or of one: reloads, rollbacks, scales, restarts, drains. The oldest comes first.
+    """The last changes of all pools, or of one: reloads, rollbacks, scales, restarts, drains, and
+    backends that lbproxy replaced for their memory. The oldest comes first.
 
     The last 1,000 are kept, also over a restart of lbproxy.
     """

@@ -1,4 +1,4 @@
-"""`lbproxy init`: a first configuration for the project in this directory, or a systemd unit."""
+"""`lbproxy init`: a first configuration for the project in this directory, a systemd unit, and files that deploy it."""
 
 import os
 from pathlib import Path
@@ -17,22 +17,45 @@ _COLUMN = 34  # of the comments behind short lines
 @click.command(short_help="Write a first configuration for this project.")
 @click.option("--for", "kind", type=click.Choice(KINDS), help="What serves it, if it is not recognised.")
 @click.option("--systemd", is_flag=True, help="Print a systemd unit instead.")
+@click.option("--compose", is_flag=True, help="Write Dockerfile, compose.yaml and .dockerignore, too.")
+@click.option("--kubernetes", is_flag=True, help="Write kubernetes.yaml, too.")
+@click.option("--github", is_flag=True, help="Write .github/workflows/deploy.yml and deploy.sh, too.")
 @click.option(
     "-o", "--output", type=click.Path(), metavar="FILE", help="The file to write [./lb.toml]; - is standard output."
 )
 @with_options
-def init(options: Options, kind: str | None, systemd: bool, output: str | None) -> int:
+def init(options: Options, kind: str | None, systemd: bool, output: str | None, **wanted: bool) -> int:
     """Write a configuration of about ten lines for the project in the working directory. An existing file is never
     touched.
+
+    The files of --compose, --kubernetes and --github have the project's name (its directory's), command and port: those
+    of its configuration, which is written first where it is missing.
 
     Recognised are a Procfile, Django, Flask, FastAPI and other Python applications with uvicorn, gunicorn, hypercorn or
     granian, and package.json.
     """
     file = output or options.config_path
     if systemd:
+        if any(wanted.values()):
+            raise click.UsageError("--systemd only prints: it cannot be combined with files to write")
         print(_unit(file), end="")
         return 0
     here = Path.cwd()
+    if any(wanted.values()):
+        from lbproxy.cli.init_deployment import refuse_existing, write_files
+
+        if file == STDOUT:
+            raise click.UsageError("-o - only prints: it cannot be combined with files to write")
+        names = [name for name in wanted if wanted[name]]
+        refuse_existing(here, names)
+        if not os.path.lexists(file):
+            _first_configuration(options, kind, file, here)
+        write_files(options, file, here, names)
+        return 0
+    return _first_configuration(options, kind, file, here)
+
+
+def _first_configuration(options: Options, kind: str | None, file: str, here: Path) -> int:
     project = recognise(here, kind)
     if project is None:
         asked = "no package.json that says what to start" if kind == "node" else f"nothing that runs ({LOOKED_FOR})"

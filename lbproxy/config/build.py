@@ -122,6 +122,8 @@ def _reload(table: schema.ReloadTable | None) -> ReloadSettings:
 def _restart(table: schema.RestartTable | None) -> RestartSettings:
     given = _given(table)
     backoff, give_up = given.pop("backoff", None), given.pop("give_up", None)
+    if "max_memory" in given:
+        given["max_memory_bytes"] = given.pop("max_memory")
     given |= {f"backoff_{key}": value for key, value in _given(backoff).items()}
     given |= {f"give_up_{key}": value for key, value in _given(give_up).items()}
     return RestartSettings(**given)

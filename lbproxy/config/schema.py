@@ -238,6 +238,8 @@ class RestartTable(Table):
     """The signal that tells a backend to end."""
     stop_timeout_s: Seconds | None = None
     """How long a backend may take to end before it gets KILL."""
+    max_memory: Annotated[Bytes | None, Facts("512MiB", "no limit")] = None
+    """The most memory of a backend and its processes (a page that n share counts 1/n); over it, it is replaced."""
 
 
 class PoolTimeoutsTable(Table):

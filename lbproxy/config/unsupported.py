@@ -22,7 +22,6 @@ NOT_YET = (
     NotYet(("admin", "tls")),
     NotYet(("listener", "*", "tls")),
     NotYet(("pool", "*", "sticky")),
-    NotYet(("pool", "*", "restart", "max_memory")),
 )
 
 

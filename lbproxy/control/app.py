@@ -29,6 +29,7 @@ from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.measured import Measured
 from lbproxy.control.memory import Memory
+from lbproxy.control.memory_limits import MemoryLimits
 from lbproxy.control.next_start import waiting_keys
 from lbproxy.control.observation import resident_bytes
 from lbproxy.control.outgoing_events import OutgoingEvents
@@ -37,6 +38,7 @@ from lbproxy.control.plan import resolve_all
 from lbproxy.control.reloader import Reloader
 from lbproxy.control.scrape import owners
 from lbproxy.control.sockets import Sockets
+from lbproxy.control.terminal import has_terminal
 from lbproxy.control.workers import Workers
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import BackendId, BackendSpec, Generation, ListenerView
@@ -204,9 +206,7 @@ class Control:
                 await nursery.start(self._watch_signals)
                 nursery.start_soon(self._resources.children.run)
                 nursery.start_soon(self._resources.guard.run)
-                with trio.move_on_after(
-                    _GUARD_START_S
-                ):  # the guard is started until it runs; serving does not wait for it
+                with trio.move_on_after(_GUARD_START_S):  # it is started until it runs; serving does not wait for it
                     await self._resources.guard.wait_listening()
                 await nursery.start(self._outgoing.run, self._context.settings.events)
                 await nursery.start(self._fleet.run)
@@ -219,6 +219,7 @@ class Control:
                 nursery.start_soon(self._context.measured.usage.run, partial(owners, self._context))
                 reloading = trio.CancelScope()
                 await nursery.start(self._run_reloader, reloading)
+                nursery.start_soon(MemoryLimits(self._context, self._reloader).run)
                 await nursery.start(self._drains.run)
                 door = Door(admit_anyone) if self._parts.settings.proxy.control_group is not None else None
                 nursery.start_soon(ApiServer(api_socket, self._api.answer, self._log.emit, door).run)
@@ -374,15 +375,6 @@ class Control:
         self._remark_sockets()
         waiting = waiting_keys(old, new, self._context.worker_count)
         return notices + [f"{key} has changed: that takes effect at the next start" for key in waiting]
-
-
-def has_terminal() -> bool:
-    """Whether this process has a controlling terminal that can be opened (ENXIO or EIO when it has gone)."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def _grid_size(settings: Settings) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from lbproxy.telemetry.events import (
 )
 from lbproxy.telemetry.histogram import RELOAD_BOUNDS_S, START_BOUNDS_S, Histogram
 
-RESTART_REASONS = ("crash", "recycled")
+RESTART_REASONS = ("crash", "recycled", "max_memory")
 RELOADS = ("reload", "rollback")  # the verbs that bring another generation; a scale or a drain is no reload
 
 
@@ -37,6 +37,8 @@ class EventCounts:
                 self._running.add(reload)
             case ReloadDone(pool=pool, result=result, duration_s=duration_s, verb=verb) if verb in RELOADS:
                 self.reloads.setdefault((pool, result), Histogram(RELOAD_BOUNDS_S)).observe(duration_s)
+            case ReloadDone(pool=pool, result="ok", verb="recycle"):
+                self._count_restart(pool, "max_memory")
             case ReloadFinished(reload=reload, exit_code=exit_code) if reload in self._running:
                 self._running.remove(reload)
                 self.was_last_reload_ok = exit_code == 0

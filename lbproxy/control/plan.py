@@ -50,8 +50,11 @@ class ScaleRequest:
 
 @dataclass(frozen=True, slots=True)
 class RestartRequest:
+    """`recycle_why`: lbproxy's own reason; None where an operator asks."""
+
     pool: str
     slot: int
+    recycle_why: str | None = None
 
 
 Request = ReloadRequest | RollbackRequest | ScaleRequest | RestartRequest
@@ -67,11 +70,17 @@ class Plan:
     wanted: tuple[Generation, ...]
     whole: bool = False  # also listeners, routes and removed pools
     config_only: bool = False
-    verb: str = "reload"  # reload | rollback | scale | restart
+    verb: str = "reload"  # reload | rollback | scale | restart | recycle
     same_as: int | None = None  # the kept generation that a rollback brings back
     slot: int | None = None  # the only one that a restart replaces
     differs: tuple[str, ...] = ()  # keys of the pool that are not as in the file, afterwards
     asked_by: dict[str, int | str] | None = None  # uid, pid, how
+    why: str | None = None  # of a recycle
+
+    @property
+    def backend(self) -> str | None:
+        """The name of the only backend that it replaces."""
+        return None if self.slot is None else f"{self.wanted[0].settings.name}.{self.slot}"
 
     def change(self, pool: Pool, wanted: Generation, number: Callable[[], int], *, is_new: bool) -> Diff:
         """The generation that serves afterwards, and what happens to the backends."""
@@ -101,12 +110,13 @@ def plan_of(request: Request, id: str, context: ControlContext, settings: Settin
             return _rollback(request, id, context, settings)
         case ScaleRequest():
             return _scale(request, id, context)
-        case RestartRequest(name, slot):
+        case RestartRequest(name, slot, recycle_why):
             pool = running_pool(context, name)
             supervised(pool)
             if slot not in {member.spec.slot for member in pool.members}:
                 raise CannotDo(f"there is no backend {name}.{slot}")
-            return Plan(id, "command", context.settings, (pool.generation,), verb="restart", slot=slot)
+            trigger, verb = ("command", "restart") if recycle_why is None else ("max_memory", "recycle")
+            return Plan(*(id, trigger, context.settings, (pool.generation,)), verb=verb, slot=slot, why=recycle_why)
 
 
 def running_pool(context: ControlContext, name: str) -> Pool:

@@ -73,7 +73,7 @@ class RunningReload:
     """What `status` tells of the change that runs."""
 
     id: str
-    verb: str  # reload | rollback | scale | restart
+    verb: str  # reload | rollback | scale | restart | recycle
     step: str  # rolling | rolling back | paused
     generation: int
     why: str | None = None

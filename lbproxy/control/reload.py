@@ -82,7 +82,7 @@ class Reload:
     def _say_started(self, trigger: str) -> None:
         plan = self.plan
         names = tuple(generation.settings.name for generation in plan.wanted)
-        started = ReloadStarted(plan.id, trigger, names, plan.verb, _sizes(plan), plan.asked_by)
+        started = ReloadStarted(plan.id, trigger, names, plan.verb, _sizes(plan), plan.asked_by, plan.backend, plan.why)
         self._context.emit(started)
 
     async def _carry_out(self) -> None:
@@ -160,7 +160,7 @@ class Reload:
             pool.end_reload()
         if outcome.result == "ok":
             pool.apply(settings, generation)
-            pool.differs = plan.differs if plan.verb != "restart" else pool.differs
+            pool.differs = plan.differs if plan.slot is None else pool.differs
             if plan.verb != "scale":  # a size until the next reload is nothing to go back to
                 self._context.generations.served(generation)
         elif is_new:
@@ -286,6 +286,8 @@ class Reload:
 
 def _sizes(plan: Plan) -> tuple[int, ...]:
     """How many new backends each pool gets; empty where only the rollout will find out."""
+    if plan.slot is not None:
+        return (1,)
     if plan.config_only or any(wanted.settings.command is None for wanted in plan.wanted):
         return ()
     return tuple(wanted.settings.size for wanted in plan.wanted)
@@ -336,12 +338,13 @@ class _PoolReload:
             failed=served[Counter.FAILED],
             cut=served[Counter.CUT],
             websockets_closed=served[Counter.WEBSOCKETS_CLOSED],
-            why=broken.why if broken is not None else None,
+            why=broken.why if broken is not None else self._plan.why,
             output=broken.output if broken is not None else (),
             verb=self._plan.verb,
             same_as=self._plan.same_as,
             size=self.pool.settings.size if self._plan.verb == "scale" else None,
             differs=self._plan.differs if outcome.result == "ok" else (),
+            backend=self._plan.backend,
             held=self.observation.held,
             websocket_closes=self.observation.websocket_closes,
             peak_memory_bytes=self.observation.peak_memory_bytes,

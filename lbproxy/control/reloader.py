@@ -36,6 +36,7 @@ class Reloader:
         self._context = context
         self._load = load
         self._busy = False
+        self._freed = trio.Event()
         self._again: str | None = None
         self._count = 0
         self._nursery: trio.Nursery | None = None
@@ -116,6 +117,11 @@ class Reloader:
         running = self._what_runs() if self._busy else None
         return plan_of(request, "", self._context, settings), running
 
+    async def wait_free(self) -> None:
+        """Returns when no change of the pools is running."""
+        while self._busy:
+            await self._freed.wait()
+
     def abort(self, pool: str | None) -> str:
         """Turn the running reload around. Returns its id. Raises CannotDo."""
         reload = self._running(pool, "abort")
@@ -174,6 +180,8 @@ class Reloader:
 
     def _free(self) -> None:
         self._busy = False
+        self._freed.set()
+        self._freed = trio.Event()
         trigger, self._again = self._again, None
         if trigger is not None:
             self.signal(trigger)

@@ -21,6 +21,7 @@ class UsageBook:
         self._seen: dict[int, Usage] = {}
         self._cpu_share: dict[int, float] = {}
         self._read_at: float | None = None
+        self._looked = trio.Event()
 
     async def run(self, owners: Callable[[], Iterable[tuple[Hashable, int]]]) -> None:
         """`owners`: every owner with the pid of its process; an owner may have several."""
@@ -45,6 +46,12 @@ class UsageBook:
             if since_s and pid in self._seen:
                 self._cpu_share[pid] = used_s / since_s
         self._seen = dict(usages)
+        self._looked.set()
+        self._looked = trio.Event()
+
+    async def wait_look(self) -> None:
+        """Returns after the next look."""
+        await self._looked.wait()
 
     def cpu_s(self, owner: Hashable) -> float:
         return self._cpu_s.get(owner, 0.0)

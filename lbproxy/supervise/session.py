@@ -9,7 +9,7 @@ uses little of the standard library and nothing else.
 import contextlib
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 MARK = "LBPROXY_RUN"  # the variable; its value is the number of control and that of the process, with a dot between
 
@@ -29,13 +29,25 @@ def marked_pids(mark: str) -> list[int]:
 
 def session_pids(sessions: Collection[int]) -> list[int]:
     """The live processes (no zombies) whose session, or process group, is one of `sessions`."""
-    found = []
+    return [pid for pid, _ in _members(sessions)]
+
+
+def pids_by_session(sessions: Collection[int]) -> dict[int, list[int]]:
+    """The same processes by their session. A session without a live process is missing."""
+    found: dict[int, list[int]] = {}
+    for pid, session in _members(sessions):
+        found.setdefault(session, []).append(pid)
+    return found
+
+
+def _members(sessions: Collection[int]) -> Iterator[tuple[int, int]]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             facts = _stat(name)
-            if facts is not None and facts[0] not in ("Z", "X") and (facts[2] in sessions or facts[3] in sessions):
-                found.append(int(name))
-    return found
+            if facts is not None and facts[0] not in ("Z", "X"):
+                _, _, group, session = facts
+                if session in sessions or group in sessions:
+                    yield int(name), session if session in sessions else group
 
 
 def family_pids(session: int) -> list[int]:

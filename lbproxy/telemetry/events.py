@@ -258,11 +258,13 @@ class LogDropped(Event):
 class ReloadStarted(Event):
     name = "reload.started"
     reload: str
-    trigger: str  # "command", "USR2", "HUP", "resume"
+    trigger: str  # "command", "USR2", "HUP", "resume", "max_memory"
     pools: tuple[str, ...]
-    verb: str = "reload"  # reload | rollback | scale | restart | drain
+    verb: str = "reload"  # reload | rollback | scale | restart | recycle | drain
     sizes: tuple[int, ...] = ()  # how many new backends each pool gets; empty: not known yet
     asked_by: dict[str, int | str] | None = None  # uid, pid, how
+    backend: str | None = None  # of a restart or a recycle
+    why: str | None = None  # of a recycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +308,7 @@ class ReloadDone(Event):
     same_as: int | None = None  # the kept generation that a rollback has brought back
     size: int | None = None  # of a scale
     differs: tuple[str, ...] = ()  # keys that are not as in the file any more
-    backend: str | None = None  # of a drain
+    backend: str | None = None  # of a restart, a recycle or a drain
     held: int | None = None  # requests that waited for a backend meanwhile
     websocket_closes: dict[str, int] | None = None  # by code
     peak_memory_bytes: int | None = None  # resident, of the pool's backends together

@@ -150,7 +150,9 @@ def _backend_text(event: e.Event) -> str | None:
 def _reload_text(event: e.Event) -> str | None:
     match event:
         case e.ReloadStarted(_, trigger, pools, verb):
-            return f"{verb} of {', '.join(pools)} {'goes on' if trigger == 'resume' else 'started'} ({trigger})"
+            what = event.backend or ", ".join(pools)
+            why = f": it {event.why}" if event.why else ""
+            return f"{verb} of {what} {'goes on' if trigger == 'resume' else 'started'} ({trigger}){why}"
         case e.PoolPaused(pool, _, maintenance=True):
             return f"{pool} is in maintenance: its requests get 503, until lbproxy unpause {pool}"
         case e.PoolPaused(pool, max_wait_s):
@@ -181,7 +183,9 @@ def verdict(done: e.ReloadDone) -> str:
         case "ok" if done.verb == "drain":
             return f"drained {done.backend} {took}: {counts}"
         case "ok" if done.verb == "restart":
-            return f"restarted {done.pool} {took}: {counts}"
+            return f"restarted {done.backend or done.pool} {took}: {counts}"
+        case "ok" if done.verb == "recycle":
+            return f"recycled {done.backend or done.pool} {took}{why}: {counts}"
         case "ok" if done.verb == "rollback":
             same = f" (as {done.same_as})" if done.same_as is not None else ""
             return f"rolled back {done.pool}: generation {done.generation}{same} serves {took}: {counts}"

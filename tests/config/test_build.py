@@ -192,6 +192,7 @@ backoff      = { first = "2s", max = "31s" }
 give_up      = { crashes = 6, within = "61s" }
 stop_signal  = "INT"
 stop_timeout = "11s"
+max_memory   = "512MiB"
 
 [pool.web.timeouts]
 connect   = "3s"
@@ -257,7 +258,7 @@ def test_everything_arrives(loaded: Callable[[str], Settings], tmp_path: Path):
         health=HealthSettings("/healthz", ((200, 200), (204, 204)), 61, 6, 3, 3, 4),
         reload=ReloadSettings(50, True, 2),
         drain=DrainSettings(31, 960, 32, 0, 33, 6, 1012, "back soon"),
-        restart=RestartSettings(2, 31, 6, 61, 2, 11),
+        restart=RestartSettings(2, 31, 6, 61, 2, 11, 512 << 20),
         timeouts=PoolTimeouts(3, 61, 62, 0.5),
         limits=PoolLimits(10, 1001, 11),
         retry_attempts=3,

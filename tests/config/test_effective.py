@@ -52,7 +52,7 @@ buffer_request = "1MiB"
 health = { path = "/h", expect = "200,204-299", headers = { X-Probe = "1" }, active = true, host = "a.example" }
 reload = { max_surge = "50%", min_ready = "0s" }
 drain = { websocket = "0s", transfer = "2h", close_code = 3001, close_reason = "\u00fc" }
-restart = { backoff = { first = "100ms" }, give_up = { crashes = 2 }, stop_signal = "SIGQUIT" }
+restart = { backoff = { first = "100ms" }, give_up = { crashes = 2 }, stop_signal = "SIGQUIT", max_memory = "512MiB" }
 timeouts = { keepalive = "250ms" }
 limits = { connections = 3, queue = { size = 0 } }
 retry = { attempts = 5 }

@@ -52,7 +52,7 @@ directory = "gone"
   [pool.web.helth]
   path = "/"
 [pool.web.restart]
-max_memory = "1MB"
+max_memory = 1000
 
 [pool.api]
 [admin]
@@ -75,8 +75,8 @@ lb.toml:12:1: error: pool.web.directory: there is no directory '/…/gone'
     12 | directory = "gone"
 lb.toml:13:13: error: unknown key 'helth' in [pool.web] (did you mean 'health'?)
     13 |   [pool.web.helth]
-lb.toml:16:1: error: pool.web.restart.max_memory is not supported yet
-    16 | max_memory = "1MB"
+lb.toml:16:1: error: pool.web.restart.max_memory: expected a size such as "16KiB", got 1000 (write "1kB")
+    16 | max_memory = 1000
 lb.toml:18:1: error: 'command' or 'targets' is missing in [pool.api]
     18 | [pool.api]
 lb.toml:20:1: error: admin.address: '0.0.0.0:9901' is beyond loopback: that needs admin.token

@@ -36,12 +36,12 @@ def test_what_works_stays():
 
 
 def test_every_listener_and_pool_is_looked_at():
-    document = tomllib.loads('listener = [{tls = 1}, {tls = 1}]\n[pool]\na.sticky = 1\nb.restart.max_memory = "1MB"')
+    document = tomllib.loads("listener = [{tls = 1}, {tls = 1}]\n[pool]\na.sticky = 1\nb.sticky = 1")
     assert [finding.message for finding in take_out(document)] == [
         "listener.tls is not supported yet",
         "listener.tls is not supported yet",
         "pool.a.sticky is not supported yet",
-        "pool.b.restart.max_memory is not supported yet",
+        "pool.b.sticky is not supported yet",
     ]
 
 

@@ -1,5 +1,7 @@
 """Counts that are made of events."""
 
+from dataclasses import replace
+
 from lbproxy.control.event_counts import EventCounts
 from lbproxy.telemetry.events import (
     BackendExited,
@@ -46,8 +48,11 @@ def test_only_a_backend_that_is_started_again_is_a_restart() -> None:
     counts.take(BackendExited("web", "web.1@1", 7, "exit code 1", 0.5, ()))
     counts.take(BackendExited("web", "web.1@1", 7, "exit code 1", None, ()))
     counts.take(BackendRecycled("web", "web.1@1", 7, 60.0, 0.0))
+    counts.take(replace(done("ok", 2.0), verb="recycle"))
+    counts.take(replace(done("rolled_back", 2.0), verb="recycle"))
     counts.take(Notice("something else"))
-    assert counts.restarts == {("web", "crash"): 1, ("web", "recycled"): 1}
+    assert counts.restarts == {("web", "crash"): 1, ("web", "recycled"): 1, ("web", "max_memory"): 1}
+    assert counts.reloads == {}
 
 
 def test_the_time_to_ready_is_measured() -> None:

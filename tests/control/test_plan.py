@@ -66,6 +66,9 @@ async def test_a_restart_replaces_one_slot():
         assert generation.number == 1
         assert [spec.slot for spec in change.make] == [member.spec.slot for member in change.replace] == [2]
         assert [member.spec.slot for member in change.keep] == [1, 3]
+        assert (made.verb, made.trigger, made.backend, made.why) == ("restart", "command", "web.2", None)
+        made = plan(world, RestartRequest("web", 2, "uses 534 MiB"))
+        assert (made.verb, made.trigger, made.backend, made.why) == ("recycle", "max_memory", "web.2", "uses 534 MiB")
         with pytest.raises(CannotDo, match=r"there is no backend web\.7"):
             plan(world, RestartRequest("web", 7))
 

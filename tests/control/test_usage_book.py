@@ -49,6 +49,7 @@ async def test_it_looks_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None
     book = UsageBook(read)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(book.run, lambda: [("1", 5)])
+        await book.wait_look()
         await enough.wait()
         nursery.cancel_scope.cancel()
     assert looked == [{5}] * 3

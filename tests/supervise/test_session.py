@@ -10,6 +10,7 @@ from lbproxy.supervise.session import (
     MARK,
     family_pids,
     marked_pids,
+    pids_by_session,
     session_pids,
     signal_name,
     signal_others,
@@ -44,6 +45,7 @@ def test_members_are_those_of_the_session_in_whatever_group(tree):
     assert leader in found
     assert len(found) == 2
     assert daemon not in found
+    assert pids_by_session([leader, daemon, 1 << 30]) == {leader: found, daemon: [daemon]}
 
 
 def test_the_family_is_the_session_and_its_descendants(tree):

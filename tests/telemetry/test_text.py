@@ -124,6 +124,14 @@ def test_the_verdict_is_that_of_the_contract() -> None:
     )
 
 
+def test_a_recycle_says_which_backend_and_why() -> None:
+    why = "uses 534 MiB, more than max_memory 512MiB"
+    done = dataclasses.replace(DONE, verb="recycle", backend="web.3", why=why)
+    assert verdict(done).startswith(f"recycled web.3 in 41.2s ({why}): 24318 requests")
+    started = e.ReloadStarted("r1", "max_memory", ("web",), "recycle", backend="web.3", why=why)
+    assert event_text(started) == f"recycle of web.3 started (max_memory): it {why}"
+
+
 @pytest.mark.parametrize(
     ("result", "begin"),
     [
