@@ -203,9 +203,8 @@ class Control:
                 await nursery.start(self._watch_signals)
                 nursery.start_soon(self._resources.children.run)
                 nursery.start_soon(self._resources.guard.run)
-                with trio.move_on_after(
-                    _GUARD_START_S
-                ):  # the guard is started until it runs; serving does not wait for it
+                # The guard is started until it runs; serving does not wait for it.
+                with trio.move_on_after(_GUARD_START_S):
                     await self._resources.guard.wait_listening()
                 await nursery.start(self._outgoing.run, self._context.settings.events)
                 await nursery.start(self._fleet.run)
@@ -287,6 +286,7 @@ class Control:
                 now = trio.current_time()
                 if now - self._stop_signals.get(number, float("-inf")) >= _ECHO_S:
                     self._stop_signals[number] = now
+                    self._audit.note({"how": number.name.removeprefix("SIG")}, "stop", {}, "done")
                     if self._stopping.is_set() and not self._at_once.is_set():
                         self._cut = self._in_hand()
                     self._stop_because(number.name, now=False)

@@ -160,7 +160,10 @@ class Reload:
             pool.end_reload()
         if outcome.result == "ok":
             pool.apply(settings, generation)
-            pool.differs = plan.differs if plan.verb != "restart" else pool.differs
+            if plan.verb in ("reload", "rollback"):
+                pool.differs = plan.differs
+            else:  # what an earlier rollback brought still runs
+                pool.differs = tuple(dict.fromkeys((*pool.differs, *plan.differs)))
             if plan.verb != "scale":  # a size until the next reload is nothing to go back to
                 self._context.generations.served(generation)
         elif is_new:
