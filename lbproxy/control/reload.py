@@ -64,6 +64,11 @@ class Reload:
     def touches(self, pool: str) -> bool:
         return any(wanted.settings.name == pool for wanted in self.plan.wanted)
 
+    @property
+    def is_decided(self) -> bool:
+        """Every pool has its verdict: what still goes on (a hook, pools that leave) does not turn around."""
+        return len(self._done) == len(self.plan.wanted)
+
     def abort(self) -> None:
         """Turn around. Pools that have come through already stay as they are."""
         self._aborted = True
@@ -346,6 +351,7 @@ class _PoolReload:
             verb=self._plan.verb,
             same_as=self._plan.same_as,
             size=self.pool.settings.size if self._plan.verb == "scale" else None,
+            backend=f"{self.pool.name}.{self._plan.slot}" if self._plan.slot is not None else None,
             differs=self._plan.differs if outcome.result == "ok" else (),
             held=self.observation.held,
             websocket_closes=self.observation.websocket_closes,

@@ -102,6 +102,8 @@ class Reloader:
     def abort(self, pool: str | None) -> str:
         """Turn the running reload around. Returns its id. Raises CannotDo."""
         reload = self._running(pool, "abort")
+        if reload.is_decided:
+            raise CannotDo(f"nothing to abort: {reload.plan.id} has its verdict, and is about to end")
         reload.abort()
         return reload.plan.id
 

@@ -306,7 +306,7 @@ class ReloadDone(Event):
     same_as: int | None = None  # the kept generation that a rollback has brought back
     size: int | None = None  # of a scale
     differs: tuple[str, ...] = ()  # keys that are not as in the file any more
-    backend: str | None = None  # of a drain
+    backend: str | None = None  # of a drain or a restart
     held: int | None = None  # requests that waited for a backend meanwhile
     websocket_closes: dict[str, int] | None = None  # by code
     peak_memory_bytes: int | None = None  # resident, of the pool's backends together

@@ -181,7 +181,7 @@ def verdict(done: e.ReloadDone) -> str:
         case "ok" if done.verb == "drain":
             return f"drained {done.backend} {took}: {counts}"
         case "ok" if done.verb == "restart":
-            return f"restarted {done.pool} {took}: {counts}"
+            return f"restarted {done.backend or done.pool} {took}: {counts}"
         case "ok" if done.verb == "rollback":
             same = f" (as {done.same_as})" if done.same_as is not None else ""
             return f"rolled back {done.pool}: generation {done.generation}{same} serves {took}: {counts}"

@@ -13,7 +13,7 @@ from lbproxy.telemetry.text import event_json
 
 
 def done(verb: str, result: str, exit_code: int) -> Any:
-    verdict = e.ReloadDone("r1", "web", result, 7, 6, 1.0, 10, 0, 0, 0, verb=verb, same_as=5, size=6)
+    verdict = e.ReloadDone("r1", "web", result, 7, 6, 1.0, 10, 0, 0, 0, verb=verb, same_as=5, size=6, backend="web.3")
     return lines(event_json(verdict), event_json(e.ReloadFinished("r1", exit_code, "")))
 
 
@@ -72,7 +72,7 @@ def test_a_size_must_be_a_number(change: str, capsys: pytest.CaptureFixture[str]
     [
         ("rollback", "rolled back web: generation 7 (as 5) serves in 1.0s: "),
         ("scale", "scaled web to 6 until the next reload in 1.0s: "),
-        ("restart", "restarted web in 1.0s: "),
+        ("restart", "restarted web.3 in 1.0s: "),
     ],
 )
 def test_the_last_line_is_the_verdict(

@@ -198,6 +198,7 @@ def test_scale_and_restart(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         verdict = json.loads(done.stdout.splitlines()[-1])
         assert (verdict["verb"], verdict["result"], verdict["generation"]) == ("restart", "ok", 1)
+        assert verdict["backend"] == "web.1"
         (after,) = lb.backends()
         assert after["id"] == before["id"] == "web.1"
         assert after["pid"] != before["pid"]
