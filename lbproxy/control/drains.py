@@ -40,7 +40,8 @@ class Drains:
         pool, member = self._find(pool_name, slot)
         if (running := self._running.get(id(member))) is not None:
             return running.id
-        others = [one for one in pool.members if one is not member and one.published]
+        # A drain that was begun in this moment has not taken its backend out of the table yet.
+        others = [one for one in pool.members if one.published and one is not member and id(one) not in self._running]
         is_last = not any(one.backend.state is State.READY for one in others)
         if member.published and member.backend.state is State.READY and is_last and not force:
             raise CannotDo(f"{pool_name}.{slot} is the last ready backend of its pool: --force drains it all the same")
