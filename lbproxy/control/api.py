@@ -22,7 +22,7 @@ from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.history import History
 from lbproxy.control.logs import Followers, is_following, log_lines
-from lbproxy.control.pauses import LONGEST_PAGE_BYTES, pause, unpause
+from lbproxy.control.pauses import pause, unpause
 from lbproxy.control.plan import (
     CannotDo,
     ReloadRequest,
@@ -34,6 +34,7 @@ from lbproxy.control.plan import (
 )
 from lbproxy.control.reloader import ReloadBusy, Reloader
 from lbproxy.link.grid import Grid
+from lbproxy.settings import LONGEST_PAGE_BYTES
 from lbproxy.supervise.output import OutputBook
 from lbproxy.telemetry.event_ring import EventRing
 from lbproxy.telemetry.events import Event, ReloadFinished
