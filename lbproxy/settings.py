@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from lbproxy.address import Address
 
 EARLY_BODY_BYTES = 64 * 1024
+LONGEST_PAGE_BYTES = 64 * 1024  # of `pause --maintenance`
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,11 +99,15 @@ def with_options(command: F) -> F:
 
     decorators = [
         click.option(
-            "-c", "--config", type=click.Path(), metavar="FILE", help="The configuration [LBPROXY_CONFIG; ./lb.toml]."
+            "-c",
+            "--config",
+            type=click.Path(readable=False),
+            metavar="FILE",
+            help="The configuration [LBPROXY_CONFIG; ./lb.toml].",
         ),
         click.option(
             "--control",
-            type=click.Path(),
+            type=click.Path(readable=False),
             metavar="PATH",
             help="The control socket [LBPROXY_CONTROL; what the file says].",
         ),

@@ -7,6 +7,7 @@ import click
 from lbproxy.cli.client import ControlClient
 from lbproxy.cli.options import Fail, Options, with_options
 from lbproxy.cli.reload import ask_and_follow, waiting
+from lbproxy.settings import LONGEST_PAGE_BYTES
 from lbproxy.telemetry.events import ReloadDone
 
 USAGE = 2
@@ -132,8 +133,11 @@ def _text_of(message: str | None) -> str | None:
     if message is None or not message.startswith("@"):
         return message
     try:
-        with open(message[1:], encoding="utf-8") as file:
-            return file.read()
+        with open(message[1:], "rb") as file:
+            page = file.read(LONGEST_PAGE_BYTES + 1)
+        if len(page) > LONGEST_PAGE_BYTES:
+            raise Fail(USAGE, f"lbproxy: --message: {message[1:]}: more than {LONGEST_PAGE_BYTES} bytes")
+        return page.decode()
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
         raise Fail(USAGE, f"lbproxy: --message: {message[1:]}: {reason}") from None

@@ -15,6 +15,7 @@ from lbproxy.config.problems import nearest, shown
 from lbproxy.wire.lines import check_host
 
 STOP_SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15, "WINCH": 28}
+MOST_PROCESSES = 1000  # of one pool, and workers
 TOKEN_BYTES = 16  # of [admin] at least
 ADMIN_PATHS = ("/", "/livez", "/readyz", "/metrics", "/v1/status", "/v1/events")
 PLACEHOLDERS = ("port", "host", "socket", "fd", "slot", "generation")
@@ -79,7 +80,7 @@ def count_or_auto(value: object) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
     try:
-        return whole(1, 1000)(value)
+        return whole(1, MOST_PROCESSES)(value)
     except ValueError as exc:
         raise ValueError(str(exc).replace(", got", ' or "auto", got', 1)) from None
 

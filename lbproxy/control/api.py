@@ -23,7 +23,7 @@ from lbproxy.control.forecast import Forecast, measure
 from lbproxy.control.generations import UnknownGeneration
 from lbproxy.control.history import History
 from lbproxy.control.logs import Followers, is_following, log_lines
-from lbproxy.control.pauses import LONGEST_PAGE_BYTES, pause, unpause
+from lbproxy.control.pauses import pause, unpause
 from lbproxy.control.plan import (
     CannotDo,
     ReloadRequest,
@@ -35,6 +35,7 @@ from lbproxy.control.plan import (
 )
 from lbproxy.control.reloader import ReloadBusy, Reloader
 from lbproxy.link.grid import Grid
+from lbproxy.settings import LONGEST_PAGE_BYTES
 from lbproxy.supervise.output import OutputBook
 from lbproxy.telemetry.event_ring import EventRing
 from lbproxy.telemetry.events import Event, ReloadFinished
@@ -119,9 +120,9 @@ class Api:
         pool = query.get("pool") or None
         if pool is not None and pool not in self.context.fleet.pools and not self.history.of(pool, 1):
             raise Declined(404, f"no pool '{pool}' (there is: {', '.join(self.context.fleet.pools)})", USAGE)
-        if not query.get("n", "20").isdecimal():
-            raise Declined(400, f"n: expected a whole number, got {query['n']!r}", USAGE)
-        return Answer({"records": self.history.of(pool, int(query.get("n", "20")))})
+        if (count := natural(query.get("n", "20"))) is None:
+            raise Declined(400, f"n: expected a whole number, got {query['n'][:20]!r}", USAGE)
+        return Answer({"records": self.history.of(pool, count)})
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """All metrics in the format that fits the Accept field, and its content type. What workers have counted is at
@@ -179,7 +180,7 @@ class Api:
     async def _rollback(self, question: Question) -> Answer:
         pool, to = text(question.values, "pool"), number(question.values, "to")
         if to is None and self.reloader.is_paused(pool):
-            return await self._steer(lambda: self.reloader.abort(pool))
+            return await self._turn(question, self.reloader.abort, "turns around")
         return await self._start(question, RollbackRequest(pool, to))
 
     async def _scale(self, question: Question) -> Answer:
@@ -204,8 +205,8 @@ class Api:
     async def _pause(self, question: Question) -> Answer:
         values = question.values
         page = values.get("message", "") if flag(values, "maintenance") else None
-        if page is not None and (not isinstance(page, str) or len(page.encode()) > LONGEST_PAGE_BYTES):
-            raise Declined(400, f"message: expected a text of at most {LONGEST_PAGE_BYTES} bytes", USAGE)
+        if page is not None and not is_page(page):
+            raise Declined(400, f"message: expected a text in UTF-8 of at most {LONGEST_PAGE_BYTES} bytes", USAGE)
         max_wait_s = values.get("max_wait")
         try:
             max_wait_s = None if max_wait_s is None else positive_duration(max_wait_s)
@@ -221,10 +222,16 @@ class Api:
         return Answer({})
 
     async def _abort(self, question: Question) -> Answer:
-        return await self._steer(lambda: self.reloader.abort(text(question.values, "pool", None)))
+        return await self._turn(question, self.reloader.abort, "turns around")
 
     async def _resume(self, question: Question) -> Answer:
-        return await self._steer(lambda: self.reloader.resume(text(question.values, "pool", None)))
+        return await self._turn(question, self.reloader.resume, "goes on")
+
+    async def _turn(self, question: Question, act: Callable[[str | None], str], what: str) -> Answer:
+        """Steer the reload that runs. Its own verdict names who began it, so who steers it is written down here."""
+        answer = await self._steer(lambda: act(text(question.values, "pool", None)))
+        self.audit.note(question.asked_by, question.path.removeprefix("/v1/"), question.values, what)
+        return answer
 
     async def _start(self, question: Question, request: Request) -> Answer:
         return await self._stream(lambda: self.reloader.start(request, dict(question.asked_by)))
@@ -317,6 +324,19 @@ def backend_name(values: Mapping[str, Any]) -> tuple[str, int]:
     """Pool and slot of `web.3`."""
     name = str(text(values, "backend"))
     pool, _, slot = name.rpartition(".")
-    if not pool or not slot.isdecimal():
-        raise Declined(400, f"backend: expected a name such as web.3, got {name!r}", USAGE)
-    return pool, int(slot)
+    number = natural(slot)
+    if not pool or number is None:
+        raise Declined(400, f"backend: expected a name such as web.3, got {name[:100]!r}", USAGE)
+    return pool, number
+
+
+def natural(text: str) -> int | None:
+    """None: it is no whole number, or one that nothing here can have."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def is_page(value: object) -> bool:
+    try:
+        return isinstance(value, str) and len(value.encode()) <= LONGEST_PAGE_BYTES
+    except UnicodeEncodeError:  # half a surrogate pair: no bytes can say it
+        return False

@@ -25,7 +25,7 @@ from lbproxy.wire.lines import Lines, Refused
 MAX_CONNECTIONS = 64
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 100
-MAX_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = 512 * 1024  # a page of 64 KiB, with up to six characters for each byte in JSON, and the rest
 REQUEST_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 10.0
 _RECEIVE_BYTES = 65536

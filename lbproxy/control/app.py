@@ -289,6 +289,7 @@ class Control:
                 now = trio.current_time()
                 if now - self._stop_signals.get(number, float("-inf")) >= _ECHO_S:
                     self._stop_signals[number] = now
+                    self._audit.note({"how": number.name.removeprefix("SIG")}, "stop", {}, "done")
                     if self._stopping.is_set() and not self._at_once.is_set():
                         self._cut = self._in_hand()
                     self._stop_because(number.name, now=False)

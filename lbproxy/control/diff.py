@@ -33,6 +33,8 @@ def diff(pool: Pool, wanted: Generation, number: Callable[[], int], *, config_on
         for member in pool.members
         if member.spec.generation.number == same.number and member.spec.slot <= wanted.settings.size
     )
+    if all(member.held for member in keep) and not all(member.held for member in pool.members):
+        keep = ()  # only drained backends would be left, and nothing would serve
     taken = {member.spec.slot for member in keep}
     make = tuple(BackendSpec(slot, same) for slot in slots if slot not in taken)
     return same, Change(make, tuple(member for member in pool.members if member not in keep), keep, surge)

@@ -27,7 +27,6 @@ class _Drain:
 class Drains:
     def __init__(self, context: ControlContext) -> None:
         self._context = context
-        self._count = 0
         self._running: dict[int, _Drain] = {}  # by the member's id()
         self._nursery: trio.Nursery | None = None
 
@@ -41,13 +40,13 @@ class Drains:
         pool, member = self._find(pool_name, slot)
         if (running := self._running.get(id(member))) is not None:
             return running.id
-        others = [one for one in pool.members if one is not member and one.published]
+        # A drain that was begun in this moment has not taken its backend out of the table yet.
+        others = [one for one in pool.members if one.published and one is not member and id(one) not in self._running]
         is_last = not any(one.backend.state is State.READY for one in others)
         if member.published and member.backend.state is State.READY and is_last and not force:
             raise CannotDo(f"{pool_name}.{slot} is the last ready backend of its pool: --force drains it all the same")
         assert self._nursery is not None
-        self._count += 1
-        drain = self._running[id(member)] = _Drain(f"d{self._count}", trio.CancelScope(), asked_by)
+        drain = self._running[id(member)] = _Drain(self._context.ids.next("d"), trio.CancelScope(), asked_by)
         self._nursery.start_soon(self._carry_out, pool, member, drain)
         return drain.id
 

@@ -13,6 +13,14 @@ MOST_RECORDS = 1000
 _AS_FAR_AS_THEY_APPLY = ("same_as", "backend", "size", "held", "websocket_closes", "peak_memory_bytes")
 Record = dict[str, Any]
 
+# What readers of a record rely on. Later versions only add keys.
+_NEEDED: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("verb", "id", "pool", "result", "started_at"), str),
+    **dict.fromkeys(("from_generation", "generation", "requests", "failed", "cut"), int),
+    "duration_s": (int, float),
+    "asked_by": dict,
+}
+
 
 class History:
     """`on_record` is called with each new record."""
@@ -26,7 +34,7 @@ class History:
     def restore(self, records: list[Record]) -> None:
         """What an earlier lbproxy has recorded. Raises TypeError."""
         for record in records:
-            if not isinstance(record, dict) or not isinstance(record.get("pool"), str):
+            if not isinstance(record, dict) or not all(isinstance(record.get(k), kind) for k, kind in _NEEDED.items()):
                 raise TypeError(f"not a record: {record!r:.80}")
         self.records = deque([*records, *self.records], maxlen=MOST_RECORDS)
 
@@ -36,10 +44,10 @@ class History:
         return found[-count:] if count else []
 
     async def record_of(self, id: str, pool: str) -> Record:
-        """The record of this pool in this change; waits until it is there."""
+        """The record of this pool in this change, once it is over; waits until it is there."""
         while True:
             for record in reversed(self.records):
-                if record["id"] == id and record["pool"] == pool:
+                if (record["id"], record["pool"]) == (id, pool) and record["result"] != "paused":
                     return record
             await self._changed.wait()
 

@@ -28,8 +28,10 @@ class Memory:
         self._files = StateFiles(directory, context.emit)
 
     def restore(self) -> None:
-        """What an earlier lbproxy has saved. Numbers of generations go on behind its own."""
+        """What an earlier lbproxy has saved. Numbers of generations and ids of changes go on behind
+        its own."""
         self._read(HISTORY, self.history.restore)
+        self._context.ids.go_on_behind(str(record.get("id", "")) for record in self.history.records)
         self._read(GENERATIONS, self._restore_generations)
 
     def _restore_generations(self, saved: Any) -> None:

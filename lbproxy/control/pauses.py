@@ -8,8 +8,6 @@ from lbproxy.control.plan import CannotDo, running_pool
 from lbproxy.control.pool import Pause
 from lbproxy.telemetry.events import PoolPaused, PoolUnpaused
 
-LONGEST_PAGE_BYTES = 64 * 1024
-
 
 async def pause(context: ControlContext, name: str, *, max_wait_s: float | None, page: str | None) -> None:
     """`max_wait_s`: for each request; None: as the pool's queue says. `page`: answer with it and do not wait ("": the

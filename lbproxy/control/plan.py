@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lbproxy.config.problems import ConfigInvalid, Problem
+from lbproxy.config.values import MOST_PROCESSES
 from lbproxy.control.context import ControlContext
 from lbproxy.control.diff import Diff, diff, one_slot
 from lbproxy.control.generations import differing_keys
@@ -177,6 +178,8 @@ def _scale(request: ScaleRequest, id: str, context: ControlContext) -> Plan:
     for name, size in request.sizes:
         pool = running_pool(context, name)
         supervised(pool)
+        if size > MOST_PROCESSES:
+            raise CannotDo(f"{name}={size}: at most {MOST_PROCESSES}")
         if size < 1:
             raise CannotDo(f"{name}={size}: at least 1 (pause {name} holds requests, stop ends all)")
         wanted.append(replace(pool.generation, settings=replace(pool.settings, size=size)))
@@ -197,7 +200,9 @@ def removed_pools(context: ControlContext, settings: Settings) -> list[Pool]:
 def one_more(context: ControlContext, by: int) -> tuple[tuple[str, int], ...]:
     """The sizes after TTIN (1) or TTOU (-1): of every supervised pool that changes by it."""
     pools = [pool for pool in context.fleet.pools.values() if pool.settings.command is not None]
-    return tuple((pool.name, pool.settings.size + by) for pool in pools if pool.settings.size + by >= 1)
+    return tuple(
+        (pool.name, pool.settings.size + by) for pool in pools if 1 <= pool.settings.size + by <= MOST_PROCESSES
+    )
 
 
 def resolve_all(pools: list[PoolSettings], settings: Settings) -> tuple[Generation, ...]:

@@ -64,6 +64,11 @@ class Reload:
     def touches(self, pool: str) -> bool:
         return any(wanted.settings.name == pool for wanted in self.plan.wanted)
 
+    @property
+    def is_decided(self) -> bool:
+        """Every pool has its verdict: what still goes on (a hook, pools that leave) does not turn around."""
+        return len(self._done) == len(self.plan.wanted)
+
     def abort(self) -> None:
         """Turn around. Pools that have come through already stay as they are."""
         self._aborted = True
@@ -160,7 +165,10 @@ class Reload:
             pool.end_reload()
         if outcome.result == "ok":
             pool.apply(settings, generation)
-            pool.differs = plan.differs if plan.slot is None else pool.differs
+            if plan.verb in ("reload", "rollback"):
+                pool.differs = plan.differs
+            else:  # what an earlier rollback brought still runs
+                pool.differs = tuple(dict.fromkeys((*pool.differs, *plan.differs)))
             if plan.verb != "scale":  # a size until the next reload is nothing to go back to
                 self._context.generations.served(generation)
         elif is_new:

@@ -38,7 +38,6 @@ class Reloader:
         self._busy = False
         self._freed = trio.Event()
         self._again: str | None = None
-        self._count = 0
         self._nursery: trio.Nursery | None = None
         self._current: Reload | None = None
 
@@ -65,7 +64,9 @@ class Reloader:
         if self._busy or self._nursery is None:
             self._context.emit(Notice(f"{trigger} has no effect: {self._what_runs()}"))
         elif not sizes:
-            self._context.emit(Notice(f"{trigger} has no effect: no pool can have one backend less"))
+            self._context.emit(
+                Notice(f"{trigger} has no effect: no pool can have one backend {'more' if by > 0 else 'less'}")
+            )
         else:
             self._nursery.start_soon(self._start_quietly, ScaleRequest(sizes, trigger))
 
@@ -96,8 +97,8 @@ class Reloader:
         self._busy = True
         try:
             settings = await self._read(request)
-            plan = replace(plan_of(request, f"r{self._count + 1}", self._context, settings), asked_by=asked_by)
-            self._count += 1
+            plan = plan_of(request, "", self._context, settings)
+            plan = replace(plan, id=self._context.ids.next("r"), asked_by=asked_by)
         except BaseException as exc:
             self._free()
             if isinstance(exc, ConfigInvalid):
@@ -125,6 +126,8 @@ class Reloader:
     def abort(self, pool: str | None) -> str:
         """Turn the running reload around. Returns its id. Raises CannotDo."""
         reload = self._running(pool, "abort")
+        if reload.is_decided:
+            raise CannotDo(f"nothing to abort: {reload.plan.id} has its verdict, and is about to end")
         reload.abort()
         return reload.plan.id
 

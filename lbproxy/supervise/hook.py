@@ -13,10 +13,11 @@ import trio
 
 from lbproxy.model import Generation
 from lbproxy.supervise.command import CannotStart, Order, find_program, hook_environment, user_to_become
-from lbproxy.supervise.output import text_of
+from lbproxy.supervise.output import LineLimit, text_of
 from lbproxy.supervise.process import Child, how_it_ended
 from lbproxy.supervise.resources import Resources
-from lbproxy.telemetry.events import BackendOutput
+from lbproxy.telemetry.events import BackendOutput, Notice
+from lbproxy.telemetry.words import count
 
 SHOWN_LINES = 20
 TERM_S = 1.0  # between TERM and KILL, when its time is over
@@ -62,6 +63,7 @@ async def run_hook(hook: Hook, resources: Resources) -> Ended:
                 with trio.move_on_after(TERM_S):
                     await child.wait_dead()
             code = await child.reap()
+            nursery.cancel_scope.cancel()  # a daemon that was let go may hold the pipe open for ever
     except BaseException:
         if code is None:
             await child.reap()
@@ -94,23 +96,30 @@ def _memory(report: bytes) -> int:
 
 
 class _Lines:
-    """Where its output goes: the log, and the last lines for the verdict."""
-
-    report_at = float("inf")
+    """Where its output goes: the log, which takes so many lines a second, and the last lines for the verdict."""
 
     def __init__(self, name: str, resources: Resources) -> None:
         self._name = name
         self._emit = resources.emit
-        self._last: deque[str] = deque(maxlen=SHOWN_LINES)
+        self._last: deque[bytes] = deque(maxlen=SHOWN_LINES)
+        self._limit = LineLimit(lambda: resources.outputs.logged_per_s)
+
+    @property
+    def report_at(self) -> float:
+        return self._limit.report_at
 
     @property
     def last(self) -> tuple[str, ...]:
-        return tuple(self._last)
+        return tuple(map(text_of, self._last))
 
     def take(self, lines: list[bytes]) -> None:
-        for line in map(text_of, lines):
-            self._last.append(line)
-            self._emit(BackendOutput(self._name, line))
+        self.report()
+        self._last.extend(lines)
+        for line in self._limit.take(lines):
+            self._emit(BackendOutput(self._name, text_of(line)))
 
     def report(self, *, over: bool = False) -> None:
-        """Nothing was left out."""
+        """Emit how many lines were left out of the log, as for a backend."""
+        left_out = self._limit.next_second(float("inf") if over else trio.current_time())
+        if left_out:
+            self._emit(Notice(f"{self._name} wrote {count(left_out, 'more line')} than the log takes in a second"))

@@ -144,6 +144,41 @@ async def test_a_plan_is_a_document_that_no_audit_log_has(tmp_path):
 
 
 @trio_test
+async def test_text_and_numbers_that_nothing_can_have_are_400(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        for path, values in (
+            ("/v1/pause", {"pool": "web", "maintenance": True, "message": "\ud800"}),
+            ("/v1/drain", {"backend": "web." + "9" * 5000}),
+            ("/v1/restart", {"backend": "web.\u0663"}),
+        ):
+            with pytest.raises(Declined) as caught:
+                await control.ask("POST", path, **values)
+            assert (caught.value.answer.status, caught.value.answer.values["exit_code"]) == (400, 2)
+        for count in ("9" * 5000, "\u0663", "-1", ""):
+            with pytest.raises(Declined, match="n: expected a whole number"):
+                await control.ask("GET", "/v1/history", {"n": count})
+
+
+@trio_test
+async def test_the_audit_names_who_turned_a_reload_around(tmp_path):
+    control = Control(tmp_path)
+    async with control.world.running():
+        await control.start()
+        control.api.audit.write_to(str(tmp_path / "audit.log"))
+        answer = await control.ask("POST", "/v1/reload")
+        await control.lines(
+            await control.api.answer(Question("POST", "/v1/abort", {}, {"pool": "web"}, asked_by={"uid": 7, "pid": 8}))
+        )
+        await control.lines(answer)
+        control.api.audit.close()
+        (line,) = map(json.loads, (tmp_path / "audit.log").read_text().splitlines())
+        assert (line["uid"], line["pid"], line["command"], line["what"]) == (7, 8, "abort", {"pool": "web"})
+        assert line["result"] == "turns around"
+
+
+@trio_test
 async def test_stop_answers_at_once_with_the_pid(tmp_path):
     control = Control(tmp_path)
     async with control.world.running():

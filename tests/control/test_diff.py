@@ -12,7 +12,7 @@ from lbproxy.settings import HealthSettings
 ONE, TWO, THREE = (Address("10.0.0.1", port) for port in (1, 2, 3))
 
 
-def decided(before, after, *, config_only):
+def decided(before, after, *, config_only, drained=()):
     """Slots made, slots replaced, slots kept, the number of the generation."""
     found = []
 
@@ -20,6 +20,8 @@ def decided(before, after, *, config_only):
         world = World(settings_of(before))
         async with world.running():
             pool = world.fleet.pools["web"]
+            for member in pool.members:
+                member.held = member.spec.slot in drained
             (wanted,) = made_of(settings_of(after))
             found.append(diff(pool, wanted, lambda: 2, config_only=config_only))
 
@@ -42,6 +44,15 @@ def test_config_only_keeps_them_when_nothing_of_their_making_changed():
 def test_config_only_with_another_size_makes_or_replaces_the_difference():
     assert decided(pool_settings(size=2), pool_settings(size=3), config_only=True) == ([3], [], [1, 2], 1)
     assert decided(pool_settings(size=3), pool_settings(size=1), config_only=True) == ([], [2, 3], [1], 1)
+
+
+def test_a_pool_that_shrinks_to_its_drained_backends_gets_fresh_ones():
+    three, one = pool_settings(size=3), pool_settings(size=1)
+    assert decided(three, one, config_only=True, drained=(1,)) == ([1], [1, 2, 3], [], 1)
+    assert decided(three, one, config_only=True, drained=(2,)) == ([], [2, 3], [1], 1)
+    assert decided(three, pool_settings(size=2), config_only=True, drained=(1,)) == ([], [3], [1, 2], 1)
+    assert decided(three, one, config_only=True, drained=(1, 2, 3)) == ([], [2, 3], [1], 1), "it was wanted so"
+    assert decided(one, three, config_only=True, drained=(1,)) == ([2, 3], [], [1], 1)
 
 
 def test_fixed_targets_keep_their_slots_and_new_ones_take_free_slots():

@@ -39,6 +39,18 @@ async def test_a_drain_ends_when_the_workers_have_no_lease_any_more():
 
 
 @trio_test(clock="autojump", timeout_s=1000)
+async def test_of_two_drains_at_once_the_second_finds_the_last_ready_backend():
+    async with World(settings_of(pool_settings(size=2))).running() as world:
+        drains = Drains(world.context)
+        await world.nursery.start(drains.run)
+        drains.drain("web", 1, force=False)
+        with pytest.raises(CannotDo, match="the last ready backend"):
+            drains.drain("web", 2, force=False)
+        await world.wait_for(ReloadFinished, 1)
+        assert world.workers.served == ["web.2@1"]
+
+
+@trio_test(clock="autojump", timeout_s=1000)
 async def test_undrain_ends_a_drain_that_goes_on():
     async with World(settings_of(pool_settings(size=2))).running() as world:
         drains = Drains(world.context)

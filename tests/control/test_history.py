@@ -1,5 +1,9 @@
 """The record of a change, made from its events."""
 
+import pytest
+import trio
+import trio.testing
+
 from lbproxy.control.history import MOST_RECORDS, History
 from lbproxy.telemetry import events as e
 
@@ -64,10 +68,44 @@ def test_a_signal_is_named_and_a_paused_reload_goes_on_in_its_own_record():
     assert len(ended["backends"]) == 1
 
 
+def record():
+    history = History(lambda record: None)
+    history.observe(done(), 1.0)
+    return history.records[0]
+
+
+def test_a_saved_record_that_misses_a_key_or_has_another_type_is_no_record():
+    for key in ("verb", "id", "pool", "result", "started_at", "duration_s", "asked_by", "generation", "requests"):
+        for broken in ({**record(), key: None}, {k: v for k, v in record().items() if k != key}):
+            history = History(lambda record: None)
+            with pytest.raises(TypeError, match="not a record"):
+                history.restore([record(), broken])
+            assert not history.records
+
+
+def test_the_record_of_a_change_is_there_when_it_is_over_and_not_while_it_is_paused():
+    async def main():
+        history = History(lambda record: None)
+        history.observe(done("r2", result="paused"), 2.0)
+        found = []
+        async with trio.open_nursery() as nursery:
+
+            async def look():
+                found.append(await history.record_of("r2", "web"))
+
+            nursery.start_soon(look)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not found
+            history.observe(done("r2", result="aborted"), 3.0)
+        assert found[0]["result"] == "aborted"
+
+    trio.run(main)
+
+
 def test_the_last_thousand_are_kept_and_an_earlier_life_comes_first():
     history = History(lambda record: None)
     history.observe(done("r1"), 1.0)
-    history.restore([{"pool": "web", "id": f"old{number}"} for number in range(MOST_RECORDS + 50)])
+    history.restore([{**record(), "id": f"old{number}"} for number in range(MOST_RECORDS + 50)])
     assert len(history.records) == MOST_RECORDS
     assert history.records[-1]["id"] == "r1"
     history.observe(done("r2", pool="api"), 1.0)

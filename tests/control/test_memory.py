@@ -33,6 +33,7 @@ async def test_history_generations_and_numbers_go_on(tmp_path):
         memory = Memory(str(tmp_path), world.context, Audit(world.emit))
         memory.restore()
         assert [(record["id"], record["result"]) for record in memory.history.records] == [("r1", "ok")]
+        assert world.context.ids.next("r") == "r2"
         assert world.fleet.next_number("web") == 3
         assert world.context.generations.numbers("web") == [1]
         assert world.context.generations.find("web", 1).generation == first

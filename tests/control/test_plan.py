@@ -49,12 +49,20 @@ async def test_a_scale_keeps_the_generation_and_is_at_least_one():
         made = plan(world, ScaleRequest((("web", 5),)))
         assert (made.verb, made.config_only, made.differs) == ("scale", True, ("size",))
         assert made.wanted[0].settings.size == 5
-        for sizes, error in (((("web", 0),), CannotDo), ((("nope", 2),), UnknownPool), ((("fixed", 2),), CannotDo)):
+        for name, size, error in (
+            ("web", 0, CannotDo),
+            ("web", 1001, CannotDo),
+            ("web", 10**9, CannotDo),
+            ("nope", 2, UnknownPool),
+            ("fixed", 2, CannotDo),
+        ):
             with pytest.raises(error):
-                plan(world, ScaleRequest(sizes))
+                plan(world, ScaleRequest(((name, size),)))
         assert one_more(world.context, 1) == (("web", 3),)
         world.fleet.pools["web"].settings = replace(world.fleet.pools["web"].settings, size=1)
         assert one_more(world.context, -1) == ()
+        world.fleet.pools["web"].settings = replace(world.fleet.pools["web"].settings, size=1000)
+        assert one_more(world.context, 1) == ()
 
 
 @trio_test(clock="autojump", timeout_s=100)

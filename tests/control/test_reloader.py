@@ -1,5 +1,7 @@
 """One reload at a time, one more after a signal, nothing touched by a configuration that is not valid."""
 
+from dataclasses import replace
+
 import pytest
 import trio
 import trio.testing
@@ -7,9 +9,11 @@ from support.trio_test import trio_test
 
 from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.config.problems import ConfigInvalid, Problem
-from lbproxy.control.plan import ReloadRequest, UnknownPool, resolve_all
+from lbproxy.control.context import Hooks
+from lbproxy.control.plan import CannotDo, ReloadRequest, UnknownPool, resolve_all
 from lbproxy.control.reloader import ReloadBusy, Reloader
 from lbproxy.settings import PoolSettings, ReloadSettings
+from lbproxy.supervise.hook import Ended
 from lbproxy.telemetry.events import ConfigRejected, Notice, ReloadDone, ReloadFinished, ReloadStarted
 
 # The configuration is read in a thread, so time is real here, and short.
@@ -53,6 +57,33 @@ async def _busy(running):
 
 def test_a_second_reload_is_busy_until_the_first_is_over(tmp_path):
     reloading(_busy)(tmp_path)
+
+
+async def _abort_late(running):
+    may_end = trio.Event()
+
+    async def run(hook):
+        await may_end.wait()
+        return Ended(None)
+
+    async def record_of(id, pool):
+        return {}
+
+    running.world.context.hooks = Hooks(run, record_of)
+    running.settings = settings_of(
+        replace(running.settings.pools[0], reload=ReloadSettings(min_ready_s=0.0, after=("x",)))
+    )
+    await running.reloader.start(ReloadRequest("command"))
+    await running.world.wait_for(ReloadDone, 1)
+    with pytest.raises(CannotDo, match="nothing to abort: r1 has its verdict"):
+        running.reloader.abort(None)
+    may_end.set()
+    await running.wait_finished(1)
+    assert running.world.of(ReloadFinished)[0].exit_code == 0
+
+
+def test_a_reload_that_has_its_verdict_does_not_turn_around(tmp_path):
+    reloading(_abort_late)(tmp_path)
 
 
 async def _signals(running):

@@ -84,6 +84,12 @@ def test_a_pause_ends_for_each_request_and_survives_a_worker(tmp_path: Path) -> 
         assert (answer.status, answer.body) == (503, b"<h1>Back at noon</h1>")
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert answer.headers["Retry-After"] == "1"
+        page.write_text("é" * 32768)
+        assert lb.cli("pause", "web", "--maintenance", "--message", f"@{page}").returncode == 0
+        assert lb.get("/").body == page.read_bytes()
+        for endless in (page.write_text("x" * 65537) and page, "/dev/zero"):
+            done = lb.cli("pause", "web", "--maintenance", "--message", f"@{endless}")
+            assert (done.returncode, done.stderr) == (2, f"lbproxy: --message: {endless}: more than 65536 bytes\n")
         assert lb.cli("pause", "web", "--maintenance").returncode == 0
         assert b"maintenance" in lb.get("/").body
         assert pool(lb)["ready"] == 2, "probes are answered"

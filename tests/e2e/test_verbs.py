@@ -110,6 +110,8 @@ def test_rollback_brings_back_all_of_a_generation(tmp_path: Path) -> None:
         assert (found["generation"], found["size"], found["ready"]) == (3, 2, 2)
         assert found["differs_from_file"] == ["env", "size", "directory"]
         assert "env, size, directory" in lb.cli("status").stdout
+        assert lb.cli("scale", "web=3").returncode == 0
+        assert pool(lb)["differs_from_file"] == ["env", "size", "directory"]
         assert lb.cli("rollback", "web", "--to", "2").returncode == 0
         assert body(lb) == "2 3"
         done = lb.cli("rollback", "web", "--to", "9")
@@ -196,6 +198,7 @@ def test_scale_and_restart(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         verdict = json.loads(done.stdout.splitlines()[-1])
         assert (verdict["verb"], verdict["result"], verdict["generation"]) == ("restart", "ok", 1)
+        assert verdict["backend"] == "web.1"
         (after,) = lb.backends()
         assert after["id"] == before["id"] == "web.1"
         assert after["pid"] != before["pid"]

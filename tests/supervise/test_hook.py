@@ -1,6 +1,7 @@
 """One command beside the backends."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lbproxy.model import Generation
 from lbproxy.settings import PoolSettings
 from lbproxy.supervise.hook import Ended, Hook, run_hook
 from lbproxy.supervise.resources import Resources
-from lbproxy.telemetry.events import BackendOutput, Event
+from lbproxy.telemetry.events import BackendOutput, Event, Notice
 
 
 @pytest.fixture
@@ -51,6 +52,26 @@ async def test_its_end_is_told_in_words(said: list[Event], tmp_path: Path) -> No
     ended = await run(said, tmp_path, "sh", "-c", "seq 100; sleep 50", limit_s=0.3)
     assert ended.why == "not over within 0.3s"
     assert ended.output == tuple(map(str, range(81, 101)))
+
+
+@trio_test
+async def test_a_daemon_that_was_let_go_and_holds_the_output_does_not_hold_the_hook_up(
+    said: list[Event], tmp_path: Path
+) -> None:
+    with trio.fail_after(10):
+        ended = await run(said, tmp_path, "sh", "-c", "env -u LBPROXY_RUN setsid sleep 60 & echo $!")
+    os.kill(int(ended.output[0]), signal.SIGKILL)
+    assert ended.why is None
+
+
+@trio_test
+async def test_the_log_takes_as_many_lines_a_second_as_of_a_backend(said: list[Event], tmp_path: Path) -> None:
+    ended = await run(said, tmp_path, "seq", "100000")
+    assert ended.output == tuple(map(str, range(99981, 100001)))
+    lines = [event for event in said if isinstance(event, BackendOutput)]
+    left_out = sum(int(event.text.split()[2]) for event in said if isinstance(event, Notice))
+    assert len(lines) < 1000
+    assert len(lines) + left_out == 100000
 
 
 @trio_test
