@@ -1,5 +1,6 @@
 """Rules of the whole suite: deterministic Hypothesis, the order of the tests, and tests that need a peer program."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,6 +10,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Hypothesis tries constants that it finds in our modules, those which this process has imported so far: each process of
+# pytest-xdist would try others, in each run. Reading all modules for them costs half a second, too.
+with contextlib.suppress(ImportError):  # an older version
+    from hypothesis.internal.conjecture import providers
+
+    providers._get_local_constants = lambda: providers._local_constants
 
 settings.register_profile("lbproxy", derandomize=True, deadline=None, database=None)
 settings.load_profile("lbproxy")
