@@ -1,25 +1,30 @@
 """Rules of the whole suite: deterministic Hypothesis, the order of the tests, and tests that need a peer program."""
 
+import contextlib
 import os
 import shutil
 import signal
 import sys
 from itertools import groupby
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Hypothesis tries constants that it finds in our modules, those which this process has imported so far: each process of
+# pytest-xdist would try others, in each run. Reading all modules for them costs half a second, too.
+with contextlib.suppress(ImportError):  # an older version
+    from hypothesis.internal.conjecture import providers
+
+    providers._get_local_constants = lambda: providers._local_constants
 
 settings.register_profile("lbproxy", derandomize=True, deadline=None, database=None)
 settings.load_profile("lbproxy")
 
 # Where the environment forbids bytecode files (containers do), every lbproxy of the suite would compile all its modules
-# anew: a sixth of the suite's CPU. The files go to a place of their own, where they are in nobody's way.
-if sys.dont_write_bytecode:
-    sys.dont_write_bytecode = False
-    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# anew: a sixth of the suite's CPU. They lie beside the modules, as usual: in a place of their own (PYTHONPYCACHEPREFIX)
+# Python would not find those of its own library, and the first run would compile that as well.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell that runs the suite in the background ignores Ctrl-C for it; the programs under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,9 +5,10 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+
+from support.each import each
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lbproxy"
@@ -117,32 +118,11 @@ def imports_of(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def rule_for(paths: Sequence[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
-    """One test that reads every file and names all that break the rule. A test for each file would cost ten times as
-    much: together they were a third of the suite's tests."""
-
-    def decorate(check: Callable[[Path], None]) -> Callable[[], None]:
-        def test() -> None:
-            broken = []
-            for path in paths:
-                try:
-                    check(path)
-                except AssertionError as exc:
-                    broken.append(f"{name_of(path)}: {exc}")
-            if broken:
-                raise AssertionError("\n".join(broken))
-
-        test.__name__, test.__doc__ = check.__name__, check.__doc__
-        return test
-
-    return decorate
-
-
 def test_every_room_has_a_floor() -> None:
     assert {room_of(path) for path in MODULES} - {None} <= set(FLOORS)
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_imports_point_strictly_down(module: Path) -> None:
     room = room_of(module)
     if room is None:
@@ -155,7 +135,7 @@ def test_imports_point_strictly_down(module: Path) -> None:
         assert target == room or FLOORS[target] < FLOORS[room], f"{name_of(module)} imports {name}"
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_imports_inside_the_worker_point_strictly_down(module: Path) -> None:
     if room_of(module) != "worker":
         return
@@ -209,7 +189,7 @@ def test_worker_and_control_never_meet() -> None:
             assert target not in forbidden.get(room_of(path) or "", set()), f"{name_of(path)} imports {name}"
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_third_party_libraries_have_one_door(module: Path) -> None:
     place = str(module.relative_to(PACKAGE))
     for name in imports_of(module):
@@ -218,32 +198,32 @@ def test_third_party_libraries_have_one_door(module: Path) -> None:
             assert place.startswith(DOORS[library]), f"{place} imports {library}: its door is {DOORS[library]}"
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_bytes_and_decisions_do_no_input_and_no_output(module: Path) -> None:
     if room_of(module) in ("values", "wire", "policy"):
         allowed = {"random"} if str(module.relative_to(PACKAGE)) == THROWS_DICE else set()
         assert not {name.split(".")[0] for name in imports_of(module)} & NOT_IN_SANS_IO - allowed
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_banned_libraries_are_absent(module: Path) -> None:
     assert not {name.split(".")[0] for name in imports_of(module)} & BANNED_IMPORTS
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_inits_import_nothing(module: Path) -> None:
     if module.name == "__init__.py":
         assert not list(imports_of(module)), "a client command would pay for it"
         assert module.parent == PACKAGE or module.read_text() == ""
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_every_module_says_what_it_knows(module: Path) -> None:
     if module.name != "__init__.py":
         assert ast.get_docstring(tree_of(module)), "a module begins with what it knows and what it must not know"
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_every_module_has_a_test_file(module: Path) -> None:
     if module.stem in WITHOUT_TESTS:
         return
@@ -251,7 +231,7 @@ def test_every_module_has_a_test_file(module: Path) -> None:
     assert (folder / f"test_{module.stem}.py").exists(), f"no {name_of(folder)}/test_{module.stem}.py"
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_nothing_is_called_utils(module: Path) -> None:
     assert module.stem not in BANNED_NAMES
     for node in nodes_of(module):
@@ -260,14 +240,14 @@ def test_nothing_is_called_utils(module: Path) -> None:
             assert last not in BANNED_NAMES, f"class {node.name}"
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_nothing_prints_outside_cli(module: Path) -> None:
     if room_of(module) != "cli":
         for node in nodes_of(module):
             assert not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print")
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_nobody_sleeps_and_looks(module: Path) -> None:
     for name in imports_of(module):
         assert name != "time.sleep"
@@ -276,7 +256,7 @@ def test_nobody_sleeps_and_looks(module: Path) -> None:
             assert (node.value.id, node.attr) != ("time", "sleep"), f"line {node.lineno}"
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_functions_take_at_most_five_positional_arguments(module: Path) -> None:
     for node in nodes_of(module):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and room_of(module) != "cli":
@@ -285,7 +265,7 @@ def test_functions_take_at_most_five_positional_arguments(module: Path) -> None:
             assert len(taken) <= MOST_POSITIONAL, f"line {node.lineno}: {node.name}{tuple(taken)}"
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_durations_say_that_they_are_seconds(module: Path) -> None:
     for node in nodes_of(module):
         if isinstance(node, ast.arg):
@@ -298,7 +278,7 @@ def test_durations_say_that_they_are_seconds(module: Path) -> None:
             assert not DURATION.search(name), f"line {line}: {name} is a duration: {name}_s"
 
 
-@rule_for(MODULES)
+@each(MODULES, name=name_of)
 def test_no_async_function_without_an_await(module: Path) -> None:
     for scope in nodes_of(module):
         if isinstance(scope, ast.Module | ast.ClassDef):
@@ -321,12 +301,12 @@ def _is_stub(node: ast.AsyncFunctionDef) -> bool:
     )
 
 
-@rule_for(OURS)
+@each(OURS, name=name_of)
 def test_no_file_is_longer_than_four_hundred_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MOST_LINES
 
 
-@rule_for(sorted((ROOT / "tests").rglob("test_*.py")))
+@each(sorted((ROOT / "tests").rglob("test_*.py")), name=name_of)
 def test_tests_have_names_that_are_theirs_alone(path: Path) -> None:
     """A second function of the same name would silently replace the first."""
     for scope in nodes_of(path):
@@ -335,7 +315,7 @@ def test_tests_have_names_that_are_theirs_alone(path: Path) -> None:
             assert len(names) == len(set(names)), sorted(name for name in names if names.count(name) > 1)
 
 
-@rule_for(sorted((ROOT / "configs").glob("*.toml")))
+@each(sorted((ROOT / "configs").glob("*.toml")), name=name_of)
 def test_every_configuration_that_we_ship_loads(path: Path) -> None:
     from lbproxy.config.load import load
 

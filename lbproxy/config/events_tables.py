@@ -7,11 +7,11 @@ from pydantic import PlainValidator
 from lbproxy.config import kinds, secret_types, values
 from lbproxy.config.event_names import event_pattern
 from lbproxy.config.kinds import Facts
-from lbproxy.config.table import WHOLE, Table
+from lbproxy.config.table import WHOLE, Read, Table
 from lbproxy.settings import Secret
 
-Channel = Annotated[str, PlainValidator(values.filled), kinds.TEXT]
-EventPattern = Annotated[str, PlainValidator(event_pattern), kinds.EVENT_PATTERN]
+Channel = Annotated[str, Read(values.filled), kinds.TEXT]
+EventPattern = Annotated[str, Read(event_pattern), kinds.EVENT_PATTERN]
 AnySecret = Annotated[Secret, PlainValidator(secret_types.any_secret), kinds.SECRET]
 WebhookUrl = Annotated[Secret, PlainValidator(secret_types.webhook_url), kinds.WEBHOOK_URL]
 RedisUrl = Annotated[Secret, PlainValidator(secret_types.redis_url), kinds.REDIS_URL]

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args
 
-from pydantic.fields import FieldInfo
-
 from lbproxy.config.build import build
 from lbproxy.config.effective import effective
 from lbproxy.config.problems import closest
 from lbproxy.config.schema import Document, PoolTable
 from lbproxy.config.secret import Secrets
 from lbproxy.config.table import Table
-from lbproxy.config.tables import container_of, facts_of, kind_of, table_in
+from lbproxy.config.tables import container_of, facts_of, kind_of, table_in, texts_below
 from lbproxy.config.toml_text import key_text, value_text
 from lbproxy.config.unsupported import NOT_YET
 
@@ -140,7 +138,7 @@ def _entries(table: type[Table], path: tuple[str, ...], given: Any) -> Iterator[
         value = given.get(key) if isinstance(given, dict) else None
         below = table_in(info.annotation)
         if below is None:
-            yield _entry((*path, key), info, value, table)
+            yield _entry((*path, key), name, value, table)
             continue
         inner: tuple[str, ...] = (*path, key)
         if below is PoolTable:
@@ -151,7 +149,8 @@ def _entries(table: type[Table], path: tuple[str, ...], given: Any) -> Iterator[
         yield from _entries(below, inner, value)
 
 
-def _entry(path: tuple[str, ...], info: FieldInfo, default: Any, table: type[Table]) -> Entry:
+def _entry(path: tuple[str, ...], name: str, default: Any, table: type[Table]) -> Entry:
+    info = table.model_fields[name]
     facts, kind, many = facts_of(info), kind_of(info), container_of(info)
     json: dict[str, Any]
     if kind is None:
@@ -166,7 +165,7 @@ def _entry(path: tuple[str, ...], info: FieldInfo, default: Any, table: type[Tab
         words, json = f"a table; each value is {words}", {"type": "object", "additionalProperties": json}
     return Entry(
         path,
-        info.description or "",
+        texts_below(table).get(name, ""),
         words,
         json,
         None if facts.unset is not None or info.is_required() else default,

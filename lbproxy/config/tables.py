@@ -3,6 +3,10 @@
 Knows the classes of schema.py. Reads no document.
 """
 
+import ast
+import inspect
+from functools import cache
+from itertools import pairwise
 from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -43,6 +47,22 @@ def table_at(path: Path) -> type[Table]:
                 table = table_in(info.annotation) or table
                 break
     return table
+
+
+@cache
+def texts_below(table: type[Table]) -> dict[str, str]:
+    """The text below each field, read from the source: a start of lbproxy, which needs none, does not pay for them."""
+    (definition,) = ast.parse(inspect.getsource(table)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def table_in(annotation: Any) -> type[Table] | None:

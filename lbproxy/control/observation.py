@@ -42,8 +42,8 @@ class Observation:
                 for member in self._pool.members
                 if member.backend.pid is not None
             }
-            if generations:
-                resident = await look(set(generations))
+            resident = await look(set(generations)) if generations else {}
+            if resident:
                 self.peak_memory_bytes = max(self.peak_memory_bytes or 0, sum(resident.values()))
                 for pid, size_bytes in resident.items():
                     number = generations[pid]

@@ -23,9 +23,16 @@ NOTHING = Usage(0.0, 0)
 
 
 def read_usage(leaders: Collection[int]) -> dict[int, Usage]:
-    """The usage of each session, by the pid of its leader. A session without a process is missing."""
+    """The usage of each session, by the pid of its leader. A session without a process is missing.
+
+    All are missing while this process has no descriptor left to look with: what is measured must not fail for that.
+    """
     found: dict[int, Usage] = {}
-    for name in os.listdir("/proc") if leaders else []:
+    try:
+        names = os.listdir("/proc") if leaders else []
+    except OSError:
+        return found
+    for name in names:
         if not name.isdigit():
             continue
         try:

@@ -18,7 +18,7 @@ ALIASES = {
 @pytest.mark.parametrize("name", ALIASES)
 def test_the_example_of_a_kind_is_read_and_written_again(name: str):
     _, reader, kind = ALIASES[name]
-    value = reader.func(kind.example)
+    value = reader.read(kind.example)
     if name == "Words":
         assert kind.written(value) == kind.example.split()
     elif name == "Surge":

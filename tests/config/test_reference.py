@@ -3,16 +3,17 @@
 import tomllib
 
 import pytest
+from support.each import each
 
 from lbproxy.config import reference, units, validate
 from lbproxy.config.reference import Entry, defaults, entries
 from lbproxy.config.schema import Document
 from lbproxy.settings import DrainSettings
 
-KEYS = [pytest.param(entry, id=entry.name_for()) for entry in entries() if not entry.is_table]
+KEYS = [entry for entry in entries() if not entry.is_table]
 
 
-@pytest.mark.parametrize("entry", KEYS)
+@pytest.mark.parametrize("entry", KEYS, ids=Entry.name_for)
 def test_every_key_has_an_example_that_is_accepted_where_it_says(entry: Entry, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ADMIN_TOKEN", "0123456789abcdef")
     address = 'address = ":1"'
@@ -32,7 +33,7 @@ def test_every_key_has_an_example_that_is_accepted_where_it_says(entry: Entry, m
     assert isinstance(validate.read(tomllib.loads(text)), Document), text
 
 
-@pytest.mark.parametrize("entry", KEYS)
+@each(KEYS, name=Entry.name_for)
 def test_every_key_has_a_default_or_says_why_not(entry: Entry):
     assert entry.default is not None or entry.unset
     assert entry.default_text != "none" or entry.unset == "none"

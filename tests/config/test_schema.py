@@ -9,7 +9,7 @@ from lbproxy.config import schema
 from lbproxy.config.kinds import Kind
 from lbproxy.config.schema import Document
 from lbproxy.config.table import Table
-from lbproxy.config.tables import kind_of, table_in, tables
+from lbproxy.config.tables import kind_of, table_in, tables, texts_below
 
 TABLES = [pytest.param(table, id=path or "the file") for path, table in tables(Document)]
 
@@ -19,7 +19,7 @@ def test_every_key_says_in_one_line_what_it_does(table: type[Table]):
     assert (table.__doc__ or "").endswith(".")
     for name, info in table.model_fields.items():
         if table_in(info.annotation) is None:
-            about = info.description or ""
+            about = texts_below(table).get(name, "")
             assert about.endswith("."), f"{table.__name__}.{name}: a text below the field says what the key does"
             assert "\n" not in about, f"{table.__name__}.{name}"
 

@@ -1,6 +1,6 @@
 from lbproxy.config import schema
 from lbproxy.config.kinds import DURATION, TARGET
-from lbproxy.config.tables import container_of, facts_of, keys, kind_of, table_at, table_in, tables
+from lbproxy.config.tables import container_of, facts_of, keys, kind_of, table_at, table_in, tables, texts_below
 
 
 def test_keys_are_spelt_as_in_the_file():
@@ -35,3 +35,8 @@ def test_a_field_tells_its_kind_and_whether_it_has_several_values():
     assert table_in(fields["drain"].annotation) is schema.DrainTable
     assert kind_of(schema.DrainTable.model_fields["request_s"]) is DURATION
     assert facts_of(fields["drain"]).example is None
+
+
+def test_the_text_below_a_key_is_read_from_the_source():
+    assert texts_below(schema.RouteTable)["pool"].startswith("The pool")
+    assert set(texts_below(schema.QueueTable)) == set(schema.QueueTable.model_fields)

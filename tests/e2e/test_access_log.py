@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from support.load import load
-from support.serve import LBPROXY, Serving, serving
+from support.serve import Serving, serving
 from support.web import web
 
 COMBINED = re.compile(
@@ -26,25 +26,26 @@ def lines_of(lb: Serving, name: str = "access.log") -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_combined_is_what_every_tool_reads_and_hostile_bytes_are_escaped(tmp_path: Path) -> None:
-    with serving(with_log('access_path = "access.log"'), tmp_path) as lb:
+def test_combined_and_json_say_what_they_promise_and_a_reload_changes_where_and_what(tmp_path: Path) -> None:
+    with serving(with_log('access_path = "one.log"'), tmp_path) as lb:
+        # what every tool reads, with hostile bytes escaped
         lb.get("/whoami?a=1", {"Referer": "http://b/", "User-Agent": 'evil" 200 1 "\x80'})
         lb.get("/nothing")
-        lb.wait_until(lambda: len(lines_of(lb)) == 2)
-        first = COMBINED.fullmatch(lines_of(lb)[0])
-        assert first is not None, lines_of(lb)
+        lb.wait_until(lambda: len(lines_of(lb, "one.log")) == 2)
+        first = COMBINED.fullmatch(lines_of(lb, "one.log")[0])
+        assert first is not None, lines_of(lb, "one.log")
         assert first[1] == "GET /whoami?a=1 HTTP/1.1"
         assert first[2] == "200"
         assert int(first[3]) > 10
         assert first[4] == "http://b/"
         assert first[5] == r"evil\x22 200 1 \x22\x80"
-        assert lb.cli("logs", "access", "-n", "1").stdout.rstrip("\n") == lines_of(lb)[1]
+        assert lb.cli("logs", "access", "-n", "1").stdout.rstrip("\n") == lines_of(lb, "one.log")[1]
 
-
-def test_json_has_the_fields_of_the_contract(tmp_path: Path) -> None:
-    with serving(with_log('access = "json"\naccess_path = "access.log"'), tmp_path) as lb:
+        lb.write_config(with_log('access = "json"\naccess_path = "access.log"'))
+        assert lb.cli("reload", "--config-only").returncode == 0
         answer = lb.request("POST", "/sum", {"Host": "a.example"}, b"12345")
         lb.wait_until(lambda: lines_of(lb))
+        assert len(lines_of(lb, "one.log")) == 2
         entry = json.loads(lines_of(lb)[0])
         expected = {
             "method": "POST",
@@ -61,16 +62,28 @@ def test_json_has_the_fields_of_the_contract(tmp_path: Path) -> None:
         assert {key: entry[key] for key in expected} == expected
         assert 0 < entry["duration_s"] < 5
         assert entry["time"].endswith("Z")
-        lb.request("POST", "/die")
+
+        # every 5xx says why, to the client, the access log and the events
+        answer = lb.request("POST", "/die", body=b"x")
+        assert answer.status == 502
+        lb.wait_log('"exchange.failed"')
+        (event,) = [json.loads(line) for line in lb.log().splitlines() if '"exchange.failed"' in line]
         lb.wait_until(lambda: len(lines_of(lb)) == 2)
         died = json.loads(lines_of(lb)[1])
         assert died["status"] == 502
-        assert died["error"]
+        assert event["reason"] == died["reason"]
+        assert event["reason"].encode() in answer.body
+        assert event["request_id"] == died["request_id"] == answer.headers["X-Request-ID"]
+        assert (event["backend"], event["status"], event["error"]) == ("web.1@1", 502, died["error"])
 
 
-def test_off_is_off(tmp_path: Path) -> None:
+def test_off_is_off_and_a_command_whose_output_is_closed_ends_quietly(tmp_path: Path) -> None:
     with serving(with_log('access = "off"'), tmp_path) as lb:
         lb.get("/whoami")
+        asked = subprocess.run(
+            ["sh", "-c", '"$@" | true', "sh", *lb.command("status")], capture_output=True, check=False, timeout=20
+        )
+        assert b"Traceback" not in asked.stderr
         assert lb.stop() == 0
         assert "/whoami" not in lb.log()
 
@@ -89,18 +102,6 @@ def test_usr1_reopens_the_file_and_no_line_is_lost(tmp_path: Path) -> None:
         files = [lines_of(lb, path.name) for path in tmp_path.glob("access.log*")]
         assert sum(map(len, files)) == clients.answered
         assert all(COMBINED.fullmatch(line) for lines in files for line in lines), "whole lines"
-
-
-def test_a_reload_can_change_where_and_what_is_logged(tmp_path: Path) -> None:
-    with serving(with_log('access_path = "one.log"'), tmp_path) as lb:
-        lb.get("/first")
-        lb.wait_until(lambda: lines_of(lb, "one.log"))
-        lb.write_config(with_log('access = "json"\naccess_path = "two.log"'))
-        assert lb.cli("reload", "--config-only").returncode == 0
-        lb.get("/second")
-        lb.wait_until(lambda: lines_of(lb, "two.log"))
-        assert json.loads(lines_of(lb, "two.log")[0])["path"] == "/second"
-        assert len(lines_of(lb, "one.log")) == 1
 
 
 def test_a_full_disk_loses_lines_and_no_requests(tmp_path: Path) -> None:
@@ -158,15 +159,6 @@ def test_a_closed_pipe_for_the_log_is_no_reason_to_die(tmp_path: Path) -> None:
         os.close(writer)
 
 
-def test_a_command_whose_output_is_closed_ends_quietly(tmp_path: Path) -> None:
-    with serving(web(), tmp_path) as lb:
-        asked = subprocess.run(
-            ["sh", "-c", '"$@" | true', "sh", *lb.command("status")], capture_output=True, check=False, timeout=20
-        )
-        assert b"Traceback" not in asked.stderr
-        assert LBPROXY
-
-
 def test_among_json_events_on_one_stream_access_lines_are_json_too(tmp_path: Path) -> None:
     output = tmp_path / "everything"
     with serving(web(size=1), tmp_path, output=str(output)) as lb:
@@ -175,17 +167,3 @@ def test_among_json_events_on_one_stream_access_lines_are_json_too(tmp_path: Pat
         entries = [json.loads(line) for line in output.read_text().splitlines()]
         (access,) = [entry for entry in entries if entry["event"] == "access"]
         assert (access["path"], access["status"], access["backend"]) == ("/whoami", 200, "web.1")
-
-
-def test_every_5xx_says_why_to_the_client_the_access_log_and_the_events(tmp_path: Path) -> None:
-    with serving(with_log('access = "json"\naccess_path = "access.log"'), tmp_path) as lb:
-        answer = lb.request("POST", "/die", body=b"x")
-        assert answer.status == 502
-        lb.wait_log('"exchange.failed"')
-        (event,) = [json.loads(line) for line in lb.log().splitlines() if '"exchange.failed"' in line]
-        lb.wait_until(lambda: lines_of(lb))
-        (line,) = [json.loads(text) for text in lines_of(lb)]
-        assert event["reason"] == line["reason"]
-        assert event["reason"].encode() in answer.body
-        assert event["request_id"] == line["request_id"] == answer.headers["X-Request-ID"]
-        assert (event["backend"], event["status"], event["error"]) == ("web.1@1", 502, line["error"])

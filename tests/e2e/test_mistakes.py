@@ -38,9 +38,12 @@ def assert_the_four_are_told(lb: Serving, report: str) -> None:
     assert "4 errors" in report
 
 
-def test_a_reload_with_four_mistakes_tells_them_all_and_changes_nothing(tmp_path: Path) -> None:
-    with serving(web(), tmp_path) as lb, load(lb.port) as clients:
-        before = lb.backends()
+def test_a_reload_with_mistakes_tells_them_all_and_changes_nothing(tmp_path: Path) -> None:
+    """By a command and by a signal; without a readable file; with a port that is taken."""
+    (tmp_path / "my.env").write_text("A=1\n")
+    good = web('env_file = "my.env"')
+    with serving(good, tmp_path) as lb, load(lb.port) as clients, lb.connect() as taken:
+        before = [one["pid"] for one in lb.backends()]
         lb.write_config(MISTAKES)
         done = lb.cli("reload")
         assert done.returncode == 78
@@ -48,21 +51,44 @@ def test_a_reload_with_four_mistakes_tells_them_all_and_changes_nothing(tmp_path
         assert done.stdout == ""
         clients.wait_more(20)
         assert clients.lost == []
-        assert [one["pid"] for one in lb.backends()] == [one["pid"] for one in before]
+        assert [one["pid"] for one in lb.backends()] == before
         assert lb.cli("status", "-q").returncode == 0
+
+        rejected = lb.log().count("config.rejected")
+        lb.signal(signal.SIGUSR2)
+        lb.wait_until(lambda: lb.log().count("config.rejected") == rejected + 1)
+        assert "did you mean 'workers'?" in lb.log()
+        assert [one["pid"] for one in lb.backends()] == before
+        assert lb.cli("status", "-q").returncode == 0
+
+        lb.config.write_text("[proxy\nworkers = ")
+        done = lb.cli("reload")
+        assert done.returncode == 78
+        assert f"{lb.config}:1:" in done.stderr
+        lb.config.unlink()
+        gone = lb.cli("reload")
+        assert gone.returncode == 78
+        assert "cannot be read" in gone.stderr
+
+        lb.write_config(good)
+        (tmp_path / "my.env").unlink()
+        done = lb.cli("reload")
+        assert done.returncode == 78
+        assert "my.env" in done.stderr
+        assert lb.get("/env?name=A").body == b"1"
+        assert lb.get("/whoami").json()["generation"] == "1"
+
+        taken_port = taken.getsockname()[1]
+        lb.write_config(web(more=f'[[listener]]\naddress = "127.0.0.1:{taken_port}"\npool = "web"\n'))
+        done = lb.cli("reload")
+        assert done.returncode == 1
+        assert f"cannot listen on 127.0.0.1:{taken_port}: address already in use" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr + lb.log()
+        assert [one["pid"] for one in lb.backends()] == before
+
         lb.write_config(web())
         assert lb.cli("reload").returncode == 0
-
-
-def test_a_signal_with_mistakes_in_the_file_tells_them_in_the_log(tmp_path: Path) -> None:
-    with serving(web(), tmp_path) as lb:
-        before = lb.backends()
-        lb.write_config(MISTAKES)
-        lb.signal(signal.SIGUSR2)
-        lb.wait_log("config.rejected")
-        assert "did you mean 'workers'?" in lb.log()
-        assert [one["pid"] for one in lb.backends()] == [one["pid"] for one in before]
-        assert lb.cli("status", "-q").returncode == 0
+        assert clients.lost == []
 
 
 def test_client_commands_find_their_lbproxy_although_the_file_has_mistakes(tmp_path: Path) -> None:
@@ -84,43 +110,6 @@ def test_serve_and_check_end_with_78(tmp_path: Path) -> None:
         assert_the_four_are_told(lb, checked.stdout + checked.stderr)
         lb.write_config(web())
         assert lb.cli("check").returncode == 0
-
-
-def test_a_file_that_is_gone_or_no_toml_changes_nothing(tmp_path: Path) -> None:
-    with serving(web(), tmp_path) as lb:
-        lb.config.write_text("[proxy\nworkers = ")
-        done = lb.cli("reload")
-        assert done.returncode == 78
-        assert f"{lb.config}:1:" in done.stderr
-        lb.config.unlink()
-        gone = lb.cli("reload")
-        assert gone.returncode == 78
-        assert "cannot be read" in gone.stderr
-        assert lb.get("/whoami").json()["generation"] == "1"
-
-
-def test_an_env_file_that_is_gone_is_told_with_its_name(tmp_path: Path) -> None:
-    (tmp_path / "my.env").write_text("A=1\n")
-    with serving(web('env_file = "my.env"'), tmp_path) as lb:
-        (tmp_path / "my.env").unlink()
-        done = lb.cli("reload")
-        assert done.returncode == 78
-        assert "my.env" in done.stderr
-        assert lb.get("/env?name=A").body == b"1"
-
-
-def test_a_port_that_is_taken_in_a_reload_changes_nothing(tmp_path: Path) -> None:
-    with serving(web(), tmp_path) as lb, lb.connect() as taken:
-        taken_port = taken.getsockname()[1]
-        before = lb.backends()
-        lb.write_config(web(more=f'[[listener]]\naddress = "127.0.0.1:{taken_port}"\npool = "web"\n'))
-        done = lb.cli("reload")
-        assert done.returncode == 1
-        assert f"cannot listen on 127.0.0.1:{taken_port}: address already in use" in done.stdout + done.stderr
-        assert "Traceback" not in done.stderr + lb.log()
-        assert [one["pid"] for one in lb.backends()] == [one["pid"] for one in before]
-        lb.write_config(web())
-        assert lb.cli("reload").returncode == 0
 
 
 def test_what_is_not_built_yet_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -38,12 +38,7 @@ def test_ab_loses_no_request_when_reloads_come_in_the_middle(tmp_path: Path) -> 
         (report,) = reports
         assert (report.complete, report.failed, report.others) == (5000, 0, 0), report.output
         assert generations(lb) == {3}
-
-
-@pytest.mark.peer("ab")
-def test_ab_with_http_1_0_keep_alive_keeps_its_connections_over_reloads(tmp_path: Path) -> None:
-    with serving(ORIGIN, tmp_path) as lb:
-        with ab(lb.port, 6000, 50, "-k") as reports:
+        with ab(lb.port, 6000, 50, "-k") as reports:  # HTTP/1.0 with keep-alive: it keeps its connections
             assert lb.cli("reload").returncode == 0
         (report,) = reports
         assert (report.complete, report.failed, report.others) == (6000, 0, 0), report.output
@@ -74,7 +69,7 @@ def test_usr2_and_hup_replace_every_backend(tmp_path: Path) -> None:
             assert not before & pids(lb)
 
 
-def test_signals_during_a_reload_give_exactly_one_more(tmp_path: Path) -> None:
+def test_signals_during_a_reload_by_signal_or_command_give_exactly_one_more(tmp_path: Path) -> None:
     with serving(web(size=1), tmp_path) as lb:
         lb.signal(signal.SIGUSR2)
         lb.wait_log('"reload.started"')
@@ -85,16 +80,12 @@ def test_signals_during_a_reload_give_exactly_one_more(tmp_path: Path) -> None:
         assert lb.cli("reload").returncode == 0  # not busy: no third one is waiting
         assert finished(lb) == 3
         assert generations(lb) == {4}
-
-
-def test_a_signal_during_a_commands_reload_gives_one_more_after_it(tmp_path: Path) -> None:
-    with serving(web(size=1), tmp_path) as lb:
         with subprocess.Popen(lb.command("reload"), stdout=subprocess.PIPE, text=True) as first:
-            lb.wait_log('"reload.started"')
+            lb.wait_until(lambda: lb.log().count('"reload.started"') == 4)
             lb.signal(signal.SIGUSR2)
-            assert "reloaded web to generation 2" in first.communicate(timeout=30)[0].splitlines()[-1]
-        lb.wait_until(lambda: finished(lb) == 2)
-        assert generations(lb) == {3}
+            assert "reloaded web to generation 5" in first.communicate(timeout=30)[0].splitlines()[-1]
+        lb.wait_until(lambda: finished(lb) == 5)
+        assert generations(lb) == {6}
 
 
 def test_a_second_reload_is_told_at_once_that_one_is_running(tmp_path: Path) -> None:
@@ -126,7 +117,7 @@ def test_a_reload_goes_on_when_the_one_who_asked_hangs_up(tmp_path: Path) -> Non
             assert generations(lb) == {count + 1}
 
 
-def test_the_verdict_is_the_last_line_of_text_and_of_json_and_counts_what_was_served(tmp_path: Path) -> None:
+def test_the_verdict_is_the_last_line_of_text_json_and_terminal_and_counts_what_was_served(tmp_path: Path) -> None:
     with serving(web(), tmp_path) as lb, load(lb.port) as clients:
         done = lb.cli("reload")
         assert done.returncode == 0
@@ -141,6 +132,20 @@ def test_the_verdict_is_the_last_line_of_text_and_of_json_and_counts_what_was_se
         for name, value in {"pool": "web", "result": "ok", "generation": 3, "from_generation": 2, "failed": 0}.items():
             assert last[name] == value
         assert {"duration_s", "requests", "cut", "websockets_closed"} <= set(last)
+
+        # on a terminal: one live block, and the verdict behind it
+        terminal, inside = pty.openpty()
+        with subprocess.Popen(lb.command("reload"), stdout=inside, stderr=inside) as asking:
+            os.close(inside)
+            shown = b""
+            with contextlib.suppress(OSError):  # the other end is closed
+                while data := os.read(terminal, 65536):
+                    shown += data
+            os.close(terminal)
+            assert asking.wait(20) == 0
+        assert b"\x1b[" in shown
+        last = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).rstrip().rpartition(b"\n")[2]
+        assert last.startswith(b"reloaded web to generation 4 in ")
         assert clients.lost == []
 
 
@@ -149,8 +154,13 @@ TWO_POOLS = web(more='[pool.api]\ncommand = "$brittle"\n[[route]]\npath = "/api/
 )
 
 
-def test_only_the_pools_that_were_named_are_replaced(tmp_path: Path) -> None:
+def test_only_the_pools_that_were_named_are_replaced_and_an_unknown_one_is_a_usage_error(tmp_path: Path) -> None:
     with serving(TWO_POOLS, tmp_path) as lb:
+        done = lb.cli("reload", "wbe")
+        assert done.returncode == 2
+        assert "no pool 'wbe'" in done.stderr
+        assert "api" in done.stderr
+        assert finished(lb) == 0
         untouched = pids(lb, "web")
         done = lb.cli("reload", "api")
         assert done.returncode == 0
@@ -158,15 +168,6 @@ def test_only_the_pools_that_were_named_are_replaced(tmp_path: Path) -> None:
         assert pids(lb, "web") == untouched
         assert lb.cli("reload").stdout.splitlines()[-2].startswith("reloaded web to generation 2")
         assert lb.get("/api/x").json()["generation"] == "3"
-
-
-def test_an_unknown_pool_is_a_usage_error_that_names_the_known_ones(tmp_path: Path) -> None:
-    with serving(TWO_POOLS, tmp_path) as lb:
-        done = lb.cli("reload", "wbe")
-        assert done.returncode == 2
-        assert "no pool 'wbe'" in done.stderr
-        assert "api" in done.stderr
-        assert finished(lb) == 0
 
 
 def test_config_only_spares_the_backends_unless_their_making_changed(tmp_path: Path) -> None:
@@ -272,22 +273,6 @@ def test_an_upload_and_an_event_stream_in_hand_are_finished_by_the_old_generatio
             assert events.count(b"data: 1@1") == 10
             assert events.endswith(b"0\r\n\r\n")
             assert " 0 failed, 0 connections cut" in asking.communicate(timeout=20)[0]
-
-
-def test_on_a_terminal_there_is_one_live_block_and_the_verdict_behind_it(tmp_path: Path) -> None:
-    with serving(web(), tmp_path) as lb:
-        terminal, inside = pty.openpty()
-        with subprocess.Popen(lb.command("reload"), stdout=inside, stderr=inside) as asking:
-            os.close(inside)
-            shown = b""
-            with contextlib.suppress(OSError):  # the other end is closed
-                while data := os.read(terminal, 65536):
-                    shown += data
-            os.close(terminal)
-            assert asking.wait(20) == 0
-        assert b"\x1b[" in shown
-        last = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).rstrip().rpartition(b"\n")[2]
-        assert last.startswith(b"reloaded web to generation 2 in ")
 
 
 def test_surge_of_a_hundred_percent_replaces_all_at_once(tmp_path: Path) -> None:

@@ -28,61 +28,63 @@ def stage(tmp_path: Path):
         yield stage
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        OK,
-        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno",
-        b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nno",
-        b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
-    ],
-    ids=["200", "400", "426", "403 chunked"],
-)
-def test_after_a_refused_upgrade_what_follows_is_the_next_request(stage: Stage, answer: bytes) -> None:
-    stage.backend.answers = lambda head: answer if b"\r\nUpgrade: websocket\r\n" in head else OK
-    with stage.lb.connect() as sock:
-        sock.sendall(upgrade_request() + b"GET /next HTTP/1.1\r\nHost: test\r\n\r\n")
-        sock.sendall(b"GET /last HTTP/1.1\r\nHost: test\r\n\r\n")
-        data = received(sock, 3)
-    heads = re.findall(rb"HTTP/1.1 (\d+) ", data)
-    assert heads == [answer[9:12], b"200", b"200"]
-    asked = re.findall(rb"[A-Z]+ (/\w+) HTTP/1.1", b"".join(stage.backend.received))
-    assert sorted(asked) == [b"/last", b"/next", b"/ws"]
+REFUSALS = {
+    "200": OK,
+    "400": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno",
+    "426": b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nno",
+    "403": b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+}
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        upgrade_request().replace(b"GET /ws", b"POST /ws").replace(b"\r\n\r\n", b"\r\nContent-Length: 0\r\n\r\n"),
-        upgrade_request().replace(b"HTTP/1.1", b"HTTP/1.0"),
-        upgrade_request().replace(b"Upgrade: websocket", b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__"),
-        upgrade_request().replace(b"Upgrade: websocket", b"Upgrade: websocket, h2c"),
-        upgrade_request().replace(b"Connection: Upgrade\r\n", b""),
-        upgrade_request().replace(b"GET /ws", b"OPTIONS *"),
-    ],
-    ids=["POST", "HTTP/1.0", "h2c", "two protocols", "without Connection", "OPTIONS"],
-)
-def test_every_other_upgrade_is_an_ordinary_request(stage: Stage, request_: bytes) -> None:
-    with stage.lb.connect() as sock:
-        sock.sendall(request_)
-        peer = stage.backend.peer()
-        head = bytes(peer.received).lower()
-        assert b"\r\nupgrade:" not in head
-        assert b"http2-settings" not in head
-        assert not re.search(rb"\r\nconnection:[^\r]*upgrade", head)
-        peer.send(OK)
-        assert received(sock, 1).startswith(b"HTTP/1.1 200 OK\r\n")
+def test_after_a_refused_upgrade_what_follows_is_the_next_request(stage: Stage) -> None:
+    def answer(head: bytes) -> bytes:
+        return REFUSALS[head[8:11].decode()] if b"\r\nUpgrade: websocket\r\n" in head else OK
+
+    stage.backend.answers = answer
+    for status in REFUSALS:
+        with stage.lb.connect() as sock:
+            upgrade = upgrade_request().replace(b"GET /ws", b"GET /ws/" + status.encode())
+            sock.sendall(upgrade + f"GET /next/{status} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            sock.sendall(f"GET /last/{status} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            data = received(sock, 3)
+        assert re.findall(rb"HTTP/1.1 (\d+) ", data) == [status.encode(), b"200", b"200"]
+    asked = re.findall(rb"[A-Z]+ (/\w+/\d+) HTTP/1.1", b"".join(stage.backend.received))
+    assert sorted(asked) == sorted(
+        f"/{what}/{status}".encode() for what in ("ws", "next", "last") for status in REFUSALS
+    )
 
 
-def test_a_backend_that_switches_unasked_is_answered_with_502(stage: Stage) -> None:
+ORDINARY = {
+    "POST": upgrade_request().replace(b"GET /ws", b"POST /ws").replace(b"\r\n\r\n", b"\r\nContent-Length: 0\r\n\r\n"),
+    "HTTP/1.0": upgrade_request().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "h2c": upgrade_request().replace(b"Upgrade: websocket", b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__"),
+    "two protocols": upgrade_request().replace(b"Upgrade: websocket", b"Upgrade: websocket, h2c"),
+    "without Connection": upgrade_request().replace(b"Connection: Upgrade\r\n", b""),
+    "OPTIONS": upgrade_request().replace(b"GET /ws", b"OPTIONS *"),
+}
+
+
+def test_every_other_upgrade_is_an_ordinary_request(stage: Stage) -> None:
+    for name, request in ORDINARY.items():
+        with stage.lb.connect() as sock:
+            sock.sendall(request)
+            peer = stage.backend.peer()
+            head = bytes(peer.received).lower()
+            assert b"\r\nupgrade:" not in head, name
+            assert b"http2-settings" not in head, name
+            assert not re.search(rb"\r\nconnection:[^\r]*upgrade", head), name
+            peer.send(
+                OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+            )  # the next one gets a connection of its own
+            assert received(sock, 1).startswith(b"HTTP/1.1 200 OK\r\n"), name
+
+
+def test_a_backend_that_switches_unasked_or_to_something_else_is_answered_with_502(stage: Stage) -> None:
     switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x02hi"
     with stage.lb.connect() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         stage.backend.peer().send(switching)
         assert received(sock, 1).startswith(b"HTTP/1.1 502 ")
-
-
-def test_a_backend_that_switches_to_something_else_is_answered_with_502(stage: Stage) -> None:
     with stage.lb.connect() as sock:
         sock.sendall(upgrade_request())
         stage.backend.peer().send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")

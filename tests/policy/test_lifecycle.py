@@ -1,6 +1,5 @@
-from itertools import product
-
 import pytest
+from support.each import each
 
 from lbproxy.model import Backend, BackendId, State
 from lbproxy.policy.lifecycle import TRANSITIONS, IllegalTransition, LifecycleEvent, after, diagram
@@ -12,7 +11,7 @@ def backend(state: State) -> Backend:
     return Backend(ID, state, since=1.0, pid=42, restarts=2)
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, LifecycleEvent)), ids=str)
+@each(State, LifecycleEvent)
 def test_every_pair_of_state_and_event_is_in_the_table_or_is_refused(state, event):
     before = backend(state)
     if (state, event) in TRANSITIONS:

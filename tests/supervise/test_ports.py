@@ -2,7 +2,7 @@ import socket
 from contextlib import contextmanager
 
 import pytest
-from support.ports import free_port
+from support.ports import free_range
 
 from lbproxy.supervise.ports import NoFreePort, Ports, is_free
 
@@ -10,23 +10,27 @@ from lbproxy.supervise.ports import NoFreePort, Ports, is_free
 @contextmanager
 def listener(host="127.0.0.1", family=socket.AF_INET):
     with socket.socket(family) as sock:
-        sock.bind((host, free_port()))  # not an ephemeral one: another program may have it on another address
+        sock.bind((host, free_range(1)))
         sock.listen()
         yield sock.getsockname()[1]
 
 
 def test_no_port_is_given_twice_until_it_is_given_back():
-    ports = Ports(21000, 21009)
+    first = free_range(10)
+    ports = Ports(first, first + 9)
     taken = [ports.take() for _ in range(10)]
-    assert sorted(taken) == list(range(21000, 21010))
-    with pytest.raises(NoFreePort, match=r"no free port in 21000-21009 .*: 10 held by backends, 0 by other programs"):
+    assert sorted(taken) == list(range(first, first + 10))
+    with pytest.raises(
+        NoFreePort, match=rf"no free port in {first}-{first + 9} .*: 10 held by backends, 0 by other programs"
+    ):
         ports.take()
     ports.give_back(taken[4])
     assert ports.take() == taken[4]
 
 
 def test_a_port_is_not_reused_soon():
-    ports = Ports(21000, 21009)
+    start = free_range(10)
+    ports = Ports(start, start + 9)
     first = ports.take()
     ports.give_back(first)
     assert [ports.take() for _ in range(10)][-1] == first
@@ -56,7 +60,7 @@ def test_a_listener_on_any_address_makes_a_port_taken(host, family):
 def test_ports_with_old_connections_are_the_last_choice():
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("127.0.0.1", 0))
+        server.bind(("127.0.0.1", free_range(1)))
         server.listen()
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
@@ -69,10 +73,11 @@ def test_ports_with_old_connections_are_the_last_choice():
 
 
 def test_another_range_keeps_what_is_held():
-    ports = Ports(21000, 21001)
+    start = free_range(10)
+    ports = Ports(start, start + 1)
     held = ports.take()
-    ports.change(21000, 21002)
-    assert sorted([held, ports.take(), ports.take()]) == [21000, 21001, 21002]
-    ports.change(21010, 21011)
+    ports.change(start, start + 2)
+    assert sorted([held, ports.take(), ports.take()]) == [start, start + 1, start + 2]
+    ports.change(start + 5, start + 6)
     ports.give_back(held)
-    assert {ports.take(), ports.take()} == {21010, 21011}
+    assert {ports.take(), ports.take()} == {start + 5, start + 6}

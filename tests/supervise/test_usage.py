@@ -1,6 +1,7 @@
 """CPU time and memory of real processes."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,12 @@ def test_a_session_is_counted_with_its_children(tmp_path: Path) -> None:
 
 def test_nobody_to_look_up_costs_nothing() -> None:
     assert read_usage(()) == {}
+
+
+def test_without_a_descriptor_left_there_is_no_usage_and_no_error() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert read_usage({os.getpid()}) == {}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -5,6 +5,7 @@ import random
 import socket
 
 FIRST, LAST = 10_000, 19_999
+QUIET_FIRST, QUIET_LAST = 30_000, 32_767  # between lbproxy's own and the ephemeral range
 _SLICE = 1_000  # one for each worker of pytest-xdist, so that they need not race
 _given: set[int] = set()
 _draw = random.Random(os.getpid())
@@ -19,6 +20,16 @@ def free_port() -> int:
             _given.add(port)
             return port
     raise RuntimeError(f"no free port in {start}-{start + _SLICE - 1}")
+
+
+def free_range(count: int) -> int:
+    """The first of `count` ports that nobody has, where neither lbproxy nor a test takes one, nor the kernel."""
+    starts = list(range(QUIET_FIRST, QUIET_LAST - count, count))
+    _draw.shuffle(starts)
+    for start in starts:
+        if all(map(_is_free, range(start, start + count))):
+            return start
+    raise RuntimeError(f"no {count} free ports in {QUIET_FIRST}-{QUIET_LAST}")
 
 
 def _is_free(port: int) -> bool:

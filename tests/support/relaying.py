@@ -38,10 +38,10 @@ class Peer:
 
     async def receive(self, count: int) -> bytes:
         """Receive exactly `count` bytes, or fewer at the end."""
-        data = b""
+        data = bytearray()
         while len(data) < count and (more := await self.sock.recv(min(count - len(data), 1 << 16))):
             data += more
-        return data
+        return bytes(data)
 
     async def rest(self) -> bytes:
         """Receive everything until the end."""

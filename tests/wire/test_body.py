@@ -7,6 +7,7 @@ import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each import each
 from support.http_corpus import request, response
 
 from lbproxy.wire.body import Body, chunk, last_chunk, request_body, response_body
@@ -38,7 +39,7 @@ FEEDS = pytest.mark.parametrize("feed", [fed_whole, fed_byte_by_byte])
 WHOLE = b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX-Sum: 1\r\nHost: evil\r\nX-More:\t2 \r\n\r\n"
 
 
-@pytest.mark.parametrize("cut", range(len(WHOLE) + 1))
+@each(range(len(WHOLE) + 1))
 def test_a_chunked_body_reads_the_same_at_every_cut(cut):
     body = request_body(CHUNKED, 0)
     payload = body.feed(WHOLE[:cut])
@@ -67,9 +68,7 @@ def test_a_request_without_framing_has_no_body():
     assert body.rest == b"GET /"
 
 
-@FEEDS
-@pytest.mark.parametrize(
-    "text",
+@each(
     [
         b"5 \r\nhello\r\n0\r\n\r\n", b" 5\r\nhello\r\n0\r\n\r\n", b"\t5\r\nhello\r\n0\r\n\r\n",
         b"5\t;a\r\nhello\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n",
@@ -89,6 +88,7 @@ def test_a_request_without_framing_has_no_body():
         b"0\r\nA: b\nC: d\r\n\r\n", b"0\r\n\n", b"0\n\r\n",
         b"0\r\nA: b\n\n", b"0\r\n\rX", b";a\r\n\r\n", b"0;\x01\r\n\r\n",
     ],
+    [fed_whole, fed_byte_by_byte],
 )  # fmt: skip
 def test_chunks_that_two_could_read_differently_are_refused(text, feed):
     for body, status in ((request_body(CHUNKED, 0), 400), (response_body(CHUNKED_BACK, b"GET"), 502)):

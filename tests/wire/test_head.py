@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each import each
 from support.http_corpus import (
     ACCEPTED_REQUESTS,
     ACCEPTED_RESPONSES,
@@ -67,7 +68,7 @@ def status_byte_by_byte(raw: bytes, response: bool = False) -> int | None:
     raise AssertionError("neither accepted nor refused")
 
 
-@pytest.mark.parametrize("case", REFUSED_REQUESTS, ids=str)
+@each(REFUSED_REQUESTS, name=str)
 def test_a_request_that_two_could_read_differently_is_refused(case):
     lines = Lines()
     for raw in (case.raw, case.raw, case.raw + b"trailing \r\n\r\n bytes"):
@@ -78,7 +79,7 @@ def test_a_request_that_two_could_read_differently_is_refused(case):
     assert status_byte_by_byte(case.raw) == case.status
 
 
-@pytest.mark.parametrize("case", REFUSED_REQUESTS, ids=str)
+@each(REFUSED_REQUESTS, name=str)
 def test_what_a_warm_memory_holds_changes_no_verdict(case):
     lines = Lines()
     for raw in ACCEPTED_REQUESTS:
@@ -86,7 +87,7 @@ def test_what_a_warm_memory_holds_changes_no_verdict(case):
     assert status_of(read, case.raw, lines) == case.status
 
 
-@pytest.mark.parametrize("raw", ACCEPTED_REQUESTS)
+@each(ACCEPTED_REQUESTS)
 def test_an_accepted_request_reads_the_same_from_memory_and_at_every_cut(raw):
     lines = Lines()
     head = read(raw, lines)
@@ -98,7 +99,7 @@ def test_an_accepted_request_reads_the_same_from_memory_and_at_every_cut(raw):
     assert status_byte_by_byte(raw) is None
 
 
-@pytest.mark.parametrize("case", REFUSED_RESPONSES, ids=str)
+@each(REFUSED_RESPONSES, name=str)
 def test_a_response_that_two_could_read_differently_is_a_bad_gateway(case):
     lines = Lines()
     for _ in range(2):
@@ -109,7 +110,7 @@ def test_a_response_that_two_could_read_differently_is_a_bad_gateway(case):
     assert status_byte_by_byte(case.raw, response=True) == 502
 
 
-@pytest.mark.parametrize("raw", ACCEPTED_RESPONSES)
+@each(ACCEPTED_RESPONSES)
 def test_an_accepted_response_reads_the_same_from_memory_and_at_every_cut(raw):
     lines = Lines()
     head = read_back(raw, lines)
@@ -244,18 +245,7 @@ def test_hop_by_hop_fields_are_removed(line):
     assert (head.lines, head.fields) == ([b"A: b"], {})
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        b"X_Forwarded_For",
-        b"x-forwarded_proto",
-        b"X_REQUEST_ID",
-        b"Content_Length",
-        b"Transfer_Encoding",
-        b"X_Real_IP",
-        b"Keep_Alive",
-    ],
-)
+@each(b"X_Forwarded_For x-forwarded_proto X_REQUEST_ID Content_Length Transfer_Encoding X_Real_IP Keep_Alive".split())
 def test_a_name_with_underscores_that_would_spell_ours_is_removed(name):
     head = read(request(name + b": 1", b"User_Id: 2"))
     assert (head.lines, head.fields) == ([b"User_Id: 2"], {})

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 import pytest
+from support.each import each
 from support.http_corpus import ACCEPTED_REQUESTS, ACCEPTED_RESPONSES, REFUSED_REQUESTS, REFUSED_RESPONSES, response
 from support.proxy import get
 
@@ -116,17 +117,16 @@ PASSED = [b"Cookie", b"cookie", b"User_Id", b"Accept", b"User-Agent", b"referer"
 ASIDE = [b"X-Forwarded-For", b"x-forwarded-port", b"X-Forwarded-A_B", b"X-Real-IP", b"Forwarded", b"X-Request-Id"]
 
 
-@pytest.mark.parametrize("name", [*PASSED, *ASIDE])
-@pytest.mark.parametrize("value", [b"c", b"50%", b"%b %s %", b"a \t b", b"\xe4\xff", b"a: b", b",", MARK, b"c" * 5000])
+@each([*PASSED, *ASIDE], [b"c", b"50%", b"%b %s %", b"a \t b", b"\xe4\xff", b"a: b", b",", MARK, b"c" * 5000])
 def test_a_value_without_a_bearing_on_the_message_may_be_any(name: bytes, value: bytes) -> None:
     made = field(name)
     assert is_read(requests(made(b"a"), made(b"b")), get(b"/", name + b": " + value, method=b"POST"))
 
 
-@pytest.mark.parametrize(
-    "name", [*PASSED, b"X-Forwarded-For", b"X-Real-IP", b"Forwarded", b"X_Forwarded_For", b"X-Request-ID", b"ETag"]
+@each(
+    [*PASSED, b"X-Forwarded-For", b"X-Real-IP", b"Forwarded", b"X_Forwarded_For", b"X-Request-ID", b"ETag"],
+    [b"c", b"50%", b"a \t b", b"\xe4\xff", b"a: b", MARK],
 )
-@pytest.mark.parametrize("value", [b"c", b"50%", b"a \t b", b"\xe4\xff", b"a: b", MARK])
 def test_a_value_of_an_answer_may_be_any(name: bytes, value: bytes) -> None:
     made = reply_field(name, b"Content-Length: 3")
     assert is_read_back(replies(made(b"a"), made(b"b")), made(value))
@@ -262,8 +262,10 @@ def test_there_are_only_so_many_blanks(number: int) -> None:
 # What is refused, and what is not all there
 
 
-@pytest.mark.parametrize("made", [field(b"Cookie"), field(b"Content-Length"), field(b"X-Forwarded-For")])
-@pytest.mark.parametrize("nasty", [b"\x00", b"\r", b"\n", b"\x7f", b"\x0b", b"\r\n c", b"\n\n", b"\r\r\n"])
+@each(
+    [field(b"Cookie"), field(b"Content-Length"), field(b"X-Forwarded-For")],
+    [b"\x00", b"\r", b"\n", b"\x7f", b"\x0b", b"\r\n c", b"\n\n", b"\r\r\n"],
+)
 def test_what_may_not_stand_in_a_value_is_not_read(made: Made, nasty: bytes) -> None:
     templates = requests(made(b"1"), made(b"2"))
     for value in (nasty, b"3" + nasty, nasty + b"3", b"3" + nasty + b"3"):
@@ -277,7 +279,7 @@ def test_a_line_more_or_less_is_another_head() -> None:
         assert templates.read(b"\r\n" + raw) is None
 
 
-@pytest.mark.parametrize("case", REFUSED_REQUESTS, ids=str)
+@each(REFUSED_REQUESTS, name=str)
 def test_no_refused_request_is_read_by_templates_that_know_the_good_ones(case) -> None:
     templates = HeadTemplates(RequestTemplate)
     for raw in ACCEPTED_REQUESTS:
@@ -286,7 +288,7 @@ def test_no_refused_request_is_read_by_templates_that_know_the_good_ones(case) -
         assert templates.read(case.raw) is None
 
 
-@pytest.mark.parametrize("case", REFUSED_RESPONSES, ids=str)
+@each(REFUSED_RESPONSES, name=str)
 def test_no_refused_answer_is_read_by_templates_that_know_the_good_ones(case) -> None:
     templates = HeadTemplates(ResponseTemplate)
     for raw in ACCEPTED_RESPONSES:

@@ -6,6 +6,7 @@ import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each import each
 from support.http_corpus import ACCEPTED_REQUESTS, ACCEPTED_RESPONSES, request, response
 
 from lbproxy.wire.head import Lines, RequestHead, read_request, read_response
@@ -238,8 +239,7 @@ def test_the_last_lines_frame_the_response_and_say_whether_we_stay(start, fields
     assert lines[lines.index(b"Via: 1.1 lbproxy") + 1 :] == [*tail, b"", b""]
 
 
-@pytest.mark.parametrize("raw", ACCEPTED_REQUESTS)
-@pytest.mark.parametrize("client", [STRANGER, FRIEND])
+@each(ACCEPTED_REQUESTS, [STRANGER, FRIEND])
 def test_what_we_send_to_a_backend_we_would_accept_ourselves(raw, client):
     head = read_request(raw, Lines(), 100)
     sent = request_to_backend(head, client, ID)
@@ -259,8 +259,7 @@ def test_what_we_send_to_a_backend_we_would_accept_ourselves(raw, client):
         assert getattr(again, fact) == getattr(head, fact)
 
 
-@pytest.mark.parametrize("raw", ACCEPTED_RESPONSES)
-@pytest.mark.parametrize("asked", [GET, OLD_GET, HEAD])
+@each(ACCEPTED_RESPONSES, [GET, OLD_GET, HEAD])
 def test_what_we_send_to_a_client_we_would_accept_ourselves(raw, asked):
     head = read_response(raw, Lines())
     sent = response_to_client(head, asked, ID, framing_for_client(head, asked), keep_alive=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import h11
 import pytest
 from hypothesis import given, settings
+from support.each import each
 from support.http_corpus import ACCEPTED_REQUESTS, ACCEPTED_RESPONSES, request, response
 from support.http_heads import bend, bent, drawn, request_head, response_head
 
@@ -16,13 +17,12 @@ ASKED = (b"GET", b"HEAD", b"POST")
 SMALL = Lines(max_lines=64)  # shared by all examples, so that lines are remembered, and forgotten, in between
 
 
-@pytest.mark.parametrize("raw", ACCEPTED_REQUESTS)
+@each(ACCEPTED_REQUESTS)
 def test_h11_accepts_every_request_that_we_accept_with_the_same_meaning(raw):
     confirm_request(raw, read_request(raw, Lines(), 100))
 
 
-@pytest.mark.parametrize("raw", ACCEPTED_RESPONSES)
-@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"BREW"])
+@each(ACCEPTED_RESPONSES, [b"GET", b"HEAD", b"BREW"])
 def test_h11_accepts_every_response_that_we_accept_with_the_same_meaning(raw, method):
     confirm_response(raw, read_response(raw, Lines()), method)
 

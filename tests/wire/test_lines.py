@@ -3,12 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each import each
 from support.http_corpus import BAD_FIELD_LINES, BAD_LENGTHS
 
 from lbproxy.wire.lines import Kind, Lines, Refused, check_host, fold_length, impersonates, members, split_field
 
 
-@pytest.mark.parametrize("line", [line for _, line in BAD_FIELD_LINES if b"\r\n" not in line], ids=repr)
+@each(line for _, line in BAD_FIELD_LINES if b"\r\n" not in line)
 def test_a_bad_line_is_refused_with_a_reason_and_not_remembered(line):
     lines = Lines()
     with pytest.raises(Refused) as caught:

@@ -32,9 +32,11 @@ class Item:
     def __init__(self) -> None:
         self.deadline = self.queued_at = NEVER
         self.fired_at: list[float] = []
+        self.fired = trio.Event()
 
     def on_deadline(self) -> None:
         self.fired_at.append(trio.current_time())
+        self.fired.set()
 
 
 @asynccontextmanager
@@ -96,8 +98,26 @@ async def test_a_task_that_waits_for_the_same_moment_comes_first() -> None:
             reactor.arm(item, 0.15)
             await trio.sleep_until(item.deadline)
             assert not item.fired_at
-            await trio.sleep(TICK_S + SLACK_S)
-            assert item.fired_at
+            await item.fired.wait()
+
+
+@trio_test
+async def test_it_does_so_as_well_when_the_thread_comes_too_late_for_both() -> None:
+    async with running() as reactor:
+        for late_s in (0.15, 0.2, 0.3):
+            item = Item()
+            reactor.now = trio.current_time()
+            reactor.arm(item, 0.12)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work_soon, 0.1, late_s)
+                await trio.sleep_until(item.deadline)
+                assert not item.fired_at
+            await item.fired.wait()
+
+
+async def work_soon(delay_s: float, seconds: float) -> None:
+    await trio.sleep(delay_s)
+    work_for(seconds)
 
 
 @trio_test

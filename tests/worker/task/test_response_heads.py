@@ -1,6 +1,7 @@
 """Heads of a backend's responses at every cut; what each kind of end means is tested in test_attempt.py."""
 
 import pytest
+from support.each import each
 from support.memory import Bench
 from support.trio_test import trio_test
 
@@ -11,7 +12,7 @@ from lbproxy.worker.task.response_heads import NoAnswer, ResponseHeads
 TWO = b"\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
 
-@pytest.mark.parametrize("cut", range(len(TWO) + 1))
+@each(range(len(TWO) + 1))
 @trio_test(clock="autojump")
 async def test_heads_are_read_whatever_the_cut_and_what_follows_stays(cut: int) -> None:
     bench = Bench()
