@@ -13,6 +13,7 @@ from lbproxy.link.grid import Counter
 from lbproxy.settings import DrainSettings, ReloadSettings
 from lbproxy.supervise.free_memory import FreeMemory
 from lbproxy.supervise.usage import Usage
+from lbproxy.telemetry.events import ReloadDone
 
 MIB = 1 << 20
 PLENTY = FreeMemory(1000 * MIB, None)
@@ -22,12 +23,8 @@ def forecast(world, settings, *pools, config_only=False, running=None, **known):
     """`known`: `sizes` in MiB by pid, `free`, and the `took_s` of earlier reloads."""
     request = ReloadRequest("command", pools, config_only)
     history = History(lambda record: None)
-    history.restore(
-        [
-            {"pool": "web", "result": "ok", "verb": "reload", "from_generation": 1, "generation": 2, "duration_s": took}
-            for took in known.get("took_s", ())
-        ]
-    )
+    for took_s in known.get("took_s", ()):
+        history.observe(ReloadDone("r1", "web", "ok", 2, 1, took_s, 0, 0, 0, 0), 1.0)
     usage = {pid: Usage(0.0, size * MIB) for pid, size in known.get("sizes", {}).items()}
     measures = Measures(usage, known.get("free", PLENTY))
     plan = plan_of(request, "", world.context, settings)
