@@ -173,7 +173,10 @@ class Rollout(Generic[M]):
         self._withdraw_broken()  # those that have died meanwhile
 
     def _withdraw_broken(self) -> None:
-        """New backends that are not proved, or have died, are to be made again."""
+        """New backends that are not proved, or have died, are to be made again; not those that serve again by now."""
+        for member in [one for one in self._dead if one in self._new and one.backend.state is State.READY]:
+            self._dead.remove(member)
+            self._watching.start_soon(self._prove_one, member)
         dead = [member for member in self._new if member in self._dead]
         unproved, self._fresh = self._fresh, []
         self._new = [member for member in self._new if member not in dead]

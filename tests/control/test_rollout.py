@@ -332,3 +332,31 @@ def test_what_dies_half_way_is_made_again():
     assert trial.outcome.result == "ok"
     assert trial.serving == all_of(7, 2)
     assert trial.fleet.members == trial.fleet.serving
+
+
+def test_what_died_half_way_and_serves_again_is_left_alone():
+    def behave(spec):
+        if spec.generation is NEW and spec.slot == 2 and not trial.decided:
+            return Behaviour(breaks=True)
+        return Behaviour(dies_after_s=3.0 if spec == BackendSpec(1, NEW) else None)
+
+    trial = Trial(2, behave=behave)
+    trial.decided = False
+    found = []
+
+    def pause(broken):
+        trial.fleet.nursery.start_soon(decide)
+
+    async def decide():
+        await trio.sleep(10)
+        (died,) = [one for one in trial.fleet.members if one.spec == BackendSpec(1, NEW)]
+        died.become(State.READY)  # its supervision has started it again
+        trial.decided = True
+        trial.rollout.resume()
+        await trio.sleep(0.1)
+        found.append((died.published, [one for one in trial.fleet.members if one.spec == died.spec] == [died]))
+        trial.rollout.abort("enough")
+
+    trial.on_pause = pause
+    trial.run()
+    assert found == [(True, True)]
