@@ -5,7 +5,6 @@ import socket
 import subprocess
 from pathlib import Path
 
-import pytest
 from support.load import load
 from support.ports import free_port
 from support.serve import Serving, serving
@@ -20,9 +19,9 @@ def backends(lb: Serving) -> set[tuple[int, int, str]]:
     return {(backend["pid"], backend["generation"], backend["state"]) for backend in lb.backends()}
 
 
-def test_a_deploy_that_dies_at_import_is_rolled_back_and_its_last_output_shown(tmp_path: Path) -> None:
+def test_each_kind_of_broken_deploy_is_rolled_back_and_told(tmp_path: Path) -> None:
     with serving(web(), tmp_path) as lb, load(lb.port) as clients:
-        before = backends(lb)
+        before, processes = backends(lb), {process.pid for process in lb.processes()}
         lb.write_config(broken("import"))
         done = lb.cli("reload")
         assert done.returncode == 5
@@ -39,8 +38,39 @@ def test_a_deploy_that_dies_at_import_is_rolled_back_and_its_last_output_shown(t
         kept = lb.cli("logs", "web", "--gen", "2").stdout
         assert "ImportError: this deploy is broken on purpose" in kept
         assert "@1 |" not in kept
+
+        # Its probe answers 500.
+        lb.write_config(broken("health", health='path = "/healthz"\nstart_timeout = "1s"'))
+        done = lb.cli("reload")
+        assert done.returncode == 5
+        assert "500" in done.stdout
+        assert "the database is on fire" in done.stdout
+        assert done.stdout.splitlines()[-1].startswith("rolled back web to generation 1 in ")
+        clients.wait_more(20)
+        assert clients.lost == []
+        assert backends(lb) == before
+
+        # It never listens.
+        lb.write_config(broken("silent", health='path = "/healthz"\nstart_timeout = "500ms"'))
+        done = lb.cli("reload", "--json")
+        assert done.returncode == 5
+        last = json.loads(done.stdout.splitlines()[-1])
+        assert (last["event"], last["result"]) == ("reload.done", "rolled_back")
+        assert "not ready within 0.5s" in last["why"]
+        assert clients.lost == []
+        assert backends(lb) == before
+        lb.wait_until(lambda: {process.pid for process in lb.processes()} == processes)
+
+        # Its command does not exist.
+        lb.write_config(web(command="uvicron app:app"))
+        done = lb.cli("reload")
+        assert done.returncode in (5, 78)
+        assert "uvicron" in done.stdout + done.stderr
+        assert backends(lb) == before
+
         lb.write_config(web())
         assert lb.cli("reload").returncode == 0  # the way out is a deploy that works
+        assert clients.lost == []
 
 
 def test_a_listener_of_a_broken_deploy_lets_nobody_in(tmp_path: Path) -> None:
@@ -65,46 +95,6 @@ def test_a_listener_of_a_broken_deploy_lets_nobody_in(tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
             client.sendall(b"GET /whoami HTTP/1.1\r\nHost: a\r\n\r\n")
             assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
-
-
-def test_a_deploy_whose_probe_answers_500_is_rolled_back_and_the_answer_shown(tmp_path: Path) -> None:
-    health = 'path = "/healthz"\nstart_timeout = "1s"'
-    with serving(web(health=health), tmp_path) as lb, load(lb.port) as clients:
-        before = backends(lb)
-        lb.write_config(broken("health", health=health))
-        done = lb.cli("reload")
-        assert done.returncode == 5
-        assert "500" in done.stdout
-        assert "the database is on fire" in done.stdout
-        assert done.stdout.splitlines()[-1].startswith("rolled back web to generation 1 in ")
-        clients.wait_more(20)
-        assert clients.lost == []
-        assert backends(lb) == before
-
-
-def test_a_deploy_that_never_listens_is_rolled_back_when_its_start_takes_too_long(tmp_path: Path) -> None:
-    health = 'path = "/healthz"\nstart_timeout = "500ms"'
-    with serving(web(health=health), tmp_path) as lb, load(lb.port) as clients:
-        before, processes = backends(lb), {process.pid for process in lb.processes()}
-        lb.write_config(broken("silent", health=health))
-        done = lb.cli("reload", "--json")
-        assert done.returncode == 5
-        last = json.loads(done.stdout.splitlines()[-1])
-        assert (last["event"], last["result"]) == ("reload.done", "rolled_back")
-        assert "not ready within 0.5s" in last["why"]
-        assert clients.lost == []
-        assert backends(lb) == before
-        lb.wait_until(lambda: {process.pid for process in lb.processes()} == processes)
-
-
-def test_a_command_that_does_not_exist_is_rolled_back_with_its_name(tmp_path: Path) -> None:
-    with serving(web(), tmp_path) as lb:
-        before = backends(lb)
-        lb.write_config(web(command="uvicron app:app"))
-        done = lb.cli("reload")
-        assert done.returncode in (5, 78)
-        assert "uvicron" in done.stdout + done.stderr
-        assert backends(lb) == before
 
 
 def test_a_deploy_that_dies_after_it_was_published_is_rolled_back(tmp_path: Path) -> None:
@@ -163,16 +153,16 @@ def test_the_pools_behind_a_broken_one_are_never_touched(tmp_path: Path) -> None
         assert [backend["pid"] for backend in lb.backends("api")] == api
 
 
-@pytest.mark.parametrize("how", ["import", "health"])
-def test_uvicorn_with_a_broken_application_is_rolled_back(tmp_path: Path, how: str) -> None:
+def test_uvicorn_with_a_broken_application_is_rolled_back(tmp_path: Path) -> None:
     def uvicorn(env: str) -> str:
         health = 'path = "/healthz"\nstart_timeout = "4s"'
         return web(env, command="$uvicorn --port {port}", size=1, health=health)
 
+    said = {"import": "ImportError: this deploy is broken on purpose", "health": "the database is on fire"}
     with serving(uvicorn(""), tmp_path) as lb, load(lb.port, clients=2) as clients:
-        lb.write_config(uvicorn(f'env = {{ BREAK = "{how}" }}'))
-        done = lb.cli("reload")
-        assert done.returncode == 5
-        said = {"import": "ImportError: this deploy is broken on purpose", "health": "the database is on fire"}
-        assert said[how] in done.stdout
+        for how, told in said.items():
+            lb.write_config(uvicorn(f'env = {{ BREAK = "{how}" }}'))
+            done = lb.cli("reload")
+            assert done.returncode == 5
+            assert told in done.stdout
         assert clients.lost == []

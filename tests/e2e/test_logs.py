@@ -78,15 +78,32 @@ def test_following_shows_new_lines_also_of_generations_to_come(tmp_path: Path) -
             assert (following.returncode, told) == (0, b"lbproxy: there are no more lines: it has stopped\n")
 
 
-def test_binary_rubbish_is_shown_without_touching_the_terminal(tmp_path: Path) -> None:
-    command = "sh -c 'printf \"\\\\033[2J\\\\377\\\\000\\\\001 rubbish\\\\n\"; exec $brittle'"
-    with serving(web(size=1, command=command.replace('"', '\\"')), tmp_path) as lb:
+RUBBISH = r"""
+printf '\033[2J\377\000\001 rubbish\n'
+head -c 300000 /dev/zero | tr '\0' x
+sleep 1000 &
+exec "$@"
+"""
+
+
+def test_rubbish_endless_lines_and_a_grandchild_that_keeps_the_output_open_disturb_nobody(tmp_path: Path) -> None:
+    (tmp_path / "start").write_text(RUBBISH)
+    with serving(web(size=1, command="sh $dir/start $brittle"), tmp_path) as lb:
+        assert lb.get("/whoami").status == 200
         shown = lb.cli("logs").stdout
         assert "rubbish" in shown
         assert "\x1b" not in shown
         assert "\x00" not in shown
         assert [line for line in lb.log().splitlines() if "rubbish" in line]
         assert "\x1b" not in lb.log()
+        # A line without an end is shown in pieces.
+        pieces = [line for line in lines_of(lb) if line.startswith("xxx")]
+        assert max(map(len, pieces)) <= 8192
+        assert sum(line.count("x") for line in pieces) >= 290_000
+        # The grandchild does not hold up the end of its backend.
+        assert lb.cli("reload").returncode == 0
+        assert lb.stop() == 0
+        lb.wait_nothing_left(2)
 
 
 def test_a_flood_disturbs_neither_requests_nor_control(tmp_path: Path) -> None:
@@ -102,28 +119,11 @@ def test_a_flood_disturbs_neither_requests_nor_control(tmp_path: Path) -> None:
         assert lb.stop() == 0
 
 
-def test_a_line_without_an_end_is_shown_in_pieces_and_stalls_nobody(tmp_path: Path) -> None:
-    endless = "sh -c 'head -c 300000 /dev/zero | tr \\\"\\\\0\\\" x; exec $brittle'"
-    with serving(web(size=1, command=endless), tmp_path) as lb:
-        assert lb.get("/whoami").status == 200
-        pieces = [line for line in lines_of(lb) if line.startswith("xxx")]
-        assert max(map(len, pieces)) <= 8192
-        assert sum(line.count("x") for line in pieces) >= 290_000
-
-
 def test_last_words_without_a_line_end_are_kept(tmp_path: Path) -> None:
     restart = 'give_up = { crashes = 1, within = "60s" }'
     with serving(web(size=1, command="sh -c 'printf last-words; exit 3'", restart=restart), tmp_path, wait=False) as lb:
         lb.wait_log("backend.failed")
         assert "last-words" in lines_of(lb)
-
-
-def test_a_grandchild_that_keeps_the_output_open_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    with serving(web(size=1, command="sh -c 'sleep 1000 & exec $brittle'"), tmp_path) as lb:
-        assert lb.get().status == 200
-        assert lb.cli("reload").returncode == 0
-        assert lb.stop() == 0
-        lb.wait_nothing_left(2)
 
 
 def test_what_a_serving_backend_wrote_outlives_rolled_back_reloads(tmp_path: Path) -> None:
