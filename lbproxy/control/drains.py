@@ -95,6 +95,7 @@ class Drains:
             websockets_closed=now[Counter.WEBSOCKETS_CLOSED] - before[Counter.WEBSOCKETS_CLOSED],
             why=None if result == "ok" else "it was taken back",
             verb="drain",
+            asked_by=drain.asked_by,
             backend=member.backend.id.name,
         )
         context.emit(done)

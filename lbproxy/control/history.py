@@ -10,7 +10,15 @@ from lbproxy.telemetry import events as e
 from lbproxy.telemetry.text import iso_time
 
 MOST_RECORDS = 1000
-_AS_FAR_AS_THEY_APPLY = ("same_as", "backend", "size", "held", "websocket_closes", "peak_memory_bytes")
+_AS_FAR_AS_THEY_APPLY = (
+    "same_as",
+    "backend",
+    "size",
+    "held",
+    "longest_hold_s",
+    "websocket_closes",
+    "peak_memory_bytes",
+)
 Record = dict[str, Any]
 
 # What readers of a record rely on. Later versions only add keys.

@@ -27,7 +27,9 @@ class Observation:
         self._pool = pool
         self._waited = self._waits()
         self._closes = self._closed()
+        self._longest = context.measured.tallies.watch_waits(pool.name)
         self.held: int | None = None  # requests that left the queue meanwhile
+        self.longest_hold_s: float | None = None  # of them
         self.websocket_closes: dict[str, int] | None = None  # by code
         self.peak_memory_bytes: int | None = None  # resident, of all backends together; None: there was no look
         self.compared: tuple[Facts, ...] = ()  # one for each generation that answered something
@@ -54,6 +56,7 @@ class Observation:
         """Ask the workers for their last counts."""
         await self._context.workers.stats()
         self.held = self._waits() - self._waited
+        self.longest_hold_s = round(self._longest.longest_s, 3)
         closed = self._closed()
         more = {code: number - self._closes.get(code, 0) for code, number in closed.items()}
         self.websocket_closes = {code: number for code, number in more.items() if number}

@@ -357,4 +357,6 @@ class _PoolReload:
             websocket_closes=self.observation.websocket_closes,
             peak_memory_bytes=self.observation.peak_memory_bytes,
             compared=self.observation.compared,
+            longest_hold_s=self.observation.longest_hold_s,
+            asked_by=self._plan.asked_by,
         )

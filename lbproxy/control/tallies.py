@@ -7,6 +7,7 @@ is missing. Knows neither metrics nor the status document, which both read the s
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import trio
 
@@ -28,6 +29,12 @@ class Pace:
     requests_per_s: float
     p50_s: float | None
     p99_s: float | None
+
+
+class Watch:
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+        self.longest_s = 0.0
 
 
 class GenerationCounts:
@@ -65,6 +72,7 @@ class Tallies:
         self.request_bytes: dict[str, int] = {}
         self.response_bytes: dict[str, int] = {}
         self.waits: dict[str, Histogram] = {}  # in the queue
+        self._watches: WeakSet[Watch] = WeakSet()
         self.incidents: dict[str, dict[tuple[str, ...], int]] = {}  # by name: see Incidents
         self.generations: dict[tuple[str, int], GenerationCounts] = {}  # by pool; the newest few
         self.express: dict[str, int] = {}  # SERVED, or why the express lane handed an exchange over
@@ -89,6 +97,9 @@ class Tallies:
                 self._of_generation(part.pool, part.generation).add(part)
         for waits in increase.waits:
             _histogram(self.waits, waits.pool).add(waits.buckets, waits.waited_s)
+            for watch in self._watches:
+                if watch.pool == waits.pool:
+                    watch.longest_s = max(watch.longest_s, waits.longest_s)
         for incident in increase.incidents:
             counts = self.incidents.setdefault(incident.name, {})
             counts[incident.labels] = counts.get(incident.labels, 0) + incident.number
@@ -106,6 +117,12 @@ class Tallies:
             for number in known[:-KEPT_GENERATIONS]:
                 del self.generations[pool, number]
         return counts
+
+    def watch_waits(self, pool: str) -> Watch:
+        """The longest wait in the queue of a pool from now on, for as long as somebody holds it."""
+        watch = Watch(pool)
+        self._watches.add(watch)
+        return watch
 
     def pace(self, pool: str) -> Pace:
         now = trio.current_time()
@@ -146,7 +163,7 @@ def _check(increase: Increase) -> None:
     for part in increase.exchanges:
         _check_numbers(part.buckets, part.took_s, part.request_bytes, part.response_bytes)
     for waits in increase.waits:
-        _check_numbers(waits.buckets, waits.waited_s)
+        _check_numbers(waits.buckets, waits.waited_s, waits.longest_s)
     if any(incident.number < 0 for incident in increase.incidents):
         raise LinkBroken("an incident that happened less than never")
 

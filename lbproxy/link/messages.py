@@ -110,6 +110,7 @@ class QueueWaits:
     pool: str
     buckets: tuple[int, ...]  # as in Exchanges
     waited_s: float
+    longest_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,6 +315,8 @@ class ReloadDone(Event):
     # Of each generation that answered something meanwhile: generation, requests, errors (5xx), p99_s, and
     # backend_memory_bytes (of its largest backend).
     compared: tuple[dict[str, int | float | None], ...] = ()
+    longest_hold_s: float | None = None  # of those that waited
+    asked_by: dict[str, int | str] | None = None  # uid, pid, how
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class Tally:
         self._tasks: dict[Key, Methods] = {}
         self._incidents: dict[tuple[str, ...], int] = {}
         self._waits: dict[str, Histogram] = {}
+        self._longest_s: dict[str, float] = {}  # of the waits
         self._served_before = 0
 
     @property
@@ -83,6 +84,7 @@ class Tally:
         if pool not in self._waits:
             self._waits[pool] = Histogram(DURATION_BOUNDS_S)
         self._waits[pool].observe(waited_s)
+        self._longest_s[pool] = max(waited_s, self._longest_s.get(pool, 0.0))
 
     def take(self, live: Collection[Key] = ()) -> Increase:
         """The increase since the last call. Series stay in place, because the leases of a backend refer to them; those
@@ -99,10 +101,13 @@ class Tally:
             for key in [key for key in book if key[1] and key not in live]:
                 del book[key]
         waits, self._waits = self._waits, {}
+        longest_s, self._longest_s = self._longest_s, {}
         incidents, self._incidents = self._incidents, {}
         return Increase(
             tuple(exchanges),
-            tuple(QueueWaits(pool, tuple(waited.buckets), waited.total) for pool, waited in waits.items()),
+            tuple(
+                QueueWaits(pool, tuple(waited.buckets), waited.total, longest_s[pool]) for pool, waited in waits.items()
+            ),
             tuple(Incidents(key[0], key[1:], number) for key, number in incidents.items()),
         )
 

@@ -18,7 +18,9 @@ def counted(waits, closes):
     buckets = (waits, *NONE[1:])
     incidents = tuple(Incidents("websocket_close", ("web", code, "proxy"), number) for code, number in closes.items())
     other = (Incidents("websocket_close", ("api", "1001", "proxy"), 9), Incidents("retry", ("web", "reset"), 9))
-    increase = Increase((), (QueueWaits("web", buckets, 0.5), QueueWaits("api", buckets, 0.5)), (*incidents, *other))
+    increase = Increase(
+        (), (QueueWaits("web", buckets, 0.5, waits / 10), QueueWaits("api", buckets, 0.5, 9.0)), (*incidents, *other)
+    )
     return Stats(1, 0, 0, {}, increase=increase)
 
 
@@ -30,7 +32,7 @@ async def test_only_what_comes_meanwhile_and_only_of_this_pool():
         observation = Observation(world.context, world.fleet.pools["web"])
         tallies.add(Stats(0, 0, 0, {}), counted(3, {"1001": 4, "1000": 1}))
         await observation.take_in()
-        assert observation.held == 3
+        assert (observation.held, observation.longest_hold_s) == (3, 0.3)
         assert observation.websocket_closes == {"1001": 4, "1000": 1}
         assert observation.peak_memory_bytes is None
 

@@ -23,7 +23,10 @@ PROMPT_S = 3.0  # generous: the machine may be busy
 HUGE_HEAD = b"GET /v1/status HTTP/1.1\r\nX: " + b"x" * 1_000_000
 MANY_FIELDS = b"GET /v1/status HTTP/1.1\r\n" + b"X: y\r\n" * 5000 + b"\r\n"
 HUGE_BODY = b"POST /v1/reload HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 1_000_000
-HUGE_CHUNKS = b"POST /v1/reload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"4\r\nabcd\r\n" * 50_000
+HUGE_CHUNKS = (
+    b"POST /v1/reload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + (b"40\r\n" + b"x" * 64 + b"\r\n") * 10_000
+)
 DEEP_JSON = b"[" * 60_000
 
 

@@ -29,7 +29,7 @@ def test_an_increase_is_taken_once() -> None:
     buckets = (0, 1, *([0] * (BUCKETS - 3)), 1)
     assert tally.take() == Increase(
         (Exchanges("web", "GET", 200, buckets, 30.002, 3, 10),),
-        (QueueWaits("web", tuple(waited), 0.3),),
+        (QueueWaits("web", tuple(waited), 0.3, 0.3),),
         (Incidents("retry", ("web", "connect"), 2),),
     )
     assert tally.take() == Increase()
