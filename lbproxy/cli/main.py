@@ -148,13 +148,17 @@ def _invoke(args: list[str], environ: Any) -> int:
 
 
 def _failed(fail: Fail) -> int:
-    with contextlib.suppress(OSError, AttributeError):
-        sys.stdout.flush()
+    is_lost = fail.exit_code == OUTPUT_CLOSED
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        is_lost = True
     if fail.text:
         with contextlib.suppress(OSError):
             print(fail.text, file=sys.stderr)
-    if fail.exit_code == OUTPUT_CLOSED:
-        # The rest of the buffer must not raise again when Python shuts down.
+    if is_lost:
+        # The rest of the buffer must not raise again when Python shuts down: that would be exit code 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return fail.exit_code
 
