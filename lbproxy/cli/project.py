@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lbproxy.cli import python_apps
 from lbproxy.config import shell_syntax
+from lbproxy.config.text_files import beginning_of
 
 KINDS = (*python_apps.SERVERS, "node", "command")
 LOOKED_FOR = "Procfile, manage.py, an application in *.py, package.json"
@@ -19,7 +20,6 @@ _WEB = re.compile(r"^web:\s*(.+?)\s*$", re.M)
 _PORT = re.compile(r"\$\{PORT(?::?-[^}]*)?\}|\$PORT\b")
 _HEALTH = re.compile(r"""["'](/(?:healthz?|livez?|readyz?|up|ping|_health|health_?check))["']""")
 _NODE_FILES = ("server.js", "index.js", "app.js", "server.mjs", "index.mjs")
-_MOST_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def recognise(directory: Path, kind: str | None = None) -> Project | None:
 
 
 def _procfile(directory: Path) -> Project | None:
-    match = _WEB.search(_read(directory / "Procfile"))
+    match = _WEB.search(beginning_of(directory / "Procfile"))
     if match is None:
         return None
     pieces = (piece.replace("{", "{{").replace("}", "}}") for piece in _PORT.split(match[1]))
@@ -93,7 +93,7 @@ def _python(directory: Path, server: str | None) -> Project | None:
 
 def _node(directory: Path) -> Project | None:
     try:
-        package = json.loads(_read(directory / "package.json"))
+        package = json.loads(beginning_of(directory / "package.json"))
     except ValueError:
         return None
     if not isinstance(package, dict):
@@ -111,7 +111,7 @@ def _node(directory: Path) -> Project | None:
         command = f"node {shlex.quote(file)}"
     words = shlex.split(command)
     sources = [directory / word for word in words if word.endswith(("js", "ts")) and (directory / word).is_file()]
-    told = "{port}" in command or any("PORT" in _read(source) for source in sources)
+    told = "{port}" in command or any("PORT" in beginning_of(source) for source in sources)
     note = "" if told else "It has to listen on the port in PORT."
     return Project("node", command, "package.json", health_path=_health(sources), note=note)
 
@@ -132,12 +132,4 @@ def _script(directory: Path, start: str) -> str:
 
 def _health(files: list[Path]) -> str | None:
     """A path that the sources name and that sounds like a health check."""
-    return next((match[1] for match in map(_HEALTH.search, map(_read, files)) if match is not None), None)
-
-
-def _read(path: Path) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_MOST_BYTES)
-    except OSError:
-        return ""
+    return next((match[1] for match in map(_HEALTH.search, map(beginning_of, files)) if match is not None), None)

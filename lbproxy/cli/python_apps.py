@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lbproxy.config.text_files import beginning_of
+
 SERVERS = ("uvicorn", "gunicorn", "hypercorn", "granian")
 _FOR = {"asgi": ("uvicorn", "hypercorn", "granian"), "wsgi": ("gunicorn", "granian", "hypercorn")}
 
@@ -29,7 +31,7 @@ _SETTINGS_MODULE = re.compile(r"""DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)\.se
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _FIRST_FILES = ("asgi.py", "wsgi.py", "app.py", "main.py", "server.py")
 _NOT_SEARCHED = {"venv", "env", "node_modules", "tests", "test", "build", "dist", "migrations", "docs", "site-packages"}
-_MOST_FILES, _MOST_BYTES, _DEEPEST = 300, 256 * 1024, 4
+_MOST_FILES, _DEEPEST = 300, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def dependencies(project: Path) -> dict[str, str]:
     """Names of what the project depends on, in lower case, and the file that says so."""
     found: dict[str, str] = {}
     for path in [*project.glob("requirements*.txt"), *project.glob("requirements/*.txt")]:
-        for line in _text(path).splitlines():
+        for line in beginning_of(path).splitlines():
             _note(found, line, path.name)
     for file in ("pyproject.toml", "Pipfile"):
         for line in _declared(project / file):
@@ -128,7 +130,7 @@ def frameworks(depends: dict[str, str]) -> list[str]:
 
 def _django(project: Path, server: str | None) -> PythonApp | None:
     manage = project / "manage.py"
-    match = _SETTINGS_MODULE.search(_text(manage))
+    match = _SETTINGS_MODULE.search(beginning_of(manage))
     if match is None:
         return None
     package = match[1].split(".")[0] if match[1].endswith(".settings") else match[1]
@@ -142,7 +144,7 @@ def _django(project: Path, server: str | None) -> PythonApp | None:
 
 
 def _apps_in(project: Path, path: Path) -> Iterator[PythonApp]:
-    text = _text(path)
+    text = beginning_of(path)
     relative = path.relative_to(project)
     parts = relative.with_suffix("").parts
     python_path = "src" if parts[0] == "src" else ""
@@ -170,7 +172,7 @@ def _apps_in(project: Path, path: Path) -> Iterator[PythonApp]:
 def _declared(path: Path) -> Iterator[str]:
     """The dependencies of a pyproject.toml (PEP 621, PEP 735, Poetry) or a Pipfile, as requirements."""
     try:
-        document = tomllib.loads(_text(path))
+        document = tomllib.loads(beginning_of(path))
     except tomllib.TOMLDecodeError:
         return
     project = _table(document.get("project"))
@@ -192,11 +194,3 @@ def _note(found: dict[str, str], line: str, file: str) -> None:
 
 def _table(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
-
-
-def _text(path: Path) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_MOST_BYTES)
-    except OSError:
-        return ""

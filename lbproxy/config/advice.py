@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from lbproxy.config.cpus import usable_cpus
 from lbproxy.config.program import why_no_program
+from lbproxy.config.text_files import beginning_of
 from lbproxy.settings import PoolSettings, Settings
 
-_MOST_BYTES = 256 * 1024
 _NAMED = {
     "tcp": ("{port}", "PORT", "$PORT"),
     "unix": ("{socket}", "LBPROXY_SOCKET", "$LBPROXY_SOCKET"),
@@ -59,10 +59,4 @@ def _hooks(pool: PoolSettings) -> Iterator[str]:
 def _source(directory: str, word: str) -> str:
     """The beginning of a script that a command names (`node server.js`); empty for everything else."""
     path = os.path.join(directory, word)
-    try:
-        if "." not in word or not os.path.isfile(path):
-            return ""
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_MOST_BYTES)
-    except (OSError, ValueError):
-        return ""
+    return beginning_of(path) if "." in word and os.path.isfile(path) else ""

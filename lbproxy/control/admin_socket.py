@@ -10,7 +10,7 @@ import socket
 import trio
 
 from lbproxy.address import Address
-from lbproxy.control.sockets import BindFailed, unix_socket, why_not_bound
+from lbproxy.control.sockets import BindFailed, unbound_tcp_socket, unix_socket, why_not_bound
 
 BACKLOG = 128
 
@@ -46,14 +46,9 @@ class AdminSocket:
 
 
 def _tcp_socket(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    both = address.host == "" and socket.has_dualstack_ipv6() and os.path.exists("/proc/net/if_inet6")
-    sock = socket.socket(socket.AF_INET6 if both else family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock, where = unbound_tcp_socket(address)
     try:
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((address.host or ("::" if both else "0.0.0.0"), address.port))
+        sock.bind(where)
     except BaseException:
         sock.close()
         raise

@@ -12,7 +12,6 @@ from lbproxy.control.context import ControlContext
 from lbproxy.control.fleet import PoolHandle
 from lbproxy.control.plan import CannotDo, running_pool
 from lbproxy.control.pool import Member, Pool
-from lbproxy.link.grid import Counter
 from lbproxy.model import State
 from lbproxy.telemetry.events import BackendTakenBack, ReloadDone, ReloadFinished, ReloadStarted
 
@@ -84,15 +83,15 @@ class Drains:
                 result = "ok"
         finally:
             del self._running[id(member)]
-        now = pool.totals()
+        requests, failed, cut, closed = pool.served_since(before)
         generation = member.spec.generation.number
         done = ReloadDone(
             *(drain.id, pool.name, result, generation, generation),
             duration_s=round(trio.current_time() - began, 3),
-            requests=now[Counter.REQUESTS] - before[Counter.REQUESTS],
-            failed=now[Counter.FAILED] - before[Counter.FAILED],
-            cut=now[Counter.CUT] - before[Counter.CUT],
-            websockets_closed=now[Counter.WEBSOCKETS_CLOSED] - before[Counter.WEBSOCKETS_CLOSED],
+            requests=requests,
+            failed=failed,
+            cut=cut,
+            websockets_closed=closed,
             why=None if result == "ok" else "it was taken back",
             verb="drain",
             asked_by=drain.asked_by,

@@ -185,6 +185,11 @@ class Pool:
     def totals(self) -> dict[Counter, int]:
         return {counter: self.total(counter) for counter in TOTALS}
 
+    def served_since(self, before: dict[Counter, int]) -> tuple[int, int, int, int]:
+        """By how much the TOTALS have grown: requests, failed, cut, closed WebSockets."""
+        requests, failed, cut, closed = (self.total(counter) - before[counter] for counter in TOTALS)
+        return requests, failed, cut, closed
+
     def requests_by_slot(self) -> dict[str, int]:
         """The requests of each slot ("web.3"), whichever generation served them."""
         requests = dict(self._remembered_requests)

@@ -16,7 +16,6 @@ from lbproxy.control.plan import Plan, removed_pools, workers_after
 from lbproxy.control.pool import Member, Pool, RunningReload
 from lbproxy.control.rollout import Broken, Outcome, Rollout
 from lbproxy.control.sockets import BindFailed
-from lbproxy.link.grid import Counter
 from lbproxy.model import Generation, ListenerView
 from lbproxy.supervise.hook import Hook
 from lbproxy.telemetry.events import (
@@ -332,8 +331,7 @@ class _PoolReload:
         self.pool.running_reload = RunningReload(self._plan.id, self._plan.verb, name, self.number, why)
 
     def verdict(self, outcome: Outcome) -> ReloadDone:
-        now = self.pool.totals()
-        served = {counter: now[counter] - self._before[counter] for counter in now}
+        requests, failed, cut, closed = self.pool.served_since(self._before)
         broken = outcome.broken
         return ReloadDone(
             reload=self._plan.id,
@@ -342,10 +340,10 @@ class _PoolReload:
             generation=self.number,
             from_generation=self.from_number,
             duration_s=round(trio.current_time() - self._began, 3),
-            requests=served[Counter.REQUESTS],
-            failed=served[Counter.FAILED],
-            cut=served[Counter.CUT],
-            websockets_closed=served[Counter.WEBSOCKETS_CLOSED],
+            requests=requests,
+            failed=failed,
+            cut=cut,
+            websockets_closed=closed,
             why=broken.why if broken is not None else self._plan.why,
             output=broken.output if broken is not None else (),
             verb=self._plan.verb,

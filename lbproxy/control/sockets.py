@@ -294,25 +294,31 @@ def _overlap(one: Address, other: Address) -> bool:
 _EVERY_HOST = ("", "0.0.0.0", "::")
 
 
+def unbound_tcp_socket(address: Address) -> tuple[socket.socket, tuple[str, int]]:
+    """A socket, and what to bind it to. Without a host it takes IPv4 and IPv6, where the machine has both."""
+    both = address.host == "" and socket.has_dualstack_ipv6() and os.path.exists("/proc/net/if_inet6")
+    family = socket.AF_INET6 if both or ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock, (address.host or ("::" if both else "0.0.0.0"), address.port)
+
+
 def _tcp_socket(address: Address, *, share: bool, hidden: bool, listen: bool = True) -> socket.socket:
     """A socket on the port. With `share` it joins sockets of ours that hold the port, and does not listen yet.
 
     The first one is bound without SO_REUSEPORT, so a port that another program holds is found in use although that
     program may share it; only then the option is set, which lets our own others join.
     """
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    both = address.host == "" and socket.has_dualstack_ipv6() and os.path.exists("/proc/net/if_inet6")
-    sock = socket.socket(socket.AF_INET6 if both else family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock, where = unbound_tcp_socket(address)
     try:
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
         if hidden:
             _drop_syns(sock)
         if share:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind((address.host or ("::" if both else "0.0.0.0"), address.port))
+        sock.bind(where)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if listen and not share:
             sock.listen(BACKLOG)
