@@ -3,7 +3,6 @@
 Joins the history and the generations with their files, and the verdicts with the audit log.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +27,7 @@ class Memory:
         self._files = StateFiles(directory, context.emit)
 
     def restore(self) -> None:
-        """What an earlier lbproxy has saved. Numbers of generations and ids of changes go on behind
-        its own."""
+        """What an earlier lbproxy has saved. Numbers of generations and ids of changes go on behind its own."""
         self._read(HISTORY, self.history.restore)
         self._context.ids.go_on_behind(str(record.get("id", "")) for record in self.history.records)
         self._read(GENERATIONS, self._restore_generations)
@@ -54,7 +52,7 @@ class Memory:
             with log.subscribe(lambda event: getattr(event, "reload", None) is not None) as events:
                 task_status.started()
                 async for event in events:
-                    self.history.observe(event, time.time())
+                    self.history.observe(event, events.at)
 
     def save_generations(self) -> None:
         generations, fleet = self._context.generations, self._context.fleet

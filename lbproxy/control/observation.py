@@ -34,7 +34,8 @@ class Observation:
         self.peak_memory_bytes: int | None = None  # resident, of all backends together; None: there was no look
         self.compared: tuple[Facts, ...] = ()  # one for each generation that answered something
         self._memory: dict[int, int] = {}  # the largest backend of each generation, in bytes
-        self._before = {key: counts.copy() for key, counts in self._generations().items()}
+        nothing = GenerationCounts()
+        self._before = {key: counts.since(nothing) for key, counts in self._generations().items()}
 
     async def run(self) -> None:
         look = self._context.resident_bytes

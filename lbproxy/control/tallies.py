@@ -49,12 +49,6 @@ class GenerationCounts:
         if part.status >= 500:
             self.errors += sum(part.buckets)
 
-    def copy(self) -> "GenerationCounts":
-        counts = GenerationCounts()
-        counts.errors = self.errors
-        counts.durations.add(self.durations.buckets, self.durations.total)
-        return counts
-
     def since(self, before: "GenerationCounts") -> "GenerationCounts":
         counts = GenerationCounts()
         counts.errors = self.errors - before.errors
