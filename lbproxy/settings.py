@@ -40,6 +40,25 @@ class ListenerTimeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """The files of one certificate chain and its private key, PEM, absolute paths."""
+
+    cert: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Where the certificates of a listener come from, and what is asked of its clients."""
+
+    certs: tuple[CertificateFiles, ...] = ()
+    directory: str | None = None  # absolute; holds certificates instead of `certs`
+    min_version: str = "1.2"  # 1.2 | 1.3
+    client_ca: str | None = None  # absolute path of a PEM file
+    client_auth: str | None = None  # require | request; None without client_ca
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerSettings:
     name: str  # as given, else the address
     address: Address
@@ -50,6 +69,8 @@ class ListenerSettings:
     timeouts: ListenerTimeouts = field(default_factory=ListenerTimeouts)
     proxy_protocol: str = "off"  # off | accept: a PROXY header from trusted_proxies, before anything else
     half_close: str = "abort"  # abort | serve: a client that ends its side after a complete request
+    tls: TlsSettings | None = None
+    protocols: tuple[str, ...] = ("http/1.1",)  # offered by ALPN, the preferred one first
 
 
 @dataclass(frozen=True, slots=True)

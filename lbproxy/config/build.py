@@ -9,7 +9,7 @@ import socket
 from dataclasses import replace
 from typing import Any
 
-from lbproxy.config import schema
+from lbproxy.config import listener_tables, pool_tables, schema
 from lbproxy.config.cpus import usable_cpus
 from lbproxy.config.events_tables import EventsTable, RedisTable, WebhookTable
 from lbproxy.config.kinds import NO_LIMIT
@@ -71,7 +71,7 @@ def _proxy(table: schema.ProxyTable, base: str, control: str, state_dir: str | N
     return ProxySettings(**given)
 
 
-def _listener(table: schema.ListenerTable, base: str) -> ListenerSettings:
+def _listener(table: listener_tables.ListenerTable, base: str) -> ListenerSettings:
     given = table.given()
     given["address"] = absolute(base, table.address)
     given.setdefault("name", str(table.address))
@@ -81,11 +81,11 @@ def _listener(table: schema.ListenerTable, base: str) -> ListenerSettings:
     return ListenerSettings(**given)
 
 
-def _without_limit(table: schema.ListenerLimitsTable | None) -> dict[str, Any]:
+def _without_limit(table: listener_tables.ListenerLimitsTable | None) -> dict[str, Any]:
     return {key: value or (0 if key == "body_bytes" else NO_LIMIT) for key, value in _given(table).items()}
 
 
-def _pool(name: str, table: schema.PoolTable, base: str) -> PoolSettings:
+def _pool(name: str, table: pool_tables.PoolTable, base: str) -> PoolSettings:
     given = table.given()
     targets = tuple(absolute(base, target) for target in table.targets or ())
     given["targets"] = targets
@@ -111,7 +111,7 @@ def _pool(name: str, table: schema.PoolTable, base: str) -> PoolSettings:
     return PoolSettings(name=name, **given)
 
 
-def _reload(table: schema.ReloadTable | None) -> ReloadSettings:
+def _reload(table: pool_tables.ReloadTable | None) -> ReloadSettings:
     given = _given(table)
     if "max_surge" in given:
         given["max_surge"], given["max_surge_is_percent"] = given["max_surge"]
@@ -119,7 +119,7 @@ def _reload(table: schema.ReloadTable | None) -> ReloadSettings:
     return ReloadSettings(**given)
 
 
-def _restart(table: schema.RestartTable | None) -> RestartSettings:
+def _restart(table: pool_tables.RestartTable | None) -> RestartSettings:
     given = _given(table)
     backoff, give_up = given.pop("backoff", None), given.pop("give_up", None)
     if "max_memory" in given:
@@ -129,7 +129,7 @@ def _restart(table: schema.RestartTable | None) -> RestartSettings:
     return RestartSettings(**given)
 
 
-def _pool_limits(table: schema.PoolLimitsTable | None) -> PoolLimits:
+def _pool_limits(table: pool_tables.PoolLimitsTable | None) -> PoolLimits:
     given = _given(table)
     queue = given.pop("queue", None)
     return PoolLimits(**given, **{f"queue_{key}": value for key, value in _given(queue).items()})

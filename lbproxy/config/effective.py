@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 
 from lbproxy.config import values
 from lbproxy.config.checks import FOR_COMMANDS
-from lbproxy.config.schema import Document, PoolTable
+from lbproxy.config.pool_tables import PoolTable
+from lbproxy.config.schema import Document
 from lbproxy.config.table import Table
 from lbproxy.config.tables import container_of, kind_of, table_in
 from lbproxy.settings import Settings

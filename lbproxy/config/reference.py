@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 from lbproxy.config.build import build
 from lbproxy.config.effective import effective
+from lbproxy.config.pool_tables import PoolTable
 from lbproxy.config.problems import closest
-from lbproxy.config.schema import Document, PoolTable
+from lbproxy.config.schema import Document
 from lbproxy.config.secret import Secrets
 from lbproxy.config.table import Table
 from lbproxy.config.tables import container_of, facts_of, kind_of, table_in, texts_below

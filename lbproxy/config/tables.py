@@ -12,8 +12,9 @@ from typing import Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from lbproxy.config.kinds import Facts, Kind
+from lbproxy.config.pool_tables import PoolTable
 from lbproxy.config.problems import Path
-from lbproxy.config.schema import Document, PoolTable
+from lbproxy.config.schema import Document
 from lbproxy.config.table import Table
 
 

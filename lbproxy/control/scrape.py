@@ -15,7 +15,7 @@ from lbproxy.control.context import ControlContext
 from lbproxy.control.event_counts import RESTART_REASONS
 from lbproxy.control.reload import EXIT_CODES
 from lbproxy.control.tallies import SERVED
-from lbproxy.control.workers import WorkerStatus
+from lbproxy.control.worker_process import WorkerStatus
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.link.handed_over import HANDED_OVER
 from lbproxy.model import LeaseKind, State

@@ -9,7 +9,7 @@ from lbproxy.control.context import ControlContext
 from lbproxy.control.measured import Measured
 from lbproxy.control.pool import Member, Pool
 from lbproxy.control.usage_book import UsageBook
-from lbproxy.control.workers import WorkerStatus
+from lbproxy.control.worker_process import WorkerStatus
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import LeaseKind, State
 from lbproxy.policy.goodbye import longest_s

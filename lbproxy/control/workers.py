@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
 from lbproxy.control.sockets import Sockets
+from lbproxy.control.worker_process import WorkerProcess, WorkerStatus
 from lbproxy.link.channel import Channel
 from lbproxy.link.codec import LinkBroken
 from lbproxy.link.grid import Grid
@@ -52,31 +52,6 @@ STATS_WAIT_S = 1.0
 REMEMBERED_DRAINS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    id: int
-    pid: int
-    state: str  # starting | serving | stopping
-    stats: Stats  # its newest answer
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """One worker process. A respawn makes a new one."""
-
-    id: int
-    process: trio.Process
-    channel: Channel
-    state: str = "starting"
-    born: int = 0  # epoch of its first table: it never had a lease on a backend that left before
-    applied: int = 0
-    holds: set[int] = field(default_factory=set)  # keys of the listeners in the last table that it was sent
-    drained: dict[str, int] = field(default_factory=dict)
-    stats: Stats = field(default_factory=lambda: Stats(0, 0, 0, {}))
-    asked: int = 0
-    silent: trio.Event = field(default_factory=trio.Event)  # its link has ended, and every message is read
-
-
 class Workers:
     """`sockets` outlive every worker. `on_unreachable` gets the backend that refused a connection, and the reason."""
 
@@ -98,7 +73,7 @@ class Workers:
         self._on_unreachable = on_unreachable
         self._command = command
         self._env = {**os.environ, MARK: mark}  # a hung worker would not notice the end of control: the guard ends it
-        self._live: dict[int, _Worker] = {}
+        self._live: dict[int, WorkerProcess] = {}
         self._wanted = 0
         self._table: RoutingTable | None = None
         self._changed = trio.Event()
@@ -258,7 +233,7 @@ class Workers:
             raise
         finally:
             theirs.close()
-        worker = _Worker(worker_id, process, Channel(ours, ToControl))
+        worker = WorkerProcess(worker_id, process, Channel(ours, ToControl))
         self._live[worker_id] = worker
         self._emit(WorkerStarted(worker_id, process.pid))
         row = worker_id - 1
@@ -291,7 +266,7 @@ class Workers:
             self._emit(WorkerExited(worker_id, process.pid, how_it_ended(process.returncode)))
         return bool(worker.applied)
 
-    def _send_table(self, worker: _Worker) -> None:
+    def _send_table(self, worker: WorkerProcess) -> None:
         if self._table is not None:
             worker.born = worker.born or self._table.epoch
             listeners = self._table.listeners
@@ -301,7 +276,7 @@ class Workers:
             fds = self._sockets.for_worker(worker.id - 1, new)
             worker.channel.post(Publish(self._table, tuple(listener.key for listener in new)), fds)
 
-    async def _listen(self, worker: _Worker) -> None:
+    async def _listen(self, worker: WorkerProcess) -> None:
         """Handle the messages of a worker. A worker that sends nonsense is replaced."""
         try:
             while (message := await worker.channel.receive()) is not None:
@@ -316,7 +291,7 @@ class Workers:
         if worker.state != "stopping":
             worker.process.kill()  # a worker without a link cannot be controlled
 
-    def _take(self, worker: _Worker, message: ToControl) -> None:
+    def _take(self, worker: WorkerProcess, message: ToControl) -> None:
         match message:
             case Applied(epoch):
                 if self._table is None or epoch > self._table.epoch:
@@ -342,7 +317,7 @@ class Workers:
             case _ if type(message) in self.hearers:
                 self.hearers[type(message)](worker.id, message)
 
-    async def _watch(self, worker: _Worker) -> None:
+    async def _watch(self, worker: WorkerProcess) -> None:
         """Kill and replace a worker that does not acknowledge a table, or does not answer, within HUNG_AFTER_S."""
         while True:
             await self._wait(lambda: self._is_behind(worker))
@@ -357,7 +332,7 @@ class Workers:
             worker.process.kill()
             return
 
-    async def _catches_up(self, worker: _Worker, epoch: int, asked: int, within_s: float) -> bool:
+    async def _catches_up(self, worker: WorkerProcess, epoch: int, asked: int, within_s: float) -> bool:
         with trio.move_on_after(within_s):
             await self._wait(
                 lambda: worker.state == "stopping" or (worker.applied >= epoch and worker.stats.ask >= asked)
@@ -365,7 +340,7 @@ class Workers:
             return True
         return False
 
-    def _is_behind(self, worker: _Worker) -> bool:
+    def _is_behind(self, worker: WorkerProcess) -> bool:
         late = self._table is not None and worker.applied < self._table.epoch
         return worker.state != "stopping" and (late or worker.stats.ask < worker.asked)
 
@@ -380,11 +355,11 @@ class Workers:
                     worker.channel.post(AskStats(self._ask))
             self._notify()
 
-    def _serving(self) -> list[_Worker]:
+    def _serving(self) -> list[WorkerProcess]:
         """The workers that were not told to stop."""
         return [worker for worker in self._live.values() if worker.state != "stopping"]
 
-    def _stop_one(self, worker: _Worker, grace_s: float) -> None:
+    def _stop_one(self, worker: WorkerProcess, grace_s: float) -> None:
         worker.state = "stopping"
         worker.channel.post(Stop(grace_s))
 

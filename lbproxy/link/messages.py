@@ -29,6 +29,25 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateNames:
+    """The DNS names of one certificate, lower case, as the certificate has them ("*.example.com")."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """The certificates of one TLS listener: sent before the first table that has the listener, and again at each
+    rotation. With it come sealed memfds: for each of `pairs` the chain and the key (PEM), then the client CAs if
+    `has_client_ca`. The worker closes them once they are loaded."""
+
+    serial: int  # grows with every message of its kind
+    listener: int  # ListenerView.key
+    pairs: tuple[CertificateNames, ...]  # the first one is for clients that no name fits
+    has_client_ca: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Accept no new work, finish the leases within `grace_s`, then exit."""
 
@@ -73,6 +92,15 @@ class CloseConnection:
 @dataclass(frozen=True, slots=True)
 class Applied:
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesLoaded:
+    """The answer to Certificates. New handshakes use them; with a `why` they could not be loaded, and the ones before
+    stay in use."""
+
+    serial: int
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,5 +246,5 @@ class Failures:
 
 
 WorkerEvent = ExchangeFailed | Notice | AcceptPaused | AcceptResumed | LogDropped  # passed on to control's log
-ToWorker = Welcome | Publish | Stop | Reopen | CopyAccess | AskStats | AskConnections | CloseConnection
-ToControl = Applied | Drained | Unreachable | Stats | Connections | Closed | Failures | WorkerEvent
+ToWorker = Welcome | Publish | Certificates | Stop | Reopen | CopyAccess | AskStats | AskConnections | CloseConnection
+ToControl = Applied | CertificatesLoaded | Drained | Unreachable | Stats | Connections | Closed | Failures | WorkerEvent

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from lbproxy import settings
-from lbproxy.config import schema
+from lbproxy.config import listener_tables, pool_tables, schema
 from lbproxy.config.kinds import Kind
 from lbproxy.config.schema import Document
-from lbproxy.config.table import Table
+from lbproxy.config.table import REPLACES, Table
 from lbproxy.config.tables import kind_of, table_in, tables, texts_below
 
 TABLES = [pytest.param(table, id=path or "the file") for path, table in tables(Document)]
@@ -33,12 +33,12 @@ def test_every_key_has_a_kind_or_a_few_words(table: type[Table]):
 
 def test_every_field_is_one_of_the_settings():
     pairs = [
-        (schema.ListenerLimitsTable, settings.ListenerLimits),
-        (schema.ListenerTimeoutsTable, settings.ListenerTimeouts),
-        (schema.RouteTable, settings.RouteSettings),
-        (schema.HealthTable, settings.HealthSettings),
-        (schema.DrainTable, settings.DrainSettings),
-        (schema.PoolTimeoutsTable, settings.PoolTimeouts),
+        (listener_tables.ListenerLimitsTable, settings.ListenerLimits),
+        (listener_tables.ListenerTimeoutsTable, settings.ListenerTimeouts),
+        (listener_tables.RouteTable, settings.RouteSettings),
+        (pool_tables.HealthTable, settings.HealthSettings),
+        (pool_tables.DrainTable, settings.DrainSettings),
+        (pool_tables.PoolTimeoutsTable, settings.PoolTimeouts),
         (schema.LogTable, settings.LogSettings),
         (schema.ProxyTable, settings.ProxySettings),
     ]
@@ -50,8 +50,8 @@ def test_what_needs_new_backends_is_what_a_generation_is_made_of():
     """As diff.is_same_making has it; the environment is both `env` and `env_file`."""
     replacing = {
         key
-        for key, info in schema.PoolTable.model_fields.items()
+        for key, info in pool_tables.PoolTable.model_fields.items()
         for fact in info.metadata
-        if getattr(fact, "applies", None) == schema.REPLACES
+        if getattr(fact, "applies", None) == REPLACES
     }
     assert replacing == {"command", "user", "bind", "directory", "env", "env_file"}

@@ -8,7 +8,7 @@ from support.trio_test import trio_test
 
 from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.control.scrape import owners, samples
-from lbproxy.control.workers import WorkerStatus
+from lbproxy.control.worker_process import WorkerStatus
 from lbproxy.link.grid import Counter
 from lbproxy.link.messages import Exchanges, Increase, Stats
 from lbproxy.telemetry.events import BackendExited

@@ -9,7 +9,7 @@ from support.trio_test import trio_test
 from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.address import Address
 from lbproxy.control import status
-from lbproxy.control.workers import WorkerStatus
+from lbproxy.control.worker_process import WorkerStatus
 from lbproxy.link.grid import Counter
 from lbproxy.link.messages import Exchanges, Increase, Stats
 from lbproxy.settings import DrainSettings, RouteSettings
