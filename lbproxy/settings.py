@@ -196,6 +196,7 @@ class AdminSettings:
     open: tuple[str, ...] = ("/livez", "/readyz")  # paths that need no token
     hosts: tuple[str, ...] = ()  # let through besides IP literals, localhost and proxy.name; lower case
     token: Secret | None = None
+    tls: TlsSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

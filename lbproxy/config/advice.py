@@ -32,7 +32,7 @@ def _workers(settings: Settings) -> Iterator[str]:
 
 def _admin(settings: Settings) -> Iterator[str]:
     admin = settings.admin
-    if admin is not None and not admin.address.is_local:
+    if admin is not None and admin.tls is None and not admin.address.is_local:
         yield f"admin.address: {admin.address} is beyond loopback and without TLS: the token can be read on the way"
 
 

@@ -15,8 +15,10 @@ from lbproxy.config.events_tables import EventsTable, RedisTable, WebhookTable
 from lbproxy.config.kinds import NO_LIMIT
 from lbproxy.config.machine_checks import absolute
 from lbproxy.config.table import Table
+from lbproxy.config.tls_tables import TlsTable
 from lbproxy.settings import (
     AdminSettings,
+    CertificateFiles,
     DrainSettings,
     EventsSettings,
     HealthSettings,
@@ -33,6 +35,7 @@ from lbproxy.settings import (
     RestartSettings,
     RouteSettings,
     Settings,
+    TlsSettings,
     WebhookSettings,
 )
 
@@ -78,7 +81,23 @@ def _listener(table: listener_tables.ListenerTable, base: str) -> ListenerSettin
     given["trusted_proxies"] = tuple(table.trusted_proxies or ())
     given["limits"] = ListenerLimits(**_without_limit(table.limits))
     given["timeouts"] = ListenerTimeouts(**_given(table.timeouts))
+    given["tls"] = _tls(table.tls, base)
+    if table.protocols is not None:
+        given["protocols"] = tuple(table.protocols)
     return ListenerSettings(**given)
+
+
+def _tls(table: TlsTable | None, base: str) -> TlsSettings | None:
+    if table is None:
+        return None
+    given = table.given()
+    cert, key = given.pop("cert", None), given.pop("key", None)
+    pairs = table.certs or ([CertificateFiles(cert, key)] if cert and key else [])
+    given["certs"] = tuple(CertificateFiles(os.path.join(base, one.cert), os.path.join(base, one.key)) for one in pairs)
+    given |= {name: os.path.join(base, given[name]) for name in ("directory", "client_ca") if name in given}
+    if table.client_ca is not None:
+        given.setdefault("client_auth", "require")
+    return TlsSettings(**given)
 
 
 def _without_limit(table: listener_tables.ListenerLimitsTable | None) -> dict[str, Any]:
@@ -148,6 +167,7 @@ def _admin(table: schema.AdminTable, base: str) -> AdminSettings:
     given = table.given()
     given["address"] = absolute(base, table.address)
     given |= {key: tuple(given[key]) for key in ("open", "hosts") if key in given}
+    given["tls"] = _tls(table.tls, base)
     return AdminSettings(**given)
 
 

@@ -15,7 +15,7 @@ from lbproxy.config.pool_tables import PoolTable
 from lbproxy.config.schema import Document
 from lbproxy.config.table import Table
 from lbproxy.config.tables import container_of, kind_of, table_in
-from lbproxy.settings import Settings
+from lbproxy.settings import Settings, TlsSettings
 
 HIDDEN = "(hidden:as-in-the-file)"  # no blank in it: check takes what it has shown
 _HIDDEN_URLS = {"webhook": "http://hidden.invalid/", "redis": "redis://hidden.invalid/"}
@@ -62,12 +62,17 @@ def _table(table: type[Table], source: object, prefix: str = "") -> dict[str, An
             written = _table(below, value) if value is not None else {}
         if written not in (_ABSENT, None, [], {}):
             found[info.alias or name] = written
+    if isinstance(source, TlsSettings) and len(source.certs) == 1:  # the form for one pair
+        del found["certs"]
+        found |= {"cert": source.certs[0].cert, "key": source.certs[0].key}
     if "name" in found and not _is_label(found["name"]):
         del found["name"]  # of a listener: its address, where that cannot be a name
     return found
 
 
 def _value(source: object, name: str) -> Any:
+    if name == "cert":  # not `certs`, which has a form of its own
+        return _ABSENT
     for spelt in (name, f"{name}s", f"{name}_bytes"):
         value = getattr(source, spelt, _ABSENT)
         if value is not _ABSENT and not callable(value):
@@ -82,7 +87,7 @@ def _written(value: Any, info: FieldInfo) -> Any:
     if container is dict:
         return dict(value)
     if kind is None:
-        return value
+        return list(value) if isinstance(value, tuple) else value
     return [kind.written(element) for element in value] if container is list else kind.written(value)
 
 

@@ -89,6 +89,18 @@ COMMAND = Kind(
     "uvicorn app:app --port {port}",
     list,
 )
+PEM_FILE = _text("a path, relative to the directory of the file", "cert.pem", "^.+$")
+CERTIFICATE_FILES = Kind(
+    'a table such as { cert = "cert.pem", key = "key.pem" }',
+    {
+        "type": "object",
+        "properties": {"cert": PEM_FILE.json, "key": PEM_FILE.json},
+        "required": ["cert", "key"],
+        "additionalProperties": False,
+    },
+    {"cert": "cert.pem", "key": "key.pem"},
+    lambda files: {"cert": files.cert, "key": files.key},
+)
 PORTS = _text(
     'a range of ports such as "20000-29999"', "20000-29999", r"^\d+\s*-\s*\d+$", lambda ports: f"{ports[0]}-{ports[1]}"
 )

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from lbproxy.config.field_types import Bytes, Label, Listen, Natural, Network, RouteHost, RoutePath, SomeSeconds, Text
 from lbproxy.config.kinds import Facts
 from lbproxy.config.table import WHOLE, Table
+from lbproxy.config.tls_tables import TlsTable
 
 
 class ListenerLimitsTable(Table):
@@ -56,6 +57,9 @@ class ListenerTable(Table):
     timeouts: ListenerTimeoutsTable | None = None
     half_close: Annotated[Literal["abort", "serve"] | None, Facts("serve")] = None
     """A client that ends its side behind a complete request: "abort" its request, or "serve" it."""
+    tls: TlsTable | None = None
+    protocols: Annotated[list[Literal["http/1.1"]] | None, Facts(["http/1.1"])] = None
+    """The protocols that clients may choose from, the preferred one first."""
 
 
 class RouteTable(Table):

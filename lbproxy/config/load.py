@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lbproxy.config import checks, machine_checks, schema, validate
+from lbproxy.config import checks, machine_checks, schema, tls_checks, validate
 from lbproxy.config.build import build
 from lbproxy.config.control_path import (
     control_path_for_listener,
@@ -86,7 +86,8 @@ def _examine(
     document: dict[str, Any], base: str, secrets: Secrets | None = None
 ) -> tuple[schema.Document | None, list[Finding]]:
     # The checks come first: they see `mode = "tcp"` before it is taken out.
-    findings = [*checks.check(document), *machine_checks.check(document, base), *take_out(document)]
+    findings = [*checks.check(document), *tls_checks.check(document)]
+    findings += [*machine_checks.check(document, base), *take_out(document)]
     tables = validate.read(document, secrets)
     return (None, without_echoes(findings + tables)) if isinstance(tables, list) else (tables, findings)
 

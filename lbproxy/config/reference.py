@@ -72,10 +72,10 @@ def defaults() -> dict[str, Any]:
     """The smallest file, with every default."""
     smallest = Document.model_validate(
         {
-            "listener": [{"address": ":8080"}],
+            "listener": [{"address": ":8080", "tls": {"cert": "cert.pem", "key": "key.pem"}}],
             "route": [{"pool": ANY}],
             "pool": {ANY: {"command": "true"}},
-            "admin": {"address": "127.0.0.1:9901"},
+            "admin": {"address": "127.0.0.1:9901", "tls": {"cert": "cert.pem", "key": "key.pem"}},
             "events": {"webhook": {"url": "http://127.0.0.1"}, "redis": {"url": "redis://127.0.0.1"}},
         },
         context=Secrets(),

@@ -24,6 +24,7 @@ from lbproxy.config.kinds import Facts
 from lbproxy.config.listener_tables import ListenerTable, RouteTable
 from lbproxy.config.pool_tables import PoolTable
 from lbproxy.config.table import NEXT_START, WHOLE, Table
+from lbproxy.config.tls_tables import TlsTable
 
 
 class ProxyTable(Table):
@@ -90,6 +91,7 @@ class AdminTable(Table):
     """The paths that need no token."""
     hosts: Annotated[list[RouteHost] | None, Facts(["lb.internal"], "none")] = None
     """The names that requests may have in Host, besides IP addresses, localhost and proxy.name."""
+    tls: TlsTable | None = None
     token: Annotated[Token | None, Facts("env:ADMIN_TOKEN", "none: read-only")] = None
     """What clients must send as "Authorization: Bearer …" or as the password of Basic. With it changes are possible."""
 

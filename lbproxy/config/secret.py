@@ -17,6 +17,8 @@ KEYS = ("token", "secret", "password", "url")
 _NAMED = "|".join((*KEYS, "webhook", "redis"))
 _LITERAL = re.compile(rf"\b({_NAMED})" + r"""(["']?\s*=\s*)("(?!env:|file:)[^"]*"?|'(?!env:|file:)[^']*'?)""")
 
+_PEM = re.compile(r"-----BEGIN.*")  # a private key where its path should be
+
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
@@ -81,4 +83,5 @@ def withhold(settings: Settings, environ: MutableMapping[str, str]) -> dict[str,
 
 def masked(line: str) -> str:
     """A line of the file as a report may show it."""
+    line = _PEM.sub("-----BEGIN…", line)
     return _LITERAL.sub(r'\1\2"…"', line)

@@ -35,6 +35,22 @@ address = "unix:a b.sock"
 mode = "tcp"
 pool = "fixed"
 
+[[listener]]
+address = ":8443"
+pool = "web"
+protocols = ["http/1.1"]
+tls = { certs = [{ cert = "a.pem", key = "a.key" }, { cert = "b.pem", key = "b.key" }], min_version = "1.3" }
+
+[[listener]]
+address = ":8444"
+pool = "web"
+tls = { cert = "a.pem", key = "a.key", client_ca = "ca.pem" }
+
+[[listener]]
+address = ":8445"
+pool = "web"
+tls = { directory = "current" }
+
 [[route]]
 host = "API.example.com"
 path = "/v1/"

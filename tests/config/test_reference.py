@@ -29,6 +29,7 @@ def test_every_key_has_an_example_that_is_accepted_where_it_says(entry: Entry, m
     if needed.partition(" ")[0] == entry.path[-1]:
         needed = ""
     behind = "[[listener]]\naddress = ':1'\n" if entry.path[0] == "listener" and len(entry.path) > 2 else ""
+    behind = "[admin]\naddress = ':1'\n" if entry.path[0] == "admin" and len(entry.path) > 2 else behind
     text = f"{behind}{entry.header_for('web')}\n{needed}\n{entry.written}\n"
     assert isinstance(validate.read(tomllib.loads(text)), Document), text
 

@@ -36,10 +36,10 @@ def test_what_works_stays():
 
 
 def test_every_listener_and_pool_is_looked_at():
-    document = tomllib.loads("listener = [{tls = 1}, {tls = 1}]\n[pool]\na.sticky = 1\nb.sticky = 1")
+    document = tomllib.loads("listener = [{tls.acme = 1}, {tls.acme = 1}]\n[pool]\na.sticky = 1\nb.sticky = 1")
     assert [finding.message for finding in take_out(document)] == [
-        "listener.tls is not supported yet",
-        "listener.tls is not supported yet",
+        "listener.tls.acme is not supported yet",
+        "listener.tls.acme is not supported yet",
         "pool.a.sticky is not supported yet",
         "pool.b.sticky is not supported yet",
     ]
@@ -50,3 +50,13 @@ def test_every_listener_and_pool_is_looked_at():
 )
 def test_a_document_of_another_shape_is_left_alone(text: str):
     assert take_out(tomllib.loads(text)) == []
+
+
+def test_an_element_of_a_list_is_refused_and_the_others_stay():
+    document = tomllib.loads("""listener = [{ protocols = ["h2", "http/1.1"] }]""")
+    [finding] = take_out(document)
+    assert (finding.path, finding.message) == (
+        ("listener", 0, "protocols", 0),
+        "listener.protocols = 'h2' is not supported yet",
+    )
+    assert document["listener"][0]["protocols"] == ["http/1.1"]
