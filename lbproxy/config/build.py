@@ -123,6 +123,8 @@ def _pool(name: str, table: pool_tables.PoolTable, base: str) -> PoolSettings:
     given["restart"] = _restart(table.restart)
     given["timeouts"] = PoolTimeouts(**_given(table.timeouts))
     given["limits"] = _pool_limits(table.limits)
+    if "upgrades" in given:
+        given["upgrades"] = tuple(dict.fromkeys(given["upgrades"]))
     if "buffer_request" in given:
         given["buffer_request_bytes"] = given.pop("buffer_request")
     given.pop("retry", None)

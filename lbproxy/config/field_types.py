@@ -35,6 +35,7 @@ Surge = Annotated[tuple[int, bool], Read(values.surge), kinds.SURGE]
 CloseCode = Annotated[int, Read(values.close_code), kinds.CLOSE_CODE]
 CloseReason = Annotated[str, Read(values.close_reason), kinds.CLOSE_REASON]
 Signal = Annotated[int, Read(values.stop_signal), kinds.SIGNAL]
+Upgrade = Annotated[str, Read(values.upgrade), kinds.UPGRADE]
 HashKey = Annotated[str, Read(values.hash_key), kinds.HASH_KEY]
 
 AdminPath = Annotated[str, Read(values.admin_path), kinds.ADMIN_PATH]

@@ -151,6 +151,7 @@ SECRET = _text(f"visible ASCII {_ELSEWHERE}", "env:HOOK_SECRET", "", _secret)
 WEBHOOK_URL = _text(f"a URL that begins with http:// or https:// {_ELSEWHERE}", "env:HOOK_URL", "", _secret)
 REDIS_URL = _text(f"a URL that begins with redis://, rediss:// or unix:// {_ELSEWHERE}", "env:REDIS_URL", "", _secret)
 EVENT_PATTERN = _text('the name of an event, or a pattern such as "reload.*"', "reload.*", r"^[a-z_.*?]+$")
+UPGRADE = _text("a protocol as the field Upgrade names it, with a version or without", "websocket", r"^[!-~]+$")
 HASH_KEY = _text(
     "client_ip, path, header:NAME or cookie:NAME", "header:X-User", "^(client_ip|path|(header|cookie):.+)$"
 )

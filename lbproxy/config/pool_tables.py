@@ -22,6 +22,7 @@ from lbproxy.config.field_types import (
     Target,
     Text,
     Truth,
+    Upgrade,
     Words,
 )
 from lbproxy.config.kinds import Facts
@@ -206,3 +207,5 @@ class PoolTable(Table):
     retry: RetryTable | None = None
     buffer_request: Annotated[Bytes | None, Facts("1MiB")] = None
     """A body up to this size is complete, or a second old, before a backend gets the request; "0": never waited for."""
+    upgrades: Annotated[list[Upgrade] | None, Facts(["websocket", "tcp"])] = None
+    """Protocols that a client may ask for by Upgrade; those other than websocket are relayed as plain bytes."""

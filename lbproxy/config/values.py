@@ -13,6 +13,7 @@ from typing import Literal
 from lbproxy.address import Address
 from lbproxy.config.problems import nearest, shown
 from lbproxy.wire.lines import check_host
+from lbproxy.wire.upgrades import is_protocol, never_passes
 
 STOP_SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15, "WINCH": 28}
 MOST_PROCESSES = 1000  # of one pool, and workers
@@ -266,6 +267,16 @@ def hash_key(value: object) -> str:
     if key in ("client_ip", "path") or (kind in ("header", "cookie") and colon and _TOKEN.fullmatch(name)):
         return key
     raise _wrong("client_ip, path, header:NAME or cookie:NAME", value)
+
+
+def upgrade(value: object) -> str:
+    """A protocol of the field Upgrade (RFC 9110, 7.8), in lower case."""
+    token = filled(value).lower()
+    if not token.isascii() or not is_protocol(token.encode()):
+        raise _wrong('a protocol such as "websocket"', value)
+    if never_passes(token.encode()):
+        raise ValueError(f"{shown(value)} never passes: what is said behind it would escape every check of lbproxy")
+    return token
 
 
 def route_host(value: object) -> str:

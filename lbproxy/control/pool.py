@@ -167,6 +167,7 @@ class Pool:
             drain=settings.drain,
             retry_attempts=settings.retry_attempts,
             buffer_request_bytes=settings.buffer_request_bytes,
+            upgrades=settings.upgrades,
             is_hopeless=self.is_hopeless,
         )
 

@@ -19,7 +19,7 @@ HANDED_OVER: dict[str, str] = {
     "refused": "the request is malformed or over a limit: 400, 413, 431 or 501",
     "slow_head": "the head of a request was not complete in time: 408",
     "stale": "the kept backend connection had just ended, and the request cannot be sent twice",
-    "upgrade": "the client asks for a WebSocket",
+    "upgrade": "the client asks for another protocol (Upgrade), such as a WebSocket",
     # With the request wholly or partly sent.
     "backend_ended": "the backend ended the connection before its answer",
     "backpressure": "the backend did not take the whole request at once",

@@ -8,7 +8,7 @@ This is a hot path: one split, one dictionary look-up per line that was seen bef
 lines that mean something. Only lines not seen before meet a regular expression.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lbproxy.wire.lines import (
@@ -25,6 +25,7 @@ from lbproxy.wire.lines import (
     members,
 )
 from lbproxy.wire.startline import NOT_IN_START_LINE, read_request_line, read_status_line
+from lbproxy.wire.upgrades import is_protocol, offered, passed, spelt
 
 __all__ = [
     "Lines",
@@ -34,6 +35,7 @@ __all__ = [
     "field_values",
     "head_end",
     "head_of_refused",
+    "passed_upgrades",
     "read_request",
     "read_response",
     "response_head_end",
@@ -67,7 +69,7 @@ class RequestHead:
     lines: list[bytes]  # end-to-end field lines "Name: value", without what headers.py makes itself
     fields: dict[bytes, list[bytes]]  # lower-case name -> values, of what lbproxy itself reads
     expects_continue: bool = False
-    websocket: bool = False  # every other upgrade has been dropped
+    upgrades: tuple[bytes, ...] = ()  # what it asks to switch to, as spelt; which of them may pass is the pool's to say
     wants_trailers: bool = False
 
 
@@ -81,7 +83,7 @@ class ResponseHead:
     chunked: bool
     lines: list[bytes]
     fields: dict[bytes, list[bytes]]
-    websocket: bool = False
+    upgrade: bytes = b""  # of a 101: the one protocol that it switches to, as spelt
     event_stream: bool = False
 
 
@@ -206,18 +208,12 @@ def _settle_request(head: RequestHead, rare: list[Entry]) -> None:
                 raise bad_request("an expectation that is not 100-continue", 417)
             head.expects_continue = head.minor == 1  # RFC 9110, 10.1.1: ignored in 1.0
         elif kind == Kind.UPGRADE:
-            upgrades.append(value.lower())
+            upgrades.append(value)
         elif kind == Kind.TE:
             head.wants_trailers = head.wants_trailers or b"trailers" in members(value)
     _apply_options(head, options)
-    head.websocket = (
-        upgrades == [b"websocket"]
-        and b"upgrade" in options
-        and head.method == b"GET"
-        and head.minor == 1
-        and not head.length
-        and not head.chunked
-    )
+    if upgrades and head.minor == 1 and b"upgrade" in options:
+        head.upgrades = offered(upgrades)
 
 
 def read_response(raw: bytes, lines: Lines) -> ResponseHead:
@@ -289,9 +285,20 @@ def _drop_announced_body(head: ResponseHead) -> None:
 def _settle_response(head: ResponseHead, rare: list[Entry]) -> None:
     options = _options(rare)
     head.chunked = _chunked(rare, head.length, head.minor, bad_response)
-    upgrades = [value.lower() for kind, _, value, _ in rare if kind == Kind.UPGRADE]
     _apply_options(head, options)
-    head.websocket = head.status == 101 and upgrades == [b"websocket"] and b"upgrade" in options
+    upgrades = [value for kind, _, value, _ in rare if kind == Kind.UPGRADE]
+    if head.status == 426:  # the client is told what it must ask for (RFC 9110, 15.5.22)
+        tokens = offered(upgrades)
+        head.lines += [b"Upgrade: " + b", ".join(tokens), b"Connection: upgrade"] if tokens else []
+    elif head.status == 101 and b"upgrade" in options and len(upgrades) == 1 and is_protocol(upgrades[0]):
+        head.upgrade = spelt(upgrades[0])
+
+
+def passed_upgrades(head: RequestHead, listed: Sequence[str]) -> tuple[bytes, ...]:
+    """The protocols that the backend may be asked for, of those that the pool lists. A handshake of a WebSocket is a
+    GET without a body (RFC 6455, 4.1)."""
+    is_plain_get = head.method == b"GET" and not head.length and not head.chunked
+    return passed(head.upgrades, listed, may_be_websocket=is_plain_get) if head.upgrades else ()
 
 
 def field_values(head: RequestHead, name: bytes) -> list[bytes]:

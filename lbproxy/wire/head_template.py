@@ -175,10 +175,8 @@ class RequestTemplate:
         self._passed = self.outline.passed
         self._has_length = self.outline.has_length
         self.sample = head = read_request(marked, Lines(), self.field_lines)
-        if head.target != target or head.chunked or head.expects_continue or head.websocket:
+        if head.target != target or head.chunked or head.expects_continue or head.upgrades:
             raise NoTemplate
-        if blanks.lengths and any(line.lower().startswith(b"upgrade:") for line in two):
-            raise NoTemplate  # whether it is a websocket depends on its length
         marks = [target, *_marks(blanks.passed), _STRANGER.forwarded, _ID, *_marks(blanks.lengths)]
         self._template = _template(request_to_backend(head, _STRANGER, _ID), marks)
         # Where the values go in a RequestHead: (line, name, which of the values); (name, which of the values).

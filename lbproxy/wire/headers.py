@@ -8,7 +8,7 @@ connection is made once in ClientFacts.
 import random
 import re
 from binascii import hexlify
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -66,8 +66,10 @@ def request_id_of(head: RequestHead, client: ClientFacts) -> bytes:
     return new_request_id()
 
 
-def request_to_backend(head: RequestHead, client: ClientFacts, request_id: bytes) -> bytes:
-    """The complete head, with the empty line."""
+def request_to_backend(
+    head: RequestHead, client: ClientFacts, request_id: bytes, upgrades: Sequence[bytes] = ()
+) -> bytes:
+    """The complete head, with the empty line. `upgrades`: the protocols that the backend may switch to."""
     host = head.host
     if client.trusted:
         ours = _forwarded_by_trusted(head, client)
@@ -82,8 +84,10 @@ def request_to_backend(head: RequestHead, client: ClientFacts, request_id: bytes
         framing = b"Transfer-Encoding: chunked\r\n"
     else:
         framing = b""
-    if head.expects_continue or head.websocket or head.wants_trailers:
+    if head.expects_continue or head.wants_trailers:
         framing += _asked_for(head)
+    if upgrades:
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % b", ".join(upgrades)
     via = _VIA if b"via" not in head.fields else _via(head.fields[b"via"])
     return b"\r\n".join(
         (
@@ -102,8 +106,6 @@ def _asked_for(head: RequestHead) -> bytes:
     asked = b"Expect: 100-continue\r\n" if head.expects_continue else b""
     if head.wants_trailers:
         asked += b"TE: trailers\r\n"
-    if head.websocket:
-        asked += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     return asked
 
 
@@ -162,8 +164,8 @@ def response_to_client(
     else:
         ours = b""
     if status < 200:
-        if head.websocket:
-            ours = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        if head.upgrade:
+            ours = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
     elif not keep_alive:
         ours += b"Connection: close\r\n"
     elif not request.minor:

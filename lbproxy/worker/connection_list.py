@@ -25,7 +25,7 @@ from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.leases.drain import STALLED_S, Lease
 from lbproxy.worker.leases.router import Router
 from lbproxy.worker.relay.tcp import TcpClient
-from lbproxy.worker.relay.upgrade import WebSocketClient
+from lbproxy.worker.relay.upgrade import UpgradedClient
 from lbproxy.worker.task.client import Client
 
 WINDOW_S = 10.0  # the bytes of so long are told
@@ -37,7 +37,7 @@ PIECE = 200  # rows in one message
 SO_COOKIE = 57  # a number that the kernel gives a socket when it is first asked for, and never gives again
 _TCP_INFO = struct.Struct("=44xI4xI64xQQ")  # ms since data was sent, and received; bytes acknowledged, and received
 
-Record = ExpressClient | TcpClient | WebSocketClient
+Record = ExpressClient | TcpClient | UpgradedClient
 
 
 class Lanes(Protocol):
@@ -209,7 +209,7 @@ class ConnectionList:
         lease = self._lease_of(record)
         if lease is not None and not (isinstance(record, TcpClient) and record.relay is None):
             return self._dismiss(record, lease)
-        if isinstance(record, WebSocketClient) or client is not None or (isinstance(record, TcpClient) and not lease):
+        if isinstance(record, UpgradedClient) or client is not None or (isinstance(record, TcpClient) and not lease):
             _hang_up(record.sock)  # its task sees the end, as if the client had left
         else:
             record.abort()
@@ -266,7 +266,7 @@ def _moved(one: Seen, before: tuple[float, dict[int, int]] | None, now: float) -
 
 def _client(record: Record | Admission) -> str:
     """The address that a PROXY header announced, else that of the peer, with its port."""
-    ip = record.client_ip if isinstance(record, WebSocketClient) else record.facts.ip
+    ip = record.client_ip if isinstance(record, UpgradedClient) else record.facts.ip
     try:
         peer = record.sock.getpeername()
     except OSError:  # it is reset

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from lbproxy.settings import PoolTimeouts
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import Refused, RequestHead
+from lbproxy.wire.upgrades import WEBSOCKET
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.context import Context
 from lbproxy.worker.io.reactor import Reactor
@@ -89,3 +90,4 @@ class Upgrade:
     from_backend: bytes
     record: AccessRecord  # as far as it has come
     started: float  # clock reading
+    protocol: bytes = WEBSOCKET  # of the 101

@@ -26,14 +26,14 @@ from lbproxy.worker.handover import LAST_REQUEST_S, Handover, Upgrade
 from lbproxy.worker.io.splice import Pipes
 from lbproxy.worker.io.stream import SocketStream
 from lbproxy.worker.relay.tcp import TcpClient
-from lbproxy.worker.relay.upgrade import WebSocketClient
+from lbproxy.worker.relay.upgrade import UpgradedClient
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.conversation import converse, linger, refuse
 
 OFF_VARIABLE = "LBPROXY_EXPRESS"  # =off: for tests, everything takes the task lane
 
 
-Record = ExpressClient | TcpClient | WebSocketClient
+Record = ExpressClient | TcpClient | UpgradedClient
 
 
 class Lanes:
@@ -192,8 +192,8 @@ class Lanes:
                 self.closed(record)
 
     def _relay(self, record: ExpressClient, upgrade: Upgrade) -> None:
-        """Who has become a WebSocket does not come back: its record makes room for a smaller one."""
-        websocket = WebSocketClient(self, record.view, upgrade)
+        """A client that speaks another protocol now does not come back: its record makes room for a smaller one."""
+        upgraded = UpgradedClient(self, record.view, upgrade)
         self._records.remove(record)
-        self._records.add(websocket)
-        websocket.begin(upgrade)
+        self._records.add(upgraded)
+        upgraded.begin(upgrade)

@@ -7,6 +7,7 @@ from lbproxy.wire.head import (
     RequestHead,
     ResponseHead,
     head_end,
+    passed_upgrades,
     read_request,
     read_response,
     response_head_end,
@@ -57,11 +58,13 @@ def request_head(data: bytes) -> None:
 
 def forwarded_request(head: RequestHead, client: ClientFacts) -> bytes:
     """The head that goes to the backend: it means what was meant, for us and for h11."""
-    sent = request_to_backend(head, client, ID)
+    upgrades = passed_upgrades(head, ("websocket", "foo"))
+    sent = request_to_backend(head, client, ID, upgrades)
     assert head_end(sent, 0, 4 * LIMIT) == len(sent)
     again = read_request(sent, Lines(), 2 * MAX_FIELDS)
-    for name in ("method", "target", "host", "length", "chunked", "lines", "websocket", "wants_trailers"):
+    for name in ("method", "target", "host", "length", "chunked", "lines", "wants_trailers"):
         assert getattr(again, name) == getattr(head, name), f"{name} is not what it was"
+    assert again.upgrades == upgrades
     assert again.expects_continue == head.expects_continue
     assert again.minor == 1
     assert again.keep_alive
@@ -110,7 +113,7 @@ def forwarded_response(head: ResponseHead, request: RequestHead, keep_alive: boo
     sent = response_to_client(head, request, ID, framing, keep_alive)
     assert response_head_end(sent, 0, 8 * LIMIT) == len(sent)
     again = read_response(sent, Lines())
-    for name in ("status", "reason", "lines", "websocket"):
+    for name in ("status", "reason", "lines", "upgrade"):
         assert getattr(again, name) == getattr(head, name), f"{name} is not what it was"
     assert again.chunked == (framing is Framing.CHUNKED)
     assert again.fields[b"x-request-id"] == [ID]

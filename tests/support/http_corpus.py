@@ -133,6 +133,7 @@ REFUSED_REQUESTS: list[Refusal] = [
         b"GET http://:80/ HTTP/1.1", b"GET ://a/ HTTP/1.1", b"GET \\ HTTP/1.1", b"OPTIONS *a HTTP/1.1",
         b"GET mailto:a@b HTTP/1.1",
     ),
+    *_starts(501, "a long method", b"M" * 65 + b" / HTTP/1.1", b"M" * 9000 + b" /a HTTP/1.1"),
     *_starts(501, "CONNECT", b"CONNECT a:443 HTTP/1.1", b"CONNECT / HTTP/1.1", b"CONNECT a:443 HTTP/1.0",
     b"GET a:80 HTTP/1.1",
              b"GET [::1]:80 HTTP/1.1"),

@@ -20,6 +20,7 @@ from lbproxy.wire.head import (
     RequestHead,
     ResponseHead,
     head_end,
+    passed_upgrades,
     read_request,
     read_response,
     response_head_end,
@@ -58,13 +59,14 @@ def fields_of(head: bytes) -> Fields:
 def request_is_read_as_meant(node: NodeReader, head: RequestHead, client: ClientFacts) -> None:
     if head.method not in KNOWN_METHODS:
         head.method = b"GET"
-    sent = request_to_backend(head, client, ID)
+    upgrades = passed_upgrades(head, ("websocket",))
+    sent = request_to_backend(head, client, ID, upgrades)
     body, wire, trailers = _body(head.length, head.chunked)
     due = Read(
         (head.method, head.target), fields_of(sent), body, fields_of(b"\r\n".join([b"", *trailers, b"\r\n"])), True
     )
     second = Read((b"GET", b"/next"), [(b"host", b"next")], b"", [], True)
-    if head.websocket:
+    if upgrades:
         assert node.requests(sent + BODY).messages == [_upgraded(due, BODY)]
     elif head.length is not None and head.length > LONGEST:
         (read,) = node.requests(sent).messages
@@ -89,7 +91,7 @@ def answer_is_read_as_meant(node: NodeReader, head: ResponseHead, method: bytes,
     start = (b"%d" % head.status, head.reason)
     due = Read(start, fields_of(sent), body, fields_of(b"\r\n".join([b"", *trailers, b"\r\n"])), True)
     if head.status == 101:
-        if head.websocket:  # any other 101 is nobody's answer: lbproxy never sends it on
+        if head.upgrade == b"websocket":  # any other 101 is nobody's answer: lbproxy never sends it on
             assert node.answer(sent + BODY, method).messages == [_upgraded(due, BODY)]
             assert h11_answer(sent + BODY, method, upgrade=True)[0].upgrade == BODY
         return

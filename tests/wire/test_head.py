@@ -23,6 +23,7 @@ from lbproxy.wire.head import (
     ResponseHead,
     field_values,
     head_end,
+    passed_upgrades,
     read_request,
     read_response,
     response_head_end,
@@ -296,16 +297,25 @@ def test_two_heads_never_share_what_they_found():
 )
 def test_only_a_whole_websocket_handshake_keeps_its_upgrade(start, fields, websocket):
     head = read(request(*fields, start=start))
-    assert head.websocket is websocket
+    assert passed_upgrades(head, ("websocket",)) == ((b"websocket",) if websocket else ())
+    assert passed_upgrades(head, ()) == ()
     assert not any(line.lower().startswith((b"upgrade", b"connection")) for line in head.lines)
+
+
+def test_a_426_says_which_protocol_it_wants():
+    start = b"HTTP/1.1 426 Upgrade Required"
+    head = read_back(response(b"Upgrade: websocket", b"Connection: Upgrade, close", start=start))
+    assert head.lines[-2:] == [b"Upgrade: websocket", b"Connection: upgrade"]
+    assert not read_back(response(b"Upgrade: h2c", start=start)).lines
 
 
 def test_a_101_is_a_websocket_only_when_it_says_so():
     start = b"HTTP/1.1 101 Switching Protocols"
-    assert read_back(response(b"Upgrade: websocket", b"Connection: Upgrade", start=start)).websocket
-    assert not read_back(response(b"Upgrade: h2c", b"Connection: Upgrade", start=start)).websocket
-    assert not read_back(response(start=start)).websocket
-    assert not read_back(response(b"Upgrade: websocket", b"Connection: Upgrade")).websocket
+    assert read_back(response(b"Upgrade: websocket", b"Connection: Upgrade", start=start)).upgrade == b"websocket"
+    assert not read_back(response(b"Upgrade: a, b", b"Connection: Upgrade", start=start)).upgrade
+    assert not read_back(response(b"Upgrade: websocket", start=start)).upgrade
+    assert not read_back(response(start=start)).upgrade
+    assert not read_back(response(b"Upgrade: websocket", b"Connection: Upgrade")).upgrade
 
 
 @pytest.mark.parametrize(

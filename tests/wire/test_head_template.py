@@ -78,7 +78,7 @@ def is_read_back(templates: HeadTemplates[ResponseTemplate], text: bytes) -> boo
 
 
 def without_what_varies(head: ResponseHead) -> Sequence[object]:
-    return head.status, head.reason, head.minor, head.keep_alive, head.chunked, head.websocket, head.event_stream
+    return head.status, head.reason, head.minor, head.keep_alive, head.chunked, head.upgrade, head.event_stream
 
 
 def field(name: bytes, *more: bytes, method: bytes = b"POST") -> Made:

@@ -88,7 +88,7 @@ def response_reading(templates: HeadTemplates[ResponseTemplate], text: bytes) ->
     template, values, where = found
     like = template.sample
     assert (where, template.length(values)) == (end, head.length)
-    for fact in ("status", "reason", "minor", "keep_alive", "chunked", "websocket", "event_stream"):
+    for fact in ("status", "reason", "minor", "keep_alive", "chunked", "upgrade", "event_stream"):
         assert getattr(like, fact) == getattr(head, fact), fact
     for asked, framing, keep in MADE_FOR:
         assert template.to_client(values, asked, ID, framing, keep) == response_to_client(

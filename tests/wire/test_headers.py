@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.each import each
 from support.http_corpus import ACCEPTED_REQUESTS, ACCEPTED_RESPONSES, request, response
 
-from lbproxy.wire.head import Lines, RequestHead, read_request, read_response
+from lbproxy.wire.head import Lines, RequestHead, passed_upgrades, read_request, read_response
 from lbproxy.wire.headers import (
     ClientFacts,
     Framing,
@@ -34,7 +34,8 @@ def read(*fields: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None = 
 
 
 def to_backend(*fields: bytes, client: ClientFacts = STRANGER, start: bytes = b"GET / HTTP/1.1") -> list[bytes]:
-    head = request_to_backend(read(*fields, start=start), client, ID)
+    asked = read(*fields, start=start)
+    head = request_to_backend(asked, client, ID, passed_upgrades(asked, ("websocket",)))
     assert head.endswith(b"\r\n\r\n")
     return head[:-4].split(b"\r\n")
 
@@ -242,7 +243,8 @@ def test_the_last_lines_frame_the_response_and_say_whether_we_stay(start, fields
 @each(ACCEPTED_REQUESTS, [STRANGER, FRIEND])
 def test_what_we_send_to_a_backend_we_would_accept_ourselves(raw, client):
     head = read_request(raw, Lines(), 100)
-    sent = request_to_backend(head, client, ID)
+    upgrades = passed_upgrades(head, ("websocket", "foo"))
+    sent = request_to_backend(head, client, ID, upgrades)
     again = read_request(sent, Lines(), 200)
     confirm_request(sent, again)
     for fact in (
@@ -252,11 +254,11 @@ def test_what_we_send_to_a_backend_we_would_accept_ourselves(raw, client):
         "length",
         "chunked",
         "expects_continue",
-        "websocket",
         "wants_trailers",
         "lines",
     ):
         assert getattr(again, fact) == getattr(head, fact)
+    assert again.upgrades == upgrades
 
 
 @each(ACCEPTED_RESPONSES, [GET, OLD_GET, HEAD])
@@ -265,11 +267,11 @@ def test_what_we_send_to_a_client_we_would_accept_ourselves(raw, asked):
     sent = response_to_client(head, asked, ID, framing_for_client(head, asked), keep_alive=True)
     again = read_response(sent, Lines())
     confirm_response(sent, again, asked.method)
-    assert (again.status, again.reason, again.lines, again.websocket) == (
+    assert (again.status, again.reason, again.lines, again.upgrade) == (
         head.status,
         head.reason,
         head.lines,
-        head.websocket,
+        head.upgrade,
     )
 
 

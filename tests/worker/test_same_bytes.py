@@ -41,7 +41,7 @@ def request_ways(raw: bytes) -> list[str]:
         with pytest.raises(Refused):
             read_request(raw[: head_end(raw, 0, LIMIT)], EXPRESS, 100)
         return ["refused"]
-    if asked.chunked or asked.expects_continue or asked.websocket:
+    if asked.chunked or asked.expects_continue or asked.upgrades:
         return ["task"]
     head = read_request(raw, EXPRESS, 100)
     templates = HeadTemplates(RequestTemplate)

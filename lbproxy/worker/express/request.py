@@ -159,8 +159,8 @@ def read_head(record: ExpressRecord, data: bytes, seen: int) -> int:
     except Refused:
         enter(record, data, "refused")
         return 0
-    if head.expects_continue or head.websocket:
-        enter(record, data, "upgrade" if head.websocket else "expect")
+    if head.expects_continue or head.upgrades:
+        enter(record, data, "upgrade" if head.upgrades else "expect")
         return 0
     lanes.request_templates.learn(raw)
     return end

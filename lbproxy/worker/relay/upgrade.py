@@ -1,4 +1,4 @@
-"""A WebSocket from its 101 to its end: what is left of a client when no task serves it any more.
+"""A WebSocket, or another protocol, from its 101 to its end: what is left of a client when no task serves it any more.
 
 Knows leases and relays; nothing of frames, and nothing of exchanges.
 """
@@ -7,10 +7,11 @@ import trio
 
 from lbproxy.link.grid import Counter
 from lbproxy.model import LeaseKind, ListenerView
+from lbproxy.wire.upgrades import WEBSOCKET
 from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import Home, Upgrade
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.relay.relay import Why, error_of
+from lbproxy.worker.relay.relay import Relay, Why, error_of
 from lbproxy.worker.relay.websocket import WebSocketRelay
 from lbproxy.worker.tally import REQUEST_BYTES, RESPONSE_BYTES
 
@@ -25,8 +26,8 @@ BROKEN_BY = {
 }
 
 
-class WebSocketClient:
-    """One client of a WebSocket, until its relay is over.
+class UpgradedClient:
+    """One client of a WebSocket or of another protocol, until its relay is over.
 
     There are thousands of them, and most say nothing for hours. So this is all that is left of client, exchange and
     backend connection: what the end has to know.
@@ -52,27 +53,36 @@ class WebSocketClient:
 
     def begin(self, upgrade: Upgrade) -> None:
         """Lanes are told when both sockets are closed."""
-        lease = self._lease
+        lease, lanes = self._lease, self.lanes
         record = self._record._replace(duration_s=trio.current_time() - self._started)
-        count_exchange(self.lanes.context, record, lease.backend.id.pool)
-        relay = WebSocketRelay(
-            self.lanes.reactor,
-            self.sock,
-            upgrade.backend,
-            stall_s=self.view.settings.timeouts.body_s,
-            on_end=self._ended,
-        )
+        count_exchange(lanes.context, record, lease.backend.id.pool)
+        stall_s = self.view.settings.timeouts.body_s
+        if upgrade.protocol == WEBSOCKET:
+            websocket = WebSocketRelay(
+                lanes.reactor, self.sock, upgrade.backend, stall_s=stall_s, on_end=self._websocket_ended
+            )
+            lanes.router.change_kind(lease, LeaseKind.WEBSOCKET, websocket.say_goodbye)
+            relay: Relay = websocket
+        else:
+            relay = Relay(
+                *(lanes.reactor, self.sock, upgrade.backend), stall_s=stall_s, on_end=self._ended, pipes=lanes.pipes
+            )
+            lanes.router.change_kind(lease, LeaseKind.TCP)
         relay.hold(lease)
-        self.lanes.router.change_kind(lease, LeaseKind.WEBSOCKET, relay.say_goodbye)
         relay.start(head=upgrade.head, from_client=upgrade.from_client, from_backend=upgrade.from_backend)
 
-    def _ended(self, relay: WebSocketRelay) -> None:
-        lanes, lease = self.lanes, self._lease
-        router, cell = lanes.router, lease.backend.cell
+    def _websocket_ended(self, relay: WebSocketRelay) -> None:
+        router, lease = self.lanes.router, self._lease
         if relay.closed_by == "proxy":
-            router.count(cell, Counter.WEBSOCKETS_CLOSED)
+            router.count(lease.backend.cell, Counter.WEBSOCKETS_CLOSED)
         if relay.why is Why.CUT:
             router.was_cut(lease)  # it has a deadline of its own
+        self.lanes.context.tally.note("websocket_close", lease.backend.id.pool, *_closed(relay))
+        self._ended(relay)
+
+    def _ended(self, relay: Relay) -> None:
+        lanes, lease = self.lanes, self._lease
+        router, cell = lanes.router, lease.backend.cell
         record = self._record._replace(
             request_bytes=relay.client.received,
             response_bytes=relay.backend.received,
@@ -83,7 +93,6 @@ class WebSocketClient:
         series = tally.series(pool, record.head.method, record.status, lease.backend.id.generation)
         series[REQUEST_BYTES] += relay.client.received
         series[RESPONSE_BYTES] += relay.backend.received
-        tally.note("websocket_close", pool, *_closed(relay))
         end(lanes.context, record, cell=cell)
         router.release(lease)
         lanes.closed(self)

@@ -20,6 +20,7 @@ from lbproxy.wire.body import Body, chunk, last_chunk, response_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.headers import request_to_backend
 from lbproxy.wire.sse import EventTracker
+from lbproxy.wire.upgrades import is_one_of
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Begun, Upgrade
 from lbproxy.worker.io.stream import SocketStream, StreamBroken, StreamStalled
@@ -39,6 +40,7 @@ class Exchange(Protocol):
     head: RequestHead
     request_id: bytes
     body: Body | None
+    upgrades: tuple[bytes, ...]
     early: bytearray
     reply: Reply
     keep: bool
@@ -113,6 +115,7 @@ class Attempt:
             head=exchange.reply.switched(head, exchange.own_lines(head)),
             from_client=bytes(exchange.client.buffer),
             from_backend=connection.buffer,
+            protocol=head.upgrade,
             record=exchange.record()._replace(head=for_access(exchange.head)),
             started=exchange.started,
         )
@@ -161,7 +164,7 @@ class Attempt:
     def _put_request(self) -> None:
         """The head, and what is in hand of the body: before anything is read, so that no answer comes unasked."""
         exchange = self._exchange
-        head = request_to_backend(exchange.head, exchange.client.facts, exchange.request_id)
+        head = request_to_backend(exchange.head, exchange.client.facts, exchange.request_id, exchange.upgrades)
         try:
             self._connection.stream.put(head + self._framed(bytes(exchange.early)))
         except StreamBroken:
@@ -313,15 +316,20 @@ class Attempt:
                 if head.status >= 200:
                     return head
                 if head.status == 101:
-                    if head.websocket and exchange.head.websocket:
-                        await self._flush_client()
-                        return head
-                    raise Refused(502, "http_upgrade_failed", "the backend changed the protocol unasked")
+                    self._refuse_unasked_upgrade(head)
+                    await self._flush_client()
+                    return head
                 if passed_on < MAX_INTERIM:
                     self._put_interim(head)
             raise Refused(502, "http_protocol_error", f"more than {MAX_INTERIM} interim responses")
         reason = f"no response head within {self._timeouts.response_s:g}s"
         raise ProxyError(504, "http_response_timeout", reason)
+
+    def _refuse_unasked_upgrade(self, head: ResponseHead) -> None:
+        if not is_one_of(head.upgrade, self._exchange.upgrades):
+            raise Refused(502, "http_upgrade_failed", "the backend changed the protocol unasked")
+        if not self._is_sent or self._connection.stream.pending:
+            raise Refused(502, "http_upgrade_failed", "the backend changed the protocol in the middle of the request")
 
     def _put_interim(self, head: ResponseHead) -> None:
         exchange = self._exchange

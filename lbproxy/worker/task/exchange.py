@@ -16,7 +16,7 @@ from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView
 from lbproxy.policy.retry import REASONS, Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.body import Body, request_body
-from lbproxy.wire.head import Refused, RequestHead, ResponseHead
+from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
 from lbproxy.wire.headers import is_dated, request_id_of
 from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
@@ -70,6 +70,7 @@ class Exchange:
         "started",
         "status",
         "tries",
+        "upgrades",
     )
 
     def __init__(self, context: Context, client: Client, head: RequestHead, handover: Handover | None = None) -> None:
@@ -79,6 +80,7 @@ class Exchange:
         self.head = head
         self.request_id = request_id_of(head, client.facts)
         self.body: Body | None = None
+        self.upgrades: tuple[bytes, ...] = ()  # the protocols that the backend is asked to switch to
         self.early = bytearray()  # payload in hand before a backend was claimed
         self.keep = head.keep_alive
         self.reply: Reply = Http1Reply(client.stream, head)
@@ -266,7 +268,8 @@ class Exchange:
         """
         router, backends = self.context.router, self.context.backends
         pool = self._pool()
-        kind = LeaseKind.WEBSOCKET if self.head.websocket else LeaseKind.REQUEST
+        self.upgrades = passed_upgrades(self.head, pool.upgrades)
+        kind = LeaseKind.WEBSOCKET if self.upgrades else LeaseKind.REQUEST  # of every upgrade, until its 101
         key = hash_key(pool.hash_key, self.head, self.client.facts) if pool.balance == "hash" else None
         lease = None if router.waiting(pool.name) else router.claim(pool, kind, key, avoid=self._avoid)
         if lease is None:

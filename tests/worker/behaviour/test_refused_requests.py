@@ -212,6 +212,19 @@ async def test_who_goes_on_sending_after_a_refusal_is_let_go(lane: str) -> None:
 
 
 @lanes
+@pytest.mark.parametrize("cut", [30, 66, 70, 85])
+@trio_test(timeout_s=8)
+async def test_a_method_of_more_than_64_bytes_is_not_implemented(lane: str, cut: int) -> None:
+    async with proxy(lane, answering(OK)) as lb:
+        assert (await lb.ask(get(b"/", method=b"M" * 64))).status == 200
+        client, long = await lb.client(), get(b"/", method=b"M" * 65)
+        await client.send(long[:cut])
+        await client.send(long[cut:])
+        assert (await client.answer()).status == 501
+        assert len(lb.backends[0].peers) == 1
+
+
+@lanes
 @trio_test(timeout_s=8)
 async def test_connect_is_not_supported_and_nothing_of_it_leaves(lane: str) -> None:
     async with proxy(lane, answering(OK)) as lb:
