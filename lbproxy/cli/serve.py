@@ -53,9 +53,16 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
 
     try:
         settings = read()
-        from lbproxy.control.app import serve as run
+        from lbproxy.supervise.program_copy import make_copy
 
-        return run(settings, read, ignores_hangup=signal.SIGHUP in ignored)
+        copy = make_copy()  # before the other imports: from here on a change of the installed files changes nothing
+        try:
+            from lbproxy.control.app import serve as run
+
+            return run(settings, read, ignores_hangup=signal.SIGHUP in ignored)
+        finally:
+            if copy is not None:
+                copy.close()
     except ConfigInvalid as exc:
         raise Fail(CONFIG_INVALID, exc.text) from None
     except LbproxyError as exc:

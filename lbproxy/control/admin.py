@@ -17,9 +17,9 @@ from lbproxy.control.admin_socket import AdminSocket, peer_address
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import Answer, ApiServer, Declined, Door, Fields, Question, by_name
 from lbproxy.control.event_stream import EventStreams, values_of
+from lbproxy.control.listening_socket import BindFailed
 from lbproxy.control.page import ASSETS, HTML, LAST_EVENTS, Page
 from lbproxy.control.pool_series import EVERY_S, PoolSeries, Totals
-from lbproxy.control.sockets import BindFailed
 from lbproxy.link.grid import Counter
 from lbproxy.settings import AdminSettings
 from lbproxy.telemetry.event_ring import EventRing, Numbered

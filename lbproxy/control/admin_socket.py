@@ -10,7 +10,7 @@ import socket
 import trio
 
 from lbproxy.address import Address
-from lbproxy.control.sockets import BindFailed, unbound_tcp_socket, unix_socket, why_not_bound
+from lbproxy.control.listening_socket import BindFailed, unbound_tcp_socket, unix_socket, why_not_bound
 
 BACKLOG = 128
 

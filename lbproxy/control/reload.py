@@ -11,11 +11,11 @@ import trio
 
 from lbproxy.control.context import ControlContext
 from lbproxy.control.fleet import PoolHandle, ProxyView
+from lbproxy.control.listening_socket import BindFailed
 from lbproxy.control.observation import Observation
 from lbproxy.control.plan import Plan, removed_pools, workers_after
 from lbproxy.control.pool import Member, Pool, RunningReload
 from lbproxy.control.rollout import Broken, Outcome, Rollout
-from lbproxy.control.sockets import BindFailed
 from lbproxy.model import Generation, ListenerView
 from lbproxy.supervise.hook import Hook
 from lbproxy.telemetry.events import (

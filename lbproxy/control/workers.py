@@ -36,6 +36,7 @@ from lbproxy.link.messages import (
 from lbproxy.model import BackendId, RoutingTable
 from lbproxy.settings import LogSettings
 from lbproxy.supervise.process import how_it_ended
+from lbproxy.supervise.program_copy import child_environment
 from lbproxy.supervise.session import MARK
 from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerHung, WorkerStarted
 
@@ -72,7 +73,10 @@ class Workers:
         self._log = log
         self._on_unreachable = on_unreachable
         self._command = command
-        self._env = {**os.environ, MARK: mark}  # a hung worker would not notice the end of control: the guard ends it
+        self._env = {
+            **child_environment(os.environ),
+            MARK: mark,
+        }  # a hung worker would not notice the end of control: the guard ends it
         self._live: dict[int, WorkerProcess] = {}
         self._wanted = 0
         self._table: RoutingTable | None = None

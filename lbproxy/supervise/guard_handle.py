@@ -9,11 +9,10 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import trio
 
-import lbproxy
+from lbproxy.supervise.program_copy import import_path
 from lbproxy.supervise.reap import Children
 from lbproxy.telemetry.events import Event, Notice
 
@@ -108,7 +107,7 @@ class Guard:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": str(Path(lbproxy.__file__).parent.parent)},
+            env={**os.environ, "PYTHONPATH": import_path()},
         )
 
     async def _serve(self, pid: int, pidfd: int, pipe: int) -> str:

@@ -5,7 +5,6 @@ Does not know pools, tables or reloads. The fleet is told of every change throug
 
 import random
 import signal
-from dataclasses import dataclass, field
 
 import trio
 
@@ -24,10 +23,11 @@ from lbproxy.supervise.listening_sockets import (
 from lbproxy.supervise.output_forwarder import OutputForwarder
 from lbproxy.supervise.ports import NoFreePort, is_free
 from lbproxy.supervise.probe import ProbeResult
-from lbproxy.supervise.process import Child, how_it_ended
+from lbproxy.supervise.process import Child
 from lbproxy.supervise.resources import Resources
+from lbproxy.supervise.run import Run, Verdict, reason, short_name
 from lbproxy.supervise.runner import NotReady, Runner
-from lbproxy.supervise.session import marked_pids, session_pids, signal_name
+from lbproxy.supervise.session import marked_pids, session_pids
 from lbproxy.telemetry.events import (
     BackendExited,
     BackendFailed,
@@ -46,47 +46,6 @@ SLOW_START_AGAIN_S = 30.0  # and again after this
 RECYCLED_SOON_S = 1.0  # at most one run in this time, for a backend that exits by itself
 PORT_TRIES = 3  # in a row: a taken port is not the backend's fault, but the retries must end
 SHOWN_ADDRESSES = 4
-
-
-@dataclass(slots=True)
-class Run:
-    """One run of the command, from the spawn to the death of its process."""
-
-    began: float
-    first_line: int  # number of the newest line of output before this run
-    ending: trio.Event = field(default_factory=trio.Event)  # set when the process is to be ended
-    pid: int | None = None
-    code: int | None = None
-    killed_because: str | None = None  # why lbproxy sent KILL
-    why: str | None = None  # why it could not start, or why lbproxy ended it; None: it died by itself
-    late: bool = False  # not ready in time
-    port_taken: bool = False
-    patient_until: float = 0.0  # until then the rest of the session may exit by itself
-    ready_s: float | None = None  # how long the backend was ready; None: never
-    left_behind: tuple[int, ...] = ()  # processes still running when the leader exited before it was ready
-
-    @property
-    def how(self) -> str:
-        if self.why is not None or self.code is None:
-            return self.why or "unknown"
-        return how_it_ended(self.code)
-
-    @property
-    def hint(self) -> str:
-        """The end of a message about an exit code 0 before the backend was ready."""
-        if self.code != 0 or self.ready_s is not None or self.why is not None:
-            return ""
-        if self.left_behind:
-            return f" (it went into the background as pid {self.left_behind[0]}: keep it in the foreground)"
-        return " (a backend has to stay: keep it in the foreground)"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The consequence of a death: the event for the state table, and the pause before the next run."""
-
-    event: LifecycleEvent
-    restart_in_s: float | None
 
 
 class ProcessRunner(Runner):
@@ -127,7 +86,7 @@ class ProcessRunner(Runner):
         run = self._current_run
         if run is None or self._trial:
             return super()._why_dead()
-        how = _reason(run, retried=False) if run.ready_s is None else f"{run.how} after {seconds(run.ready_s)}"
+        how = reason(run, retried=False) if run.ready_s is None else f"{run.how} after {seconds(run.ready_s)}"
         if self.backend.state is State.BACKOFF:
             return f"{how}; started again in {seconds(max(0.0, self._restart_at - trio.current_time()))}"
         within_s = self.settings.restart.give_up_within_s
@@ -138,7 +97,7 @@ class ProcessRunner(Runner):
         if run is None or not run.patient_until:
             return None
         left_s = max(0.0, run.patient_until - trio.current_time())
-        return f"told to end by {_name(self.settings.restart.stop_signal)}, KILL in {seconds(left_s)}"
+        return f"told to end by {short_name(self.settings.restart.stop_signal)}, KILL in {seconds(left_s)}"
 
     # One run
 
@@ -273,7 +232,9 @@ class ProcessRunner(Runner):
             child.signal(restart.stop_signal)
             run.patient_until = trio.current_time() + restart.stop_timeout_s
             await trio.sleep(restart.stop_timeout_s)
-            run.killed_because = f"it did not end within {restart.stop_timeout_s:g}s of {_name(restart.stop_signal)}"
+            run.killed_because = (
+                f"it did not end within {restart.stop_timeout_s:g}s of {short_name(restart.stop_signal)}"
+            )
         child.signal(signal.SIGKILL)
 
     def _request_stop(self) -> None:
@@ -342,19 +303,19 @@ class ProcessRunner(Runner):
         self._emit(BackendExited(pool, name, run.pid, run.how + run.hint, restart_in_s, output, self.reload))
         if self._trial and verdict.event is LifecycleEvent.GAVE_UP:
             if not run.late:
-                self._fail(_reason(run, self._retried), output)
+                self._fail(reason(run, self._retried), output)
             return
         if verdict.event is LifecycleEvent.GAVE_UP:
             restart = self.settings.restart
             self._emit(BackendFailed(pool, name, len(self._crashes), restart.give_up_within_s))
         if run.ready_s is None and verdict.event is not LifecycleEvent.RETRIED:
-            self._failure = NotReady(_reason(run, retried=False), output)
+            self._failure = NotReady(reason(run, retried=False), output)
         self._wake()
 
     def _emit_stopped(self, run: Run) -> None:
         if run.code is None:
             return  # no process was running
-        self._how_stopped = f"exit code {run.code}" if run.code >= 0 else _name(-run.code)
+        self._how_stopped = f"exit code {run.code}" if run.code >= 0 else short_name(-run.code)
         why = None
         if run.code == -signal.SIGKILL:
             why = run.killed_because or "not by lbproxy: somebody, or the kernel when memory ran out"
@@ -363,11 +324,6 @@ class ProcessRunner(Runner):
     def _tail(self) -> tuple[str, ...]:
         since = self._current_run.first_line if self._current_run is not None else 0
         return tuple(line.text for line in self.output.last(SHOWN_LINES, since=since))
-
-
-def _name(number: int) -> str:
-    """`TERM`, as in the configuration."""
-    return signal_name(number).removeprefix("SIG")
 
 
 def _other_pids(leader: int, mark: str) -> tuple[int, ...]:
@@ -380,11 +336,3 @@ def _listens_elsewhere(endpoint: Endpoint, addresses: list[str]) -> str:
     if not addresses or str(endpoint.address) in addresses:
         return ""
     return f" (it listens on {', '.join(addresses[:SHOWN_ADDRESSES])}, not on {endpoint.address})"
-
-
-def _reason(run: Run, retried: bool) -> str:
-    """Why the backend is not ready, in one line."""
-    if run.why is not None:
-        return run.why
-    when = "ready" if run.ready_s is None else "proved"
-    return f"{run.how} before it was {when}{', twice' if retried else ''}{run.hint}"

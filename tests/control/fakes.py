@@ -10,8 +10,8 @@ from control.quiet_sink import QuietSink
 from lbproxy.address import Address
 from lbproxy.control.context import ControlContext
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
+from lbproxy.control.listening_socket import BindFailed
 from lbproxy.control.rollout import Broken
-from lbproxy.control.sockets import BindFailed
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import Backend, BackendId, BackendSpec, Generation, ListenerView, State
 from lbproxy.policy.lifecycle import LifecycleEvent, spawned

@@ -6,7 +6,7 @@ from support.ports import free_port
 
 from lbproxy.address import Address
 from lbproxy.control.admin_socket import AdminSocket
-from lbproxy.control.sockets import BindFailed
+from lbproxy.control.listening_socket import BindFailed
 
 
 @pytest.fixture

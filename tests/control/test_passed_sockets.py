@@ -9,8 +9,9 @@ import pytest
 from support.activation import tcp, unix
 
 from lbproxy.address import Address
+from lbproxy.control.listening_socket import BindFailed
 from lbproxy.control.passed_sockets import FIRST, NotPassed, PassedSockets, take
-from lbproxy.control.sockets import BindFailed, Sockets
+from lbproxy.control.sockets import Sockets
 from lbproxy.link.grid import CellBook, Grid
 from lbproxy.settings import ListenerSettings
 

@@ -11,7 +11,8 @@ import pytest
 from support.ports import free_port
 
 from lbproxy.address import Address
-from lbproxy.control.sockets import BindFailed, Sockets
+from lbproxy.control.listening_socket import BindFailed
+from lbproxy.control.sockets import Sockets
 from lbproxy.link.grid import CellBook, Grid
 from lbproxy.model import ListenerView
 from lbproxy.settings import ListenerSettings
@@ -322,15 +323,6 @@ def test_the_reason_is_one_line_that_names_the_address(owner: Owner, address: Ad
         owner.bind(address)
     assert str(caught.value).startswith(f"cannot listen on {address}: {why}")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may have every port")
-def test_a_privileged_port_says_what_it_needs(owner: Owner) -> None:
-    with pytest.raises(BindFailed, match="ports below 1024 need root or CAP_NET_BIND_SERVICE"):
-        owner.bind(Address("127.0.0.1", 79))
-
-
-# Unix sockets
 
 
 def test_all_workers_share_a_unix_socket(owner: Owner, tmp_path: Path) -> None:

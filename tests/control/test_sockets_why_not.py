@@ -8,7 +8,7 @@ import pytest
 
 from control.test_sockets import CELLS, Owner, is_served, tcp
 from lbproxy.address import Address
-from lbproxy.control.sockets import BindFailed
+from lbproxy.control.listening_socket import BindFailed
 
 
 def test_an_address_that_could_be_bound_is_left_as_it_is(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lbproxy.config.user import user_of
-from lbproxy.supervise.endpoint import LOCK, PREFIX, Endpoints, remove_stale
+from lbproxy.supervise.endpoint import Endpoints
 from lbproxy.supervise.ports import NoFreePort, Ports
 
 
@@ -82,17 +82,3 @@ def test_an_inherited_socket_listens_already_until_we_close_our_copy(endpoints):
     endpoint.close_listener()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(where)
-
-
-def test_what_a_killed_control_has_left_is_removed_and_nothing_else(endpoints, tmp_path):
-    base = Path(endpoints.take("unix", "web.3", None).address.path).parent.parent
-    stale = tmp_path / f"{PREFIX}stale"
-    other = tmp_path / f"{PREFIX}that-is-not-ours"
-    for directory in (stale / "1", other):
-        directory.mkdir(parents=True)
-    (stale / LOCK).touch()
-    (tmp_path / f"{PREFIX}link").symlink_to(base)
-    remove_stale(str(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{PREFIX}link", other.name]
-    remove_stale(str(base.parent))
-    assert base.exists(), "its control lives"
