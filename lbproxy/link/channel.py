@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from lbproxy.link.codec import LinkBroken, decode, encode
+from lbproxy.link.codec import LINK_VERSION, LinkBroken, decode, encode
 
 FDS_A_SEND = 200  # the kernel takes 253
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -22,10 +22,11 @@ RIGHTS_BYTES = socket.CMSG_SPACE(FDS_A_SEND * array.array("i").itemsize)
 
 
 class Channel:
-    """One end of a link. `incoming` is the union of the messages that may arrive."""
+    """One end of a link. `incoming` is the union of the messages that may arrive, `version` the other end's."""
 
-    def __init__(self, sock: socket.socket, incoming: Any) -> None:
+    def __init__(self, sock: socket.socket, incoming: Any, version: int = LINK_VERSION) -> None:
         sock.setblocking(False)
+        self.version = version
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._incoming = incoming
         self._outbox: deque[tuple[bytes, tuple[int, ...], tuple[socket.socket, ...]]] = deque()
@@ -39,7 +40,7 @@ class Channel:
 
         `give`: sockets that go with the message, too, and are closed here when they are sent.
         """
-        data = encode(message)
+        data = encode(message, self.version)
         all_fds = (*fds, *(sock.fileno() for sock in give))
         self._outbox.append((struct.pack("!I", len(data)) + data, all_fds, tuple(give)))
         self._posted.set()

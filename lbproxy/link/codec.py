@@ -1,12 +1,14 @@
 """Bytes of a message and back: JSON, checked against the dataclasses of messages.py, field by field.
 
 Not pickle: what comes from a worker is data, never code, also when the worker has lost its mind.
+
+The ends of a link may differ by a version (see messages.py): a value whose last fields are missing gets their defaults.
 """
 
 import json
 import types
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from math import isfinite
@@ -14,14 +16,23 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lbproxy.errors import LbproxyError
 
+LINK_VERSION = 1  # see messages.py
+_SINCE = "link_version"
+
 
 class LinkBroken(LbproxyError):
     """The other end sent what no message is, or is gone in the middle of one."""
 
 
-def encode(message: Any) -> bytes:
-    """A dataclass is sent as the list of its fields, the message itself with its name in front."""
-    return json.dumps([type(message).__name__, *_plain(message)], separators=(",", ":")).encode()
+def added_in(version: int) -> dict[str, int]:
+    """The metadata of a field that LINK_VERSION `version` added."""
+    return {_SINCE: version}
+
+
+def encode(message: Any, version: int = LINK_VERSION) -> bytes:
+    """A dataclass is sent as the list of its fields, the message itself with its name in front. `version`: of the
+    receiver."""
+    return json.dumps([type(message).__name__, *_plain(message, version)], separators=(",", ":")).encode()
 
 
 def decode(data: bytes, union: Any) -> Any:
@@ -39,16 +50,23 @@ def decode(data: bytes, union: Any) -> Any:
 _SCALARS = frozenset((str, int, float, bool, types.NoneType))  # not their subclasses: an Enum is written as its value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, version: int) -> Any:
     if type(value) in _SCALARS:
         return value
     if is_dataclass(value):
-        return [_plain(getattr(value, field.name)) for field in fields(value)]
+        return [_plain(getattr(value, name), version) for name in _sent(value.__class__, version)]
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item, version) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item, version) for key, item in value.items()}
     if isinstance(value, Enum):
         return value.value
     return value
+
+
+@cache
+def _sent(kind: type, version: int) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if field.init and field.metadata.get(_SINCE, 0) <= version)
 
 
 @cache
@@ -79,12 +97,20 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
 
 def _dataclass_reader(kind: type) -> Callable[[Any], Any]:
     hints = get_type_hints(kind)
-    readers = [_reader(hints[field.name]) for field in fields(kind)]
+    readers = [_reader(hints[field.name]) for field in fields(kind) if field.init]
+    least = sum(not _has_default(field) for field in fields(kind) if field.init)
 
     def read(value: Any) -> Any:
-        return kind(*(read(item) for read, item in zip(readers, _checked(value, list), strict=True)))
+        count = len(_checked(value, list))
+        if not least <= count <= len(readers):
+            raise LinkBroken(f"{kind.__name__} has {len(readers)} fields, {count} came")
+        return kind(*(read(item) for read, item in zip(readers, value, strict=False)))
 
     return read
+
+
+def _has_default(field: "Field[Any]") -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
 
 
 def _no_number(name: str) -> Any:

@@ -1,10 +1,16 @@
 """The messages between control and a worker. Values only: codec.py turns them into bytes, channel.py carries them.
 
 Times are seconds left, never clock readings: each process has its own clock.
+
+An old worker outlives an upgrade of lbproxy, so the next version of control must understand it. LINK_VERSION grows when
+a message changes. A new field stands behind the others, has a default, and says `added_in(VERSION)`: it is left out of
+what goes to an older worker, and what an older worker leaves out has its default. A new kind of message is not sent to
+an older worker (see Channel.version).
 """
 
 from dataclasses import dataclass, field
 
+from lbproxy.link.moved import MovedConnection
 from lbproxy.model import RoutingTable
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, ExchangeFailed, LogDropped, Notice
 
@@ -55,6 +61,36 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveAway:
+    """Accept no new clients, because a new worker does; give away the connections that can be moved (Given), finish the
+    others, and exit when none is left.
+
+    Exchanges end within the graces of their drain, at most `grace_s`. Tunnels that cannot be moved have `tunnels_s`
+    before their drain begins. Tables still come.
+    """
+
+    grace_s: float
+    tunnels_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Go on with a connection of an old worker. With it come its descriptors."""
+
+    number: int
+    moved: MovedConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """To an old worker: the connection that it gave away as `number` is not its own any more, and its lease ends.
+    With `is_taken` False no worker took it, and the old one goes on."""
+
+    number: int
+    is_taken: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Reopen:
     """Open the access log anew (USR1)."""
 
@@ -101,6 +137,31 @@ class CertificatesLoaded:
 
     serial: int
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An old worker gives a connection away. With it come its descriptors. Nobody reads them until control says
+    Released: the old worker keeps its own and its lease."""
+
+    number: int  # grows
+    moved: MovedConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The answer to Take: the worker has the connection and a lease on its backend; with a `why` it has neither."""
+
+    number: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GaveAway:
+    """An old worker has given away everything that can be moved now. `left`: the connections that it finishes. Some of
+    them may be moved later, when their exchange is over."""
+
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,5 +307,31 @@ class Failures:
 
 
 WorkerEvent = ExchangeFailed | Notice | AcceptPaused | AcceptResumed | LogDropped  # passed on to control's log
-ToWorker = Welcome | Publish | Certificates | Stop | Reopen | CopyAccess | AskStats | AskConnections | CloseConnection
-ToControl = Applied | CertificatesLoaded | Drained | Unreachable | Stats | Connections | Closed | Failures | WorkerEvent
+ToWorker = (
+    Welcome
+    | Publish
+    | Certificates
+    | Stop
+    | GiveAway
+    | Take
+    | Released
+    | Reopen
+    | CopyAccess
+    | AskStats
+    | AskConnections
+    | CloseConnection
+)
+ToControl = (
+    Applied
+    | CertificatesLoaded
+    | Given
+    | Taken
+    | GaveAway
+    | Drained
+    | Unreachable
+    | Stats
+    | Connections
+    | Closed
+    | Failures
+    | WorkerEvent
+)

@@ -3,6 +3,7 @@
 Knows one direction of one connection. Knows nothing of sockets, time or draining.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 Data = bytes | bytearray | memoryview
@@ -10,6 +11,7 @@ Data = bytes | bytearray | memoryview
 _CLOSE = 0x88
 _NO_CODE = 1005  # what an empty Close means (RFC 6455 7.1.5)
 _MAX_CONTROL = 125
+_MOST_HEAD_BYTES = 14
 
 # What the first byte of a head means: 0 is a ping or pong. The reserved bits belong to extensions (RSV1: compressed).
 _ENDS = 1  # the message with this frame
@@ -36,6 +38,18 @@ class Boundary(IntEnum):
     CLOSE = 1  # only before a Close
     FRAME = 2  # between two frames
     MESSAGE = 3  # between two messages; control frames between the fragments of one do not matter
+
+
+@dataclass(frozen=True, slots=True)
+class FramePosition:
+    """The state of a FrameTracker before a Close, as a value: another tracker goes on from it."""
+
+    left: int  # payload of the frame in hand that is still to come
+    head: str  # the beginning of a head that was cut: hexadecimal
+    message_open: bool
+    lost: bool
+    frames: int
+    messages: int
 
 
 class FrameTracker:
@@ -74,6 +88,25 @@ class FrameTracker:
         self._message_open = False  # a fragment has passed, the last one has not
         self._close: bytearray | None = None  # payload of the Close in hand, still masked
         self._mask = b""
+
+    @classmethod
+    def at(cls, position: FramePosition) -> "FrameTracker":
+        """Raises ValueError if no tracker can stand there."""
+        head = bytes.fromhex(position.head)
+        if not 0 <= position.left < 1 << 63 or len(head) >= _MOST_HEAD_BYTES or (head and position.left):
+            raise ValueError(f"no place in a frame: {position}")
+        tracker = cls()
+        tracker._left, tracker._head = position.left, head
+        tracker._message_open, tracker.lost = position.message_open, position.lost
+        tracker.frames, tracker.messages = position.frames, position.messages
+        return tracker
+
+    @property
+    def position(self) -> FramePosition | None:
+        """None: a Close has begun, and what follows is not worth moving."""
+        if self._close is not None:
+            return None
+        return FramePosition(self._left, self._head.hex(), self._message_open, self.lost, self.frames, self.messages)
 
     @property
     def close_seen(self) -> bool:

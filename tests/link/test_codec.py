@@ -1,7 +1,7 @@
 """Whatever comes over a link is a message or LinkBroken, and every message survives the way."""
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lbproxy.address import Address
-from lbproxy.link.codec import LinkBroken, decode, encode
+from lbproxy.link.codec import LinkBroken, added_in, decode, encode
 from lbproxy.link.messages import (
     Applied,
     AskStats,
@@ -205,3 +205,32 @@ def test_a_listener_and_the_counts_of_a_worker_pass() -> None:
     assert decoded(encode(Applied(9))) == Applied(9)
     listener = ListenerSettings("public", Address(path="/run/ü.sock"), trusted_proxies=("::1/128",))
     assert encode(listener).isascii()
+
+
+@dataclass(frozen=True)
+class Place:
+    name: str
+    floor: int = field(default=0, metadata=added_in(2))
+
+
+@dataclass(frozen=True)
+class Visit:
+    places: tuple[Place, ...]
+    by: dict[str, Place]
+    why: str = field(default="", metadata=added_in(3))
+
+
+VISIT = Visit((Place("hall", 3),), {"me": Place("roof", 9)}, "a test")
+
+
+def test_an_older_end_gets_no_field_that_it_does_not_know() -> None:
+    assert encode(VISIT, 1) == b'["Visit",[["hall"]],{"me":["roof"]}]'
+    assert encode(VISIT, 2) == b'["Visit",[["hall",3]],{"me":["roof",9]}]'
+    assert encode(VISIT, 3) == b'["Visit",[["hall",3]],{"me":["roof",9]},"a test"]'
+
+
+def test_what_an_older_end_leaves_out_has_its_default() -> None:
+    assert decode(encode(VISIT, 1), Visit | Place) == Visit((Place("hall"),), {"me": Place("roof")})
+    assert decode(encode(VISIT, 3), Visit | Place) == VISIT
+    with pytest.raises(LinkBroken, match="Place has 2 fields, 3 came"):
+        decode(b'["Visit",[["hall",1,2]],{}]', Visit | Place)
