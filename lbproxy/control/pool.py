@@ -168,6 +168,7 @@ class Pool:
             retry_attempts=settings.retry_attempts,
             buffer_request_bytes=settings.buffer_request_bytes,
             upgrades=settings.upgrades,
+            accept_bare_lf=settings.accept_bare_lf,
             is_hopeless=self.is_hopeless,
         )
 

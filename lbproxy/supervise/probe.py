@@ -1,6 +1,6 @@
 """One probe of a backend, and its result in words for the operator.
 
-Knows an address and the pool's health settings. policy/health.py counts the results.
+Knows an address and the pool's settings. policy/health.py counts the results.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import trio
 
 from lbproxy.address import Address
 from lbproxy.http_client import Ask, CannotAsk, NoAnswer, ask, connect, reason_of
-from lbproxy.settings import HealthSettings
+from lbproxy.settings import PoolSettings
 from lbproxy.wire.head import Refused
 
 PROBE_BODY_BYTES = 64 * 1024  # read so that the backend does not see a reset; shown are only:
@@ -23,8 +23,9 @@ class ProbeResult:
     detail: str
 
 
-async def probe(address: Address, health: HealthSettings) -> ProbeResult:
+async def probe(address: Address, settings: PoolSettings) -> ProbeResult:
     """Raises nothing."""
+    health = settings.health
     asked = f"GET {health.path}: " if health.path is not None else ""
     try:
         with trio.fail_after(health.timeout_s):
@@ -32,7 +33,7 @@ async def probe(address: Address, health: HealthSettings) -> ProbeResult:
             async with stream:
                 if health.path is None:
                     return ProbeResult(True, "connected")
-                return await _ask(stream, address, health)
+                return await _ask(stream, address, settings)
     except trio.TooSlowError:
         return ProbeResult(False, f"{asked}no answer within {health.timeout_s:g}s")
     except trio.BrokenResourceError as exc:
@@ -43,7 +44,8 @@ async def probe(address: Address, health: HealthSettings) -> ProbeResult:
         return ProbeResult(False, asked + reason_of(exc))
 
 
-async def _ask(stream: trio.abc.Stream, address: Address, health: HealthSettings) -> ProbeResult:
+async def _ask(stream: trio.abc.Stream, address: Address, settings: PoolSettings) -> ProbeResult:
+    health, bare_lf = settings.health, settings.accept_bare_lf
     host = health.host or ("localhost" if address.path is not None else str(address))
     fields = {"User-Agent": "lbproxy-probe", "Accept": "*/*"}
     ours = {name.lower(): name for name in fields}
@@ -53,7 +55,7 @@ async def _ask(stream: trio.abc.Stream, address: Address, health: HealthSettings
     asked = f"GET {health.path}"
     request = Ask("GET", health.path or "/", (("Host", host), *fields.items()))
     try:
-        answer = await ask(stream, request, most_bytes=PROBE_BODY_BYTES, body_s=BODY_S)
+        answer = await ask(stream, request, most_bytes=PROBE_BODY_BYTES, body_s=BODY_S, accept_bare_lf=bare_lf)
     except Refused as exc:  # lbproxy could not forward this response either
         return ProbeResult(False, f"{asked} answered what cannot be forwarded: {exc.reason}")
     passed = any(low <= answer.status <= high for low, high in health.expect)
