@@ -19,7 +19,7 @@ async def warm_up(address: Address, paths: Sequence[str], host: str | None) -> N
             try:
                 stream = await connect(address)
                 async with stream:
-                    request = Ask("GET", path, (("Host", host or str(address)), ("User-Agent", "lbproxy-warm-up")))
+                    request = Ask("GET", path, (("Host", host or address.authority), ("User-Agent", "lbproxy-warm-up")))
                     await ask(stream, request, most_bytes=MOST_BYTES, body_s=WARM_UP_S)
             except (LbproxyError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 if limit.cancel_called:

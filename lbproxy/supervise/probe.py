@@ -46,7 +46,7 @@ async def probe(address: Address, settings: PoolSettings) -> ProbeResult:
 
 async def _ask(stream: trio.abc.Stream, address: Address, settings: PoolSettings) -> ProbeResult:
     health, bare_lf = settings.health, settings.accept_bare_lf
-    host = health.host or ("localhost" if address.path is not None else str(address))
+    host = health.host or address.authority
     fields = {"User-Agent": "lbproxy-probe", "Accept": "*/*"}
     ours = {name.lower(): name for name in fields}
     for name, value in health.headers:
