@@ -20,7 +20,7 @@ _NAMED = {
 
 def advise(settings: Settings) -> list[str]:
     """One line each, with the key that it is about."""
-    of_pools = [line for pool in settings.pools for line in (*_command(pool), *_hooks(pool))]
+    of_pools = [line for pool in settings.pools for line in (*_command(pool), *_hooks(pool), *_targets(pool))]
     return [*_workers(settings), *of_pools, *_admin(settings)]
 
 
@@ -48,6 +48,11 @@ def _command(pool: PoolSettings) -> Iterator[str]:
             f"pool.{pool.name}.command: names no {placeholder}: the program has to read {spelt} by itself, "
             "or it will not be found"
         )
+
+
+def _targets(pool: PoolSettings) -> Iterator[str]:
+    if pool.tls is not None and not pool.tls.verify:
+        yield f"pool.{pool.name}.tls.verify: false: anybody on the way to its targets can read and change everything"
 
 
 def _hooks(pool: PoolSettings) -> Iterator[str]:

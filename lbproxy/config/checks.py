@@ -209,7 +209,18 @@ def _pool_values(path: Path, pool: Table) -> Iterator[Finding]:
     for number, target in enumerate(targets):
         if isinstance(target, str) and targets.index(target) < number:
             yield Finding((*path, "targets", number), f"{shown(target)} is there twice")
+    yield from _target_tls(path, pool, targets)
     yield from _backoff(path, pool)
+
+
+def _target_tls(path: Path, pool: Table, targets: list[Any]) -> Iterator[Finding]:
+    tls = pool.get("tls")
+    if not isinstance(tls, dict):
+        return
+    if not any(isinstance(target, str) and target.startswith("https://") for target in targets):
+        yield Finding((*path, "tls"), 'means something only with targets such as "https://10.0.0.7:443"')
+    elif tls.get("verify") is False and "ca" in tls:
+        yield Finding((*path, "tls", "ca"), "means nothing with verify = false", see=(*path, "tls", "verify"))
 
 
 def _backoff(path: Path, pool: Table) -> Iterator[Finding]:

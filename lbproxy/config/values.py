@@ -8,6 +8,7 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from lbproxy.address import Address
@@ -184,11 +185,32 @@ def bound_address(value: object) -> Address:
 def target(value: object) -> Address:
     """The fixed address of a backend."""
     if isinstance(value, str) and value.startswith("https://"):
-        raise ValueError(f"targets with TLS are not supported yet, got {shown(value)}")
+        return replace(_secure_target(value), secure=True)
     where = bound_address(value)
     if where.path is None and not where.host:
         raise ValueError(f'a target needs a host, got {shown(value)} (write "127.0.0.1{value}")')
     return where
+
+
+def _secure_target(value: str) -> Address:
+    rest = value.removeprefix("https://")
+    if rest.endswith("/") and rest.count("/") == 1:
+        raise ValueError(f'a target has no path, got {shown(value)} (write "{value[:-1]}")')
+    if set(rest) & set("/?#@"):
+        raise ValueError(f"expected https://host or https://host:port without a path, got {shown(value)}")
+    has_port = ":" in rest.rpartition("]")[2]
+    where = address(rest if has_port else f"{rest}:443") if rest else None
+    if where is None or where.path is not None or where.passed is not None or not where.host:
+        raise ValueError(f"expected https://host or https://host:port, got {shown(value)}")
+    return where
+
+
+def server_name(value: object) -> str:
+    """The name in a certificate: a host name, or an IP address."""
+    name = filled(value)
+    if not _is_host(name.removeprefix("[").removesuffix("]")):
+        raise _wrong('a host name such as "app.internal"', value)
+    return name.removeprefix("[").removesuffix("]")
 
 
 def network(value: object) -> str:

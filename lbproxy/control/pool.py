@@ -179,6 +179,7 @@ class Pool:
             buffer_request_bytes=settings.buffer_request_bytes,
             upgrades=settings.upgrades,
             accept_bare_lf=settings.accept_bare_lf,
+            tls=settings.tls,
             is_hopeless=self.is_hopeless,
         )
 

@@ -29,7 +29,7 @@ async def probe(address: Address, settings: PoolSettings) -> ProbeResult:
     asked = f"GET {health.path}: " if health.path is not None else ""
     try:
         with trio.fail_after(health.timeout_s):
-            stream = await connect(address)
+            stream = await connect(address, tls=settings.tls)
             async with stream:
                 if health.path is None:
                     return ProbeResult(True, "connected")

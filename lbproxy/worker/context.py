@@ -7,12 +7,13 @@ from email.utils import formatdate
 import trio
 
 from lbproxy.link.messages import ToControl, Unreachable
-from lbproxy.model import BackendView
+from lbproxy.model import BackendView, PoolView
 from lbproxy.policy.retry import NOT_CONNECTED
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import Event
 from lbproxy.wire.lines import Lines
-from lbproxy.worker.backends.connections import BackendConnections
+from lbproxy.worker.backends.connections import BackendConnection, BackendConnections, connect
+from lbproxy.worker.backends.secure import SecureConnections, Untrusted
 from lbproxy.worker.failures import FailureReports
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.leases.router import Router
@@ -28,6 +29,7 @@ class Context:
     emit: Callable[[Event], None]
     access: AccessLog = field(default_factory=lambda: AccessLog(None, "off"))
     lines: Lines = field(default_factory=Lines)  # of the task lane
+    secure: SecureConnections = field(default_factory=SecureConnections)
     stopping: trio.Event = field(default_factory=trio.Event)
     failures: FailureReports = field(init=False)
     date: Callable[[], bytes] = field(init=False)  # the Date field of an answer, behind a CRLF
@@ -43,6 +45,17 @@ class Context:
     @property
     def proxy_name(self) -> str:
         return self.router.table.name
+
+    async def connect(self, backend: BackendView, pool: PoolView) -> BackendConnection:
+        """A fresh connection. Raises ConnectFailed or Untrusted."""
+        if backend.address.secure:
+            return await self.secure.connect(backend, pool.tls, pool.timeouts.connect_s)
+        return await connect(backend, pool.timeouts.connect_s)
+
+    def untrusted(self, backend: BackendView, failure: Untrusted) -> None:
+        """A handshake of TLS has failed: it counts as a failed probe. The backend stays: others may get through."""
+        self.tally.note("backend_error", backend.id.pool, failure.token)
+        self.post(Unreachable(str(backend.id), str(failure)))
 
     def unreachable(self, backend: BackendView, why: str) -> None:
         """A connection was refused: passed over here, and control is told; it counts as a failed probe.

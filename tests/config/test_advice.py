@@ -69,3 +69,9 @@ def test_more_workers_than_cpus_are_mentioned(monkeypatch: pytest.MonkeyPatch, t
     file = tmp_path / "lb.toml"
     file.write_text('[proxy]\nworkers = 3\n[[listener]]\naddress = ":80"\n[pool.web]\ntargets = ["127.0.0.1:9"]\n')
     assert advise(load(file)) == ["proxy.workers: 3 workers share 1 CPU"]
+
+
+def test_targets_that_are_not_verified_are_mentioned(tmp_path: Path) -> None:
+    assert advice('targets = ["https://a.internal"]', tmp_path) == []
+    (line,) = advice('targets = ["https://a.internal"]\ntls.verify = false', tmp_path)
+    assert line.startswith("pool.web.tls.verify: false: anybody on the way")

@@ -71,7 +71,7 @@ def begin_body(record: ExpressRecord, start: bytes, left: int) -> None:
     assert record.lease is not None
     record.body_left = left
     record.lanes.router.change_kind(record.lease, LeaseKind.TRANSFER)
-    if left >= SPLICE_FROM_BYTES:
+    if left >= SPLICE_FROM_BYTES and not record.lease.backend.address.secure:
         record.pipe = record.lanes.pipes.take()
     change(record, DOWNLOADING)
     pass_on(record, start)
@@ -204,7 +204,7 @@ def begin_upload(record: ExpressRecord) -> None:
     record.lanes.router.change_kind(record.lease, LeaseKind.TRANSFER)
     record.payload = b""  # on its way: this request is not sent twice
     record.recv_bytes = BODY_BYTES
-    if record.upload_left >= SPLICE_FROM_BYTES:
+    if record.upload_left >= SPLICE_FROM_BYTES and not record.lease.backend.address.secure:
         record.pipe = record.lanes.pipes.take()
     change(record, UPLOADING)
 

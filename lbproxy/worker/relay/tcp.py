@@ -12,7 +12,8 @@ from lbproxy.model import BackendId, LeaseKind, ListenerView, PoolView
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import RequestHead
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.worker.backends.connections import ConnectFailed, Crowded, begin_connect, connect, finish_connect
+from lbproxy.worker.backends.connections import ConnectFailed, Crowded, begin_connect, finish_connect
+from lbproxy.worker.backends.secure import Untrusted
 from lbproxy.worker.ending import end
 from lbproxy.worker.handover import Home
 from lbproxy.worker.io.reactor import NEVER, WRITE, FunctionHandler
@@ -102,7 +103,7 @@ class TcpClient:
         reactor, address = self.lanes.reactor, lease.backend.address
         sock = self._backend = begin_connect(address)
         if sock is None:
-            raise Crowded(f"{address}: a name to look up")
+            raise Crowded(f"{address}: a handshake of TLS")
         if finish_connect(sock, address):
             self._start(lease, sock)
             return
@@ -129,7 +130,7 @@ class TcpClient:
             self._refused(f"no connection within {self._pool.timeouts.connect_s:g}s")
 
     async def _begin_in_task(self) -> None:
-        """In the queue, or with a name to look up."""
+        """In the queue, or with a handshake of TLS."""
         lanes = self.lanes
         while True:
             pool = lanes.router.pool(self.view.settings.pool or "")
@@ -144,7 +145,14 @@ class TcpClient:
                 self.close()
                 return
             try:
-                connection = await connect(lease.backend, pool.timeouts.connect_s)
+                connection = await lanes.context.connect(lease.backend, pool)
+            except Untrusted as exc:
+                lanes.context.untrusted(lease.backend, exc)
+                record = self._record(exc.token, str(exc), served_by=lease.backend.id)
+                end(lanes.context, record, cell=lease.backend.cell, failed=pool.name)
+                lanes.router.release(lease)
+                self.close()
+                return
             except ConnectFailed as exc:
                 lanes.context.unreachable(lease.backend, str(exc))
                 lanes.router.release(lease)
@@ -164,7 +172,7 @@ class TcpClient:
             sock,
             stall_s=self.view.settings.timeouts.body_s,
             on_end=self._ended,
-            pipes=self.lanes.pipes,
+            pipes=None if lease.backend.address.secure else self.lanes.pipes,
         )
         self.relay.hold(lease)
         self.relay.start(from_client=self._early)

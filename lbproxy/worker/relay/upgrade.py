@@ -64,8 +64,9 @@ class UpgradedClient:
             lanes.router.change_kind(lease, LeaseKind.WEBSOCKET, websocket.say_goodbye)
             relay: Relay = websocket
         else:
+            pipes = None if lease.backend.address.secure else lanes.pipes
             relay = Relay(
-                *(lanes.reactor, self.sock, upgrade.backend), stall_s=stall_s, on_end=self._ended, pipes=lanes.pipes
+                *(lanes.reactor, self.sock, upgrade.backend), stall_s=stall_s, on_end=self._ended, pipes=pipes
             )
             lanes.router.change_kind(lease, LeaseKind.TCP)
         relay.hold(lease)

@@ -19,7 +19,8 @@ from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
 from lbproxy.wire.headers import is_dated, request_id_of
 from lbproxy.wire.pages import ErrorPage
-from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
+from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed
+from lbproxy.worker.backends.secure import Untrusted
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, Handover, Sent
@@ -179,7 +180,7 @@ class Exchange:
                 if follows is Retry.CLOSE:
                     raise LeftUnanswered(str(exc)) from exc
                 if follows is Retry.FAIL:
-                    raise ProxyError(502, "connection_terminated", str(exc)) from exc
+                    raise ProxyError(502, exc.token, str(exc)) from exc
                 if follows is Retry.ELSEWHERE:
                     self._avoid = (*self._avoid, exc.backend)
                 self.context.tally.note("retry", exc.backend.id.pool, REASONS[follows])
@@ -279,7 +280,10 @@ class Exchange:
             if not self._fresh and (self.client.has_risked or self.may_replay):
                 connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
             if connection is None:
-                connection = await connect(lease.backend, pool.timeouts.connect_s)
+                connection = await self.context.connect(lease.backend, pool)
+        except Untrusted as exc:
+            self.context.untrusted(lease.backend, exc)
+            raise NoAnswer(str(exc), lease.backend, reused=False, was_reset=False, token=exc.token) from None
         except ConnectFailed as exc:
             self._note_try(lease.backend, str(exc))
             self.context.unreachable(lease.backend, str(exc))

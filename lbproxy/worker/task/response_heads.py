@@ -17,11 +17,21 @@ class NoAnswer(LbproxyError):
     """The backend's connection ended, or brought nonsense, before a valid status line.
 
     `reused`: the connection had served before. Nonsense counts as no answer on such a connection only: it may be the
-    rest of an earlier answer. `was_reset`: the backend has not read the whole request.
+    rest of an earlier answer. `was_reset`: the backend has not read the whole request. `token`: the error type of RFC
+    9209, if nothing helps.
     """
 
-    def __init__(self, reason: str, backend: BackendView, *, reused: bool, was_reset: bool) -> None:
+    def __init__(
+        self,
+        reason: str,
+        backend: BackendView,
+        *,
+        reused: bool,
+        was_reset: bool,
+        token: str = "connection_terminated",
+    ) -> None:
         super().__init__(reason)
+        self.token = token
         self.backend = backend
         self.reused = reused
         self.was_reset = was_reset
