@@ -1,6 +1,6 @@
 """The tables of a pool: see schema.py."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from lbproxy.config.field_types import (
     Bytes,
@@ -166,6 +166,8 @@ class RetryTable(Table):
 
 class TargetTlsTable(Table):
     """How the certificates of https targets are verified."""
+
+    applies: ClassVar[str] = REPLACES
 
     ca: Annotated[PemFile | None, Facts("internal-ca.pem", "the authorities of the system")] = None
     """A file of certificate authorities in whose place the system's are not asked; read at every reload."""

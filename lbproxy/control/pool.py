@@ -12,7 +12,7 @@ from lbproxy.control.names import Names
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import Backend, BackendSpec, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
-from lbproxy.settings import PoolSettings
+from lbproxy.settings import PoolSettings, TargetTls
 from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import BackendExited
 
@@ -153,7 +153,7 @@ class Pool:
 
     def view(self) -> PoolView:
         serving = [
-            BackendView(member.backend.id, member.backend.address, member.cell)
+            BackendView(member.backend.id, member.backend.address, member.cell, tls=_tls_of(member))
             for member in sorted(self.serving(), key=lambda member: member.backend.id)
             if member.backend.address is not None
         ]
@@ -179,7 +179,6 @@ class Pool:
             buffer_request_bytes=settings.buffer_request_bytes,
             upgrades=settings.upgrades,
             accept_bare_lf=settings.accept_bare_lf,
-            tls=settings.tls,
             is_hopeless=self.is_hopeless,
         )
 
@@ -235,6 +234,12 @@ class Pool:
         """The number of leases by kind, without the zeros."""
         counts = {kind: self._grid.sum(member.cell, Counter[kind.name]) for kind in LeaseKind}
         return {str(kind): count for kind, count in counts.items() if count}
+
+
+def _tls_of(member: Member) -> TargetTls | None:
+    """By the rules of the generation that made it: others make a backend of its own (diff.py)."""
+    address = member.backend.address
+    return member.spec.generation.settings.tls if address is not None and address.secure else None
 
 
 def lowest_free(taken: Iterable[int], count: int) -> list[int]:

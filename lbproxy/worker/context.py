@@ -7,7 +7,7 @@ from email.utils import formatdate
 import trio
 
 from lbproxy.link.messages import ToControl, Unreachable
-from lbproxy.model import BackendView, PoolView
+from lbproxy.model import BackendView
 from lbproxy.policy.retry import NOT_CONNECTED
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import Event
@@ -46,11 +46,11 @@ class Context:
     def proxy_name(self) -> str:
         return self.router.table.name
 
-    async def connect(self, backend: BackendView, pool: PoolView) -> BackendConnection:
+    async def connect(self, backend: BackendView, connect_s: float) -> BackendConnection:
         """A fresh connection. Raises ConnectFailed or Untrusted."""
         if backend.address.secure:
-            return await self.secure.connect(backend, pool.tls, pool.timeouts.connect_s)
-        return await connect(backend, pool.timeouts.connect_s)
+            return await self.secure.connect(backend, connect_s)
+        return await connect(backend, connect_s)
 
     def untrusted(self, backend: BackendView, failure: Untrusted) -> None:
         """A handshake of TLS has failed: it counts as a failed probe. The backend stays: others may get through."""

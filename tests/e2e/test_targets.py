@@ -112,7 +112,9 @@ def test_a_name_is_looked_up_and_one_that_is_not_found_holds_up_nobody(tmp_path:
 
 
 def https(port: int, more: str) -> str:
-    return config(f"https://127.0.0.1:{port}", more=f'path = "/healthz"\n[pool.legacy.tls]\n{more}')
+    return config(
+        f"https://127.0.0.1:{port}", more=f'path = "/healthz"\nstart_timeout = "2s"\n[pool.legacy.tls]\n{more}'
+    )
 
 
 def test_an_https_target_is_probed_and_served_once_its_certificate_is_good(tmp_path: Path) -> None:
@@ -134,5 +136,9 @@ def test_an_https_target_is_probed_and_served_once_its_certificate_is_good(tmp_p
             assert lb.cli("reload", "--config-only").returncode == 0
             lb.wait_until(lambda: states(lb) == ["ready"])
             assert [lb.get("/").status for _ in range(3)] == [200] * 3
+            lb.write_config(https(app.port, 'ca = "certificate.pem"\nserver_name = "other.internal"'))
+            failed = lb.cli("reload")
+            assert (failed.returncode, "Hostname mismatch" in failed.stdout) == (5, True), failed.stdout
+            assert [lb.get("/").status for _ in range(3)] == [200] * 3, "by the old rules"
             lb.write_config(https(app.port, "verify = false"))
             assert "can read and change everything" in lb.cli("check").stdout

@@ -31,6 +31,7 @@ from lbproxy.settings import (
     PoolLimits,
     PoolTimeouts,
     RouteSettings,
+    TargetTls,
 )
 from lbproxy.telemetry.access import AccessLog, AccessRecord
 from lbproxy.telemetry.events import Event, Notice
@@ -104,6 +105,7 @@ class Backend:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.peers: list[Peer] = []
+        self.tls: TargetTls | None = None
         self._sock = trio.socket.from_stdlib_socket(socket.create_server(("127.0.0.1", 0), backlog=512))
         self.address = Address("127.0.0.1", self._sock.getsockname()[1])
 
@@ -201,7 +203,12 @@ class Proxy:
     # The table
 
     def view(self, index: int) -> BackendView:
-        return BackendView(BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index)
+        return BackendView(
+            BackendId("web", index + 1, 1),
+            self.backends[index].address,
+            FIRST_CELL + index,
+            tls=self.backends[index].tls,
+        )
 
     def publish(self, *indices: int, **changes: object) -> None:
         """Publish a table with these backends. `changes` are those of the pool."""

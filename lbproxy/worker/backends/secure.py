@@ -72,18 +72,18 @@ class SecureConnections:
                 self._sessions.clear()
             self._sessions[address] = context, session
 
-    async def connect(self, backend: BackendView, tls: TargetTls | None, connect_s: float) -> SecureConnection:
+    async def connect(self, backend: BackendView, connect_s: float) -> SecureConnection:
         """A fresh connection, after its handshake: `connect_s` is for both. Raises ConnectFailed or Untrusted."""
-        address, step = backend.address, "accept a connection"
+        address, rules, step = backend.address, backend.tls or PLAIN_RULES, "accept a connection"
         with trio.move_on_after(connect_s):
             try:
-                context = target_context(tls or PLAIN_RULES)
+                context = target_context(rules)
             except BadCertificate as exc:
                 raise Untrusted(str(exc), "tls_certificate_error") from None
             sock = await open_socket(address)
             step = "complete a TLS handshake"
             known, session = self._sessions.get(address, (None, None))
-            name = (tls.server_name if tls is not None else None) or address.server_name
+            name = rules.server_name or address.server_name
             try:
                 secured = TlsSocket.client(sock, context, name, session if known is context else None)
                 await _shake_hands(secured)

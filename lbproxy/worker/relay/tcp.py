@@ -145,7 +145,7 @@ class TcpClient:
                 self.close()
                 return
             try:
-                connection = await lanes.context.connect(lease.backend, pool)
+                connection = await lanes.context.connect(lease.backend, pool.timeouts.connect_s)
             except Untrusted as exc:
                 lanes.context.untrusted(lease.backend, exc)
                 record = self._record(exc.token, str(exc), served_by=lease.backend.id)

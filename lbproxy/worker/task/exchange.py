@@ -280,7 +280,7 @@ class Exchange:
             if not self._fresh and (self.client.has_risked or self.may_replay):
                 connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
             if connection is None:
-                connection = await self.context.connect(lease.backend, pool)
+                connection = await self.context.connect(lease.backend, pool.timeouts.connect_s)
         except Untrusted as exc:
             self.context.untrusted(lease.backend, exc)
             raise NoAnswer(str(exc), lease.backend, reused=False, was_reset=False, token=exc.token) from None

@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,14 +65,15 @@ async def arrived(connection: SecureConnection) -> None:
 async def test_a_ticket_that_comes_late_does_not_end_an_idle_connection_and_unasked_bytes_do(pem: Path) -> None:
     rules = TargetTls(ca=str(pem), authorities=pem.read_text())
     with serving(server_context(pem)) as (view, accepted):
-        connection = await SecureConnections().connect(view, rules, 5.0)
+        view = replace(view, tls=rules)
+        connection = await SecureConnections().connect(view, 5.0)
         await arrived(connection)  # TLS 1.3 sends its tickets behind the handshake
         assert connection.is_silent()
         accepted[0].sendall(b"unasked")
         await arrived(connection)
         assert not connection.is_silent()
         connection.close()
-        other = await SecureConnections().connect(view, rules, 5.0)
+        other = await SecureConnections().connect(view, 5.0)
         assert other.is_silent()
         accepted[1].shutdown(socket.SHUT_RDWR)
         await arrived(other)
@@ -84,11 +86,11 @@ async def test_what_was_not_verified_is_never_handed_out(pem: Path) -> None:
     secure = SecureConnections()
     with serving(server_context(pem)) as (view, _):
         with pytest.raises(Untrusted, match=r"127\.0\.0\.1:.*certificate not accepted: self.signed") as caught:
-            await secure.connect(view, None, 5.0)
+            await secure.connect(view, 5.0)
         assert caught.value.token == "tls_certificate_error"
 
 
 @trio_test(timeout_s=10)
 async def test_a_handshake_has_its_time_and_leaves_nothing(pem: Path) -> None:
     with serving(None) as (view, _), pytest.raises(ConnectFailed, match=r"TLS handshake within 0\.1s"):
-        await SecureConnections().connect(view, None, 0.1)
+        await SecureConnections().connect(view, 0.1)

@@ -45,7 +45,8 @@ async def behind_tls(
         plain = lb.backends[0].address
         async with tls_door(plain, server_context(pem, version)) as door:
             lb.backends[0].address = replace(door.address, name=NAME)
-            lb.publish(0, tls=tls or trusting(pem))
+            lb.backends[0].tls = tls or trusting(pem)
+            lb.publish(0)
             yield lb, door
             lb.context.backends.close()
             await lb.settle()
