@@ -8,6 +8,7 @@ from support.http_corpus import ACCEPTED_REQUESTS, ACCEPTED_RESPONSES, REFUSED_R
 from fuzz.bodies import chunked_request, chunked_response, known_length
 from fuzz.frames import events, websocket
 from fuzz.heads import request_head, response_head
+from fuzz.hellos import SEEDS, client_hello
 from fuzz.pump import PARSERS, pump
 from fuzz.values import control_api, link
 from lbproxy.address import Address
@@ -24,6 +25,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "known_length": known_length,
     "websocket": websocket,
     "events": events,
+    "client_hello": client_hello,
     "link": link,
     "control_api": control_api,
     "pump": pump,
@@ -149,6 +151,7 @@ _RAW: dict[str, list[bytes]] = {
     "known_length": [bytes(range(100)), b"a" * 150, b"short"],
     "websocket": _FRAMES,
     "events": _EVENTS,
+    "client_hello": SEEDS,
     "control_api": _QUESTIONS,
 }
 
