@@ -68,7 +68,8 @@ def _pools_are_found(document: Table) -> Iterator[Finding]:
                 yield Finding((*path, "pool"), f"no pool is called {shown(name)}{nearest(name, known) or others}")
         elif "pool" not in table and path[0] == "listener" and len(known) > 1:
             if table.get("mode") == "tcp":
-                yield _missing_pool(path, f"a tcp listener needs one when there are several ({', '.join(known)})")
+                if not any("host" in route for _, route in routes):  # or SNI decides
+                    yield _missing_pool(path, f"a tcp listener needs one when there are several ({', '.join(known)})")
             elif not routes:
                 yield _missing_pool(path, f"there are several ({', '.join(known)}) and no route")
 

@@ -219,8 +219,9 @@ class Proxy:
         listener = ListenerView(1, LISTENER_CELL, settings)
         epoch = self.router.table.epoch + 1
         pools = (replace(pool, **changes),)  # type: ignore[arg-type]
-        self.router.apply(RoutingTable(epoch, "edge", (listener,), setup.routes, pools))
-        self.acceptor.apply((listener,), {1: self._listening if epoch == 1 else self._listening.dup()})
+        table = RoutingTable(epoch, "edge", (listener,), setup.routes, pools)
+        self.router.apply(table)
+        self.acceptor.apply(table, {1: self._listening if epoch == 1 else self._listening.dup()})
 
     # Clients, and what a test asks
 

@@ -20,7 +20,7 @@ from lbproxy.policy.goodbye import within
 from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.telemetry.events import Event, Notice
 from lbproxy.worker.leases.drain import Lease, Leases
-from lbproxy.worker.leases.routes import best_route
+from lbproxy.worker.leases.routes import best_route, route_by_name
 from lbproxy.worker.leases.waiting import Waiter, why_nobody
 from lbproxy.worker.tally import Tally
 
@@ -120,6 +120,11 @@ class Router:
         route = best_route(self.table.routes, host, target) if self.table.routes else None
         name = listener.settings.pool if route is None else route.pool
         return self._pools.get(name) if name is not None else None
+
+    def route_session(self, listener: ListenerView, server_name: str | None) -> PoolView | None:
+        """The pool of a TCP session. `server_name`: what its ClientHello asks for, where that is read."""
+        route = route_by_name(self.table.routes, server_name) if server_name is not None else None
+        return self._pools.get((listener.settings.pool or "") if route is None else route.pool)
 
     # Leases
 
