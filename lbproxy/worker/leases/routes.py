@@ -6,7 +6,16 @@ Plain functions over the routes of a table. Knows no pool.
 
 from collections.abc import Sequence
 
-from lbproxy.settings import RouteSettings
+from lbproxy.settings import ListenerSettings, RouteSettings
+
+ACME_CHALLENGES = b"/.well-known/acme-challenge/"  # RFC 8555, 8.3
+
+
+def answers_itself(listener: ListenerSettings, target: bytes) -> bool:
+    """True where no pool is asked: an ACME challenge from a directory, or a redirect of everything else."""
+    if target.startswith(ACME_CHALLENGES):
+        return listener.acme_challenges is not None
+    return listener.redirect is not None
 
 
 def best_route(routes: Sequence[RouteSettings], host: bytes, target: bytes) -> RouteSettings | None:
