@@ -71,6 +71,8 @@ class ListenerSettings:
     half_close: str = "abort"  # abort | serve: a client that ends its side after a complete request
     tls: TlsSettings | None = None
     protocols: tuple[str, ...] = ("http/1.1",)  # offered by ALPN, the preferred one first
+    redirect: str | None = None  # https: requests are answered with their address there
+    acme_challenges: str | None = None  # absolute; a directory with a file for each token
 
 
 @dataclass(frozen=True, slots=True)

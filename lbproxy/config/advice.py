@@ -21,13 +21,22 @@ _NAMED = {
 def advise(settings: Settings) -> list[str]:
     """One line each, with the key that it is about."""
     of_pools = [line for pool in settings.pools for line in (*_command(pool), *_hooks(pool))]
-    return [*_workers(settings), *of_pools, *_admin(settings)]
+    return [*_workers(settings), *of_pools, *_routes(settings), *_admin(settings)]
 
 
 def _workers(settings: Settings) -> Iterator[str]:
     cpus = usable_cpus()
     if settings.proxy.workers > cpus:
         yield f"proxy.workers: {settings.proxy.workers} workers share {cpus} CPU{'' if cpus == 1 else 's'}"
+
+
+def _routes(settings: Settings) -> Iterator[str]:
+    """Where only TCP is passed on, a route that asks for more than a name takes nothing."""
+    if any(listener.mode == "http" for listener in settings.listeners):
+        return
+    for number, route in enumerate(settings.routes, 1):
+        if route.host is None or route.path != "/":
+            yield f"[[route]] {number}: tcp listeners see host names only (SNI), so it takes nothing"
 
 
 def _admin(settings: Settings) -> Iterator[str]:

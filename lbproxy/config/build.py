@@ -79,6 +79,8 @@ def _listener(table: listener_tables.ListenerTable, base: str) -> ListenerSettin
     given["address"] = absolute(base, table.address)
     given.setdefault("name", str(table.address))
     given["trusted_proxies"] = tuple(table.trusted_proxies or ())
+    if table.acme_challenges is not None:
+        given["acme_challenges"] = os.path.join(base, table.acme_challenges)
     given["limits"] = ListenerLimits(**_without_limit(table.limits))
     given["timeouts"] = ListenerTimeouts(**_given(table.timeouts))
     given["tls"] = _tls(table.tls, base)

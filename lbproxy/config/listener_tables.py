@@ -2,7 +2,18 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from lbproxy.config.field_types import Bytes, Label, Listen, Natural, Network, RouteHost, RoutePath, SomeSeconds, Text
+from lbproxy.config.field_types import (
+    Bytes,
+    Filled,
+    Label,
+    Listen,
+    Natural,
+    Network,
+    RouteHost,
+    RoutePath,
+    SomeSeconds,
+    Text,
+)
 from lbproxy.config.kinds import Facts
 from lbproxy.config.table import WHOLE, Table
 from lbproxy.config.tls_tables import TlsTable
@@ -60,6 +71,10 @@ class ListenerTable(Table):
     tls: TlsTable | None = None
     protocols: Annotated[list[Literal["http/1.1"]] | None, Facts(["http/1.1"])] = None
     """The protocols that clients may choose from, the preferred one first."""
+    redirect: Annotated[Literal["https"] | None, Facts("https", "no redirect")] = None
+    """Where requests are sent (308): to the same address by https. ACME challenges are still answered here."""
+    acme_challenges: Annotated[Filled | None, Facts("/var/www/acme", "none")] = None
+    """The directory that /.well-known/acme-challenge/TOKEN is served from (certbot's --webroot-path)."""
 
 
 class RouteTable(Table):

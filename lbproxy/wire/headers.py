@@ -36,11 +36,12 @@ class ClientFacts:
     ip: bytes  # b"" for a peer without one (unix socket)
     trusted: bool
     proto: bytes  # b"http" or b"https"
+    certificate: bytes = b""  # the lines that tell of the client's certificate (client_certificate.py)
     forwarded: bytes = field(init=False, repr=False, compare=False)  # the lines that only the connection decides
 
     def __post_init__(self) -> None:
         ours = b"X-Forwarded-For: %b\r\n" % self.ip if self.ip else b""
-        object.__setattr__(self, "forwarded", ours + b"X-Forwarded-Proto: %b\r\n" % self.proto)
+        object.__setattr__(self, "forwarded", ours + b"X-Forwarded-Proto: %b\r\n%b" % (self.proto, self.certificate))
 
 
 def _ids(draw: Callable[[int], int] = random.getrandbits) -> Iterator[bytes]:
@@ -121,7 +122,7 @@ def _forwarded_by_trusted(head: RequestHead, client: ClientFacts) -> bytes:
     for name, value in given.items():
         if name.startswith(b"x-forwarded-") or name in _SPELT:
             made.setdefault(_SPELT.get(name) or name.title(), value)
-    return b"".join(b"%b: %b\r\n" % pair for pair in made.items() if pair[1])
+    return b"".join(b"%b: %b\r\n" % pair for pair in made.items() if pair[1]) + client.certificate
 
 
 def _via(values: list[bytes]) -> bytes:

@@ -112,11 +112,22 @@ class Lanes:
 
     def open_admitted(self, connection: ClientConnection) -> None:
         """As `open`, for a client that came through the front door, where it has been counted."""
-        self._begin(connection.sock, connection.view, connection.facts, connection.early)
+        name = connection.server_name
+        self._begin(connection.sock, connection.view, connection.facts, connection.early, server_name=name)
 
-    def _begin(self, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes) -> None:
+    def _begin(
+        self,
+        sock: socket.socket,
+        view: ListenerView,
+        facts: ClientFacts,
+        early: bytes,
+        *,
+        server_name: str | None = None,
+    ) -> None:
         make = TcpClient if view.settings.mode == "tcp" else ExpressClient
         record: ExpressClient | TcpClient = make(self, sock, view, facts, early)
+        if server_name is not None and isinstance(record, TcpClient):
+            record.server_name = server_name
         self._records.add(record)
         record.begin()
 

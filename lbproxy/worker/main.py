@@ -174,7 +174,7 @@ class Worker:
             return False
         self._use_access_log(table.access, table.access_path)
         self._sweep.plan(SWEEP_S)  # it may keep connections for less long
-        self._acceptor.apply(table.listeners, sockets)
+        self._acceptor.apply(table, sockets)
         if table.listeners != before:
             self._lanes.refresh(table.listeners)
         return True

@@ -35,6 +35,12 @@ def test_what_is_not_there_is_told(text: str, message: str, tmp_path: Path):
     assert messages(f"[pool.web]\n{text}", tmp_path) == [message.format(base=tmp_path)]
 
 
+def test_a_directory_of_challenges_that_is_not_there_is_told(tmp_path: Path):
+    (tmp_path / "acme").mkdir()
+    text = "[[listener]]\nacme_challenges = 'acme'\n[[listener]]\nacme_challenges = 'gone'\n"
+    assert messages(text, tmp_path) == [f"there is no directory '{tmp_path}/gone'"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_an_env_file_that_cannot_be_read_is_told(tmp_path: Path):
     (tmp_path / ".env").touch(mode=0)

@@ -11,7 +11,7 @@ When a test is done with it, nothing may be left: no client, task, lease, deadli
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -161,6 +161,7 @@ class Setup:
     mode: str = "http"
     half_close: str = "abort"
     proxy_protocol: str = "off"
+    more: Mapping[str, object] = field(default_factory=dict)  # further settings of the listener
     dates: bool = False  # answers without Date get one
     send_bytes: int = 0  # what our kernel holds for a client that does not read; 0 = as the kernel likes
 
@@ -215,12 +216,14 @@ class Proxy:
             *("public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts),
             half_close=setup.half_close,
             proxy_protocol=setup.proxy_protocol,
+            **setup.more,  # type: ignore[arg-type]
         )
         listener = ListenerView(1, LISTENER_CELL, settings)
         epoch = self.router.table.epoch + 1
         pools = (replace(pool, **changes),)  # type: ignore[arg-type]
-        self.router.apply(RoutingTable(epoch, "edge", (listener,), setup.routes, pools))
-        self.acceptor.apply((listener,), {1: self._listening if epoch == 1 else self._listening.dup()})
+        table = RoutingTable(epoch, "edge", (listener,), setup.routes, pools)
+        self.router.apply(table)
+        self.acceptor.apply(table, {1: self._listening if epoch == 1 else self._listening.dup()})
 
     # Clients, and what a test asks
 

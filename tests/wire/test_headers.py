@@ -1,6 +1,7 @@
 """The heads that lbproxy sends (CONTRACT.md 4), compared byte for byte."""
 
 import re
+from dataclasses import replace
 
 import h11
 import pytest
@@ -73,6 +74,8 @@ CLAIMS = [
     b"x_real_ip: 5.5.5.5",
     b"Forwarded: for=6.6.6.6", b"Proxy: http://evil", b"X-Request-ID: mine", b"x_request_id: mine too",
     b"Via: 1.0 fred",
+    b"X-Client-Cert-Verified: 1", b"x_client_cert_subject: CN=root", b"X-CLIENT-CERT-SERIAL: 01",
+    b"Client-Cert: :MII=:", b"client_cert-chain: :MII=:",
 ]  # fmt: skip
 
 
@@ -99,6 +102,16 @@ def test_what_a_trusted_peer_says_is_kept_and_the_peer_added():
         b"X-Request-ID: 0123456789abcdef",
         b"Via: 1.0 fred, 1.1 lbproxy",
     ]
+
+
+SHOWN = b"X-Client-Cert-Verified: 1\r\nX-Client-Cert-Serial: 0A\r\n"
+
+
+def test_what_tls_says_of_a_client_is_told_whether_its_address_is_trusted_or_not():
+    for client in (STRANGER, FRIEND):
+        lines = to_backend(*CLAIMS, client=replace(client, certificate=SHOWN))
+        told = [line for line in lines if b"cert" in line.lower()]
+        assert told == SHOWN.split(b"\r\n")[:-1]
 
 
 def test_a_trusted_peer_that_says_nothing_is_described_itself():

@@ -20,6 +20,7 @@ from lbproxy.wire.http1 import confirm_request, confirm_response
 
 STRANGER = ClientFacts(b"192.0.2.1", False, b"http")
 FRIEND = ClientFacts(b"2001:db8::2", True, b"https")
+SHOWN = ClientFacts(b"192.0.2.3", False, b"https", certificate=b"X-Client-Cert-Verified: 0\r\n")
 ID = b"0123456789abcdef"
 LIMIT = 16 * 1024
 EXPRESS = Lines(max_lines=256)  # the memory of a worker
@@ -48,7 +49,7 @@ def request_ways(raw: bytes) -> list[str]:
     for like in (raw.replace(asked.target, b"/like", 1), raw):
         templates.learn(like)
     match = templates.read(raw)
-    for client in (STRANGER, FRIEND):
+    for client in (STRANGER, FRIEND, SHOWN):
         due = request_to_backend(asked, client, ID)
         known = REPEATS.request(raw, head, client)
         assert request_to_backend(head, client, ID) == due

@@ -20,7 +20,7 @@ from lbproxy.policy.goodbye import within
 from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.telemetry.events import Event, Notice
 from lbproxy.worker.leases.drain import Lease, Leases
-from lbproxy.worker.leases.routes import best_route
+from lbproxy.worker.leases.routes import answers_itself, best_route, route_by_name
 from lbproxy.worker.leases.waiting import Waiter, why_nobody
 from lbproxy.worker.tally import Tally
 
@@ -54,6 +54,7 @@ class Router:
         # What need not be looked for, because the table leaves no choice: the pool that gets all of a listener, by the
         # listener's key; the only backend of a pool, by the pool's name, as long as nothing is said against it.
         self.unrouted: dict[int, PoolView] = {}
+        self._answering: frozenset[int] = frozenset()  # listeners that answer some requests themselves, by their keys
         self._single: dict[str, Leases] = {}
         self.buffers_alike = True  # every pool waits for bodies as large as usual
         self._draining: dict[int, BackendView] = {}
@@ -95,8 +96,15 @@ class Router:
                     self._leases[cell].begin(drains[view.id.pool], trio.current_time(), random.random())
         self.rouse_drains()
         self.unrouted.clear()
+        self._answering = frozenset(
+            listener.key
+            for listener in table.listeners
+            if listener.settings.redirect is not None or listener.settings.acme_challenges is not None
+        )
         if not table.routes:
             for listener in table.listeners:
+                if listener.key in self._answering:
+                    continue
                 if (all_of_it := self._pools.get(listener.settings.pool or "")) is not None:
                     self.unrouted[listener.key] = all_of_it
         self.buffers_alike = all(pool.buffer_request_bytes == EARLY_BODY_BYTES for pool in table.pools)
@@ -116,10 +124,18 @@ class Router:
         return self._pools.get(name)
 
     def route(self, listener: ListenerView, host: bytes, target: bytes) -> PoolView | None:
-        """The pool of the first route that fits, else the listener's; None when nobody claims the request."""
+        """The pool of the first route that fits, else the listener's; None when nobody claims the request, or the
+        listener answers it itself."""
+        if self._answering and listener.key in self._answering and answers_itself(listener.settings, target):
+            return None
         route = best_route(self.table.routes, host, target) if self.table.routes else None
         name = listener.settings.pool if route is None else route.pool
         return self._pools.get(name) if name is not None else None
+
+    def route_session(self, listener: ListenerView, server_name: str | None) -> PoolView | None:
+        """The pool of a TCP session. `server_name`: what its ClientHello asks for, where that is read."""
+        route = route_by_name(self.table.routes, server_name) if server_name is not None else None
+        return self._pools.get((listener.settings.pool or "") if route is None else route.pool)
 
     # Leases
 

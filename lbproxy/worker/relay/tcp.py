@@ -4,6 +4,7 @@ On the reactor from the first moment. Knows nothing of what the bytes mean.
 """
 
 import socket
+from contextlib import suppress
 
 import trio
 
@@ -25,7 +26,9 @@ STATUS_OF: dict[str | None, int] = {
     "client_gone": 499,
     "destination_unavailable": 503,
     "connection_limit_reached": 503,
+    "destination_not_found": 404,
 }
+UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"  # a fatal alert (RFC 8446, 6; RFC 6066, 3)
 TCP = LeaseKind.TCP  # an attribute of an enum costs as much as three of these
 
 
@@ -43,6 +46,7 @@ class TcpClient:
         "lanes",
         "queued_at",
         "relay",
+        "server_name",
         "sock",
         "view",
     )
@@ -56,6 +60,7 @@ class TcpClient:
         self.view = view
         self.facts = facts
         self._early = early
+        self.server_name: str | None = None  # that routes go by
         self.relay: Relay | None = None
         self.deadline = self.queued_at = NEVER
         self._lease: Lease | None = None
@@ -88,7 +93,7 @@ class TcpClient:
     def _claim(self) -> Lease | None:
         """None: somebody else is waiting, too, or there is nobody to wait for."""
         router = self.lanes.router
-        pool = self._pool = router.pool(self.view.settings.pool or "")
+        pool = self._pool = router.route_session(self.view, self.server_name)
         if pool is None or (router.queues and router.waiting(pool.name)):
             return None
         lease = self._lease = router.claim(pool, TCP, self._key(pool), self.lanes.reactor.now)
@@ -132,9 +137,9 @@ class TcpClient:
         """In the queue, or with a name to look up."""
         lanes = self.lanes
         while True:
-            pool = lanes.router.pool(self.view.settings.pool or "")
+            pool = lanes.router.route_session(self.view, self.server_name)
             if pool is None:
-                self.close()
+                self._turn_away()
                 return
             try:
                 lease = await lanes.router.wait_claim(pool.name, TCP, self._key(pool), self._since)
@@ -154,6 +159,15 @@ class TcpClient:
                 raise
             self._start(lease, connection.sock)
             return
+
+    def _turn_away(self) -> None:
+        """No pool takes this session. A client that has begun a handshake is told why it ends."""
+        if self.server_name is not None:
+            reason = f"no route takes the name {self.server_name}"
+            end(self.lanes.context, self._record("destination_not_found", reason), cell=None)
+            with suppress(OSError):
+                self.sock.send(UNRECOGNIZED_NAME)
+        self.close()
 
     def _start(self, lease: Lease, sock: socket.socket) -> None:
         self._lease = lease
@@ -190,7 +204,17 @@ class TcpClient:
         """Method TCP, the listener as the path, and a status for how it ended."""
         return AccessRecord(
             time=self.lanes.reactor.wall(self._since),
-            head=RequestHead(b"TCP", self.view.settings.name.encode(), b"", 1, False, None, False, [], {}),
+            head=RequestHead(
+                b"TCP",
+                self.view.settings.name.encode(),
+                (self.server_name or "").encode(),
+                1,
+                False,
+                None,
+                False,
+                [],
+                {},
+            ),
             status=STATUS_OF.get(error, 502),
             request_bytes=relay.client.received if relay is not None else 0,
             response_bytes=relay.backend.received if relay is not None else 0,

@@ -25,10 +25,12 @@ from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, Handover, Sent
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.affinity import hash_key
+from lbproxy.worker.leases.routes import answers_itself
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.attempt import Attempt
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.http1_reply import Http1Reply
+from lbproxy.worker.task.own_answer import answer_itself
 from lbproxy.worker.task.response_heads import NoAnswer
 
 RETRY_AFTER_S = 1
@@ -159,6 +161,8 @@ class Exchange:
 
     async def _serve(self) -> None:
         if self._begun is None:
+            if answers_itself(self.client.listener.settings, self.head.target):
+                return await answer_itself(self)
             pool = self._pool()  # raises where nobody takes it: before its body is read
             self.body = request_body(self.head, self.client.listener.settings.limits.body_bytes)
             if not self.head.expects_continue:

@@ -15,7 +15,7 @@ from support.trio_test import trio_test
 
 from lbproxy.address import Address
 from lbproxy.link.grid import Counter, Grid
-from lbproxy.model import ListenerView
+from lbproxy.model import ListenerView, RoutingTable
 from lbproxy.settings import ListenerLimits, ListenerSettings
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice
 from lbproxy.wire.headers import ClientFacts
@@ -66,7 +66,7 @@ class Bench:
         for view in views:
             address = view.settings.address
             sockets[view.key] = known[address.path or (address.host, address.port)].dup()
-        self.acceptor.apply(views, sockets)
+        self.acceptor.apply(RoutingTable(1, "edge", views, (), ()), sockets)
 
     def connect(self, view: ListenerView, count: int = 1) -> list[socket.socket]:
         address = view.settings.address
