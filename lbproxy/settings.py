@@ -64,11 +64,14 @@ class ListenerSettings:
     address: Address
     mode: str = "http"  # http | tcp
     pool: str | None = None  # what no route claims; None = 404
-    trusted_proxies: tuple[str, ...] = ()  # networks in CIDR form
+    trusted_proxies: tuple[str, ...] = ()  # networks in CIDR form; "unix": the peers of a unix listener
     limits: ListenerLimits = field(default_factory=ListenerLimits)
     timeouts: ListenerTimeouts = field(default_factory=ListenerTimeouts)
     proxy_protocol: str = "off"  # off | accept: a PROXY header from trusted_proxies, before anything else
     half_close: str = "abort"  # abort | serve: a client that ends its side after a complete request
+    forwarded: bool = False  # RFC 7239 is written, and read from trusted_proxies
+    socket_mode: int | None = None  # of the file of a unix socket; None: 0666 minus the umask
+    socket_group: str | None = None  # which owns that file
     tls: TlsSettings | None = None
     protocols: tuple[str, ...] = ("http/1.1",)  # offered by ALPN, the preferred one first
 

@@ -219,8 +219,8 @@ def forward(record: ExpressRecord) -> None:
     lanes, facts, match = record.lanes, record.facts, record.request_match
     router, reactor = lanes.router, lanes.reactor
     now = reactor.now
-    trusted = facts.trusted
-    head = record.head if trusted else record.sample
+    varies = facts.varies
+    head = record.head if varies else record.sample
     pool = router.unrouted.get(record.view.key)
     if pool is None:
         pool = router.route(record.view, head.host, match[1][0] if match is not None else head.target)
@@ -234,12 +234,12 @@ def forward(record: ExpressRecord) -> None:
         return
     record.lease = lease
     timeouts = record.timeouts = pool.timeouts
-    request_id = record.request_id = request_id_of(head, facts) if trusted else new_request_id()
+    request_id = record.request_id = request_id_of(head, facts) if varies else new_request_id()
     cached, payload = record.cached, record.payload
     if cached is not None:
-        ours = b"" if trusted else facts.forwarded
+        ours = b"" if varies else facts.forwarded
         data = b"".join((cached.before, ours, cached.between, request_id, cached.behind, payload))
-    elif match is not None and not trusted:
+    elif match is not None and not varies:
         data = match[0].to_backend(match[1], facts, request_id) + payload
     else:
         data = request_to_backend(head, facts, request_id) + payload
