@@ -161,6 +161,7 @@ class PoolSettings:
     size: int = 1  # len(targets) for a targets pool
     bind: str = "tcp"  # tcp | unix | fd
     balance: str = "least_conn"
+    send_proxy: str = "off"  # off | v1 | v2: a PROXY header towards the backend
     hash_key: str | None = None  # client_ip | header:NAME | cookie:NAME | path
     health: HealthSettings = field(default_factory=HealthSettings)
     reload: ReloadSettings = field(default_factory=ReloadSettings)

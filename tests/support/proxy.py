@@ -161,6 +161,7 @@ class Setup:
     mode: str = "http"
     half_close: str = "abort"
     proxy_protocol: str = "off"
+    send_proxy: str = ""  # v1 | v2
     dates: bool = False  # answers without Date get one
     send_bytes: int = 0  # what our kernel holds for a client that does not read; 0 = as the kernel likes
 
@@ -201,7 +202,9 @@ class Proxy:
     # The table
 
     def view(self, index: int) -> BackendView:
-        return BackendView(BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index)
+        return BackendView(
+            BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index, self.setup.send_proxy
+        )
 
     def publish(self, *indices: int, **changes: object) -> None:
         """Publish a table with these backends. `changes` are those of the pool."""
@@ -220,6 +223,7 @@ class Proxy:
         epoch = self.router.table.epoch + 1
         pools = (replace(pool, **changes),)  # type: ignore[arg-type]
         self.router.apply(RoutingTable(epoch, "edge", (listener,), setup.routes, pools))
+        self.context.backends.share(views)
         self.acceptor.apply((listener,), {1: self._listening if epoch == 1 else self._listening.dup()})
 
     # Clients, and what a test asks

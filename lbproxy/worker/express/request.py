@@ -19,7 +19,8 @@ from lbproxy.policy.retry import IDEMPOTENT
 from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.wire.body import chunk, last_chunk, request_body
 from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
-from lbproxy.wire.headers import new_request_id, request_id_of, request_to_backend
+from lbproxy.wire.headers import client_of, new_request_id, request_id_of, request_to_backend
+from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect
 from lbproxy.worker.express.body import begin_upload, upload
 from lbproxy.worker.express.finish import connect_refused, enter, enter_again, give_up, read_ahead, resume
@@ -275,6 +276,9 @@ def forward(record: ExpressRecord) -> None:
 
 def connect_and_send(record: ExpressRecord, lease: Lease, data: bytes) -> None:
     """Connect, then send. On loopback the connection stands before connect() returns: nothing has to be waited for."""
+    if lease.backend.send_proxy:
+        who = client_of(record.head, record.facts)
+        data = announcement(lease.backend.send_proxy, record.sock, record.facts, who) + data
     try:
         sock = begin_connect(lease.backend.address)
     except Crowded:

@@ -7,6 +7,7 @@ more: control has seen to it that nobody begins a handshake there, and who is in
 import errno
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -127,7 +128,7 @@ class Listening:
             sock.close()
             self._acceptor.tell_refused(self.view, f"{facts.ip.decode() or 'a unix peer'} is not in trusted_proxies")
             return
-        stage = ProxyHeaderStage(lambda ip: self._facts((ip, 0)))
+        stage = ProxyHeaderStage(lambda ip, port: replace(self._facts((ip, port)), port=port))
         self._acceptor.admit(sock, self.view, facts, stage)
 
     def _facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:

@@ -38,9 +38,9 @@ class Stage(Protocol):
 
 
 class ProxyHeaderStage:
-    """Reads a PROXY header. After it, the announced address is the peer. `facts_of`: of an address as text."""
+    """Reads a PROXY header. After it, the announced address is the peer. `facts_of`: an address as text, a port."""
 
-    def __init__(self, facts_of: Callable[[str], ClientFacts]) -> None:
+    def __init__(self, facts_of: Callable[[str, int], ClientFacts]) -> None:
         self._facts_of = facts_of
 
     def feed(self, data: bytes) -> tuple[ClientFacts | None, bytes] | None:
@@ -51,7 +51,7 @@ class ProxyHeaderStage:
         if read is None:
             return None
         announced, end = read
-        return None if announced.ip is None else self._facts_of(announced.ip), data[end:]
+        return None if announced.ip is None else self._facts_of(announced.ip, announced.port), data[end:]
 
 
 class Owner(Protocol):
