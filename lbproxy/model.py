@@ -104,6 +104,7 @@ class BackendView:
     id: BackendId
     address: Address
     cell: int  # its column in the shared grid
+    send_proxy: str = ""  # v1 | v2: its connections begin with a PROXY header, and are not shared by clients
 
 
 @dataclass(frozen=True, slots=True)

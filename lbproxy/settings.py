@@ -64,11 +64,14 @@ class ListenerSettings:
     address: Address
     mode: str = "http"  # http | tcp
     pool: str | None = None  # what no route claims; None = 404
-    trusted_proxies: tuple[str, ...] = ()  # networks in CIDR form
+    trusted_proxies: tuple[str, ...] = ()  # networks in CIDR form; "unix": the peers of a unix listener
     limits: ListenerLimits = field(default_factory=ListenerLimits)
     timeouts: ListenerTimeouts = field(default_factory=ListenerTimeouts)
     proxy_protocol: str = "off"  # off | accept: a PROXY header from trusted_proxies, before anything else
     half_close: str = "abort"  # abort | serve: a client that ends its side after a complete request
+    forwarded: bool = False  # RFC 7239 is written, and read from trusted_proxies
+    socket_mode: int | None = None  # of the file of a unix socket; None: 0666 minus the umask
+    socket_group: str | None = None  # which owns that file
     tls: TlsSettings | None = None
     protocols: tuple[str, ...] = ("http/1.1",)  # offered by ALPN, the preferred one first
     redirect: str | None = None  # https: requests are answered with their address there
@@ -160,6 +163,7 @@ class PoolSettings:
     size: int = 1  # len(targets) for a targets pool
     bind: str = "tcp"  # tcp | unix | fd
     balance: str = "least_conn"
+    send_proxy: str = "off"  # off | v1 | v2: a PROXY header towards the backend
     hash_key: str | None = None  # client_ip | header:NAME | cookie:NAME | path
     health: HealthSettings = field(default_factory=HealthSettings)
     reload: ReloadSettings = field(default_factory=ReloadSettings)

@@ -95,6 +95,12 @@ def _listeners_are_distinct(document: Table) -> Iterator[Finding]:
         where = _read(values.address, written)
         if where is None:
             continue
+        for key in ("socket_mode", "socket_group"):
+            if key in table and where.path is None:
+                yield Finding(
+                    (*path, key),
+                    f"means something only with an address such as unix:/run/lb.sock, not {shown(written)}",
+                )
         for other, spelled, at in taken:
             said = _clash(where, other)
             if said:

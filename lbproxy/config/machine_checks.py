@@ -14,7 +14,7 @@ from lbproxy.address import Address
 from lbproxy.config.checks import Table, elements, pools
 from lbproxy.config.problems import Finding, Path
 from lbproxy.config.symlinks import dangling_symlink
-from lbproxy.config.user import user_of, why_not
+from lbproxy.config.user import user_of, why_not, why_not_group
 
 _LONGEST_SOCKET = 107  # bytes of a unix socket's path (unix(7))
 
@@ -30,6 +30,8 @@ def check(document: Table, base: str) -> Iterator[Finding]:
         yield from _socket((*path, "address"), listener.get("address"), base)
         if _is_path(listener.get("acme_challenges")):
             yield from _directory((*path, "acme_challenges"), os.path.join(base, listener["acme_challenges"]))
+        if _is_path(listener.get("socket_group")) and (why := why_not_group(listener["socket_group"])) is not None:
+            yield Finding((*path, "socket_group"), why)
     admin = document.get("admin")
     if isinstance(admin, dict):
         yield from _socket(("admin", "address"), admin.get("address"), base)

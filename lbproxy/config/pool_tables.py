@@ -198,6 +198,8 @@ class PoolTable(Table):
     """Which backend gets a request: the least busy one, one after the other, the better of two, or by hash_key."""
     hash_key: Annotated[HashKey | None, Facts(unset='"client_ip" with balance = "hash"')] = None
     """What decides with balance = "hash": equal keys go to the same backend."""
+    send_proxy: Annotated[Literal["off", "v1", "v2"] | None, Facts("v2")] = None
+    """A PROXY header tells the backend who the client is; each request then has a connection of its own."""
     health: HealthTable | None = None
     reload: ReloadTable | None = None
     drain: DrainTable | None = None

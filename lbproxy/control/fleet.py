@@ -259,7 +259,7 @@ class PoolHandle:
         if paths := member.spec.generation.settings.reload.warm_up:
             await member.runner.wait_ready()
             if (address := member.backend.address) is not None:
-                await warm_up(address, paths, member.runner.settings.health.host)
+                await warm_up(address, paths, member.runner.settings)
         await member.runner.wait_proved(self._min_ready_s)
         member.begin_watch()
 

@@ -142,8 +142,9 @@ class Pool:
         return [member for member in eligible if member.backend.id in fit]
 
     def view(self) -> PoolView:
+        send_proxy = self.settings.send_proxy.removeprefix("off")
         serving = [
-            BackendView(member.backend.id, member.backend.address, member.cell)
+            BackendView(member.backend.id, member.backend.address, member.cell, send_proxy)
             for member in sorted(self.serving(), key=lambda member: member.backend.id)
             if member.backend.address is not None
         ]

@@ -1,6 +1,6 @@
 """One probe of a backend, and its result in words for the operator.
 
-Knows an address and the pool's health settings. policy/health.py counts the results.
+Knows an address and the pool's settings. policy/health.py counts the results.
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ import trio
 
 from lbproxy.address import Address
 from lbproxy.http_client import Ask, CannotAsk, NoAnswer, ask, connect, reason_of
-from lbproxy.settings import HealthSettings
+from lbproxy.settings import PoolSettings
 from lbproxy.wire.head import Refused
+from lbproxy.wire.proxy_protocol import own_header
 
 PROBE_BODY_BYTES = 64 * 1024  # read so that the backend does not see a reset; shown are only:
 SHOWN_BYTES = 200
@@ -23,16 +24,20 @@ class ProbeResult:
     detail: str
 
 
-async def probe(address: Address, health: HealthSettings) -> ProbeResult:
+async def probe(address: Address, settings: PoolSettings) -> ProbeResult:
     """Raises nothing."""
+    health = settings.health
     asked = f"GET {health.path}: " if health.path is not None else ""
     try:
         with trio.fail_after(health.timeout_s):
             stream = await connect(address)
             async with stream:
+                greeting = own_header(settings.send_proxy)
                 if health.path is None:
+                    if greeting:
+                        await stream.send_all(greeting)
                     return ProbeResult(True, "connected")
-                return await _ask(stream, address, health)
+                return await _ask(stream, address, settings)
     except trio.TooSlowError:
         return ProbeResult(False, f"{asked}no answer within {health.timeout_s:g}s")
     except trio.BrokenResourceError as exc:
@@ -43,7 +48,8 @@ async def probe(address: Address, health: HealthSettings) -> ProbeResult:
         return ProbeResult(False, asked + reason_of(exc))
 
 
-async def _ask(stream: trio.abc.Stream, address: Address, health: HealthSettings) -> ProbeResult:
+async def _ask(stream: trio.abc.Stream, address: Address, settings: PoolSettings) -> ProbeResult:
+    health, greeting = settings.health, own_header(settings.send_proxy)
     host = health.host or ("localhost" if address.path is not None else str(address))
     fields = {"User-Agent": "lbproxy-probe", "Accept": "*/*"}
     ours = {name.lower(): name for name in fields}
@@ -51,7 +57,7 @@ async def _ask(stream: trio.abc.Stream, address: Address, health: HealthSettings
         fields.pop(ours.get(name.lower(), ""), None)
         fields[name] = value
     asked = f"GET {health.path}"
-    request = Ask("GET", health.path or "/", (("Host", host), *fields.items()))
+    request = Ask("GET", health.path or "/", (("Host", host), *fields.items()), greeting=greeting)
     try:
         answer = await ask(stream, request, most_bytes=PROBE_BODY_BYTES, body_s=BODY_S)
     except Refused as exc:  # lbproxy could not forward this response either

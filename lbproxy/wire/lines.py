@@ -88,16 +88,14 @@ HOP_BY_HOP: Final = frozenset(
 )
 # Framing, routing and what we set: no Connection field can remove these, no trailer can carry them.
 OURS: Final = frozenset(
-    b"host content-length transfer-encoding expect x-forwarded-for x-forwarded-proto x-forwarded-host x-request-id via"
-    b"".split()
+    b"host content-length transfer-encoding expect x-forwarded-for x-forwarded-proto x-forwarded-host forwarded "
+    b"x-request-id via".split()
 )
 # What a backend is told of its client's certificate: by us (client_certificate.py), and by other proxies (RFC 9440).
 CLIENT_CERTIFICATE: Final = frozenset(
     b"x-client-cert-subject x-client-cert-serial x-client-cert-verified client-cert client-cert-chain".split()
 )
-_GUARDED: Final = (
-    HOP_BY_HOP | OURS | CLIENT_CERTIFICATE | {b"connection", b"te", b"upgrade", b"forwarded", b"x-real-ip"}
-)
+_GUARDED: Final = HOP_BY_HOP | OURS | CLIENT_CERTIFICATE | {b"connection", b"te", b"upgrade", b"x-real-ip"}
 
 REQUEST_KINDS: Final[dict[bytes, Kind]] = {
     **dict.fromkeys(HOP_BY_HOP | CLIENT_CERTIFICATE, Kind.DROPPED),

@@ -173,6 +173,7 @@ class Worker:
                 sock.close()
             return False
         self._use_access_log(table.access, table.access_path)
+        self._context.backends.share(backend for pool in table.pools for backend in pool.every)
         self._sweep.plan(SWEEP_S)  # it may keep connections for less long
         self._acceptor.apply(table, sockets)
         if table.listeners != before:

@@ -146,3 +146,11 @@ def test_a_proxy_header_without_peers_to_believe_is_a_mistake() -> None:
     (finding,) = check(document)
     assert finding.message.startswith("needs trusted_proxies")
     assert not list(check({**document, "listener": [{**listener, "trusted_proxies": ["10.0.0.0/8"]}]}))
+
+
+def test_only_a_unix_socket_has_a_file_with_permissions() -> None:
+    document = {"listener": [{"address": ":80", "socket_mode": "0660"}], "pool": {"web": {"command": "a {port}"}}}
+    (finding,) = check(document)
+    assert "means something only with an address such as unix:/run/lb.sock, not ':80'" in finding.message
+    document["listener"] = [{"address": "unix:/run/a", "socket_mode": "0660", "socket_group": "adm"}]
+    assert not list(check(document))

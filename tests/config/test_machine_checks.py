@@ -28,6 +28,7 @@ def test_what_is_there_is_found_from_the_directory_of_the_file(tmp_path: Path):
         ("env_file = 'gone'", "there is no file '{base}/gone'"),
         ("env_file = '.'", "there is no file '{base}/.'"),
         ("user = 'nobody-of-that-name'", "there is no user 'nobody-of-that-name'"),
+        ("[[listener]]\naddress = ':1'\nsocket_group = 'no-such-group'", "there is no group 'no-such-group'"),
     ],
 )
 def test_what_is_not_there_is_told(text: str, message: str, tmp_path: Path):

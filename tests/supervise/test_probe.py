@@ -9,13 +9,18 @@ import trio
 from support.trio_test import trio_test
 
 from lbproxy.address import Address
-from lbproxy.settings import HealthSettings
+from lbproxy.settings import HealthSettings, PoolSettings
 from lbproxy.supervise.probe import ProbeResult, probe
+from lbproxy.wire.proxy_protocol import SIGNATURE
 
 HTTP = HealthSettings(path="/healthz", timeout_s=2.0)
 
 
-async def asked(reply, health=HTTP):
+def pool(health, **more):
+    return PoolSettings("web", health=health, **more)
+
+
+async def asked(reply, health=HTTP, **more):
     """The result of a probe of a server that reads the request, sends `reply` and closes; and the request."""
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -30,7 +35,7 @@ async def asked(reply, health=HTTP):
 
         nursery.start_soon(serve)
         port = listener.socket.getsockname()[1]
-        answer = await probe(Address("127.0.0.1", port), health)
+        answer = await probe(Address("127.0.0.1", port), pool(health, **more))
         nursery.cancel_scope.cancel()
     await listener.aclose()
     return answer, requests[0].replace(str(port).encode(), b"PORT")
@@ -122,8 +127,15 @@ async def test_without_a_path_a_connect_is_enough():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        answer = await probe(Address("127.0.0.1", server.getsockname()[1]), HealthSettings())
+        answer = await probe(Address("127.0.0.1", server.getsockname()[1]), pool(HealthSettings()))
     assert answer == ProbeResult(True, "connected")
+
+
+@pytest.mark.parametrize(("version", "header"), [("v1", b"PROXY UNKNOWN\r\n"), ("v2", SIGNATURE + b"\x20\0\0\0")])
+@trio_test
+async def test_a_backend_that_waits_for_a_proxy_header_gets_one_for_no_client(version, header):
+    _, request = await asked(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", send_proxy=version)
+    assert request.startswith(header + b"GET /healthz")
 
 
 @trio_test
@@ -131,18 +143,18 @@ async def test_a_refused_connection_is_named():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         address = Address("127.0.0.1", server.getsockname()[1])
-        assert await probe(address, HealthSettings()) == ProbeResult(False, "connection refused")
-        assert await probe(address, HTTP) == ProbeResult(False, "GET /healthz: connection refused")
+        assert await probe(address, pool(HealthSettings())) == ProbeResult(False, "connection refused")
+        assert await probe(address, pool(HTTP)) == ProbeResult(False, "GET /healthz: connection refused")
 
 
 @trio_test
 async def test_a_unix_socket_is_asked_too(tmp_path):
     path = str(tmp_path / "s")
-    assert await probe(Address(path=path), HealthSettings()) == ProbeResult(False, "its socket is not there yet")
+    assert await probe(Address(path=path), pool(HealthSettings())) == ProbeResult(False, "its socket is not there yet")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
-        assert (await probe(Address(path=path), HealthSettings())).passed
+        assert (await probe(Address(path=path), pool(HealthSettings()))).passed
 
 
 @trio_test
@@ -154,12 +166,12 @@ async def test_a_connection_to_itself_is_no_answer():
         sock.connect(("127.0.0.1", port))  # it really does
         assert sock.getsockname() == sock.getpeername()
     # The same inside the probe cannot be forced from outside; its rule is what the line above shows to be needed.
-    assert (await probe(Address("127.0.0.1", port), HealthSettings())).passed is False
+    assert (await probe(Address("127.0.0.1", port), pool(HealthSettings()))).passed is False
 
 
 @trio_test
 async def test_an_unknown_host_is_named():
-    answer = await probe(Address("no-such-host.invalid", 80), replace(HealthSettings(), timeout_s=10.0))
+    answer = await probe(Address("no-such-host.invalid", 80), pool(replace(HealthSettings(), timeout_s=10.0)))
     assert answer.passed is False
 
 
@@ -179,7 +191,7 @@ async def test_no_descriptors_here_say_nothing_about_the_backend():
     fillers = []
     try:
         fill(fillers)
-        answer = await probe(Address("127.0.0.1", 1), HealthSettings())
+        answer = await probe(Address("127.0.0.1", 1), pool(HealthSettings()))
     finally:
         for filler in fillers:
             filler.close()

@@ -162,6 +162,7 @@ class Setup:
     half_close: str = "abort"
     proxy_protocol: str = "off"
     more: Mapping[str, object] = field(default_factory=dict)  # further settings of the listener
+    send_proxy: str = ""  # v1 | v2
     dates: bool = False  # answers without Date get one
     send_bytes: int = 0  # what our kernel holds for a client that does not read; 0 = as the kernel likes
 
@@ -202,7 +203,9 @@ class Proxy:
     # The table
 
     def view(self, index: int) -> BackendView:
-        return BackendView(BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index)
+        return BackendView(
+            BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index, self.setup.send_proxy
+        )
 
     def publish(self, *indices: int, **changes: object) -> None:
         """Publish a table with these backends. `changes` are those of the pool."""
@@ -223,6 +226,7 @@ class Proxy:
         pools = (replace(pool, **changes),)  # type: ignore[arg-type]
         table = RoutingTable(epoch, "edge", (listener,), setup.routes, pools)
         self.router.apply(table)
+        self.context.backends.share(views)
         self.acceptor.apply(table, {1: self._listening if epoch == 1 else self._listening.dup()})
 
     # Clients, and what a test asks

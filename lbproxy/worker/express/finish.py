@@ -7,6 +7,7 @@ import socket
 
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import Refused
+from lbproxy.wire.headers import client_of
 from lbproxy.worker.backends.connections import BackendConnection, is_silent
 from lbproxy.worker.ending import fail, failure_of
 from lbproxy.worker.express.phase import AWAY, IDLE, WAITING
@@ -207,7 +208,8 @@ def log(record: ExpressRecord, error: str | None, reason: str | None = None) -> 
         head = record.sample
         target = head.target if match is None else match[1][0]
         at = record.lanes.reactor.wall(record.started)
-        access.note(at, record.facts.ip, head, target, status=record.status, size=record.reply_bytes)
+        client = client_of(head, record.facts) if record.facts.trusted else record.facts.ip
+        access.note(at, client, head, target, status=record.status, size=record.reply_bytes)
         return
     access.add(_access_record(record, error, reason))
 
@@ -222,7 +224,7 @@ def _access_record(record: ExpressRecord, error: str | None, reason: str | None)
         record.reply_bytes,
         reactor.now - record.started,
         record.backend.id,
-        record.facts.ip,
+        client_of(record.head, record.facts),
         record.request_id,
         error,
         reason,

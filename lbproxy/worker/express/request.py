@@ -19,7 +19,8 @@ from lbproxy.policy.retry import IDEMPOTENT
 from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.wire.body import chunk, last_chunk, request_body
 from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
-from lbproxy.wire.headers import new_request_id, request_id_of, request_to_backend
+from lbproxy.wire.headers import client_of, new_request_id, request_id_of, request_to_backend
+from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect
 from lbproxy.worker.express.body import begin_upload, upload
 from lbproxy.worker.express.finish import connect_refused, enter, enter_again, give_up, read_ahead, resume
@@ -219,8 +220,8 @@ def forward(record: ExpressRecord) -> None:
     lanes, facts, match = record.lanes, record.facts, record.request_match
     router, reactor = lanes.router, lanes.reactor
     now = reactor.now
-    trusted = facts.trusted
-    head = record.head if trusted else record.sample
+    varies = facts.varies
+    head = record.head if varies else record.sample
     pool = router.unrouted.get(record.view.key)
     if pool is None:
         pool = router.route(record.view, head.host, match[1][0] if match is not None else head.target)
@@ -234,12 +235,12 @@ def forward(record: ExpressRecord) -> None:
         return
     record.lease = lease
     timeouts = record.timeouts = pool.timeouts
-    request_id = record.request_id = request_id_of(head, facts) if trusted else new_request_id()
+    request_id = record.request_id = request_id_of(head, facts) if varies else new_request_id()
     cached, payload = record.cached, record.payload
     if cached is not None:
-        ours = b"" if trusted else facts.forwarded
+        ours = b"" if varies else facts.forwarded
         data = b"".join((cached.before, ours, cached.between, request_id, cached.behind, payload))
-    elif match is not None and not trusted:
+    elif match is not None and not varies:
         data = match[0].to_backend(match[1], facts, request_id) + payload
     else:
         data = request_to_backend(head, facts, request_id) + payload
@@ -275,6 +276,9 @@ def forward(record: ExpressRecord) -> None:
 
 def connect_and_send(record: ExpressRecord, lease: Lease, data: bytes) -> None:
     """Connect, then send. On loopback the connection stands before connect() returns: nothing has to be waited for."""
+    if lease.backend.send_proxy:
+        who = client_of(record.head, record.facts)
+        data = announcement(lease.backend.send_proxy, record.sock, record.facts, who) + data
     try:
         sock = begin_connect(lease.backend.address)
     except Crowded:

@@ -7,7 +7,8 @@ more: control has seen to it that nobody begins a handshake there, and who is in
 import errno
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address, ip_network
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import trio
@@ -15,6 +16,7 @@ import trio
 from lbproxy.link.grid import WIDTH, Counter, Grid
 from lbproxy.model import ListenerView, RoutingTable
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice
+from lbproxy.wire.forwarded import Trust, unmapped
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import Admission, ClientConnection, ProxyHeaderStage, Stage
 from lbproxy.worker.front.server_name import ServerNameStage
@@ -54,7 +56,7 @@ class Listening:
         settings = view.settings
         self.view = view
         notice_dead_peer(self._sock, view.settings.timeouts.idle_s)
-        self._networks = [ip_network(network) for network in view.settings.trusted_proxies]
+        self._trust = Trust(view.settings.trusted_proxies)
         self._peers: dict[str, ClientFacts] = {}
         self._expects_header = settings.proxy_protocol == "accept"
         self._asks_name = by_name and settings.mode == "tcp" and settings.tls is None
@@ -134,23 +136,21 @@ class Listening:
                 why = f"{facts.ip.decode() or 'a unix peer'} is not in trusted_proxies"
                 self._acceptor.tell_refused(self.view, why)
                 return
-            stages.append(ProxyHeaderStage(lambda ip: self._facts((ip, 0))))
+            stages.append(ProxyHeaderStage(lambda ip, port: replace(self._facts((ip, port)), port=port)))
         if self._asks_name:
             stages.append(ServerNameStage())
         self._acceptor.admit(sock, self.view, facts, stages)
 
     def _facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:
-        if not isinstance(peer, tuple):  # unix: a path, or bytes for a name without one
-            return ClientFacts(b"", False, b"http")
-        host = peer[0]
+        host = peer[0] if isinstance(peer, tuple) else ""  # unix: a path, or bytes for a name without one
         facts = self._peers.get(host)
         if facts is None:
-            plain = host.removeprefix("::ffff:") if "." in host else host.partition("%")[0]
-            address = ip_address(plain)
-            trusted = any(address in network for network in self._networks)
             if len(self._peers) >= REMEMBERED_PEERS:
                 self._peers.clear()
-            facts = self._peers[host] = ClientFacts(plain.encode(), trusted, b"http")
+            ip = str(unmapped(ip_address(host.partition("%")[0]))).encode() if host else b""
+            forwarded = self.view.settings.forwarded
+            facts = ClientFacts(ip, self._trust.believes(ip), b"http", writes_forwarded=forwarded, trust=self._trust)
+            self._peers[host] = facts
         return facts
 
 

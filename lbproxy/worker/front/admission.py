@@ -49,11 +49,11 @@ class Stage(Protocol):
 
 
 class ProxyHeaderStage:
-    """Reads a PROXY header. After it, the announced address is the peer. `facts_of`: of an address as text."""
+    """Reads a PROXY header. After it, the announced address is the peer. `facts_of`: an address as text, a port."""
 
     silent_s: float | None = None
 
-    def __init__(self, facts_of: Callable[[str], ClientFacts]) -> None:
+    def __init__(self, facts_of: Callable[[str, int], ClientFacts]) -> None:
         self._facts_of = facts_of
 
     def feed(self, data: bytes) -> Passed | None:
@@ -64,7 +64,7 @@ class ProxyHeaderStage:
         if read is None:
             return None
         announced, end = read
-        return Passed(data[end:], None if announced.ip is None else self._facts_of(announced.ip))
+        return Passed(data[end:], None if announced.ip is None else self._facts_of(announced.ip, announced.port))
 
 
 class Owner(Protocol):

@@ -1,15 +1,13 @@
 """What `balance = "hash"` hashes of a request (CONTRACT.md 2: client_ip, header:NAME, cookie:NAME, path)."""
 
 from lbproxy.wire.head import RequestHead, field_values
-from lbproxy.wire.headers import ClientFacts
+from lbproxy.wire.headers import ClientFacts, client_of
 
 
 def hash_key(source: str | None, head: RequestHead, client: ClientFacts) -> bytes | None:
     """None when the request has no such thing: it then goes where there is least to do."""
     if source is None or source == "client_ip":
-        if client.trusted and (forwarded := head.fields.get(b"x-forwarded-for")):
-            return forwarded[0].partition(b",")[0].strip()
-        return client.ip or None
+        return client_of(head, client) or None
     if source == "path":
         return head.target.partition(b"?")[0]
     kind, _, name = source.partition(":")

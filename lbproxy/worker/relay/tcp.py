@@ -13,6 +13,7 @@ from lbproxy.model import BackendId, LeaseKind, ListenerView, PoolView
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import RequestHead
 from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.backends.connections import ConnectFailed, Crowded, begin_connect, connect, finish_connect
 from lbproxy.worker.ending import end
 from lbproxy.worker.handover import Home
@@ -181,7 +182,10 @@ class TcpClient:
             pipes=self.lanes.pipes,
         )
         self.relay.hold(lease)
-        self.relay.start(from_client=self._early)
+        version, greeting = lease.backend.send_proxy, b""
+        if version:
+            greeting = announcement(version, self.sock, self.facts, self.facts.ip)
+        self.relay.start(greeting=greeting, from_client=self._early)
 
     def _ended(self, relay: Relay) -> None:
         lease = self._lease

@@ -17,7 +17,7 @@ from lbproxy.policy.retry import REASONS, Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
-from lbproxy.wire.headers import is_dated, request_id_of
+from lbproxy.wire.headers import client_of, is_dated, request_id_of
 from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
 from lbproxy.worker.context import Context
@@ -377,7 +377,7 @@ class Exchange:
             response_bytes=self.response_bytes,
             duration_s=trio.current_time() - self.started,
             served_by=self.backend,
-            client=self.client.facts.ip,
+            client=client_of(self.head, self.client.facts),
             request_id=self.request_id,
             error=self.error,
             reason=self.reason,

@@ -2,13 +2,14 @@
 
 import pytest
 
+from lbproxy.wire.forwarded import Trust
 from lbproxy.wire.head import RequestHead, read_request
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.lines import Lines
 from lbproxy.worker.leases.affinity import hash_key
 
 STRANGER = ClientFacts(b"192.0.2.7", False, b"http")
-FRIEND = ClientFacts(b"127.0.0.1", True, b"http")
+FRIEND = ClientFacts(b"127.0.0.1", True, b"http", trust=Trust(("127.0.0.0/8", "10.0.0.0/8")))
 UNIX = ClientFacts(b"", False, b"http")
 
 
@@ -19,7 +20,7 @@ def request(*lines: bytes, target: bytes = b"/") -> RequestHead:
 
 @pytest.mark.parametrize("source", [None, "client_ip"])
 def test_the_address_of_a_client_is_its_own_unless_a_friend_says_otherwise(source: str | None) -> None:
-    forwarded = request(b"X-Forwarded-For: 198.51.100.1, 10.0.0.1", b"X-Forwarded-For: 10.0.0.2")
+    forwarded = request(b"X-Forwarded-For: 6.6.6.6, 198.51.100.1, 10.0.0.1", b"X-Forwarded-For: 10.0.0.2")
     assert hash_key(source, forwarded, STRANGER) == b"192.0.2.7"
     assert hash_key(source, forwarded, FRIEND) == b"198.51.100.1"
     assert hash_key(source, request(), FRIEND) == b"127.0.0.1"
