@@ -125,6 +125,7 @@ class PoolView:
     is_hopeless: bool = False  # every backend has failed for good: none comes without a reload
     resting: tuple[BackendView, ...] = ()  # of a pool that is paused: they have leases, and get TCP sessions only
     upgrades: tuple[str, ...] = ("websocket",)  # protocols that a request may ask the backend for; lower case
+    accept_bare_lf: bool = False  # lines of response heads may end in a bare LF
     maintenance: str | None = None  # its requests are answered with 503 and this page ("": the usual one)
 
     @property

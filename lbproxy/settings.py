@@ -173,6 +173,7 @@ class PoolSettings:
     limits: PoolLimits = field(default_factory=PoolLimits)
     retry_attempts: int = 2
     buffer_request_bytes: int = EARLY_BODY_BYTES  # a request body up to this is complete before a backend is claimed
+    accept_bare_lf: bool = False  # lines of response heads may end in a bare LF
     upgrades: tuple[str, ...] = ("websocket",)  # protocols of Upgrade that pass, in lower case
 
 

@@ -209,5 +209,7 @@ class PoolTable(Table):
     retry: RetryTable | None = None
     buffer_request: Annotated[Bytes | None, Facts("1MiB")] = None
     """A body up to this size is complete, or a second old, before a backend gets the request; "0": never waited for."""
+    accept_bare_lf: Annotated[Truth | None, Facts(True)] = None
+    """true: the lines of a backend's response heads may end in a bare LF, as those of some simple servers do."""
     upgrades: Annotated[list[Upgrade] | None, Facts(["websocket", "tcp"])] = None
     """Protocols that a client may ask for by Upgrade; those other than websocket are relayed as plain bytes."""

@@ -36,6 +36,7 @@ from lbproxy.control.outgoing_events import OutgoingEvents
 from lbproxy.control.pid_file import PidFile
 from lbproxy.control.plan import resolve_all
 from lbproxy.control.reloader import Reloader
+from lbproxy.control.resolver import Resolver
 from lbproxy.control.scrape import owners
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.terminal import has_terminal
@@ -163,6 +164,8 @@ class Control:
             apply_live=self._apply_live,
             measured=measured,
         )
+        self._resolver = Resolver(self._context)
+        self._context.learn_names = self._resolver.learn
         self._reloader = Reloader(self._context, load)
         self._drains = Drains(self._context)
         self._audit = Audit(self._log.emit)
@@ -272,7 +275,9 @@ class Control:
         self, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         with scope:
-            await self._reloader.run(task_status=task_status)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._resolver.run)
+                await self._reloader.run(task_status=task_status)
 
     # Signals
 

@@ -5,11 +5,12 @@ rollout.py and app.py do.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import trio
 
+from lbproxy.control.names import Names
 from lbproxy.control.pool import Member, Pool
 from lbproxy.control.rollout import Broken
 from lbproxy.control.warm_up import warm_up
@@ -65,6 +66,7 @@ class Fleet:
     def __init__(self, context: FleetContext, proxy_view: ProxyView) -> None:
         self.pools: dict[str, Pool] = {}
         self.proxy_view = proxy_view
+        self.names = Names()
         self._context = context
         self._numbers: dict[str, int] = {}  # newest generation of each pool, also of one that is gone
         self._epoch = 0
@@ -97,14 +99,20 @@ class Fleet:
 
     def open_pool(self, settings: PoolSettings, generation: Generation) -> Pool:
         """Open a pool without members."""
-        pool = Pool(settings, generation, self._context.grid, self._context.cells.take())
+        pool = Pool(settings, generation, self._context.grid, self._context.cells.take(), self.names)
         self.pools[pool.name] = pool
         return pool
 
     def start_pool(self, settings: PoolSettings, generation: Generation) -> None:
-        """Open a pool and start all its members. Each serves as soon as it is ready. A table follows."""
+        """Open a pool and start all its members. Each serves as soon as it is ready. A table follows.
+
+        A target whose name was never resolved gets its members when it is (resolver.py).
+        """
         pool = self.open_pool(settings, generation)
-        for slot in range(1, settings.size + 1):
+        if settings.command is None:
+            targets = self.names.expand(settings.targets)
+            generation = replace(generation, settings=replace(settings, targets=targets, size=len(targets)))
+        for slot in range(1, generation.settings.size + 1):
             self.start_member(pool, BackendSpec(slot, generation)).published = True
         self.touch()
 
@@ -112,6 +120,7 @@ class Fleet:
         """Drain and stop the members, then remove the pool. `reload`: the id that the events carry."""
         if reload is not None:
             pool.begin_reload(reload)
+        pool.closing = True
         handle = PoolHandle(self, pool, reload=reload)
         members = list(pool.members)
         handle.publish([], members)

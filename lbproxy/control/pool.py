@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
+from lbproxy.control.names import Names
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import Backend, BackendSpec, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
@@ -80,13 +81,17 @@ class RunningReload:
 
 
 class Pool:
-    def __init__(self, settings: PoolSettings, generation: Generation, grid: Grid, cell: int) -> None:
+    def __init__(
+        self, settings: PoolSettings, generation: Generation, grid: Grid, cell: int, names: Names | None = None
+    ) -> None:
         self.name = settings.name
+        self.names = names if names is not None else Names()
         self.settings = settings
         self.generation = generation  # of the backends that serve or will serve
         self.members: list[Member] = []
         self.cell = cell
         self.reloading = False
+        self.closing = False  # it has left the file, or never served
         self.running_reload: RunningReload | None = None
         self.pause: Pause | None = None
         self.differs: tuple[str, ...] = ()  # keys of the file that are not as what runs: after a rollback or a scale
@@ -95,6 +100,11 @@ class Pool:
         self._cells: dict[int, str | None] = {cell: None}  # with the name of the slot; None: the pool's own
         self._remembered = dict.fromkeys(TOTALS, 0)
         self._remembered_requests: dict[str, int] = {}  # by slot
+
+    @property
+    def size(self) -> int:
+        """How many backends it should have."""
+        return self.names.size(self.settings)
 
     # Members
 
@@ -169,6 +179,7 @@ class Pool:
             retry_attempts=settings.retry_attempts,
             buffer_request_bytes=settings.buffer_request_bytes,
             upgrades=settings.upgrades,
+            accept_bare_lf=settings.accept_bare_lf,
             is_hopeless=self.is_hopeless,
         )
 
@@ -207,7 +218,7 @@ class Pool:
     @property
     def is_degraded(self) -> bool:
         failed = any(member.published and member.backend.state is State.FAILED for member in self.members)
-        return failed or self.ready < self.settings.size - self.held
+        return failed or self.ready < self.size - self.held
 
     @property
     def held(self) -> int:

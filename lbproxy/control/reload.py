@@ -308,7 +308,7 @@ def _serves_now(pool: Pool) -> str:
     numbers = sorted({member.spec.generation.number for member in pool.members if member.published})
     which = " and ".join(map(str, numbers))
     serving = f"generation {which} serves now" if len(numbers) == 1 else f"generations {which} serve now"
-    return f"{pool.name}: {serving if numbers else 'nothing serves now'}, {pool.ready} of {pool.settings.size} ready"
+    return f"{pool.name}: {serving if numbers else 'nothing serves now'}, {pool.ready} of {pool.size} ready"
 
 
 class _PoolReload:

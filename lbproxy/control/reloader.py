@@ -168,7 +168,10 @@ class Reloader:
         if isinstance(request, ScaleRequest | RestartRequest):
             return None
         try:
-            return await trio.to_thread.run_sync(self._load)
+            settings = await trio.to_thread.run_sync(self._load)
+            if self._context.learn_names is not None:
+                await self._context.learn_names(settings)
+            return settings
         except ConfigInvalid:
             if isinstance(request, ReloadRequest):
                 raise

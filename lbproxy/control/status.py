@@ -74,7 +74,7 @@ def _pool(pool: Pool, grid: Grid, measured: Measured) -> dict[str, Any]:
     members = sorted(pool.members, key=lambda member: (member.spec.slot, member.spec.generation.number))
     return {
         "generation": pool.generation.number,
-        "size": pool.settings.size,
+        "size": pool.size,
         "ready": pool.ready,
         "reloading": pool.reloading,
         "drained": pool.held,
@@ -131,6 +131,8 @@ def _backend(pool: Pool, member: Member, grid: Grid, usage: UsageBook) -> dict[s
         "cpu": _rounded(usage.cpu_share(backend.pid)),  # of one CPU
         "resident_memory_bytes": usage.resident_bytes_of(backend.pid),
     }
+    if backend.address is not None and backend.address.name is not None:
+        document["target"] = backend.address.written  # the address is one of those that were found for the name
     if (why := member.runner.why) is not None:
         document["why"] = why
     if backend.state is State.DRAINING:

@@ -16,7 +16,7 @@ MOST_BYTES = 16 * 1024 * 1024
 
 async def warm_up(address: Address, paths: Sequence[str], settings: PoolSettings) -> None:
     """One after the other."""
-    host = settings.health.host or str(address)
+    host = settings.health.host or address.authority
     fields = (("Host", host), ("User-Agent", "lbproxy-warm-up"))
     with trio.move_on_after(WARM_UP_S) as limit:
         for path in paths:

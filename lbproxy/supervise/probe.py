@@ -49,8 +49,8 @@ async def probe(address: Address, settings: PoolSettings) -> ProbeResult:
 
 
 async def _ask(stream: trio.abc.Stream, address: Address, settings: PoolSettings) -> ProbeResult:
-    health, greeting = settings.health, own_header(settings.send_proxy)
-    host = health.host or ("localhost" if address.path is not None else str(address))
+    health, greeting, bare_lf = settings.health, own_header(settings.send_proxy), settings.accept_bare_lf
+    host = health.host or address.authority
     fields = {"User-Agent": "lbproxy-probe", "Accept": "*/*"}
     ours = {name.lower(): name for name in fields}
     for name, value in health.headers:
@@ -59,7 +59,7 @@ async def _ask(stream: trio.abc.Stream, address: Address, settings: PoolSettings
     asked = f"GET {health.path}"
     request = Ask("GET", health.path or "/", (("Host", host), *fields.items()), greeting=greeting)
     try:
-        answer = await ask(stream, request, most_bytes=PROBE_BODY_BYTES, body_s=BODY_S)
+        answer = await ask(stream, request, most_bytes=PROBE_BODY_BYTES, body_s=BODY_S, accept_bare_lf=bare_lf)
     except Refused as exc:  # lbproxy could not forward this response either
         return ProbeResult(False, f"{asked} answered what cannot be forwarded: {exc.reason}")
     passed = any(low <= answer.status <= high for low, high in health.expect)

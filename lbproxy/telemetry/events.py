@@ -335,6 +335,16 @@ class PoolUnpaused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PoolResolved(Event):
+    """The addresses behind the names of a pool's targets have changed."""
+
+    name = "pool.resolved"
+    pool: str
+    came: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReloadFinished(Event):
     """The whole plan's verdict: the last line of POST /v1/reload."""
 

@@ -153,6 +153,9 @@ def _reload_text(event: e.Event) -> str | None:
             what = event.backend or ", ".join(pools)
             why = f": it {event.why}" if event.why else ""
             return f"{verb} of {what} {'goes on' if trigger == 'resume' else 'started'} ({trigger}){why}"
+        case e.PoolResolved(pool, came, gone):
+            changes = [f"{', '.join(those)} {what}" for those, what in ((came, "came"), (gone, "gone")) if those]
+            return f"{pool}: the names of its targets have other addresses: {'; '.join(changes)}"
         case e.PoolPaused(pool, _, maintenance=True):
             return f"{pool} is in maintenance: its requests get 503, until lbproxy unpause {pool}"
         case e.PoolPaused(pool, max_wait_s):

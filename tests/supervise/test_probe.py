@@ -52,6 +52,15 @@ async def test_the_request_is_plain_http_with_our_name():
 
 
 @trio_test
+async def test_a_head_with_bare_line_feeds_passes_only_where_the_pool_accepts_them():
+    reply = b"HTTP/1.0 200 OK\nContent-Length: 2\n\nok"
+    answer, _ = await asked(reply)
+    assert (answer.passed, answer.detail.partition(":")[0]) == (False, "GET /healthz answered what cannot be forwarded")
+    answer, _ = await asked(reply, accept_bare_lf=True)
+    assert answer == ProbeResult(True, "GET /healthz answered 200")
+
+
+@trio_test
 async def test_host_and_further_fields_are_sent_and_replace_ours():
     headers = (("X-Probe", "1"), ("user-agent", "monitor"))
     health = replace(HTTP, host="app.example.com", headers=headers)

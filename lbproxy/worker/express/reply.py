@@ -117,8 +117,9 @@ def read_reply(record: ExpressRecord, connection: BackendConnection, data: bytes
         if end > RESPONSE_HEAD_BYTES:
             resume(record, "bad_response", data)
             return None
-        raw = connection.raw = data[:end]
+        raw = data[:end]
         head = read_response(raw, lanes.lines)
+        connection.raw = raw
     except Refused:
         resume(record, "bad_response", data)
         return None

@@ -315,7 +315,9 @@ class Attempt:
     async def _final_head(self) -> ResponseHead:
         """Interim responses are passed on as they come; the final head is returned."""
         exchange = self._exchange
-        heads = ResponseHeads(self._connection, exchange.head.method, exchange.context.lines)
+        context, pool = exchange.context, exchange.context.router.pool(self._lease.backend.id.pool)
+        accept_bare_lf = pool is not None and pool.accept_bare_lf
+        heads = ResponseHeads(self._connection, exchange.head.method, context.lines, accept_bare_lf=accept_bare_lf)
         with self._deadline:
             for passed_on in range(MAX_INTERIM + 1):
                 head = await heads.read()
