@@ -10,7 +10,7 @@ from typing import Protocol
 
 import trio
 
-from lbproxy.control.pool import Member, Pool
+from lbproxy.control.pool import Member, Pool, no_token
 from lbproxy.control.rollout import Broken
 from lbproxy.control.warm_up import warm_up
 from lbproxy.link.grid import CellBook, Counter, Grid
@@ -44,6 +44,7 @@ class FleetContext:
     grid: Grid
     cells: CellBook
     make: MakeBackend
+    token_of: Callable[[BackendSpec], str] = no_token  # of a sticky cookie
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ class Fleet:
 
     def open_pool(self, settings: PoolSettings, generation: Generation) -> Pool:
         """Open a pool without members."""
-        pool = Pool(settings, generation, self._context.grid, self._context.cells.take())
+        context = self._context
+        pool = Pool(settings, generation, context.grid, context.cells.take(), context.token_of)
         self.pools[pool.name] = pool
         return pool
 

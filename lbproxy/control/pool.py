@@ -3,7 +3,7 @@
 Knows what belongs in the table. Starts, stops and publishes nothing: fleet.py does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import trio
@@ -79,8 +79,22 @@ class RunningReload:
     why: str | None = None
 
 
+def no_token(spec: BackendSpec) -> str:
+    """Where no pool is sticky."""
+    del spec
+    return ""
+
+
 class Pool:
-    def __init__(self, settings: PoolSettings, generation: Generation, grid: Grid, cell: int) -> None:
+    def __init__(
+        self,
+        settings: PoolSettings,
+        generation: Generation,
+        grid: Grid,
+        cell: int,
+        token_of: Callable[[BackendSpec], str] = no_token,
+    ) -> None:
+        """`token_of`: for a sticky cookie."""
         self.name = settings.name
         self.settings = settings
         self.generation = generation  # of the backends that serve or will serve
@@ -91,6 +105,7 @@ class Pool:
         self.pause: Pause | None = None
         self.differs: tuple[str, ...] = ()  # keys of the file that are not as what runs: after a rollback or a scale
         self.heading = 0  # the generation that a rollout moves to; 0: none runs
+        self._token_of = token_of
         self._grid = grid
         self._cells: dict[int, str | None] = {cell: None}  # with the name of the slot; None: the pool's own
         self._remembered = dict.fromkeys(TOTALS, 0)
@@ -142,8 +157,12 @@ class Pool:
         return [member for member in eligible if member.backend.id in fit]
 
     def view(self) -> PoolView:
+        is_sticky = self.settings.sticky is not None
         serving = [
-            BackendView(member.backend.id, member.backend.address, member.cell)
+            BackendView(
+                *(member.backend.id, member.backend.address, member.cell),
+                self._token_of(member.spec) if is_sticky else "",
+            )
             for member in sorted(self.serving(), key=lambda member: member.backend.id)
             if member.backend.address is not None
         ]
@@ -169,6 +188,7 @@ class Pool:
             buffer_request_bytes=settings.buffer_request_bytes,
             upgrades=settings.upgrades,
             is_hopeless=self.is_hopeless,
+            sticky=settings.sticky,
         )
 
     @property
