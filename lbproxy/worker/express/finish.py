@@ -273,7 +273,9 @@ def connect_refused(record: ExpressRecord, why: str) -> None:
 
 
 def connect_too_slow(record: ExpressRecord) -> None:
-    connect_refused(record, f"no connection within {record.timeouts.connect_s:g}s")
+    why = f"no connection within {record.timeouts.connect_s:g}s"
+    record.lanes.context.unreachable(record.backend, why, timed_out=True)
+    give_up(record, "connect")
 
 
 def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:

@@ -19,7 +19,7 @@ from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
 from lbproxy.wire.headers import is_dated, request_id_of
 from lbproxy.wire.pages import ErrorPage
-from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
+from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, ConnectTimedOut, connect
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, Handover, Sent
@@ -289,7 +289,7 @@ class Exchange:
                 connection = await connect(lease.backend, pool.timeouts.connect_s)
         except ConnectFailed as exc:
             self._note_try(lease.backend, str(exc))
-            self.context.unreachable(lease.backend, str(exc))
+            self.context.unreachable(lease.backend, str(exc), timed_out=isinstance(exc, ConnectTimedOut))
             return None
         finally:
             if connection is None:
