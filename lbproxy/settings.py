@@ -152,6 +152,15 @@ class PoolLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class StickySettings:
+    """The cookie that keeps a client on its slot. Its key is no part of it: generations are written to a file."""
+
+    cookie: str = "lbproxy"
+    max_age_s: float = 0.0  # 0 = until the browser ends
+    same_site: str = "lax"  # lax | strict | none
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSettings:
     name: str
     command: tuple[str, ...] | None = None  # None: fixed targets
@@ -175,6 +184,7 @@ class PoolSettings:
     buffer_request_bytes: int = EARLY_BODY_BYTES  # a request body up to this is complete before a backend is claimed
     accept_bare_lf: bool = False  # lines of response heads may end in a bare LF
     upgrades: tuple[str, ...] = ("websocket",)  # protocols of Upgrade that pass, in lower case
+    sticky: StickySettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +247,7 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
     admin: AdminSettings | None = None
     events: EventsSettings = field(default_factory=EventsSettings)
+    sticky_keys: tuple[tuple[str, Secret], ...] = ()  # by pool, where the file gives one
 
     def pool(self, name: str) -> PoolSettings:
         return next(pool for pool in self.pools if pool.name == name)

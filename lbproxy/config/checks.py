@@ -28,6 +28,7 @@ def check(document: Table) -> Iterator[Finding]:
     yield from _listeners_are_distinct(document)
     yield from _listeners_fit_http_and_tls(document)
     yield from _admin_is_guarded(document)
+    yield from _sticky_is_http(document)
     for path, pool in pools(document):
         yield from _pool_name(path)
         yield from _pool_is_one_thing(path, pool)
@@ -133,6 +134,14 @@ def _admin_is_guarded(document: Table) -> Iterator[Finding]:
         said = _clash(where, other) if other is not None else ""
         if said:
             yield Finding(at, f"{shown(admin['address'])} {said} {shown(table['address'])}", see=(*path, "address"))
+
+
+def _sticky_is_http(document: Table) -> Iterator[Finding]:
+    modes = {table.get("mode", "http") for _, table in elements(document, "listener")}
+    for path, pool in pools(document):
+        if "sticky" in pool and modes == {"tcp"}:
+            message = 'means something only for HTTP, and every listener has mode = "tcp"'
+            yield Finding((*path, "sticky"), message)
 
 
 def _clash(new: Address, old: Address) -> str:

@@ -37,6 +37,8 @@ CloseCode = Annotated[int, Read(values.close_code), kinds.CLOSE_CODE]
 CloseReason = Annotated[str, Read(values.close_reason), kinds.CLOSE_REASON]
 Signal = Annotated[int, Read(values.stop_signal), kinds.SIGNAL]
 Upgrade = Annotated[str, Read(values.upgrade), kinds.UPGRADE]
+CookieName = Annotated[str, Read(values.cookie_name), kinds.COOKIE]
+StickyKey = Annotated[Secret, PlainValidator(secret_types.any_secret), kinds.STICKY_KEY]
 HashKey = Annotated[str, Read(values.hash_key), kinds.HASH_KEY]
 
 AdminPath = Annotated[str, Read(values.admin_path), kinds.ADMIN_PATH]

@@ -153,6 +153,8 @@ WEBHOOK_URL = _text(f"a URL that begins with http:// or https:// {_ELSEWHERE}", 
 REDIS_URL = _text(f"a URL that begins with redis://, rediss:// or unix:// {_ELSEWHERE}", "env:REDIS_URL", "", _secret)
 EVENT_PATTERN = _text('the name of an event, or a pattern such as "reload.*"', "reload.*", r"^[a-z_.*?]+$")
 UPGRADE = _text("a protocol as the field Upgrade names it, with a version or without", "websocket", r"^[!-~]+$")
+STICKY_KEY = _text(f"visible ASCII {_ELSEWHERE}", "env:STICKY_KEY", "", _secret)
+COOKIE = _text("the name of a cookie", "lbproxy", r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
 HASH_KEY = _text(
     "client_ip, path, header:NAME or cookie:NAME", "header:X-User", "^(client_ip|path|(header|cookie):.+)$"
 )

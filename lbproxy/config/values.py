@@ -295,6 +295,13 @@ def upgrade(value: object) -> str:
     return token
 
 
+def cookie_name(value: object) -> str:
+    """A token (RFC 6265, 4.1.1)."""
+    if isinstance(value, str) and _TOKEN.fullmatch(value):
+        return value
+    raise _wrong("the name of a cookie: letters, digits and !#$%&'*+-.^_`|~", value)
+
+
 def route_host(value: object) -> str:
     """A host name as requests have it, in lower case and without a port."""
     host = filled(value).lower()

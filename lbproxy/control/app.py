@@ -39,6 +39,7 @@ from lbproxy.control.reloader import Reloader
 from lbproxy.control.resolver import Resolver
 from lbproxy.control.scrape import owners
 from lbproxy.control.sockets import Sockets
+from lbproxy.control.sticky import StickyTokens
 from lbproxy.control.terminal import has_terminal
 from lbproxy.control.workers import Workers
 from lbproxy.link.grid import CellBook, Counter, Grid
@@ -150,7 +151,9 @@ class Control:
             mark=self._resources.guard.new_mark(),
         )
         self._workers.on_stats = measured.tallies.add
-        context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
+        self._tokens = StickyTokens(settings.proxy.state_dir, parts.log.emit)
+        self._tokens.use(settings.sticky_keys)
+        context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make, self._tokens.token)
         self._fleet = Fleet(context, ProxyView.of(settings, parts.listeners))
         self._context = ControlContext(
             emit=parts.log.emit,
@@ -377,6 +380,8 @@ class Control:
         self._audit.write_to(new.log.audit_path)
         self._admin.apply(new.admin)
         self._outgoing.apply(new.events)
+        self._tokens.use(new.sticky_keys)
+        self._fleet.touch()
         notices = [line for line in advise(new) if line not in advise(old)]
         self._remark_sockets()
         waiting = waiting_keys(old, new, self._context.worker_count)

@@ -35,6 +35,7 @@ ERRORS = (
     "connection_read_timeout",
     "connection_refused",
     "connection_terminated",
+    "connection_timeout",
     "connection_write_timeout",
     "cut",
     "destination_unavailable",

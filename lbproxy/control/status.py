@@ -81,6 +81,7 @@ def _pool(pool: Pool, grid: Grid, measured: Measured) -> dict[str, Any]:
         "paused": _paused(pool),
         "reload": _running(pool),
         "differs_from_file": list(pool.differs),
+        "sticky": pool.settings.sticky.cookie if pool.settings.sticky is not None else None,
         "requests_total": pool.total(Counter.REQUESTS),
         "requests_per_s": round(pace.requests_per_s, 3),
         "p50_s": _rounded(pace.p50_s),

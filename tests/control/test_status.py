@@ -56,6 +56,7 @@ async def test_the_document_says_what_runs():
             "paused": None,
             "reload": None,
             "differs_from_file": [],
+            "sticky": None,
             "requests_total": 31,
             "requests_per_s": 0.0,
             "p50_s": None,

@@ -31,6 +31,7 @@ from lbproxy.settings import (
     PoolLimits,
     PoolTimeouts,
     RouteSettings,
+    StickySettings,
 )
 from lbproxy.telemetry.access import AccessLog, AccessRecord
 from lbproxy.telemetry.events import Event, Notice
@@ -158,6 +159,7 @@ class Setup:
     pool: str | None = "web"  # what the listener names
     trusted: tuple[str, ...] = ()
     balance: str = "least_conn"
+    sticky: StickySettings | None = None
     mode: str = "http"
     half_close: str = "abort"
     proxy_protocol: str = "off"
@@ -203,9 +205,9 @@ class Proxy:
     # The table
 
     def view(self, index: int) -> BackendView:
-        return BackendView(
-            BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index, self.setup.send_proxy
-        )
+        token = f"token-{index + 1}" if self.setup.sticky is not None else ""
+        view = BackendView(BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index)
+        return replace(view, send_proxy=self.setup.send_proxy, token=token)
 
     def publish(self, *indices: int, **changes: object) -> None:
         """Publish a table with these backends. `changes` are those of the pool."""
@@ -214,6 +216,7 @@ class Proxy:
         pool = PoolView(
             *("web", POOL_CELL, views, 1, setup.balance, None),
             *(setup.pool_timeouts, setup.pool_limits, setup.drain, 2),
+            sticky=setup.sticky,
         )
         settings = ListenerSettings(
             *("public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts),

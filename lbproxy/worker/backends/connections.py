@@ -33,6 +33,10 @@ class ConnectFailed(LbproxyError):
     """Nobody listens there, or not in time. Nothing was sent."""
 
 
+class ConnectTimedOut(ConnectFailed):
+    """Nobody has refused: perhaps the accept queue is full."""
+
+
 class Crowded(ConnectFailed):
     """A unix socket whose queue is full for the moment: somebody does listen."""
 
@@ -244,10 +248,10 @@ def _nobody_sweeps() -> None:
 
 
 async def connect(backend: BackendView, connect_s: float) -> BackendConnection:
-    """A fresh connection. Raises ConnectFailed."""
+    """A fresh connection. Raises ConnectFailed, or ConnectTimedOut."""
     with trio.move_on_after(connect_s):
         return BackendConnection(backend, await _open_socket(backend.address))
-    raise ConnectFailed(f"{backend.address} did not accept a connection within {connect_s:g}s")
+    raise ConnectTimedOut(f"{backend.address} did not accept a connection within {connect_s:g}s")
 
 
 def begin_connect(address: Address) -> socket.socket | None:

@@ -35,7 +35,7 @@ CUT_SHORT = {
 def begin(record: ExpressRecord) -> None:
     """Wait for a request; `buffer` may hold one already."""
     # What is left of the last exchange; the task lane may have had it.
-    record.payload = record.unsent = record.request_id = b""
+    record.payload = record.unsent = record.own = b""
     record.upload_left = record.status = 0
     change(record, IDLE)
     if record.buffer:
@@ -275,7 +275,9 @@ def connect_refused(record: ExpressRecord, why: str) -> None:
 
 
 def connect_too_slow(record: ExpressRecord) -> None:
-    connect_refused(record, f"no connection within {record.timeouts.connect_s:g}s")
+    why = f"no connection within {record.timeouts.connect_s:g}s"
+    record.lanes.context.unreachable(record.backend, why, timed_out=True)
+    give_up(record, "connect")
 
 
 def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:
@@ -291,7 +293,7 @@ def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:
     leave(record)
     sent = Sent(
         Begun(lease, connection, record.timeouts, respond_by=respond_by),
-        *(record.head, record.request_id, record.payload, record.request_bytes - record.upload_left),
+        *(record.head, record.own, record.payload, record.request_bytes - record.upload_left),
         *(record.started, record.unsent),
     )
     data, record.buffer = record.buffer, b""

@@ -14,7 +14,7 @@ Hot: per exchange four system calls and a dozen Python calls. wire/head_cache.py
 read. All bytes come from the same functions in both lanes. Benchmark: loadtest/hotpath.py.
 """
 
-from lbproxy.model import LeaseKind
+from lbproxy.model import LeaseKind, PoolView
 from lbproxy.policy.retry import IDEMPOTENT
 from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.wire.body import chunk, last_chunk, request_body
@@ -28,7 +28,7 @@ from lbproxy.worker.express.phase import BODY, CONNECTING, HEAD, IDLE, WAITING, 
 from lbproxy.worker.express.record import ExpressRecord, act, change, put_off
 from lbproxy.worker.io.reactor import AT_LOOK, LOOK_S
 from lbproxy.worker.io.read_size import read_on, room_for
-from lbproxy.worker.leases.affinity import hash_key
+from lbproxy.worker.leases.affinity import Key, StickyKey, key_of
 from lbproxy.worker.leases.drain import Lease
 
 REQUEST = LeaseKind.REQUEST  # an attribute of an enum costs as much as three of these
@@ -228,14 +228,14 @@ def forward(record: ExpressRecord) -> None:
         if pool is None:
             enter_again(record, "no_route")
             return
-    key = hash_key(pool.hash_key, record.head, facts) if pool.balance == "hash" else None
+    key = key_for(record, pool) if pool.is_keyed else None
     lease = None if router.queues and router.waiting(pool.name) else router.claim(pool, REQUEST, key, now, record)
     if lease is None:
         enter_again(record, "queue")
         return
     record.lease = lease
     timeouts = record.timeouts = pool.timeouts
-    request_id = record.request_id = request_id_of(head, facts) if varies else new_request_id()
+    request_id = record.own = request_id_of(head, facts) if varies else new_request_id()
     cached, payload = record.cached, record.payload
     if cached is not None:
         ours = b"" if varies else facts.forwarded
@@ -244,6 +244,8 @@ def forward(record: ExpressRecord) -> None:
         data = match[0].to_backend(match[1], facts, request_id) + payload
     else:
         data = request_to_backend(head, facts, request_id) + payload
+    if key is not None:
+        record.own += router.cookie(lease, key, facts.proto)
     replayable = head.method in IDEMPOTENT and not record.upload_left
     connection = None
     if replayable or record.has_risked:  # else the end of a kept connection would lose it (policy/retry.py)
@@ -272,6 +274,13 @@ def forward(record: ExpressRecord) -> None:
         reactor.arm(record, timeouts.response_s)
     else:
         record.deadline = AT_LOOK
+
+
+def key_for(record: ExpressRecord, pool: PoolView) -> Key:
+    """As key_of. A head that does not hold the cookie's name is not looked through, and need not be made."""
+    if pool.sticky is not None and pool.balance != "hash" and pool.sticky.cookie.encode() not in record.raw:
+        return StickyKey()
+    return key_of(pool, record.head, record.facts)
 
 
 def connect_and_send(record: ExpressRecord, lease: Lease, data: bytes) -> None:

@@ -14,7 +14,14 @@ from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import RequestHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.backends.announcement import announcement
-from lbproxy.worker.backends.connections import ConnectFailed, Crowded, begin_connect, connect, finish_connect
+from lbproxy.worker.backends.connections import (
+    ConnectFailed,
+    ConnectTimedOut,
+    Crowded,
+    begin_connect,
+    connect,
+    finish_connect,
+)
 from lbproxy.worker.ending import end
 from lbproxy.worker.handover import Home
 from lbproxy.worker.io.reactor import NEVER, WRITE, FunctionHandler
@@ -132,7 +139,7 @@ class TcpClient:
 
     def on_deadline(self) -> None:
         if self._pool is not None:
-            self._refused(f"no connection within {self._pool.timeouts.connect_s:g}s")
+            self._refused(f"no connection within {self._pool.timeouts.connect_s:g}s", timed_out=True)
 
     async def _begin_in_task(self) -> None:
         """In the queue, or with a name to look up."""
@@ -152,7 +159,7 @@ class TcpClient:
             try:
                 connection = await connect(lease.backend, pool.timeouts.connect_s)
             except ConnectFailed as exc:
-                lanes.context.unreachable(lease.backend, str(exc))
+                lanes.context.unreachable(lease.backend, str(exc), timed_out=isinstance(exc, ConnectTimedOut))
                 lanes.router.release(lease)
                 continue
             except BaseException:
@@ -230,14 +237,14 @@ class TcpClient:
             reason=reason,
         )
 
-    def _refused(self, why: str) -> None:
-        self._pass_over(why)
+    def _refused(self, why: str, *, timed_out: bool = False) -> None:
+        self._pass_over(why, timed_out=timed_out)
         self.begin()
 
-    def _pass_over(self, why: str) -> None:
+    def _pass_over(self, why: str, *, timed_out: bool = False) -> None:
         """That backend, from now on; the next one is tried, or the queue."""
         if self._lease is not None:
-            self.lanes.context.unreachable(self._lease.backend, why)
+            self.lanes.context.unreachable(self._lease.backend, why, timed_out=timed_out)
         self._let_go()
 
     def _let_go(self) -> None:
