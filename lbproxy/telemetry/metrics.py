@@ -64,6 +64,11 @@ FAMILIES = (
         ("generation", "pool", "The newest generation that serves."),
         ("config_last_reload_successful", "", "0: the last reload failed, or its configuration was rejected."),
         ("worker_resident_memory_bytes", "worker", "Resident memory of a worker."),
+        (
+            "tls_certificate_not_after_timestamp_seconds",
+            "listener name",
+            "When a certificate expires, by the first of its names.",
+        ),
         ("build_info", "version python", "Always 1."),
     ),
     *_families(
