@@ -24,6 +24,7 @@ FLOORS = {
     "telemetry": 2,
     "tls": 2,
     "link": 3,
+    "certificates": 3,
     "http_client": 3,
     "worker": 4,
     "supervise": 4,

@@ -20,6 +20,7 @@ from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer, Door, admit_anyone
 from lbproxy.control.audit import Audit
+from lbproxy.control.certificates import Certificates
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext, Hooks
 from lbproxy.control.control_socket import ControlSocket
@@ -80,6 +81,7 @@ class Parts:
     cells: CellBook
     sockets: Sockets
     listeners: tuple[ListenerView, ...]
+    certificates: Certificates
     control_socket: ControlSocket
     admin_socket: AdminSocket
     ring: EventRing
@@ -96,6 +98,7 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
     """
     notify, passed = sd_notify.take(os.environ, os.getpid()), passed_sockets.take(os.environ, os.getpid())
     generations = resolve_all(list(settings.pools), settings)
+    certificates = Certificates(settings)
     with contextlib.ExitStack() as owned:
         # From here on there are files to remove. A TERM before `_watch_signals` stays pending (a blocked signal is not
         # lost). A TERM after it is ignored, because control has ended already.
@@ -119,7 +122,8 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
         log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format, ring=ring)
         owned.callback(log.close, _LOG_FLUSH_S)
         parts = Parts(
-            *(settings, generations, log, grid, cells, sockets, listeners, control_socket, admin_socket, ring),
+            *(settings, generations, log, grid, cells, sockets, listeners, certificates, control_socket, admin_socket),
+            ring,
             ignores_hangup=ignores_hangup,
             has_terminal=has_terminal(),
             notify=notify,
@@ -150,6 +154,7 @@ class Control:
             on_unreachable=self._on_unreachable,
             mark=self._resources.guard.new_mark(),
         )
+        parts.certificates.serve_to(self._workers, parts.log.emit)
         self._workers.on_stats = measured.tallies.add
         self._tokens = StickyTokens(settings.proxy.state_dir, parts.log.emit)
         self._tokens.use(settings.sticky_keys)
@@ -165,6 +170,7 @@ class Control:
             worker_count=settings.proxy.workers,
             most_workers=parts.grid.rows,
             apply_live=self._apply_live,
+            certificates=parts.certificates,
             measured=measured,
         )
         self._resolver = Resolver(self._context)
@@ -219,6 +225,7 @@ class Control:
                 await nursery.start(self._memory.run, self._log)
                 if self._parts.notify is not None:
                     await nursery.start(Announcer(self._parts.notify, self._context, self._log).run)
+                self._parts.certificates.adopt(self._parts.settings)
                 self._start_pools()
                 nursery.start_soon(self._workers.run)
                 self._workers.resize(self._context.settings.proxy.workers)
@@ -230,6 +237,7 @@ class Control:
                 door = Door(admit_anyone) if self._parts.settings.proxy.control_group is not None else None
                 nursery.start_soon(ApiServer(api_socket, self._api.answer, self._log.emit, door).run)
                 nursery.start_soon(self._admin.run)
+                nursery.start_soon(self._parts.certificates.run)
                 self._say_started()
                 await self._stopping.wait()
                 reloading.cancel()
