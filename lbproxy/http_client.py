@@ -38,12 +38,13 @@ class Ask:
     target: str
     fields: tuple[tuple[str, str], ...]  # with Host; framing fields and Connection are added
     body: bytes = b""
+    greeting: bytes = b""  # in front of the request: a PROXY header
 
     def encoded(self) -> bytes:
         length = (("Content-Length", str(len(self.body))),) if self.body or self.method == "POST" else ()
         fields = (*self.fields, *length, ("Connection", "close"))
         lines = [f"{self.method} {self.target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
-        return "\r\n".join(lines).encode() + self.body
+        return self.greeting + "\r\n".join(lines).encode() + self.body
 
 
 @dataclass(frozen=True, slots=True)

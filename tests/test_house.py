@@ -24,6 +24,7 @@ FLOORS = {
     "telemetry": 2,
     "tls": 2,
     "link": 3,
+    "certificates": 3,
     "http_client": 3,
     "worker": 4,
     "supervise": 4,
@@ -49,8 +50,10 @@ WORKER_FLOORS = {
     "http2": 5,
     "lanes": 6,
     "connection_list": 6,
-    "main": 7,
-    "__main__": 8,
+    "giving": 7,
+    "taking": 7,
+    "main": 8,
+    "__main__": 9,
 }
 DEEPEST = 3  # classes of ours above each other
 VALUES = ("address", "model", "settings", "errors", "descriptors")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import PlainValidator
 
 from lbproxy.address import Address
-from lbproxy.config import kinds, secret_types, units, values
+from lbproxy.config import kinds, secret_types, targets, units, values
 from lbproxy.config.table import Read
 from lbproxy.settings import Secret
 
@@ -22,9 +22,10 @@ Words = Annotated[list[str], Read(values.words), kinds.COMMAND]
 Ports = Annotated[tuple[int, int], Read(values.port_range), kinds.PORTS]
 Listen = Annotated[Address, Read(values.address), kinds.LISTEN]
 Bound = Annotated[Address, Read(values.bound_address), kinds.BOUND]
-Target = Annotated[Address, Read(values.target), kinds.TARGET]
-ServerName = Annotated[str, Read(values.server_name), kinds.SERVER_NAME]
-Network = Annotated[str, Read(values.network), kinds.NETWORK]
+Target = Annotated[Address, Read(targets.target), kinds.TARGET]
+ServerName = Annotated[str, Read(targets.server_name), kinds.SERVER_NAME]
+TrustedProxy = Annotated[str, Read(values.trusted_proxy), kinds.TRUSTED_PROXY]
+FileMode = Annotated[int, Read(values.file_mode), kinds.FILE_MODE]
 RouteHost = Annotated[str, Read(values.route_host), kinds.HOST]
 RoutePath = Annotated[str, Read(values.route_path), kinds.ROUTE_PATH]
 ProbePath = Annotated[str, Read(values.probe_path), kinds.PROBE_PATH]
@@ -37,6 +38,8 @@ CloseCode = Annotated[int, Read(values.close_code), kinds.CLOSE_CODE]
 CloseReason = Annotated[str, Read(values.close_reason), kinds.CLOSE_REASON]
 Signal = Annotated[int, Read(values.stop_signal), kinds.SIGNAL]
 Upgrade = Annotated[str, Read(values.upgrade), kinds.UPGRADE]
+CookieName = Annotated[str, Read(values.cookie_name), kinds.COOKIE]
+StickyKey = Annotated[Secret, PlainValidator(secret_types.any_secret), kinds.STICKY_KEY]
 HashKey = Annotated[str, Read(values.hash_key), kinds.HASH_KEY]
 
 AdminPath = Annotated[str, Read(values.admin_path), kinds.ADMIN_PATH]

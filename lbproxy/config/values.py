@@ -8,11 +8,11 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 from lbproxy.address import Address
 from lbproxy.config.problems import nearest, shown
+from lbproxy.wire.forwarded import UNIX
 from lbproxy.wire.lines import check_host
 from lbproxy.wire.upgrades import is_protocol, never_passes
 
@@ -25,6 +25,7 @@ PLACEHOLDERS = ("port", "host", "socket", "fd", "slot", "generation")
 _OF_THE_PROBE = ("host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "expect")
 _ADDRESS = "expected host:port, :port, [v6]:port or unix:/path"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 _STATUS_RANGE = re.compile(r"\s*([1-5]\d\d)\s*(?:-\s*([1-5]\d\d)\s*)?", re.ASCII)
@@ -182,37 +183,6 @@ def bound_address(value: object) -> Address:
     return where
 
 
-def target(value: object) -> Address:
-    """The fixed address of a backend."""
-    if isinstance(value, str) and value.startswith("https://"):
-        return replace(_secure_target(value), secure=True)
-    where = bound_address(value)
-    if where.path is None and not where.host:
-        raise ValueError(f'a target needs a host, got {shown(value)} (write "127.0.0.1{value}")')
-    return where
-
-
-def _secure_target(value: str) -> Address:
-    rest = value.removeprefix("https://")
-    if rest.endswith("/") and rest.count("/") == 1:
-        raise ValueError(f'a target has no path, got {shown(value)} (write "{value[:-1]}")')
-    if set(rest) & set("/?#@"):
-        raise ValueError(f"expected https://host or https://host:port without a path, got {shown(value)}")
-    has_port = ":" in rest.rpartition("]")[2]
-    where = address(rest if has_port else f"{rest}:443") if rest else None
-    if where is None or where.path is not None or where.passed is not None or not where.host:
-        raise ValueError(f"expected https://host or https://host:port, got {shown(value)}")
-    return where
-
-
-def server_name(value: object) -> str:
-    """The name in a certificate: a host name, or an IP address."""
-    name = filled(value)
-    if not _is_host(name.removeprefix("[").removesuffix("]")):
-        raise _wrong('a host name such as "app.internal"', value)
-    return name.removeprefix("[").removesuffix("]")
-
-
 def network(value: object) -> str:
     """ "10.0.0.0/8" or one address, as a network in CIDR form."""
     try:
@@ -224,6 +194,20 @@ def network(value: object) -> str:
     except ValueError:
         raise _wrong("a network such as 10.0.0.0/8 or an IP address", value) from None
     raise ValueError(f'{shown(value)} has bits set behind its prefix (write "{better}")')
+
+
+def trusted_proxy(value: object) -> str:
+    """A network, or "unix"."""
+    return UNIX if value == UNIX else network(value)
+
+
+def file_mode(value: object) -> int:
+    """ "0660": the permissions of a file."""
+    if isinstance(value, str) and _MODE.fullmatch(value):
+        return int(value, 8)
+    raise _wrong(
+        'permissions in octal digits such as "0660"', value, f'"0{value}"' if _MODE.fullmatch(str(value)) else ""
+    )
 
 
 def statuses(value: object) -> tuple[tuple[int, int], ...]:
@@ -299,6 +283,13 @@ def upgrade(value: object) -> str:
     if never_passes(token.encode()):
         raise ValueError(f"{shown(value)} never passes: what is said behind it would escape every check of lbproxy")
     return token
+
+
+def cookie_name(value: object) -> str:
+    """A token (RFC 6265, 4.1.1)."""
+    if isinstance(value, str) and _TOKEN.fullmatch(value):
+        return value
+    raise _wrong("the name of a cookie: letters, digits and !#$%&'*+-.^_`|~", value)
 
 
 def route_host(value: object) -> str:

@@ -20,6 +20,7 @@ from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer, Door, admit_anyone
 from lbproxy.control.audit import Audit
+from lbproxy.control.certificates import Certificates
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext, Hooks
 from lbproxy.control.control_socket import ControlSocket
@@ -36,9 +37,9 @@ from lbproxy.control.outgoing_events import OutgoingEvents
 from lbproxy.control.pid_file import PidFile
 from lbproxy.control.plan import resolve_all
 from lbproxy.control.reloader import Reloader
-from lbproxy.control.resolver import Resolver
 from lbproxy.control.scrape import owners
 from lbproxy.control.sockets import Sockets
+from lbproxy.control.sticky import StickyTokens
 from lbproxy.control.terminal import has_terminal
 from lbproxy.control.workers import Workers
 from lbproxy.link.grid import CellBook, Counter, Grid
@@ -79,6 +80,7 @@ class Parts:
     cells: CellBook
     sockets: Sockets
     listeners: tuple[ListenerView, ...]
+    certificates: Certificates
     control_socket: ControlSocket
     admin_socket: AdminSocket
     ring: EventRing
@@ -95,6 +97,7 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
     """
     notify, passed = sd_notify.take(os.environ, os.getpid()), passed_sockets.take(os.environ, os.getpid())
     generations = resolve_all(list(settings.pools), settings)
+    certificates = Certificates(settings)
     with contextlib.ExitStack() as owned:
         # From here on there are files to remove. A TERM before `_watch_signals` stays pending (a blocked signal is not
         # lost). A TERM after it is ignored, because control has ended already.
@@ -118,7 +121,8 @@ def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: b
         log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format, ring=ring)
         owned.callback(log.close, _LOG_FLUSH_S)
         parts = Parts(
-            *(settings, generations, log, grid, cells, sockets, listeners, control_socket, admin_socket, ring),
+            *(settings, generations, log, grid, cells, sockets, listeners, certificates, control_socket, admin_socket),
+            ring,
             ignores_hangup=ignores_hangup,
             has_terminal=has_terminal(),
             notify=notify,
@@ -149,8 +153,11 @@ class Control:
             on_unreachable=self._on_unreachable,
             mark=self._resources.guard.new_mark(),
         )
+        parts.certificates.serve_to(self._workers, parts.log.emit)
         self._workers.on_stats = measured.tallies.add
-        context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
+        self._tokens = StickyTokens(settings.proxy.state_dir, parts.log.emit)
+        self._tokens.use(settings.sticky_keys)
+        context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make, self._tokens.token)
         self._fleet = Fleet(context, ProxyView.of(settings, parts.listeners))
         self._context = ControlContext(
             emit=parts.log.emit,
@@ -162,10 +169,9 @@ class Control:
             worker_count=settings.proxy.workers,
             most_workers=parts.grid.rows,
             apply_live=self._apply_live,
+            certificates=parts.certificates,
             measured=measured,
         )
-        self._resolver = Resolver(self._context)
-        self._context.learn_names = self._resolver.learn
         self._reloader = Reloader(self._context, load)
         self._drains = Drains(self._context)
         self._audit = Audit(self._log.emit)
@@ -216,6 +222,7 @@ class Control:
                 await nursery.start(self._memory.run, self._log)
                 if self._parts.notify is not None:
                     await nursery.start(Announcer(self._parts.notify, self._context, self._log).run)
+                self._parts.certificates.adopt(self._parts.settings)
                 self._start_pools()
                 nursery.start_soon(self._workers.run)
                 self._workers.resize(self._context.settings.proxy.workers)
@@ -227,6 +234,7 @@ class Control:
                 door = Door(admit_anyone) if self._parts.settings.proxy.control_group is not None else None
                 nursery.start_soon(ApiServer(api_socket, self._api.answer, self._log.emit, door).run)
                 nursery.start_soon(self._admin.run)
+                nursery.start_soon(self._parts.certificates.run)
                 self._say_started()
                 await self._stopping.wait()
                 reloading.cancel()
@@ -275,9 +283,7 @@ class Control:
         self, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         with scope:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._resolver.run)
-                await self._reloader.run(task_status=task_status)
+            await self._reloader.run(task_status=task_status)
 
     # Signals
 
@@ -377,6 +383,8 @@ class Control:
         self._audit.write_to(new.log.audit_path)
         self._admin.apply(new.admin)
         self._outgoing.apply(new.events)
+        self._tokens.use(new.sticky_keys)
+        self._fleet.touch()
         notices = [line for line in advise(new) if line not in advise(old)]
         self._remark_sockets()
         waiting = waiting_keys(old, new, self._context.worker_count)

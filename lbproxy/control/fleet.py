@@ -11,7 +11,7 @@ from typing import Protocol
 import trio
 
 from lbproxy.control.names import Names
-from lbproxy.control.pool import Member, Pool
+from lbproxy.control.pool import Member, Pool, no_token
 from lbproxy.control.rollout import Broken
 from lbproxy.control.warm_up import warm_up
 from lbproxy.link.grid import CellBook, Counter, Grid
@@ -45,6 +45,7 @@ class FleetContext:
     grid: Grid
     cells: CellBook
     make: MakeBackend
+    token_of: Callable[[BackendSpec], str] = no_token  # of a sticky cookie
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,9 @@ class Fleet:
 
     def open_pool(self, settings: PoolSettings, generation: Generation) -> Pool:
         """Open a pool without members."""
-        pool = Pool(settings, generation, self._context.grid, self._context.cells.take(), self.names)
+        context = self._context
+        cell = context.cells.take()
+        pool = Pool(settings, generation, context.grid, cell, names=self.names, token_of=context.token_of)
         self.pools[pool.name] = pool
         return pool
 

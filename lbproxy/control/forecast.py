@@ -105,7 +105,7 @@ class Forecast:
         pool = fleet.pools.get(settings.name)
         is_new = pool is None
         if pool is None:
-            pool = Pool(settings, replace(wanted, number=number()), fleet.context.grid, 0, fleet.names)
+            pool = Pool(settings, replace(wanted, number=number()), fleet.context.grid, 0, names=fleet.names)
         generation, change = self.plan.change(pool, wanted, number, is_new=is_new)
         leaving = [member for member in change.replace if member.backend.state not in _LEAVING]
         keys = () if is_new else differing_keys(pool.generation, wanted)

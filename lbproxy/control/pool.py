@@ -3,7 +3,7 @@
 Knows what belongs in the table. Starts, stops and publishes nothing: fleet.py does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import trio
@@ -80,10 +80,24 @@ class RunningReload:
     why: str | None = None
 
 
+def no_token(spec: BackendSpec) -> str:
+    """Where no pool is sticky."""
+    del spec
+    return ""
+
+
 class Pool:
     def __init__(
-        self, settings: PoolSettings, generation: Generation, grid: Grid, cell: int, names: Names | None = None
+        self,
+        settings: PoolSettings,
+        generation: Generation,
+        grid: Grid,
+        cell: int,
+        *,
+        names: Names | None = None,
+        token_of: Callable[[BackendSpec], str] = no_token,
     ) -> None:
+        """`token_of`: for a sticky cookie."""
         self.name = settings.name
         self.names = names if names is not None else Names()
         self.settings = settings
@@ -96,6 +110,7 @@ class Pool:
         self.pause: Pause | None = None
         self.differs: tuple[str, ...] = ()  # keys of the file that are not as what runs: after a rollback or a scale
         self.heading = 0  # the generation that a rollout moves to; 0: none runs
+        self._token_of = token_of
         self._grid = grid
         self._cells: dict[int, str | None] = {cell: None}  # with the name of the slot; None: the pool's own
         self._remembered = dict.fromkeys(TOTALS, 0)
@@ -152,8 +167,15 @@ class Pool:
         return [member for member in eligible if member.backend.id in fit]
 
     def view(self) -> PoolView:
+        send_proxy = self.settings.send_proxy.removeprefix("off")
+        is_sticky = self.settings.sticky is not None
         serving = [
-            BackendView(member.backend.id, member.backend.address, member.cell, tls=_tls_of(member))
+            BackendView(
+                *(member.backend.id, member.backend.address, member.cell),
+                send_proxy=send_proxy,
+                token=self._token_of(member.spec) if is_sticky else "",
+                tls=_tls_of(member),
+            )
             for member in sorted(self.serving(), key=lambda member: member.backend.id)
             if member.backend.address is not None
         ]
@@ -180,6 +202,7 @@ class Pool:
             upgrades=settings.upgrades,
             accept_bare_lf=settings.accept_bare_lf,
             is_hopeless=self.is_hopeless,
+            sticky=settings.sticky,
         )
 
     @property

@@ -91,6 +91,7 @@ class Reload:
 
     async def _carry_out(self) -> None:
         context, plan = self._context, self.plan
+        await context.certificates.look(reload=plan.id)
         listeners = context.listeners
         if plan.whole:
             try:
@@ -227,6 +228,7 @@ class Reload:
         context, settings = self._context, self.plan.settings
         old, context.settings, context.listeners = context.settings, settings, listeners
         context.loaded_at = time.time()
+        context.certificates.adopt(settings, self.plan.id)
         context.fleet.proxy_view = ProxyView.of(settings, listeners)
         context.worker_count = self._worker_count()
         context.workers.resize(context.worker_count)
@@ -238,6 +240,7 @@ class Reload:
             await context.fleet.wait_applied(context.fleet.publish())
         finally:
             context.sockets.release_others(listeners, context.worker_count)  # hidden sockets that no table uses
+            context.certificates.forget_others()
         async with trio.open_nursery() as retiring:
             for pool in removed_pools(context, settings):
                 context.generations.forget(pool.name)

@@ -11,7 +11,7 @@ from lbproxy.control.pool import Member, Pool
 from lbproxy.control.usage_book import UsageBook
 from lbproxy.control.worker_process import WorkerStatus
 from lbproxy.link.grid import Counter, Grid
-from lbproxy.model import LeaseKind, State
+from lbproxy.model import LeaseKind, ListenerView, State
 from lbproxy.policy.goodbye import longest_s
 from lbproxy.telemetry.text import iso_time
 
@@ -28,19 +28,23 @@ def document(context: ControlContext, grid: Grid, workers: list[WorkerStatus], s
         "degraded": any(pool.is_degraded for pool in context.fleet.pools.values()) or not _all_serve(context, workers),
         "workers": [_worker(worker) for worker in workers],
         "workers_wanted": context.worker_count,
-        "listeners": [
-            {
-                "name": view.settings.name,
-                "address": str(view.settings.address),
-                "mode": view.settings.mode,
-                "pool": view.settings.pool,
-                "connections": grid.sum(view.cell, Counter.CONNECTIONS),
-            }
-            for view in context.listeners
-        ],
+        "listeners": [_listener(context, view, grid) for view in context.listeners],
         "routes": [{"host": route.host, "path": route.path, "pool": route.pool} for route in settings.routes],
         "pools": {name: _pool(pool, grid, context.measured) for name, pool in context.fleet.pools.items()},
     }
+
+
+def _listener(context: ControlContext, view: ListenerView, grid: Grid) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": view.settings.name,
+        "address": str(view.settings.address),
+        "mode": view.settings.mode,
+        "pool": view.settings.pool,
+        "connections": grid.sum(view.cell, Counter.CONNECTIONS),
+    }
+    if view.settings.tls is not None:
+        document["certificates"] = context.certificates.facts(view.settings.tls)
+    return document
 
 
 def _all_serve(context: ControlContext, workers: list[WorkerStatus]) -> bool:
@@ -81,6 +85,7 @@ def _pool(pool: Pool, grid: Grid, measured: Measured) -> dict[str, Any]:
         "paused": _paused(pool),
         "reload": _running(pool),
         "differs_from_file": list(pool.differs),
+        "sticky": pool.settings.sticky.cookie if pool.settings.sticky is not None else None,
         "requests_total": pool.total(Counter.REQUESTS),
         "requests_per_s": round(pace.requests_per_s, 3),
         "p50_s": _rounded(pace.p50_s),

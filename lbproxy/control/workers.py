@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from lbproxy.control.certificate_delivery import CertificateDelivery
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.worker_process import WorkerProcess, WorkerStatus
 from lbproxy.link.channel import Channel
@@ -22,6 +23,7 @@ from lbproxy.link.grid import Grid
 from lbproxy.link.messages import (
     Applied,
     AskStats,
+    CertificatesLoaded,
     Drained,
     Publish,
     Reopen,
@@ -87,6 +89,7 @@ class Workers:
         self._ask = 0
         # Gets a worker's message before and its new one. May raise LinkBroken.
         self.on_stats: Callable[[Stats, Stats], None] = lambda before, stats: None
+        self.delivery = CertificateDelivery()
         self.hearers: dict[type, Callable[[int, Any], None]] = {}  # of messages that concern other parts of control
 
     async def run(self) -> None:
@@ -140,6 +143,13 @@ class Workers:
         await self._wait(
             lambda: self._stopping or sum(one.state == "serving" for one in self._live.values()) >= self._wanted
         )
+
+    async def renew_certificates(self) -> None:
+        """Give every worker the certificates that it does not have. Returns when all have answered."""
+        for worker in self._serving():
+            if self._table is not None:
+                self.delivery.send(worker, self._table.listeners)
+        await self._wait(lambda: not any(worker.unanswered for worker in self._serving()))
 
     async def stop(self, grace_s: float) -> None:
         """Accept no new work; leases have `grace_s`. Returns when all processes are gone."""
@@ -278,6 +288,7 @@ class Workers:
             new = [listener for listener in listeners if listener.key not in worker.holds]
             worker.holds = {listener.key for listener in listeners}
             fds = self._sockets.for_worker(worker.id - 1, new)
+            self.delivery.send(worker, listeners)
             worker.channel.post(Publish(self._table, tuple(listener.key for listener in new)), fds)
 
     async def _listen(self, worker: WorkerProcess) -> None:
@@ -303,6 +314,8 @@ class Workers:
                 worker.applied = max(worker.applied, epoch)
                 if worker.state == "starting":
                     worker.state = "serving"
+            case CertificatesLoaded(serial, why):
+                self.delivery.answered(worker, serial, why)
             case Drained(backend, epoch):
                 worker.drained[backend] = epoch
                 while len(worker.drained) > REMEMBERED_DRAINS:

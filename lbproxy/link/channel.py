@@ -9,7 +9,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -21,6 +21,14 @@ READ_BYTES = 64 * 1024
 RIGHTS_BYTES = socket.CMSG_SPACE(FDS_A_SEND * array.array("i").itemsize)
 
 
+class Given(Protocol):
+    """A descriptor that goes with a message: a socket, or anything that is closed when it is sent."""
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
 class Channel:
     """One end of a link. `incoming` is the union of the messages that may arrive, `version` the other end's."""
 
@@ -29,16 +37,16 @@ class Channel:
         self.version = version
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._incoming = incoming
-        self._outbox: deque[tuple[bytes, tuple[int, ...], tuple[socket.socket, ...]]] = deque()
+        self._outbox: deque[tuple[bytes, tuple[int, ...], tuple[Given, ...]]] = deque()
         self._posted = trio.Event()
         self._all_sent = trio.Event()
         self._buffer = bytearray()
         self._fds: deque[int] = deque()
 
-    def post(self, message: Any, fds: Sequence[int] = (), *, give: Sequence[socket.socket] = ()) -> None:
+    def post(self, message: Any, fds: Sequence[int] = (), *, give: Sequence[Given] = ()) -> None:
         """Send in the background, in order. The descriptors must stay open until sent: control keeps them anyway.
 
-        `give`: sockets that go with the message, too, and are closed here when they are sent.
+        `give`: descriptors that go with the message, too, and are closed here when they are sent.
         """
         data = encode(message, self.version)
         all_fds = (*fds, *(sock.fileno() for sock in give))
@@ -70,7 +78,7 @@ class Channel:
         while self._outbox:
             await self._all_sent.wait()
 
-    async def _send(self, frame: bytes, fds: tuple[int, ...], given: tuple[socket.socket, ...]) -> None:
+    async def _send(self, frame: bytes, fds: tuple[int, ...], given: tuple[Given, ...]) -> None:
         view = memoryview(frame)
         for start in range(0, len(fds), FDS_A_SEND):
             batch = array.array("i", fds[start : start + FDS_A_SEND])

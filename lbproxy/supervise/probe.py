@@ -11,6 +11,7 @@ from lbproxy.address import Address
 from lbproxy.http_client import Ask, CannotAsk, NoAnswer, ask, connect, reason_of
 from lbproxy.settings import PoolSettings
 from lbproxy.wire.head import Refused
+from lbproxy.wire.proxy_protocol import own_header
 
 PROBE_BODY_BYTES = 64 * 1024  # read so that the backend does not see a reset; shown are only:
 SHOWN_BYTES = 200
@@ -31,7 +32,10 @@ async def probe(address: Address, settings: PoolSettings) -> ProbeResult:
         with trio.fail_after(health.timeout_s):
             stream = await connect(address, tls=settings.tls)
             async with stream:
+                greeting = own_header(settings.send_proxy)
                 if health.path is None:
+                    if greeting:
+                        await stream.send_all(greeting)
                     return ProbeResult(True, "connected")
                 return await _ask(stream, address, settings)
     except trio.TooSlowError:
@@ -45,7 +49,7 @@ async def probe(address: Address, settings: PoolSettings) -> ProbeResult:
 
 
 async def _ask(stream: trio.abc.Stream, address: Address, settings: PoolSettings) -> ProbeResult:
-    health, bare_lf = settings.health, settings.accept_bare_lf
+    health, greeting, bare_lf = settings.health, own_header(settings.send_proxy), settings.accept_bare_lf
     host = health.host or address.authority
     fields = {"User-Agent": "lbproxy-probe", "Accept": "*/*"}
     ours = {name.lower(): name for name in fields}
@@ -53,7 +57,7 @@ async def _ask(stream: trio.abc.Stream, address: Address, settings: PoolSettings
         fields.pop(ours.get(name.lower(), ""), None)
         fields[name] = value
     asked = f"GET {health.path}"
-    request = Ask("GET", health.path or "/", (("Host", host), *fields.items()))
+    request = Ask("GET", health.path or "/", (("Host", host), *fields.items()), greeting=greeting)
     try:
         answer = await ask(stream, request, most_bytes=PROBE_BODY_BYTES, body_s=BODY_S, accept_bare_lf=bare_lf)
     except Refused as exc:  # lbproxy could not forward this response either

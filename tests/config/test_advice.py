@@ -75,3 +75,13 @@ def test_targets_that_are_not_verified_are_mentioned(tmp_path: Path) -> None:
     assert advice('targets = ["https://a.internal"]', tmp_path) == []
     (line,) = advice('targets = ["https://a.internal"]\ntls.verify = false', tmp_path)
     assert line.startswith("pool.web.tls.verify: false: anybody on the way")
+
+
+def test_routes_that_a_tcp_listener_cannot_follow_are_mentioned(tmp_path: Path) -> None:
+    file = tmp_path / "lb.toml"
+    routes = "".join(f'[[route]]\npool = "web"\n{keys}\n' for keys in ('host = "a.b"', 'path = "/v1/"'))
+    tcp = '[proxy]\nworkers = 1\n[[listener]]\naddress = ":443"\nmode = "tcp"\n[pool.web]\ntargets = ["127.0.0.1:9"]\n'
+    file.write_text(tcp + routes)
+    assert advise(load(file)) == ["[[route]] 2: tcp listeners see host names only (SNI), so it takes nothing"]
+    file.write_text(tcp + routes + '[[listener]]\naddress = ":80"\n')
+    assert advise(load(file)) == []

@@ -11,6 +11,7 @@ from support.trio_test import trio_test
 from lbproxy.address import Address
 from lbproxy.settings import HealthSettings, PoolSettings
 from lbproxy.supervise.probe import ProbeResult, probe
+from lbproxy.wire.proxy_protocol import SIGNATURE
 
 HTTP = HealthSettings(path="/healthz", timeout_s=2.0)
 
@@ -137,6 +138,13 @@ async def test_without_a_path_a_connect_is_enough():
         server.listen()
         answer = await probe(Address("127.0.0.1", server.getsockname()[1]), pool(HealthSettings()))
     assert answer == ProbeResult(True, "connected")
+
+
+@pytest.mark.parametrize(("version", "header"), [("v1", b"PROXY UNKNOWN\r\n"), ("v2", SIGNATURE + b"\x20\0\0\0")])
+@trio_test
+async def test_a_backend_that_waits_for_a_proxy_header_gets_one_for_no_client(version, header):
+    _, request = await asked(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", send_proxy=version)
+    assert request.startswith(header + b"GET /healthz")
 
 
 @trio_test

@@ -39,7 +39,7 @@ def send_last(record: ExpressRecord, data: bytes) -> None:
     if sent < len(data):
         record.unflushed = data[sent:]
         change(record, CLIENT_FULL)
-    elif record.close_after or record.buffer or not record.client_events or lanes.stopping:
+    elif record.close_after or record.buffer or not record.client_events or lanes.going:
         done(record)
     else:  # inlined done(), with its tally(), and begin() (saves four calls): the client may ask again
         now = lanes.reactor.now
@@ -55,7 +55,7 @@ def send_last(record: ExpressRecord, data: bytes) -> None:
             series[REQUEST_BYTES] += record.request_bytes
         if lanes.context.access.is_on:
             log(record, None)
-        record.payload = record.request_id = b""  # freed while they are in the processor's cache
+        record.payload = record.own = b""  # freed while they are in the processor's cache
         record.status = 0
         record.phase = IDLE
         record.entered_at = now

@@ -41,10 +41,12 @@ class Lanes(Protocol):
     pipes: Pipes
     off: bool
     stopping: bool
+    going: bool  # it stops, or gives its connections away
 
     def response_templates(self, pool: str) -> HeadTemplates[ResponseTemplate]: ...
     def hand_over(self, record: Any, handover: Handover) -> None: ...
     def linger(self, record: Any) -> None: ...
+    def offer(self, record: Any) -> None: ...
     def closed(self, record: Any) -> None: ...
 
 
@@ -65,6 +67,7 @@ class ExpressRecord(Lease):
         "has_risked",
         "lanes",
         "lease",
+        "own",
         "payload",
         "phase",
         "pipe",
@@ -75,7 +78,6 @@ class ExpressRecord(Lease):
         "reply_bytes",
         "reply_match",
         "request_bytes",
-        "request_id",
         "request_match",
         "response",
         "sample",
@@ -109,7 +111,7 @@ class ExpressRecord(Lease):
     cached: CachedRequestHead | None  # the remembered head, if this one is the same as the last one
     payload: bytes  # sent to the backend behind the head
     recv_bytes: int  # how much is read at once: after the size of the last request
-    request_id: bytes
+    own: bytes  # the request's id, and behind it the lines that belong to this answer alone (response_to_client)
     request_bytes: int  # of the body, for the log: all of it, less `upload_left`
     upload_left: int  # still to come from the client
     unsent: bytes  # not taken by the backend yet
@@ -176,6 +178,10 @@ class ExpressRecord(Lease):
             self.request_match = None
             self.sample = template.head(values)
         return self.sample
+
+    @property
+    def request_id(self) -> bytes:
+        return self.own.partition(b"\r\n")[0]
 
     @property
     def is_idle(self) -> bool:
