@@ -94,6 +94,9 @@ class TcpClient:
                 self._connect(lease)
                 return
             except Crowded:
+                if lease.backend.address.secure:
+                    self._lease = None
+                    self.lanes.router.give_back(lease)
                 self._let_go()
                 break
             except ConnectFailed as exc:

@@ -186,7 +186,8 @@ class Exchange:
                 if left <= 0 and forgiven < FORGIVEN_MOST and await self._was_unread(exc):
                     forgiven += 1
                     left += 1
-                follows = after_no_answer(reused=exc.reused, replayable=self.may_replay, attempts_left=left)
+                replayable = self.may_replay or not exc.was_sent
+                follows = after_no_answer(reused=exc.reused, replayable=replayable, attempts_left=left)
                 if follows is Retry.CLOSE:
                     raise LeftUnanswered(str(exc)) from exc
                 if follows is Retry.FAIL:
@@ -294,7 +295,9 @@ class Exchange:
                 connection = await self.context.connect(lease.backend, pool.timeouts.connect_s)
         except Untrusted as exc:
             self.context.untrusted(lease.backend, exc)
-            raise NoAnswer(str(exc), lease.backend, reused=False, was_reset=False, token=exc.token) from None
+            raise NoAnswer(
+                *(str(exc), lease.backend), reused=False, was_reset=False, was_sent=False, token=exc.token
+            ) from None
         except ConnectFailed as exc:
             self._note_try(lease.backend, str(exc))
             self.context.unreachable(lease.backend, str(exc), timed_out=isinstance(exc, ConnectTimedOut))

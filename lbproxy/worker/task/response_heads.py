@@ -17,8 +17,8 @@ class NoAnswer(LbproxyError):
     """The backend's connection ended, or brought nonsense, before a valid status line.
 
     `reused`: the connection had served before. Nonsense counts as no answer on such a connection only: it may be the
-    rest of an earlier answer. `was_reset`: the backend has not read the whole request. `token`: the error type of RFC
-    9209, if nothing helps.
+    rest of an earlier answer. `was_reset`: the backend has not read the whole request. `was_sent`: it may have come to
+    the backend. `token`: the error type of RFC 9209, if nothing helps.
     """
 
     def __init__(
@@ -28,9 +28,11 @@ class NoAnswer(LbproxyError):
         *,
         reused: bool,
         was_reset: bool,
+        was_sent: bool = True,
         token: str = "connection_terminated",
     ) -> None:
         super().__init__(reason)
+        self.was_sent = was_sent
         self.token = token
         self.backend = backend
         self.reused = reused

@@ -119,6 +119,50 @@ async def test_a_certificate_that_is_not_good_is_a_502_with_the_reason(lane: str
 
 @lanes
 @trio_test(timeout_s=8)
+async def test_a_request_goes_elsewhere_when_a_certificate_is_not_good_also_one_that_may_not_be_replayed(
+    lane: str, pem: Path
+) -> None:
+    async with (
+        proxy(lane, answering(OK), answering(OK)) as lb,
+        tls_door(lb.backends[0].address, server_context(pem)) as door,
+    ):
+        lb.backends[0].address = door.address
+        lb.publish(0, 1, balance="round_robin")
+        for _ in range(6):
+            assert (await lb.ask(post(b"short"))).status == 200
+        await wait_until(lambda: door.broken >= 2)
+        assert not lb.backends[0].peers
+        lb.context.backends.close()
+        await lb.settle()
+
+
+@pytest.mark.parametrize("mode", ["http", "tcp"])
+@pytest.mark.parametrize("balance", ["round_robin", "least_conn"])
+@trio_test(timeout_s=8)
+async def test_fresh_connections_are_spread_as_the_balance_says(pem: Path, balance: str, mode: str) -> None:
+    """Each is claimed twice: the lane on the reactor leaves the handshake to a task."""
+    closing = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    async with (
+        proxy("express", answering(closing), answering(closing), setup=Setup(mode=mode)) as lb,
+        tls_door(lb.backends[0].address, server_context(pem)) as one,
+        tls_door(lb.backends[1].address, server_context(pem)) as two,
+    ):
+        for backend, door in zip(lb.backends, (one, two), strict=True):
+            backend.address, backend.tls = door.address, TargetTls(verify=False)
+        lb.publish(0, 1, balance=balance)
+        for _ in range(8):
+            client = await lb.client()
+            await client.send(GET)
+            assert (await client.answer()).status == 200
+            client.close()
+            await wait_until(lambda: not lb.leases)
+        assert (len(one.resumed), len(two.resumed)) == (4, 4)
+        lb.context.backends.close()
+        await lb.settle()
+
+
+@lanes
+@trio_test(timeout_s=8)
 async def test_without_verification_any_certificate_will_do(lane: str, pem: Path) -> None:
     async with behind_tls(lane, answering(OK), pem, tls=TargetTls(verify=False)) as (lb, _):
         assert (await lb.ask(GET)).status == 200
