@@ -13,7 +13,7 @@ EVENT_NAMES = (
     "worker.started", "worker.exited", "worker.hung", "accept.paused", "accept.resumed",
     "reload.started", "reload.rolling_back", "reload.paused", "reload.done", "reload.finished",
     "exchange.failed", "log.dropped", "pool.paused", "pool.unpaused", "pool.resolved", "upgrade.started",
-    "upgrade.done", "certificate.loaded", "certificate.rejected", "certificate.expiring", "cluster.*",
+    "upgrade.proved", "upgrade.done", "certificate.loaded", "certificate.rejected", "certificate.expiring", "cluster.*",
 )
 # fmt: on
 
