@@ -49,8 +49,10 @@ WORKER_FLOORS = {
     "http2": 5,
     "lanes": 6,
     "connection_list": 6,
-    "main": 7,
-    "__main__": 8,
+    "giving": 7,
+    "taking": 7,
+    "main": 8,
+    "__main__": 9,
 }
 DEEPEST = 3  # classes of ours above each other
 VALUES = ("address", "model", "settings", "errors", "descriptors")

@@ -18,6 +18,7 @@ class MovedKind(StrEnum):
     IDLE = "idle"  # a kept client connection between two requests
     TCP = "tcp"
     WEBSOCKET = "websocket"
+    UPGRADED = "upgraded"  # another protocol after a 101
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class MovedLease:
 
 @dataclass(frozen=True, slots=True)
 class MovedRequest:
-    """The request that a WebSocket began with, for its line in the access log."""
+    """The request that an upgraded connection began with, for its line in the access log."""
 
     time: float  # seconds of the epoch
     method: str
@@ -65,7 +66,7 @@ class MovedRequest:
 
 @dataclass(frozen=True, slots=True)
 class MovedRelay:
-    """`request` and the positions are those of a WebSocket."""
+    """`request`: of an upgraded connection. The positions are those of a WebSocket."""
 
     lease: MovedLease
     client: MovedSide

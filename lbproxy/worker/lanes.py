@@ -8,12 +8,12 @@ comes back. Knows who is where; knows no HTTP.
 import os
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
 import trio
 
-from lbproxy.model import ListenerView
+from lbproxy.model import LeaseKind, ListenerView
 from lbproxy.wire.head import Lines
 from lbproxy.wire.head_cache import HeadCache
 from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseTemplate
@@ -53,6 +53,10 @@ class Lanes:
         self.pipes = Pipes()
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
+        self.going = False  # it stops, or gives its connections away
+        self.on_offer: Callable[[Record], None] = _nobody
+        self.lifted: set[Record] = set()  # on their way to another worker: they are counted here until they are there
+        self.done = trio.Event()
         self.handed_over: dict[str, int] = {}
         self._acceptor = acceptor
         self._records: set[Record] = set()
@@ -73,7 +77,7 @@ class Lanes:
     @property
     def records(self) -> Sequence[Record]:
         """Every open connection that is in a lane, as of now."""
-        return tuple(self._records)
+        return tuple(self._records - self.lifted if self.lifted else self._records)
 
     def client_of(self, record: Record) -> Client | None:
         """The client's side in the task lane; None: it is not there."""
@@ -90,12 +94,13 @@ class Lanes:
             await self._acceptor.wait_left()
             if self._records:
                 await self._emptied.wait()
+        self.done.set()
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self, grace_s: float, spared: Collection[LeaseKind] = ()) -> None:
         """What is in hand has its grace, each kind its own, within `grace_s`. Who is idle goes when it has been silent
-        for LAST_REQUEST_S: who has just come, or just got an answer, may be about to ask."""
-        self.stopping = True
-        self.router.stop(grace_s)
+        for LAST_REQUEST_S: who has just come, or just got an answer, may be about to ask. `spared`: see Router.stop."""
+        self.stopping = self.going = True
+        self.router.stop(grace_s, spared)
         self.context.stopping.set()
         for record in list(self._records):
             if isinstance(record, ExpressClient):  # nobody can tell what a relay that says nothing is waiting for
@@ -112,13 +117,30 @@ class Lanes:
 
     def open_admitted(self, connection: ClientConnection) -> None:
         """As `open`, for a client that came through the front door, where it has been counted."""
-        self._begin(connection.sock, connection.view, connection.facts, connection.early)
+        self.offer(self._begin(connection.sock, connection.view, connection.facts, connection.early))
 
-    def _begin(self, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes) -> None:
+    def _begin(self, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes) -> Record:
         make = TcpClient if view.settings.mode == "tcp" else ExpressClient
         record: ExpressClient | TcpClient = make(self, sock, view, facts, early)
         self._records.add(record)
         record.begin()
+        return record
+
+    # Between workers
+
+    def offer(self, record: Record) -> None:
+        """It may be moved now: it has become idle, or a relay."""
+        if self.going:
+            self.on_offer(record)
+
+    def has(self, record: Record) -> bool:
+        """It is open, and not on its way to another worker."""
+        return record in self._records and record not in self.lifted
+
+    def adopt(self, record: Record) -> None:
+        """A connection that another worker had. It was accepted there."""
+        self._records.add(record)
+        self._acceptor.adopted(record.view)
 
     def refresh(self, listeners: Sequence[ListenerView]) -> None:
         """A new table: what its listeners say holds for the connections that are open, too."""
@@ -187,6 +209,7 @@ class Lanes:
                 record.buffer = bytes(client.buffer)
                 record.has_risked = client.has_risked
                 record.begin()
+                self.offer(record)
             else:
                 client.stream.close()
                 self.closed(record)
@@ -197,3 +220,8 @@ class Lanes:
         self._records.remove(record)
         self._records.add(upgraded)
         upgraded.begin(upgrade)
+        self.offer(upgraded)
+
+
+def _nobody(record: Record) -> None:
+    """Nothing is given away."""

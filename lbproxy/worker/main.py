@@ -22,10 +22,15 @@ from lbproxy.link.messages import (
     Closed,
     CopyAccess,
     Drained,
+    GaveAway,
+    GiveAway,
     Publish,
+    Released,
     Reopen,
     Stats,
     Stop,
+    Take,
+    Taken,
     ToWorker,
     Welcome,
 )
@@ -39,10 +44,12 @@ from lbproxy.worker.connection_list import ConnectionList
 from lbproxy.worker.context import Context
 from lbproxy.worker.events_to_control import EventsToControl
 from lbproxy.worker.front.accept import Acceptor
+from lbproxy.worker.giving import Giver
 from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.io.recent_peak import Recent
 from lbproxy.worker.lanes import Lanes
-from lbproxy.worker.leases.router import Router
+from lbproxy.worker.leases.router import LONG_LIVED, Router
+from lbproxy.worker.taking import Taker
 
 FLUSH_S = 0.0  # an access line waits for the reactor's next tick, not longer
 CLOSE_LOG_S = 0.5
@@ -96,6 +103,8 @@ class Worker:
         self._acceptor.open = self._lanes.open
         self._acceptor.open_admitted = self._lanes.open_admitted
         self._connections = ConnectionList(self._lanes, self._acceptor)
+        self._giver = Giver(self._lanes, channel.post)
+        self._taker = Taker(self._lanes)
         self._access: tuple[str, str] = ("off", "-")
         self._copies = LineCopies()  # of the access log
 
@@ -118,11 +127,12 @@ class Worker:
 
     async def _follow(self, clients: trio.Nursery) -> None:
         """Do what control says until it says stop, or is gone: then there is no work without it."""
+        stopped = False
         while (message := await self._channel.receive()) is not None:
             match message:
                 case Publish():
                     if self._apply(message):
-                        if self._acceptor.leaving:
+                        if self._acceptor.closing:
                             clients.start_soon(self._say_applied, message.table.epoch)
                         else:
                             self._channel.post(Applied(message.table.epoch))
@@ -130,8 +140,16 @@ class Worker:
                     # Beside each other: the last ones are accepted while what is in hand begins its grace.
                     clients.cancel_scope.deadline = trio.current_time() + grace_s
                     self._acceptor.leave_all()
+                    self._giver.stop()
                     self._lanes.stop(grace_s)
-                    return
+                    stopped = True
+                case GiveAway():
+                    clients.start_soon(self._give_away, message, clients)
+                case Released(number, is_taken):
+                    self._giver.released(number, is_taken=is_taken)
+                case Take(number, moved):
+                    why = self._taker.take(moved, self._channel.take_fds(moved.descriptors))
+                    self._channel.post(Taken(number, why))
                 case Reopen():
                     self._reopen()
                 case CopyAccess(follow):
@@ -143,6 +161,27 @@ class Worker:
                     clients.start_soon(self._list_connections, message)
                 case CloseConnection(ask, number):
                     self._close_connection(ask, number)
+            if stopped and not self._giver.under_way:
+                return
+        clients.cancel_scope.cancel()
+
+    async def _give_away(self, message: GiveAway, clients: trio.Nursery) -> None:
+        """Ends the worker when its last connection has gone, or the time is over."""
+        self._acceptor.stop_listening()
+        self._giver.look()
+        clients.start_soon(self._giver.run)
+        await self._acceptor.wait_closed()
+        self._giver.look()  # who came meanwhile
+        await self._giver.wait_settled()
+        lanes = self._lanes
+        self._channel.post(GaveAway(lanes.connections))
+        if message.tunnels_s:
+            lanes.stop(message.grace_s, LONG_LIVED)
+            with trio.move_on_after(message.tunnels_s):
+                await lanes.done.wait()
+        lanes.stop(message.grace_s)
+        with trio.move_on_after(message.grace_s):
+            await lanes.done.wait()
         clients.cancel_scope.cancel()
 
     async def _list_connections(self, ask: AskConnections) -> None:
@@ -160,7 +199,7 @@ class Worker:
 
     async def _say_applied(self, epoch: int) -> None:
         """When nobody is left in the listeners that have gone: control closes its sockets of them then."""
-        await self._acceptor.wait_left()
+        await self._acceptor.wait_closed()
         self._channel.post(Applied(epoch))
 
     def _apply(self, message: Publish) -> bool:

@@ -162,37 +162,52 @@ class Setup:
     half_close: str = "abort"
     proxy_protocol: str = "off"
     dates: bool = False  # answers without Date get one
+    rows: int = 1  # of the grid
     send_bytes: int = 0  # what our kernel holds for a client that does not read; 0 = as the kernel likes
 
 
 class Proxy:
-    def __init__(self, lane: str, scripts: tuple[Script, ...], setup: Setup) -> None:
+    """`before`: the stack of another worker between the same backends and clients. `row`: in the grid."""
+
+    def __init__(
+        self, lane: str, scripts: tuple[Script, ...], setup: Setup, *, before: "Proxy | None" = None, row: int = 0
+    ) -> None:
         self.setup = setup
+        self.lane = lane
+        self.row = row
         self.events: list[Event] = []
         self.posted: list[ToControl] = []
         self.drained: list[BackendId] = []
-        self.access = Records()
-        self.backends = [Backend(script) for script in scripts]
+        self.access = before.access if before is not None else Records()
+        self.backends = before.backends if before is not None else [Backend(script) for script in scripts]
         self.expected_notices = 0  # our own mistakes that a test provokes
-        self.grid = Grid.create(1, CELLS)
+        self.grid = before.grid if before is not None else Grid.create(setup.rows, CELLS)
         self.reactor = reactor.Reactor(self.events.append)
-        self.router = Router(self.grid, 0, self._drained, self.events.append)
+        self.router = Router(self.grid, row, self._drained, self.events.append)
         idle = BackendConnections(self.reactor)
         self.context = Context(self.reactor, self.router, idle, self.posted.append, self.events.append, self.access)
         if not setup.dates:
             self.context.date = lambda: b""  # what the clock says is another thing in each run
-        self.acceptor = Acceptor(self.reactor, self.grid, 0, self.events.append)
+        self.acceptor = Acceptor(self.reactor, self.grid, row, self.events.append)
         self.lanes = Lanes(self.context, self.acceptor)
         self.lanes.off = lane == "task"
         self.acceptor.open = self.lanes.open
         self.acceptor.open_admitted = self.lanes.open_admitted
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
-        if setup.send_bytes:
-            self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, setup.send_bytes)
-        self._listening.setblocking(False)
+        self._listening = before._listening.dup() if before is not None else self._listen()
         self.address = Address("127.0.0.1", self._listening.getsockname()[1])
-        self._clients: list[Peer] = []
-        self.publish(*range(len(scripts)))
+        self._clients: list[Peer] = before._clients if before is not None else []
+        if before is None:
+            self.publish(*range(len(scripts)))
+        else:
+            self.router.apply(before.router.table)
+            self.acceptor.apply(before.router.table.listeners, {1: self._listening})
+
+    def _listen(self) -> socket.socket:
+        listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+        if self.setup.send_bytes:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.setup.send_bytes)
+        listening.setblocking(False)
+        return listening
 
     def _drained(self, backend: BackendView) -> None:
         self.context.backends.forget(backend)
@@ -220,6 +235,9 @@ class Proxy:
         epoch = self.router.table.epoch + 1
         pools = (replace(pool, **changes),)  # type: ignore[arg-type]
         self.router.apply(RoutingTable(epoch, "edge", (listener,), setup.routes, pools))
+        if self._listening.fileno() < 0:
+            self.acceptor.apply((listener,), {})  # an old worker: it does not listen any more
+            return
         self.acceptor.apply((listener,), {1: self._listening if epoch == 1 else self._listening.dup()})
 
     # Clients, and what a test asks
@@ -258,26 +276,31 @@ class Proxy:
         await wait_until(lambda: self.grid.sum(LISTENER_CELL, Counter.ACCEPTED) == len(self._clients))
         for client in self._clients:
             client.close()
+        await self.empty()
+
+    async def empty(self) -> None:
+        """Check that nothing is left here, once the clients have gone or are with another worker."""
         await wait_until(lambda: not self.lanes.connections, self._left)
-        await wait_until(lambda: not self.leases, self._left)
+        await wait_until(lambda: not any(map(len, self.router._leases.values())), self._left)
         assert not self.lanes._in_tasks, self._left()
         assert self.lanes._nursery is not None
         await wait_until(lambda: not self.lanes._nursery.child_tasks, self._left)  # type: ignore[union-attr]
         in_hand = {
-            (cell, counter.name): self.grid.sum(cell, counter)
+            (cell, counter.name): value
             for cell in range(CELLS)
             for counter in map(Counter, GAUGES)
-            if self.grid.sum(cell, counter)
+            if (value := self.grid.values[self.grid.base(self.row, cell) + counter])
         }
-        assert not in_hand, self._left()
-        assert all(leases.empty for leases in self.router._leases.values()), self._left()
+        assert not in_hand, (in_hand, self._left())
         assert not any(self.router.queues.values()), self._left()
         self.context.backends.close()
         self.acceptor.close()
         assert not any(self.reactor.handlers), self._left()
-        alive = [entry for entry in self.reactor._heap if entry[2].queued_at == entry[0]]
-        assert not alive, alive
+        await wait_until(lambda: not self._armed(), lambda: str(self._armed()))
         assert len(self.notices) == self.expected_notices, "\n".join(self.notices)
+
+    def _armed(self) -> list[object]:
+        return [item for at, _, item in self.reactor._heap if item.queued_at == at]
 
     @property
     def notices(self) -> list[str]:
@@ -296,15 +319,25 @@ class Proxy:
             self.context.backends.sweep({"web": self.setup.pool_timeouts.keepalive_s})
 
     def close(self) -> None:
-        self.context.backends.close()
-        self.acceptor.close()
+        self.leave()
         for peer in (*self._clients, *self.backends):
             peer.close()
+        self.grid.close()
+
+    def leave(self) -> None:
+        """Close what is this worker's own."""
+        self.context.backends.close()
+        self.acceptor.close()
         for record in list(self.lanes._records):
             record.sock.close()
         self.reactor.close()
-        self.grid.close()
         self.lanes.pipes.close()
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Start its tasks."""
+        for part in (self.reactor.run, self.router.run_drains, self.sweep, self.lanes.run):
+            nursery.start_soon(part)
+        await wait_until(lambda: self.lanes._nursery is not None)
 
 
 @asynccontextmanager
@@ -317,9 +350,7 @@ async def proxy(lane: str, *scripts: Script, setup: Setup | None = None) -> Asyn
             async with trio.open_nursery() as nursery:
                 for backend in lb.backends:
                     nursery.start_soon(backend.run)
-                for part in (lb.reactor.run, lb.router.run_drains, lb.sweep, lb.lanes.run):
-                    nursery.start_soon(part)
-                await wait_until(lambda: lb.lanes._nursery is not None)
+                await lb.run(nursery)
                 yield lb
                 await lb.settle()
                 nursery.cancel_scope.cancel()

@@ -92,6 +92,10 @@ class Rig:
         self._relays.append(relayed.relay)
         return relayed
 
+    def add(self, relay: Relay) -> None:
+        """A relay that a test has made itself."""
+        self._relays.append(relay)
+
     def close(self) -> None:
         for relay in self._relays:
             relay.abort()

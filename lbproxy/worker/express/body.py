@@ -39,7 +39,7 @@ def send_last(record: ExpressRecord, data: bytes) -> None:
     if sent < len(data):
         record.unflushed = data[sent:]
         change(record, CLIENT_FULL)
-    elif record.close_after or record.buffer or not record.client_events or lanes.stopping:
+    elif record.close_after or record.buffer or not record.client_events or lanes.going:
         done(record)
     else:  # inlined done(), with its tally(), and begin() (saves four calls): the client may ask again
         now = lanes.reactor.now

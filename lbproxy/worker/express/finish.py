@@ -141,6 +141,7 @@ def done(record: ExpressRecord) -> None:
             end_and_close(record)
     else:
         begin(record)
+        lanes.offer(record)
 
 
 def end_and_close(record: ExpressRecord) -> None:

@@ -178,10 +178,14 @@ class Acceptor:
             self._leave(key)
 
     def leave_all(self) -> None:
-        for key in list(self._listening):
-            self._leave(key)
+        self.stop_listening()
         for admission in list(self._admitting):  # it may be about to ask: as much time as a handshake gets
             self.reactor.arm(admission, LEAVE_S)
+
+    def stop_listening(self) -> None:
+        """See `wait_closed`. The clients at the front door have their time."""
+        for key in list(self._listening):
+            self._leave(key)
 
     # The front door: clients that are not with a lane yet
 
@@ -226,6 +230,16 @@ class Acceptor:
         """Clients may still come from a listener that goes."""
         return bool(self._leaving or self._admitting)
 
+    @property
+    def closing(self) -> bool:
+        """A listener that goes is not closed yet."""
+        return bool(self._leaving)
+
+    async def wait_closed(self) -> None:
+        """Until the listeners that go are closed, with everybody accepted: LEAVE_S."""
+        while self._leaving:
+            await self._one_has_left.wait()
+
     def has_left(self, listening: Listening) -> None:
         self._leaving.discard(listening)
         self._tell_left()
@@ -250,6 +264,10 @@ class Acceptor:
         values, base = self._values, self._row_base + view.cell * WIDTH
         values[base + CONNECTIONS] += 1
         values[base + ACCEPTED] += 1
+
+    def adopted(self, view: ListenerView) -> None:
+        """Another worker has accepted it."""
+        self._values[self._row_base + view.cell * WIDTH + CONNECTIONS] += 1
 
     def closed(self, view: ListenerView) -> None:
         self._values[self._row_base + view.cell * WIDTH + CONNECTIONS] -= 1

@@ -5,8 +5,9 @@ no clock, no trio, no sockets. Adding and removing are one set operation each, s
 for deadlines walks all leases, but only while the backend drains.
 """
 
+from bisect import insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from lbproxy.model import BackendView, LeaseKind
@@ -74,6 +75,10 @@ class Lease:
         self.say_goodbye = None
 
 
+def _time_of(entry: tuple[float, Lease]) -> float:
+    return entry[0]
+
+
 def _nobody() -> None:
     """Cuts what is over, or has not begun."""
 
@@ -130,17 +135,27 @@ class Leases:
         self.held.remove(lease)
         return not self.held
 
-    def change(self, lease: Lease, kind: LeaseKind, say_goodbye: Callable[[float], None] | None = None) -> None:
-        """What it is has become known. One that turns long-lived on a draining backend is told at the next tell()."""
+    def change(
+        self,
+        lease: Lease,
+        kind: LeaseKind,
+        say_goodbye: Callable[[float], None] | None = None,
+        *,
+        tell_at: float = _AT_ONCE,
+    ) -> None:
+        """What it is has become known. One that turns long-lived on a draining backend is told at the next tell(), or
+        at `tell_at`."""
         lease.kind = kind
         lease.say_goodbye = say_goodbye
-        if self._drain is not None and say_goodbye is not None:
-            self._to_tell.appendleft((_AT_ONCE, lease))
+        if kind in self._ends and say_goodbye is not None:
+            insort(self._to_tell, (tell_at, lease), key=_time_of)
 
-    def begin(self, drain: DrainSettings, now: float, phase: float = 0.0) -> None:
+    def begin(
+        self, drain: DrainSettings, now: float, phase: float = 0.0, *, spared: Collection[LeaseKind] = ()
+    ) -> None:
         """Every grace counts from now. Beginning again (the worker stops, too) shortens graces, never extends them.
 
-        `phase` in [0, 1): see policy.goodbye.schedule().
+        `phase` in [0, 1): see policy.goodbye.schedule(). `spared`: kinds that do not drain yet.
         """
         ends = {
             _REQUEST: now + drain.request_s,
@@ -150,15 +165,17 @@ class Leases:
             _TCP: now + drain.tcp_s,
         }
         self._goodbye_s = drain.goodbye_s if self._drain is None else min(self._goodbye_s, drain.goodbye_s)
-        self._ends = {kind: min(end, self._ends.get(kind, end)) for kind, end in ends.items()}
+        sooner = {kind: min(end, self._ends.get(kind, end)) for kind, end in ends.items() if kind not in spared}
+        self._ends |= sooner
         self._drain = replace(drain, goodbye_s=self._goodbye_s)
         # A stream is cut at its end without further grace, so the last ones are told a little before it.
         stream_s = max(0.0, self._ends[_STREAM] - now)
         spread = [
             *((_AT_ONCE, lease) for lease in self.held if self._sooner(lease)),
-            *self._spread(_WEBSOCKET, now, max(0.0, self._ends[_WEBSOCKET] - now), phase),
             *self._spread(_STREAM, now, stream_s - min(self._goodbye_s, stream_s / 2), phase),
         ]
+        if _WEBSOCKET in self._ends:
+            spread += self._spread(_WEBSOCKET, now, max(0.0, self._ends[_WEBSOCKET] - now), phase)
         spread.sort(key=lambda entry: entry[0])
         self._to_tell = deque(spread)
 
@@ -172,7 +189,26 @@ class Leases:
 
     def _sooner(self, lease: Lease) -> bool:
         """It was told before, with a window that is now shorter."""
-        return lease.ends is not None and self._ends[lease.kind] < lease.ends
+        return lease.ends is not None and self._ends.get(lease.kind, _NEVER) < lease.ends
+
+    def rest(self, now: float) -> DrainSettings | None:
+        """The drain, with the time that is left of each grace; None while not draining."""
+        if self._drain is None:
+            return None
+        left_s = {kind: max(0.0, self._ends.get(kind, _NEVER) - now) for kind in LeaseKind}
+        drain = self._drain
+        return replace(
+            drain,
+            request_s=min(drain.request_s, left_s[_REQUEST]),
+            transfer_s=min(drain.transfer_s, left_s[_TRANSFER]),
+            stream_s=min(drain.stream_s, left_s[_STREAM]),
+            websocket_s=min(drain.websocket_s, left_s[_WEBSOCKET]),
+            tcp_s=min(drain.tcp_s, left_s[_TCP]),
+        )
+
+    def planned(self, lease: Lease) -> float | None:
+        """The clock reading at which the lease is told goodbye; None: nothing is planned."""
+        return next((at for at, one in self._to_tell if one is lease), None)
 
     def take_back(self) -> None:
         """The backend serves again. Who was told goodbye still goes; for everybody else it never happened."""

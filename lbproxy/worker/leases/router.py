@@ -7,7 +7,7 @@ with a table. Belongs to no lane. Knows no HTTP beyond a host and a path, and no
 import random
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import trio
 
@@ -17,7 +17,7 @@ from lbproxy.link.messages import Increase
 from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolView, RoutingTable
 from lbproxy.policy.balance import pick
 from lbproxy.policy.goodbye import within
-from lbproxy.settings import EARLY_BODY_BYTES
+from lbproxy.settings import EARLY_BODY_BYTES, DrainSettings
 from lbproxy.telemetry.events import Event, Notice
 from lbproxy.worker.leases.drain import Lease, Leases
 from lbproxy.worker.leases.routes import best_route
@@ -83,8 +83,7 @@ class Router:
         for pool in table.pools:
             for view in pool.every:
                 if view.cell not in self._leases:
-                    methods = self.tally.express(pool.name, view.id.generation)
-                    self._leases[view.cell] = Leases(view, self._row_base + view.cell * WIDTH, methods)
+                    self._meet(view)
                 self._leases[view.cell].backend = view
         for cell, view in before.items():
             if cell not in present:
@@ -104,6 +103,11 @@ class Router:
         for name in list(self.queues):
             self._serve_queue(name)
         return True
+
+    def _meet(self, view: BackendView) -> Leases:
+        methods = self.tally.express(view.id.pool, view.id.generation)
+        leases = self._leases[view.cell] = Leases(view, self._row_base + view.cell * WIDTH, methods)
+        return leases
 
     def _find_single(self) -> None:
         self._single = {
@@ -274,6 +278,29 @@ class Router:
         if leases.draining:
             self.rouse_drains()
 
+    def leases_of(self, view: BackendView) -> Leases | None:
+        """None: this worker does not know the backend."""
+        leases = self._leases.get(view.cell)
+        return leases if leases is not None and leases.backend.id == view.id else None
+
+    def drain_on(self, view: BackendView, drain: DrainSettings) -> Leases:
+        """Know a backend that left the table before this worker had one: see moved_lease.py. Raises LookupError."""
+        if view.cell in self._leases:
+            raise LookupError(f"{view.id}: its cell is another backend's")
+        self._draining[view.cell] = view
+        leases = self._meet(view)
+        leases.begin(drain, trio.current_time(), random.random())
+        return leases
+
+    def hold(self, lease: Lease) -> None:
+        """Count a lease that was made elsewhere among those of its backend."""
+        leases = lease.leases
+        leases.held.add(lease)
+        self._values[leases.counters] = len(leases.held)
+        if lease.kind is not REQUEST:
+            self._values[leases.counters + COUNTER_OF[lease.kind]] += 1
+        self.rouse_drains()
+
     def take_counts(self) -> Increase:
         """What was counted since the last call."""
         return self.tally.take({(one.backend.id.pool, one.backend.id.generation) for one in self._leases.values()})
@@ -335,14 +362,12 @@ class Router:
         except Exception:
             self._emit(Notice(f"a drain went wrong: {traceback.format_exc(limit=-4).strip()}"))
 
-    def stop(self, grace_s: float) -> None:
-        """The worker stops: every backend drains here, nobody longer than `grace_s`."""
-        for pool in self.table.pools:
-            for view in pool.every:
-                self._leases[view.cell].begin(within(pool.drain, grace_s), trio.current_time(), random.random())
-        for cell, view in self._draining.items():
-            if (owner := self._pools.get(view.id.pool)) is not None:
-                self._leases[cell].begin(within(owner.drain, grace_s), trio.current_time(), random.random())
+    def stop(self, grace_s: float, spared: Collection[LeaseKind] = ()) -> None:
+        """The worker stops: every backend drains here, nobody longer than `grace_s`, but for the kinds in `spared`."""
+        now = trio.current_time()
+        for leases in self._leases.values():
+            if (pool := self._pools.get(leases.backend.id.pool)) is not None:
+                leases.begin(within(pool.drain, grace_s), now, random.random(), spared=spared)
         self.rouse_drains()
 
     def rouse_drains(self) -> None:

@@ -8,7 +8,7 @@ is read to its end first. Then both are closed.
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ class Why(StrEnum):
     BACKEND_GONE = "backend_gone"
     STALLED = "stalled"  # a side took no bytes for too long
     FAILED = "failed"  # by an exception of our own code
+    MOVED = "moved"  # another worker has it
 
 
 class Relay:
@@ -110,6 +111,33 @@ class Relay:
         """Neither side has failed so far, so no end has to be a reset."""
         return self._trouble is None
 
+    # To another worker, or back
+
+    @property
+    def is_movable(self) -> bool:
+        """Nothing is wrong with it, so that it can go on elsewhere as if it had begun there."""
+        sides = (self.client, self.backend)
+        return self.why is None and self.is_well and not any(side.broken for side in sides) and _are_plain(sides)
+
+    def lift(self) -> None:
+        """Stop moving bytes, and keep what is in hand. Until `go_on` or `let_go` no drain reaches the relay."""
+        self.client.leave()
+        self.backend.leave()
+        if self._lease is not None:
+            self._lease.forget()
+
+    def go_on(self) -> None:
+        """Begin with what the sides have in hand."""
+        for side in (self.client, self.backend):
+            if side.outbox:
+                self.reactor.arm(side, self.stall_s)
+        self.settle()
+
+    def let_go(self) -> None:
+        """Close our copies of the sockets, without an end for the peers: another process has the connection."""
+        self._on_end = _nobody
+        self.finish(Why.MOVED)
+
     def broke(self, end: Side) -> None:
         """Handle a failed read or write of one side."""
         end.abandon()
@@ -150,6 +178,11 @@ class Relay:
         client, backend = self.client, self.backend
         client.deliver = backend.deliver = _nobody
         del client.other, client.relay, backend.other, backend.relay
+
+
+def _are_plain(sides: Iterable[Side]) -> bool:
+    """A TLS session is state of this process, which no descriptor carries."""
+    return all(type(side.sock) is socket.socket for side in sides)
 
 
 def _nobody(what: object) -> None:

@@ -57,12 +57,12 @@ class Side:
         "_fd",
         "_full",
         "_may_splice",
-        "_shut",
         "_size",
         "broken",
         "deadline",
         "deliver",
         "ended",
+        "is_shut",
         "other",
         "outbox",
         "pipe",
@@ -90,7 +90,7 @@ class Side:
         self._may_splice = True
         self._full = 0  # reads in a row that filled their size
         self._events = 0  # the events registered
-        self._shut = False
+        self.is_shut = False  # it was told that no more bytes follow
 
     def on_ready(self, mask: int) -> None:
         # Hot: a small message is one event, one recv, one send. Everything else is behind a branch.
@@ -323,8 +323,8 @@ class Side:
 
     def hang_up(self) -> None:
         """Half-close, unless bytes wait: no more bytes follow."""
-        if not self.outbox and not self._shut:
-            self._shut = True
+        if not self.outbox and not self.is_shut:
+            self.is_shut = True
             try:  # noqa: SIM105 (suppress costs as much as the shutdown)
                 self.sock.shutdown(socket.SHUT_WR)
             except OSError:
@@ -351,6 +351,16 @@ class Side:
             reactor.modify(fd, events)
         else:
             reactor.register(fd, events, self)
+
+    def leave(self) -> None:
+        """Leave the reactor, with the bytes of a pipe in hand: no byte moves until `watch`."""
+        if self.outbox and not isinstance(self.outbox, bytes):
+            self.outbox = self.outbox.read()
+        self.drop_pipe()
+        if self._events:
+            self._events = 0
+            self.relay.reactor.unregister(self._fd)
+        self.relay.reactor.disarm(self)
 
     def on_deadline(self) -> None:
         if self.outbox:

@@ -8,6 +8,7 @@ import socket
 import trio
 
 from lbproxy.errors import ProxyError
+from lbproxy.link.moved import MovedConnection
 from lbproxy.model import BackendId, LeaseKind, ListenerView, PoolView
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import RequestHead
@@ -17,6 +18,7 @@ from lbproxy.worker.ending import end
 from lbproxy.worker.handover import Home
 from lbproxy.worker.io.reactor import NEVER, WRITE, FunctionHandler
 from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.relay.moved_relay import resume
 from lbproxy.worker.relay.relay import Relay, error_of
 
 # What an end is called in the access log: served, the client left, nobody to serve it; every other one is a 502.
@@ -123,6 +125,7 @@ class TcpClient:
         self.lanes.reactor.unregister(sock.fileno())
         self.lanes.reactor.disarm(self)
         self._start(lease, sock)
+        self.lanes.offer(self)
 
     def on_deadline(self) -> None:
         if self._pool is not None:
@@ -153,12 +156,16 @@ class TcpClient:
                 lanes.router.release(lease)
                 raise
             self._start(lease, connection.sock)
+            lanes.offer(self)
             return
 
     def _start(self, lease: Lease, sock: socket.socket) -> None:
+        self._hold(lease, sock).start(from_client=self._early)
+
+    def _hold(self, lease: Lease, sock: socket.socket) -> Relay:
         self._lease = lease
         self._backend = None
-        self.relay = Relay(
+        relay = self.relay = Relay(
             self.lanes.reactor,
             self.sock,
             sock,
@@ -166,8 +173,33 @@ class TcpClient:
             on_end=self._ended,
             pipes=self.lanes.pipes,
         )
-        self.relay.hold(lease)
-        self.relay.start(from_client=self._early)
+        relay.hold(lease)
+        return relay
+
+    def go_on(self, lease: Lease, sock: socket.socket, moved: MovedConnection) -> None:
+        """Instead of `begin`, with the relay of another worker. Raises ValueError."""
+        if moved.relay is None:
+            raise ValueError("a TCP session without a relay")
+        self._since -= moved.age_s
+        resume(self._hold(lease, sock), moved.relay)
+
+    def come_back(self) -> None:
+        """No other worker took the lifted relay."""
+        assert self.relay is not None
+        assert self._lease is not None
+        self._lease.overdue = False
+        self.relay.hold(self._lease)
+        self.relay.go_on()
+        self.lanes.router.rouse_drains()
+
+    def let_go(self) -> None:
+        """Another worker has the lifted relay, and writes down its end."""
+        assert self.relay is not None
+        assert self._lease is not None
+        self.relay.let_go()
+        lease, self._lease = self._lease, None
+        self.lanes.router.release(lease)
+        self.lanes.closed(self)
 
     def _ended(self, relay: Relay) -> None:
         lease = self._lease

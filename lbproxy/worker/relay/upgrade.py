@@ -3,14 +3,19 @@
 Knows leases and relays; nothing of frames, and nothing of exchanges.
 """
 
+import socket
+
 import trio
 
 from lbproxy.link.grid import Counter
+from lbproxy.link.moved import MovedConnection
 from lbproxy.model import LeaseKind, ListenerView
 from lbproxy.wire.upgrades import WEBSOCKET
 from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import Home, Upgrade
 from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.leases.moved_lease import tell_at
+from lbproxy.worker.relay.moved_relay import resume
 from lbproxy.worker.relay.relay import Relay, Why, error_of
 from lbproxy.worker.relay.websocket import WebSocketRelay
 from lbproxy.worker.tally import REQUEST_BYTES, RESPONSE_BYTES
@@ -33,15 +38,21 @@ class UpgradedClient:
     backend connection: what the end has to know.
     """
 
-    __slots__ = ("_lease", "_record", "_started", "lanes", "sock", "view")
+    __slots__ = ("_lease", "lanes", "record", "relay", "sock", "started", "view")
 
     def __init__(self, lanes: Home, view: ListenerView, upgrade: Upgrade) -> None:
         self.lanes = lanes
         self.sock = upgrade.client
         self.view = view
         self._lease = upgrade.lease
-        self._started = upgrade.started
-        self._record = upgrade.record
+        self.started = upgrade.started
+        self.record = upgrade.record
+        both, stall_s = (upgrade.client, upgrade.backend), view.settings.timeouts.body_s
+        self.relay: Relay
+        if upgrade.protocol == WEBSOCKET:
+            self.relay = WebSocketRelay(lanes.reactor, *both, stall_s=stall_s, on_end=self._websocket_ended)
+        else:
+            self.relay = Relay(lanes.reactor, *both, stall_s=stall_s, on_end=self._ended, pipes=lanes.pipes)
 
     @property
     def lease(self) -> Lease:
@@ -49,27 +60,48 @@ class UpgradedClient:
 
     @property
     def client_ip(self) -> bytes:
-        return self._record.client
+        return self.record.client
 
     def begin(self, upgrade: Upgrade) -> None:
         """Lanes are told when both sockets are closed."""
         lease, lanes = self._lease, self.lanes
-        record = self._record._replace(duration_s=trio.current_time() - self._started)
+        record = self.record._replace(duration_s=trio.current_time() - self.started)
         count_exchange(lanes.context, record, lease.backend.id.pool)
-        stall_s = self.view.settings.timeouts.body_s
-        if upgrade.protocol == WEBSOCKET:
-            websocket = WebSocketRelay(
-                lanes.reactor, self.sock, upgrade.backend, stall_s=stall_s, on_end=self._websocket_ended
-            )
-            lanes.router.change_kind(lease, LeaseKind.WEBSOCKET, websocket.say_goodbye)
-            relay: Relay = websocket
+        relay = self.relay
+        if isinstance(relay, WebSocketRelay):
+            lanes.router.change_kind(lease, LeaseKind.WEBSOCKET, relay.say_goodbye)
         else:
-            relay = Relay(
-                *(lanes.reactor, self.sock, upgrade.backend), stall_s=stall_s, on_end=self._ended, pipes=lanes.pipes
-            )
             lanes.router.change_kind(lease, LeaseKind.TCP)
         relay.hold(lease)
         relay.start(head=upgrade.head, from_client=upgrade.from_client, from_backend=upgrade.from_backend)
+
+    def go_on(self, lease: Lease, sock: socket.socket, moved: MovedConnection) -> None:
+        """Instead of `begin`, with the relay of another worker. `lease` and `sock`, the backend's, are ours already.
+        Raises ValueError."""
+        if moved.relay is None:
+            raise ValueError("an upgraded connection without a relay")
+        self._hold(tell_at(moved.relay.lease))
+        resume(self.relay, moved.relay)
+
+    def come_back(self) -> None:
+        """No other worker took the lifted relay."""
+        self._lease.overdue = False
+        self._hold(self.lanes.reactor.now)
+        self.relay.go_on()
+        self.lanes.router.rouse_drains()
+
+    def let_go(self) -> None:
+        """Another worker has the lifted relay, and writes down its end."""
+        self.relay.let_go()
+        self.lanes.router.release(self._lease)
+        self.lanes.closed(self)
+
+    def _hold(self, tell_at: float) -> None:
+        """Be told and cut with the lease: told at that clock reading, if its backend drains."""
+        relay, lease = self.relay, self._lease
+        relay.hold(lease)
+        if isinstance(relay, WebSocketRelay):
+            lease.leases.change(lease, lease.kind, relay.say_goodbye, tell_at=tell_at)
 
     def _websocket_ended(self, relay: WebSocketRelay) -> None:
         router, lease = self.lanes.router, self._lease
@@ -83,10 +115,10 @@ class UpgradedClient:
     def _ended(self, relay: Relay) -> None:
         lanes, lease = self.lanes, self._lease
         router, cell = lanes.router, lease.backend.cell
-        record = self._record._replace(
+        record = self.record._replace(
             request_bytes=relay.client.received,
             response_bytes=relay.backend.received,
-            duration_s=trio.current_time() - self._started,
+            duration_s=trio.current_time() - self.started,
             error=error_of(relay),
         )
         pool, tally = lease.backend.id.pool, lanes.context.tally

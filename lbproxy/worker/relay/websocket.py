@@ -271,6 +271,12 @@ class WebSocketRelay(Relay):
                 client.watch()
                 self.backend.watch()
 
+    @property
+    def is_movable(self) -> bool:
+        """A session that says goodbye, or has begun its Close, ends where it is."""
+        closing = self.from_client.close_seen or self.from_backend.close_seen
+        return super().is_movable and self._phase is Phase.OPEN and not closing
+
     def finish(self, why: Why) -> None:
         self.reactor.disarm(self)
         super().finish(why)
