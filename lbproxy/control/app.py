@@ -27,6 +27,7 @@ from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
 from lbproxy.control.measured import Measured
 from lbproxy.control.memory import Memory
 from lbproxy.control.memory_limits import MemoryLimits
+from lbproxy.control.moving import Moving
 from lbproxy.control.next_start import waiting_keys
 from lbproxy.control.observation import resident_bytes
 from lbproxy.control.outgoing_events import OutgoingEvents
@@ -105,6 +106,7 @@ class Control:
             mark=self._resources.guard.new_mark(),
         )
         self._workers.on_stats = measured.tallies.add
+        self._moving = Moving(self._workers, parts.log.emit)
         context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
         self._fleet = Fleet(context, ProxyView.of(settings, parts.listeners))
         self._context = ControlContext(

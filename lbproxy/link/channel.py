@@ -8,8 +8,8 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import trio
 
@@ -20,6 +20,8 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 READ_BYTES = 64 * 1024
 RIGHTS_BYTES = socket.CMSG_SPACE(FDS_A_SEND * array.array("i").itemsize)
 
+Given: TypeAlias = socket.socket | int
+
 
 class Channel:
     """One end of a link. `incoming` is the union of the messages that may arrive, `version` the other end's."""
@@ -29,19 +31,19 @@ class Channel:
         self.version = version
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._incoming = incoming
-        self._outbox: deque[tuple[bytes, tuple[int, ...], tuple[socket.socket, ...]]] = deque()
+        self._outbox: deque[tuple[bytes, tuple[int, ...], tuple[Given, ...]]] = deque()
         self._posted = trio.Event()
         self._all_sent = trio.Event()
         self._buffer = bytearray()
         self._fds: deque[int] = deque()
 
-    def post(self, message: Any, fds: Sequence[int] = (), *, give: Sequence[socket.socket] = ()) -> None:
+    def post(self, message: Any, fds: Sequence[int] = (), *, give: Sequence[Given] = ()) -> None:
         """Send in the background, in order. The descriptors must stay open until sent: control keeps them anyway.
 
-        `give`: sockets that go with the message, too, and are closed here when they are sent.
+        `give`: sockets or descriptors that go with the message, too, and are closed here when they are sent.
         """
         data = encode(message, self.version)
-        all_fds = (*fds, *(sock.fileno() for sock in give))
+        all_fds = (*fds, *(one if isinstance(one, int) else one.fileno() for one in give))
         self._outbox.append((struct.pack("!I", len(data)) + data, all_fds, tuple(give)))
         self._posted.set()
 
@@ -70,7 +72,7 @@ class Channel:
         while self._outbox:
             await self._all_sent.wait()
 
-    async def _send(self, frame: bytes, fds: tuple[int, ...], given: tuple[socket.socket, ...]) -> None:
+    async def _send(self, frame: bytes, fds: tuple[int, ...], given: tuple[Given, ...]) -> None:
         view = memoryview(frame)
         for start in range(0, len(fds), FDS_A_SEND):
             batch = array.array("i", fds[start : start + FDS_A_SEND])
@@ -79,8 +81,7 @@ class Channel:
             view = view[1:]
         while view:
             view = view[await self._sock.send(view) :]
-        for sock in given:
-            sock.close()
+        _close(given)
 
     async def receive(self) -> Any | None:
         """The next message, or None when the other end is gone. Raises LinkBroken."""
@@ -133,5 +134,12 @@ class Channel:
     def _drop_outbox(self) -> None:
         while self._outbox:
             _, _, given = self._outbox.popleft()
-            for sock in given:
-                sock.close()
+            _close(given)
+
+
+def _close(given: Iterable[Given]) -> None:
+    for one in given:
+        if isinstance(one, int):
+            os.close(one)
+        else:
+            one.close()
