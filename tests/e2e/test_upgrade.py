@@ -126,7 +126,7 @@ def test_everything_is_handed_on_and_nobody_notices(tmp_path: Path) -> None:
                 assert (done["result"], done["upgrade"], done["version"]) == ("ok", f"u{number}", version)
                 clients.wait_more(20)
                 others.wait_more(20)
-            assert others.lost == []
+            assert (clients.lost, others.lost) == ([], [])
         assert facts(lb) == before
         status = lb.status()
         assert status["uptime_s"] > uptime_s
