@@ -24,6 +24,7 @@ from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext, Hooks
 from lbproxy.control.control_socket import ControlSocket
 from lbproxy.control.drains import Drains
+from lbproxy.control.ejection import Ejector
 from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
@@ -166,6 +167,7 @@ class Control:
             apply_live=self._apply_live,
             measured=measured,
         )
+        self._ejector = Ejector(self._fleet, self._workers, parts.log.emit)
         self._reloader = Reloader(self._context, load)
         self._drains = Drains(self._context)
         self._audit = Audit(self._log.emit)
@@ -213,6 +215,7 @@ class Control:
                     await self._resources.guard.wait_listening()
                 await nursery.start(self._outgoing.run, self._context.settings.events)
                 await nursery.start(self._fleet.run)
+                nursery.start_soon(self._ejector.run)
                 await nursery.start(self._memory.run, self._log)
                 if self._parts.notify is not None:
                     await nursery.start(Announcer(self._parts.notify, self._context, self._log).run)

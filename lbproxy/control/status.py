@@ -132,7 +132,7 @@ def _backend(pool: Pool, member: Member, grid: Grid, usage: UsageBook) -> dict[s
         "cpu": _rounded(usage.cpu_share(backend.pid)),  # of one CPU
         "resident_memory_bytes": usage.resident_bytes_of(backend.pid),
     }
-    if (why := member.runner.why) is not None:
+    if (why := pool.why(member, trio.current_time())) is not None:
         document["why"] = why
     if backend.state is State.DRAINING:
         kinds = [LeaseKind(kind) for kind, number in leases.items() if number]
