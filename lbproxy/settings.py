@@ -189,6 +189,7 @@ class PoolSettings:
     buffer_request_bytes: int = EARLY_BODY_BYTES  # a request body up to this is complete before a backend is claimed
     upgrades: tuple[str, ...] = ("websocket",)  # protocols of Upgrade that pass, in lower case
     sticky: StickySettings | None = None
+    slow_start_s: float = 0.0  # how long the share of a new backend grows
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,8 @@ class PoolTable(Table):
     hash_key: Annotated[HashKey | None, Facts(unset='"client_ip" with balance = "hash"')] = None
     """What decides with balance = "hash": equal keys go to the same backend."""
     sticky: StickyTable | None = None
+    slow_start_s: Seconds | None = None
+    """How long the share of a backend grows that has just become ready, also in a reload; "0s": all of it at once."""
     health: HealthTable | None = None
     reload: ReloadTable | None = None
     drain: DrainTable | None = None

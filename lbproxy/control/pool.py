@@ -220,6 +220,7 @@ class Pool:
             upgrades=settings.upgrades,
             is_hopeless=self.is_hopeless,
             sticky=settings.sticky,
+            slow_start_s=settings.slow_start_s,
             reports_errors=settings.health.passive is not None,
         )
 

@@ -69,3 +69,10 @@ def test_more_workers_than_cpus_are_mentioned(monkeypatch: pytest.MonkeyPatch, t
     file = tmp_path / "lb.toml"
     file.write_text('[proxy]\nworkers = 3\n[[listener]]\naddress = ":80"\n[pool.web]\ntargets = ["127.0.0.1:9"]\n')
     assert advise(load(file)) == ["proxy.workers: 3 workers share 1 CPU"]
+
+
+def test_a_key_of_cookies_that_can_be_guessed_is_mentioned(tmp_path: Path) -> None:
+    assert advice('command = "a {port}"\nsticky = { key = "0123456789abcdef" }', tmp_path) == []
+    assert advice('command = "a {port}"\nsticky = { key = "short" }', tmp_path) == [
+        "pool.web.sticky.key: has 5 bytes; whoever guesses it can choose a backend"
+    ]
