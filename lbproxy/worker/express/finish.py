@@ -67,7 +67,8 @@ def cut(record: ExpressRecord) -> None:
 
 
 def stop(record: ExpressRecord) -> None:
-    """The worker stops."""
+    """The worker stops: answers say that the connection ends."""
+    record.added = record.added or b""
     if record.phase is not IDLE or not record.buffer:  # a pipelined request that was not looked at yet goes on
         act(record, record.phase.stop)
 
