@@ -46,6 +46,7 @@ FAMILIES = (
         ("websocket_closes", "pool code by", "WebSockets that have ended. code 1006: without a Close."),
         ("reloads", "pool result", "Reloads and rollbacks of a pool."),
         ("drain_cut", "pool kind", "Leases ended because the grace of their drain was over."),
+        ("tls_handshakes", "listener result version", "TLS handshakes of clients, however they ended."),
         ("express", "result", "Exchanges that the express lane served, or why it handed them to the task lane."),
         ("worker_cpu_seconds", "worker", "CPU time of a worker, looked up every 5 s."),
     ),
