@@ -24,7 +24,6 @@ class ClientConnection:
     facts: ClientFacts
     early: bytes = b""  # received behind the stage's own bytes
     protocol: str = "http/1.1"
-    may_splice: bool = True  # its bytes may move in the kernel: nothing between the socket and the lane changes them
 
 
 class NotAdmitted(Exception):
@@ -80,8 +79,9 @@ class Admission:
         owner.reactor.arm(self, view.settings.timeouts.header_s)
 
     def on_ready(self, mask: int) -> None:
+        is_tls = self.view.settings.tls is not None
         try:
-            data = self.sock.recv(MOST_BYTES)
+            data = self.sock.recv(MOST_BYTES, socket.MSG_PEEK if is_tls else 0)
         except BlockingIOError:
             return
         except OSError:
@@ -95,8 +95,13 @@ class Admission:
         except NotAdmitted as exc:
             self.close(str(exc))
             return
+        if is_tls:  # OpenSSL reads the socket itself: what stands behind the header stays there
+            behind = 0 if done is None else len(done[1])
+            self.sock.recv(len(data) - behind)
         if done is not None:
             facts, early = done
+            if is_tls:
+                early = b""
             self._owner.reactor.unregister(self.sock.fileno())
             self._owner.reactor.disarm(self)
             self._owner.admitted(self, ClientConnection(self.sock, self.view, facts or self.facts, early))
