@@ -13,7 +13,7 @@ import trio
 
 from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
-from lbproxy.tls import client_context
+from lbproxy.tls.contexts import client_context
 from lbproxy.wire.body import Body, response_body
 from lbproxy.wire.head import Lines, ResponseHead, read_response, response_head_end
 

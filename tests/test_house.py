@@ -64,7 +64,7 @@ DOORS = {
     "rich": "cli/",
     "prometheus_client": "telemetry/metrics.py",
     "redis": "control/redis_publisher.py",
-    "ssl": "tls.py",
+    "ssl": "tls/",
 }
 
 EXTRAS = ("redis",)  # libraries that are imported only where the configuration asks for them

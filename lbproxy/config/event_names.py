@@ -12,7 +12,7 @@ EVENT_NAMES = (
     "backend.taken_back", "backend.stopped", "backend.output",
     "worker.started", "worker.exited", "worker.hung", "accept.paused", "accept.resumed",
     "reload.started", "reload.rolling_back", "reload.paused", "reload.done", "reload.finished",
-    "exchange.failed", "log.dropped", "pool.paused", "pool.unpaused", "upgrade.started", "upgrade.done",
+    "exchange.failed", "tls.failed", "log.dropped", "pool.paused", "pool.unpaused", "upgrade.started", "upgrade.done",
     "certificate.loaded", "certificate.rejected", "certificate.expiring", "cluster.*",
 )
 # fmt: on

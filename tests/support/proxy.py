@@ -31,6 +31,7 @@ from lbproxy.settings import (
     PoolLimits,
     PoolTimeouts,
     RouteSettings,
+    TlsSettings,
 )
 from lbproxy.telemetry.access import AccessLog, AccessRecord
 from lbproxy.telemetry.events import Event, Notice
@@ -41,10 +42,11 @@ from lbproxy.worker.io import reactor
 from lbproxy.worker.lanes import Lanes
 from lbproxy.worker.leases.router import Router
 from support.peer import Ended, Message, Peer, connect
+from support.tls_peer import shared_contexts
 
 Script = Callable[[Peer], Awaitable[None]]
 
-LANES = ("express", "task")
+LANES = ("express", "task", "tls")  # tls: express, and the clients speak TLS
 lanes = pytest.mark.parametrize("lane", LANES)
 WAIT_S = 5.0  # the limit of every wait
 POOL_CELL, LISTENER_CELL, FIRST_CELL, CELLS = 0, 1, 2, 16
@@ -185,8 +187,12 @@ class Proxy:
         self.acceptor = Acceptor(self.reactor, self.grid, 0, self.events.append)
         self.lanes = Lanes(self.context, self.acceptor)
         self.lanes.off = lane == "task"
+        self.is_tls = lane == "tls"
         self.acceptor.open = self.lanes.open
         self.acceptor.open_admitted = self.lanes.open_admitted
+        self.acceptor.note = self.router.tally.note
+        if self.is_tls:
+            self.acceptor.use_certificates(1, shared_contexts())
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         if setup.send_bytes:
             self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, setup.send_bytes)
@@ -216,6 +222,7 @@ class Proxy:
             *("public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts),
             half_close=setup.half_close,
             proxy_protocol=setup.proxy_protocol,
+            tls=TlsSettings() if self.is_tls else None,
             **setup.more,  # type: ignore[arg-type]
         )
         listener = ListenerView(1, LISTENER_CELL, settings)
@@ -227,8 +234,9 @@ class Proxy:
 
     # Clients, and what a test asks
 
-    async def client(self, *, receive_bytes: int = 0) -> Peer:
-        peer = await connect(self.address, receive_bytes=receive_bytes)
+    async def client(self, *, receive_bytes: int = 0, before: bytes = b"") -> Peer:
+        """`before`: sent first, in plain."""
+        peer = await connect(self.address, receive_bytes=receive_bytes, tls=self.is_tls, before=before)
         self._clients.append(peer)
         return peer
 
@@ -261,7 +269,7 @@ class Proxy:
         await wait_until(lambda: self.grid.sum(LISTENER_CELL, Counter.ACCEPTED) == len(self._clients))
         for client in self._clients:
             client.close()
-        await wait_until(lambda: not self.lanes.connections, self._left)
+        await wait_until(lambda: not (self.acceptor.admitting or self.lanes.connections), self._left)
         await wait_until(lambda: not self.leases, self._left)
         assert not self.lanes._in_tasks, self._left()
         assert self.lanes._nursery is not None
