@@ -103,6 +103,8 @@ class TlsSocket(socket.socket):
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError):
             raise PeerGone("the peer has left in the handshake") from None
         except ssl.SSLError as exc:
+            if exc.reason == "UNEXPECTED_EOF_WHILE_READING":  # an SSLEOFError only in later Pythons
+                raise PeerGone("the peer has left in the handshake") from None
             raise HandshakeFailed(reason_of(exc)) from None
         except OSError as exc:
             raise PeerGone(exc.strerror or str(exc)) from None

@@ -222,8 +222,7 @@ class Proxy:
             *("public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts),
             half_close=setup.half_close,
             proxy_protocol=setup.proxy_protocol,
-            tls=TlsSettings() if self.is_tls else None,
-            **setup.more,  # type: ignore[arg-type]
+            **{"tls": TlsSettings() if self.is_tls else None, **setup.more},  # type: ignore[arg-type]
         )
         listener = ListenerView(1, LISTENER_CELL, settings)
         epoch = self.router.table.epoch + 1

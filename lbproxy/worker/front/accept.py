@@ -18,6 +18,7 @@ from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice,
 from lbproxy.tls.contexts import ServerContexts
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import Admission, ClientConnection, ProxyHeaderStage, Stage
+from lbproxy.worker.front.handshake_turns import HandshakeTurns
 from lbproxy.worker.front.server_name import ServerNameStage
 from lbproxy.worker.front.tls import Handshake, rules_of
 from lbproxy.worker.io.dead_peer import notice_dead_peer
@@ -184,6 +185,7 @@ class Acceptor:
         self._leaving: set[Listening] = set()
         self._admitting: set[Admitting] = set()
         self._contexts: dict[int, ServerContexts] = {}  # of TLS listeners, by key
+        self.turns = HandshakeTurns(reactor)
         self._told_since, self._told = NEVER, 0
         self._refusals: dict[int, float] = {}  # when a refused client was last told of, by listener key
         self._one_has_left = trio.Event()

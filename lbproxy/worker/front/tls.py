@@ -7,15 +7,18 @@ level debug; a client that goes away is none. Knows no lane and no HTTP.
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from lbproxy.model import ListenerView
 from lbproxy.telemetry.events import TlsFailed
 from lbproxy.tls.contexts import ServerContexts, ServerRules
 from lbproxy.tls.tls_socket import HandshakeFailed, PeerGone, TlsSocket, Waits
+from lbproxy.wire.client_certificate import certificate_lines
 from lbproxy.wire.client_hello import MOST_BYTES, ClientHello, ClientHelloReader, NotClientHello, Spoken
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import ClientConnection
+from lbproxy.worker.front.handshake_turns import PATIENCE_S, HandshakeTurns
 from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
 
 LINGER_S = 1.0  # the last words of a failed handshake are not lost to what the client still sends
@@ -36,6 +39,7 @@ class Owner(Protocol):
     """The acceptor: it counts the connections, and passes them on."""
 
     reactor: Reactor
+    turns: HandshakeTurns
     note: Callable[..., None]
 
     def tell_failed(self, failed: TlsFailed) -> None: ...
@@ -59,6 +63,7 @@ class Handshake:
         "_has_left",
         "_hello",
         "_owner",
+        "_reader",
         "_seen",
         "_tls",
         "deadline",
@@ -73,8 +78,9 @@ class Handshake:
     ) -> None:
         self._owner = owner
         self._contexts = contexts
-        self._hello: ClientHelloReader | None = ClientHelloReader()
-        self._seen = 0  # bytes that `_hello` has had
+        self._reader: ClientHelloReader | None = ClientHelloReader()
+        self._seen = 0  # bytes that `_reader` has had
+        self._hello: ClientHello | None = None  # while the client waits for its turn
         self._tls: TlsSocket | None = None
         self._has_left = False  # we have said our last word
         self.sock = sock
@@ -104,10 +110,10 @@ class Handshake:
         if len(data) <= self._seen:  # the end, behind a part of a hello
             self._gone()
             return
-        assert self._hello is not None
+        assert self._reader is not None
         new, self._seen = data[self._seen :], len(data)
         try:
-            hello = self._hello.feed(new)
+            hello = self._reader.feed(new)
         except NotClientHello as exc:
             self._refuse_other(exc)
             return
@@ -117,10 +123,18 @@ class Handshake:
             return
         if self._seen > len(new):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        self._hello = None
-        self._begin(hello)
+        self._reader = None
+        self._hello = hello
+        self._owner.turns.ask(self)
+        if self._hello is not None:  # its turn has not come: what can be read stays where it is
+            self._owner.reactor.unregister(self._fd)
 
-    def _begin(self, hello: ClientHello) -> None:
+    def begin(self) -> None:
+        """It is this client's turn."""
+        hello, self._hello = self._hello, None
+        assert hello is not None
+        if not self._owner.reactor.has(self._fd):
+            self._owner.reactor.register(self._fd, READ, self)
         protocols = rules_of(self.view).protocols
         if hello.protocols is not None and protocols:
             offered = [name.encode() for name in protocols]
@@ -146,8 +160,16 @@ class Handshake:
         owner.note("tls_handshake", self.view.settings.name, RESUMED if tls.is_resumed else OK, tls.tls_version)
         owner.reactor.unregister(self._fd)
         owner.reactor.disarm(self)
+        owner.turns.done(self)
         protocol = tls.protocol or "http/1.1"
-        owner.admitted(self, ClientConnection(tls, self.view, self.facts, protocol=protocol))
+        owner.admitted(self, ClientConnection(tls, self.view, self._facts_of(tls), protocol=protocol))
+
+    def _facts_of(self, tls: TlsSocket) -> ClientFacts:
+        """With what backends are told of the client's certificate, where this listener asks for one."""
+        settings = self.view.settings.tls
+        if settings is None or settings.client_auth is None:
+            return self.facts
+        return replace(self.facts, certificate=certificate_lines(tls.peer_certificate))
 
     # Without success
 
@@ -168,6 +190,7 @@ class Handshake:
         """Say `answer` (OpenSSL has said its alert itself), and let the client read it."""
         owner = self._owner
         self._failed(why)
+        owner.turns.done(self)
         self._tls, self._has_left = None, True
         plain = socket.socket
         try:
@@ -192,6 +215,10 @@ class Handshake:
         if not alive:
             self.close(None)
 
+    def give_way(self) -> None:
+        self._failed(f"it stood still for {PATIENCE_S:g}s while others waited for its place")
+        self.close(None)
+
     def _gone(self) -> None:
         self._owner.note("tls_handshake", self.view.settings.name, GONE, "")
         self.close(None)
@@ -214,6 +241,7 @@ class Handshake:
         """`why`: see Admission.close."""
         self._owner.reactor.forget(self._fd)
         self._owner.reactor.disarm(self)
+        self._owner.turns.done(self)
         self.sock.close()
         self._owner.not_admitted(self, why)
 
