@@ -1,8 +1,10 @@
 """Who may make a TLS handshake now: so many at once, so many of one address, and a few in one turn of the reactor.
 
 A handshake costs the worker as much as twenty requests, and a client decides when it comes. What has to wait keeps its
-place; addresses take turns, so a flood from one of them delays itself. A client that has begun and then says nothing
-holds a place for PATIENCE_S at most, as long as another one waits for it. Knows no TLS.
+place; addresses take turns, so a flood from one of them delays itself. A client that has begun and then stands still
+gives way to others that wait: after PATIENCE_S, or sooner where many wait, so that a place is free for the last of them
+within about a second. If the first has waited for longer than that all the same, the last goes first: most of the
+others have not come to be served. Knows no TLS.
 """
 
 from collections import deque
@@ -14,7 +16,8 @@ from lbproxy.worker.io.reactor import NEVER, Reactor
 MOST = 64
 MOST_OF_ADDRESS = 8
 AT_ONCE = 4  # begin in one batch or turn: about 2 ms, for which other clients wait
-PATIENCE_S = 1.0
+PATIENCE_S, LEAST_PATIENCE_S = 1.0, 0.1  # more than a round trip, or clients far away never get in
+LATE_S = 1.0
 
 
 class Shaking(Protocol):
@@ -33,7 +36,9 @@ class HandshakeTurns:
         self._reactor = reactor
         self._running: dict[Shaking, float] = {}  # when it began; the oldest first
         self._of_address: dict[bytes, int] = {}  # running
-        self._waiting: dict[bytes, deque[Shaking]] = {}  # by address; the first is the next to have a turn
+        # By address, with the time since when; the first address is the next to have a turn.
+        self._waiting: dict[bytes, deque[tuple[Shaking, float]]] = {}
+        self.waiting = 0
         self._begun_at = NEVER
         self._begun = 0  # in the batch that began at `_begun_at`
         self._is_planned = False
@@ -47,7 +52,8 @@ class HandshakeTurns:
             self._begun += 1
             self._start(one)
             return
-        self._waiting.setdefault(one.facts.ip, deque()).append(one)
+        self._waiting.setdefault(one.facts.ip, deque()).append((one, now))
+        self.waiting += 1
         self._plan()
 
     def done(self, one: Shaking) -> None:
@@ -57,18 +63,17 @@ class HandshakeTurns:
             self._of_address[address] -= 1
             if not self._of_address[address]:
                 del self._of_address[address]
-        elif (queue := self._waiting.get(address)) is not None and one in queue:
-            queue.remove(one)
-            if not queue:
+        elif (queue := self._waiting.get(address)) is not None:
+            kept = deque(waiter for waiter in queue if waiter[0] is not one)
+            self.waiting -= len(queue) - len(kept)
+            if kept:
+                self._waiting[address] = kept
+            else:
                 del self._waiting[address]
         if self._waiting:
             self._plan()
         elif self.deadline != NEVER:
             self._reactor.disarm(self)
-
-    @property
-    def waiting(self) -> int:
-        return sum(map(len, self._waiting.values()))
 
     def _has_place(self, address: bytes) -> bool:
         """The peers of a unix socket have no address: they are not held to be one."""
@@ -84,13 +89,15 @@ class HandshakeTurns:
             raise
 
     def _plan(self) -> None:
-        """Somebody waits: the next turn if there is a place, else when a place will have been held for too long."""
+        """Somebody waits: the next turn if there is a place, else when one has been held for too long."""
         if self._next_address() is not None:
             if not self._is_planned:
                 self._is_planned = True
                 self._reactor.defer(self._take_turn)
-        elif self.deadline == NEVER:
-            self._reactor.arm_at(self, min(self._running[one] for one in self._blocking()) + PATIENCE_S)
+            return
+        at = min(self._running[one] + self._patience_s(one) for one in self._blocking())
+        if at < self.deadline:
+            self._reactor.arm_at(self, at)
 
     def _take_turn(self) -> None:
         self._is_planned = False
@@ -99,29 +106,44 @@ class HandshakeTurns:
             if address is None:
                 break
             queue = self._waiting.pop(address)
-            one = queue.popleft()
+            one, _ = queue.pop() if self._is_late(queue) else queue.popleft()
+            self.waiting -= 1
             if queue:
                 self._waiting[address] = queue  # behind all other addresses
             self._start(one)
         if self._waiting:
             self._plan()
 
+    def _is_late(self, queue: deque[tuple[Shaking, float]]) -> bool:
+        return self._reactor.now - queue[0][1] > LATE_S
+
     def _next_address(self) -> bytes | None:
-        """The first that has a place. At most MOST / MOST_OF_ADDRESS are passed over."""
-        if len(self._running) >= MOST:
+        """The first that has a place; the last, where the first is late. A few are passed over at most: those that hold
+        MOST_OF_ADDRESS each."""
+        if len(self._running) >= MOST or not self._waiting:
             return None
-        return next((address for address in self._waiting if self._has_place(address)), None)
+        is_late = self._is_late(next(iter(self._waiting.values())))
+        order = reversed(self._waiting) if is_late else iter(self._waiting)
+        return next((address for address in order if self._has_place(address)), None)
 
     def _blocking(self) -> list[Shaking]:
         """Those that hold the places that are waited for, the oldest first."""
         is_full = len(self._running) >= MOST
         return [one for one in self._running if is_full or one.facts.ip in self._waiting]
 
+    def _patience_s(self, one: Shaking) -> float:
+        """How long this one may hold its place."""
+        if len(self._running) >= MOST:
+            share = MOST / self.waiting
+        else:
+            share = MOST_OF_ADDRESS / len(self._waiting[one.facts.ip])
+        return max(LEAST_PATIENCE_S, min(1.0, share) * PATIENCE_S)
+
     def on_deadline(self) -> None:
         """As many of the oldest as others wait give way."""
-        until = self._reactor.now - PATIENCE_S
-        for one in self._blocking()[: self.waiting]:
-            if self._running[one] <= until:
-                one.give_way()
+        now = self._reactor.now
+        blocking = self._blocking()[: self.waiting]
+        for one in [one for one in blocking if self._running[one] + self._patience_s(one) <= now]:
+            one.give_way()
         if self._waiting:
             self._plan()

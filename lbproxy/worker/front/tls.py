@@ -18,7 +18,7 @@ from lbproxy.wire.client_certificate import certificate_lines
 from lbproxy.wire.client_hello import MOST_BYTES, ClientHello, ClientHelloReader, NotClientHello, Spoken
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import ClientConnection
-from lbproxy.worker.front.handshake_turns import PATIENCE_S, HandshakeTurns
+from lbproxy.worker.front.handshake_turns import HandshakeTurns
 from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
 
 LINGER_S = 1.0  # the last words of a failed handshake are not lost to what the client still sends
@@ -216,7 +216,7 @@ class Handshake:
             self.close(None)
 
     def give_way(self) -> None:
-        self._failed(f"it stood still for {PATIENCE_S:g}s while others waited for its place")
+        self._failed("it stood still while others waited for its place")
         self.close(None)
 
     def _gone(self) -> None:

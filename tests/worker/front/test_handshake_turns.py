@@ -4,7 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.worker.front.handshake_turns import AT_ONCE, MOST, MOST_OF_ADDRESS, PATIENCE_S, HandshakeTurns
+from lbproxy.worker.front.handshake_turns import (
+    AT_ONCE,
+    LATE_S,
+    LEAST_PATIENCE_S,
+    MOST,
+    MOST_OF_ADDRESS,
+    PATIENCE_S,
+    HandshakeTurns,
+)
 from lbproxy.worker.io.reactor import NEVER
 
 
@@ -169,6 +177,33 @@ def test_when_all_places_are_held_any_of_the_oldest_gives_way() -> None:
     bench.all_turns()
     assert bench.gave_way == [oldest]
     assert bench.begun[-1] is late
+
+
+def test_where_many_wait_patience_is_short_and_soon_the_last_goes_first() -> None:
+    bench = Bench()
+    bench.come(500)
+    bench.all_turns()
+    for _ in range(30):
+        bench.reactor.turn(0.05)
+    assert len(bench.begun) > MOST_OF_ADDRESS * 8, "a place is held for a tenth of a second"
+    (late,) = bench.come(1)
+    bench.reactor.turn(LEAST_PATIENCE_S + 0.01)
+    bench.all_turns()
+    assert late in bench.begun
+
+
+def test_of_many_addresses_the_last_one_goes_first_when_the_first_is_late() -> None:
+    bench = Bench()
+    for number in range(600):
+        bench.come(1, b"%d" % number)
+    for _ in range(15):
+        bench.reactor.turn(0.05)
+    assert [client.facts.ip for client in bench.begun] == [b"%d" % number for number in range(len(bench.begun))]
+    bench.reactor.turn(LATE_S)
+    (last,) = bench.come(1, b"last")
+    bench.reactor.turn(LEAST_PATIENCE_S + 0.01)
+    bench.all_turns()
+    assert last in bench.begun
 
 
 def test_one_that_leaves_the_queue_is_forgotten_and_nothing_stays() -> None:
