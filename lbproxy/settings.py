@@ -76,6 +76,7 @@ class ListenerSettings:
     protocols: tuple[str, ...] = ("http/1.1",)  # offered by ALPN, the preferred one first
     redirect: str | None = None  # https: requests are answered with their address there
     acme_challenges: str | None = None  # absolute; a directory with a file for each token
+    hsts_s: float | None = None  # for which a browser shall use nothing but https
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,10 @@ def test_what_fits_together_is_left_alone(text: str):
             LISTENER + "redirect = 'https'\ntls = { cert = 'a', key = 'b' }\n" + WEB,
             "would send clients in a circle: this listener speaks https itself",
         ),
+        (
+            LISTENER + "hsts = '180d'\n" + WEB,
+            "needs tls: browsers believe it over https only (RFC 6797, 8.1)",
+        ),
         (LISTENER * 2 + WEB, "':80' is the same address as ':80'"),
         (LISTENER + "[[listener]]\naddress = '127.0.0.1:80'\n" + WEB, "'127.0.0.1:80' is covered by ':80'"),
         (

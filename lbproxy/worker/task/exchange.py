@@ -17,7 +17,7 @@ from lbproxy.policy.retry import REASONS, Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
-from lbproxy.wire.headers import client_of, is_dated, request_id_of
+from lbproxy.wire.headers import client_of, is_dated, request_id_of, sets_hsts
 from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, ConnectTimedOut, connect
 from lbproxy.worker.context import Context
@@ -158,9 +158,11 @@ class Exchange:
 
     def own_lines(self, head: ResponseHead) -> bytes:
         """What belongs to this answer alone: see response_to_client."""
-        own = self.request_id
+        own, hsts = self.request_id, self.client.hsts
         if self._cookie and (head.status >= 200 or head.status == 101):
             own += self._cookie
+        if hsts and head.status >= 200 and not sets_hsts(head):
+            own += hsts
         return own if is_dated(head) else own + self.context.date()
 
     # The phases
@@ -366,7 +368,7 @@ class Exchange:
             head_only=self.head.method == b"HEAD",
             retry_after_s=RETRY_AFTER_S if status == 503 else None,
             minor=self.head.minor,
-            date=self.context.date(),
+            lines=self.context.date() + self.client.hsts,
             text=text,
         )
         self.response_bytes = self.reply.error(page)
