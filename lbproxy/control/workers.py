@@ -6,7 +6,6 @@ served on.
 """
 
 import os
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from lbproxy.control.certificate_delivery import CertificateDelivery
 from lbproxy.control.changed import Changed
 from lbproxy.control.handed_on import HandedWorkers
 from lbproxy.control.sockets import Sockets
-from lbproxy.control.worker_process import WorkerProcess, WorkerStatus
+from lbproxy.control.worker_process import COMMAND, WorkerProcess, WorkerStatus
 from lbproxy.control.worker_watch import watch
 from lbproxy.link.channel import Channel
 from lbproxy.link.codec import LinkBroken
@@ -46,15 +45,12 @@ from lbproxy.supervise.reap import Children
 from lbproxy.supervise.session import MARK
 from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerStarted
 
-# -P: a trio.py in the working directory must not be imported. The descriptor of the link is added as an argument.
-COMMAND = (sys.executable, "-P", "-m", "lbproxy.worker")
 HEARTBEAT_S = 1.0
 RESPAWN_PAUSE_S = 0.5  # after a worker that died in its first second or never served; doubled each time, up to:
 RESPAWN_PAUSE_MAX_S = 2.0
 EXIT_S = 1.0  # from the end of a worker's link to the end of its process
 STOP_SLACK_S = 1.0
 STATS_WAIT_S = 1.0
-REMEMBERED_DRAINS = 4096
 
 
 class Workers:
@@ -161,11 +157,15 @@ class Workers:
         """Whether no worker is in the middle of a start or of its end, and no message is on its way to one."""
         live = self._live.values()
         return (
-            sum(worker.state == "serving" and not worker.is_old for worker in live) >= self._wanted
+            self._new_serving >= self._wanted
             and len(self._taken_rows) == len(self._live)
             and not any(worker.channel.waiting or worker.silent.is_set() for worker in live)
             and not self.moves_under_way()
         )
+
+    @property
+    def _new_serving(self) -> int:
+        return sum(worker.state == "serving" and not worker.is_old for worker in self._live.values())
 
     def hand_on(self) -> HandedWorkers:
         return HandedWorkers(self._ask, tuple(worker.hand_on() for worker in self._live.values()))
@@ -179,12 +179,7 @@ class Workers:
 
     async def wait_new_serving(self) -> None:
         """Returns when each slot has a serving worker of this program; also in a stop."""
-        await self._changed.wait(
-            lambda: (
-                self._stopping
-                or sum(one.state == "serving" and not one.is_old for one in self._live.values()) >= self._wanted
-            )
-        )
+        await self._changed.wait(lambda: self._stopping or self._new_serving >= self._wanted)
 
     def retire_old(self, grace_s: float, tunnels_s: float) -> None:
         """The workers of the program before this one leave: see messages.GiveAway."""
@@ -251,17 +246,12 @@ class Workers:
         for worker in self._serving():
             worker.channel.post(AskStats(ask))
         with trio.move_on_after(STATS_WAIT_S):
-            await self._changed.wait(
-                lambda: all(worker.stats.ask >= ask for worker in self._serving() if worker.applied)
-            )
+            await self._changed.wait(lambda: all(one.stats.ask >= ask for one in self._serving() if one.applied))
         return self.known()
 
     def known(self) -> list[WorkerStatus]:
         """The newest known status of each worker."""
-        return [
-            WorkerStatus(worker.id, worker.process.pid, worker.state, worker.stats, worker.is_old)
-            for worker in sorted(self._live.values(), key=lambda worker: worker.id)
-        ]
+        return [worker.status for worker in sorted(self._live.values(), key=lambda worker: worker.id)]
 
     # One worker
 
@@ -371,9 +361,7 @@ class Workers:
             case CertificatesLoaded(serial, why):
                 self.delivery.answered(worker, serial, why)
             case Drained(backend, epoch):
-                worker.drained[backend] = epoch
-                while len(worker.drained) > REMEMBERED_DRAINS:
-                    del worker.drained[next(iter(worker.drained))]
+                worker.note_drained(backend, epoch)
             case Unreachable(backend, why):
                 try:
                     id = BackendId.parse(backend)

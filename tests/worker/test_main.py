@@ -18,7 +18,7 @@ from support.tls_peer import client_context, pem
 from support.trio_test import trio_test
 
 from lbproxy.address import Address
-from lbproxy.control.workers import COMMAND
+from lbproxy.control.worker_process import COMMAND
 from lbproxy.link.channel import Channel
 from lbproxy.link.grid import Counter
 from lbproxy.link.messages import (
