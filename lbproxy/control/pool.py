@@ -5,14 +5,18 @@ Knows what belongs in the table. Starts, stops and publishes nothing: fleet.py d
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import trio
 
+from lbproxy.control.ejection import Ejection, Ejections
+from lbproxy.control.handed_on import HandedMember, HandedPool
 from lbproxy.control.names import Names
 from lbproxy.link.grid import Counter, Grid
-from lbproxy.model import Backend, BackendSpec, BackendView, Generation, LeaseKind, PoolView, State
+from lbproxy.model import Backend, BackendId, BackendSpec, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
 from lbproxy.settings import PoolSettings, TargetTls
+from lbproxy.supervise.handed_on import handed_time, taken_time
 from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import BackendExited
 
@@ -42,6 +46,23 @@ class Member:
     @property
     def backend(self) -> Backend:
         return self.runner.backend
+
+    def hand_on(self, generation: int, drain: Any) -> HandedMember:
+        """`generation`: its place in the pool's list. `drain`: the command that drains it still."""
+        started_at = handed_time(self.started_at) if self.started_at is not None else None
+        return HandedMember(
+            *(self.spec.slot, generation, self.cell, self.published, self.held, self.in_table, self.left_epoch),
+            started_at=started_at,
+            runner=self.runner.hand_on(),
+            drain=drain,
+        )
+
+    def take_over(self, handed: HandedMember) -> None:
+        self.published, self.held = handed.published, handed.held
+        self.in_table, self.left_epoch = handed.in_table, handed.left_epoch
+        self.runner.take_over(handed.runner)
+        self.started_at = taken_time(handed.started_at) if handed.started_at is not None else None
+        self._pid, self._live = self.backend.pid, self.backend.state in _LIVE
 
     def see_change(self) -> None:
         """Note a new process, and the death of one that was live."""
@@ -110,6 +131,7 @@ class Pool:
         self.pause: Pause | None = None
         self.differs: tuple[str, ...] = ()  # keys of the file that are not as what runs: after a rollback or a scale
         self.heading = 0  # the generation that a rollout moves to; 0: none runs
+        self._ejections = Ejections()
         self._token_of = token_of
         self._grid = grid
         self._cells: dict[int, str | None] = {cell: None}  # with the name of the slot; None: the pool's own
@@ -158,6 +180,35 @@ class Pool:
         for member in self.members:
             member.runner.reload = None
 
+    # Over an exec
+
+    def hand_on(self, drain_of: Callable[[Member], Any]) -> HandedPool:
+        generations = list(dict.fromkeys([self.generation, *(member.spec.generation for member in self.members)]))
+        return HandedPool(
+            self.name,
+            self.settings,
+            0,
+            tuple(generations),
+            self.cell,
+            tuple(
+                member.hand_on(generations.index(member.spec.generation), drain_of(member)) for member in self.members
+            ),
+            self.differs,
+            self.pause is not None,
+            self.pause.max_wait_s if self.pause is not None else None,
+            self.pause.page if self.pause is not None else None,
+            {counter.name: number for counter, number in self._remembered.items()},
+            dict(self._remembered_requests),
+        )
+
+    def take_over(self, handed: HandedPool) -> None:
+        """All but the members."""
+        self.differs = handed.differs
+        self.pause = Pause(handed.pause_max_wait_s, handed.pause_page) if handed.is_paused else None
+        for counter in TOTALS:
+            self._remembered[counter] = handed.totals.get(counter.name, 0)
+        self._remembered_requests = dict(handed.requests_by_slot)
+
     # The table
 
     def serving(self) -> list[Member]:
@@ -165,6 +216,33 @@ class Pool:
         eligible = [member for member in self.members if member.published and member.backend.address is not None]
         fit = set(health.servable((member.backend.id, member.backend.state) for member in eligible))
         return [member for member in eligible if member.backend.id in fit]
+
+    def note_errors(self, id: BackendId, errors: tuple[int, str], now: float) -> Ejection | str | None:
+        """See Ejections.note."""
+        passive = self.settings.health.passive
+        return self._ejections.note(id, errors, passive, self._fit(), now) if passive is not None else None
+
+    def settle_ejections(self, now: float) -> list[tuple[BackendId, str]]:
+        """See Ejections.settle."""
+        if self._ejections.is_empty:
+            return []
+        return self._ejections.settle(self.settings.health.passive, self._fit(), now)
+
+    @property
+    def next_return(self) -> float:
+        """When an ejected backend comes back: a reading of Trio's clock."""
+        return self._ejections.next_end
+
+    def ejection_of(self, member: Member) -> Ejection | None:
+        return self._ejections.find(member.backend.id)
+
+    def why(self, member: Member, now: float) -> str | None:
+        """Why it does not serve, in one line; None if it does."""
+        ejection = self.ejection_of(member)
+        return ejection.why_now(now) if ejection is not None else member.runner.why
+
+    def _fit(self) -> set[BackendId]:
+        return {member.backend.id for member in self.serving() if member.backend.state is State.READY}
 
     def view(self) -> PoolView:
         send_proxy = self.settings.send_proxy.removeprefix("off")
@@ -180,14 +258,16 @@ class Pool:
             if member.backend.address is not None
         ]
         settings, pause = self.settings, self.pause
+        fit = tuple(view for view in serving if self._ejections.find(view.id) is None)
+        ejected = tuple(view for view in serving if self._ejections.find(view.id) is not None)
         limits = settings.limits
         if pause is not None and pause.max_wait_s is not None:
             limits = replace(limits, queue_timeout_s=pause.max_wait_s)
         return PoolView(
             name=self.name,
             cell=self.cell,
-            backends=() if pause is not None else tuple(serving),
-            resting=() if pause is None else tuple(serving),
+            backends=() if pause is not None else fit,
+            resting=ejected if pause is None else tuple(serving),
             maintenance=pause.page if pause is not None else None,
             # A client that reconnects during a rollout must not get a backend that leaves next. A worker takes any
             # backend when none is of this generation, so with 0 all are alike.
@@ -203,6 +283,8 @@ class Pool:
             accept_bare_lf=settings.accept_bare_lf,
             is_hopeless=self.is_hopeless,
             sticky=settings.sticky,
+            slow_start_s=settings.slow_start_s,
+            reports_errors=settings.health.passive is not None,
         )
 
     @property
@@ -235,7 +317,10 @@ class Pool:
 
     @property
     def ready(self) -> int:
-        return sum(member.published and member.backend.state is State.READY for member in self.members)
+        return sum(
+            member.published and member.backend.state is State.READY and self.ejection_of(member) is None
+            for member in self.members
+        )
 
     @property
     def is_degraded(self) -> bool:
@@ -248,7 +333,10 @@ class Pool:
         return sum(member.held for member in self.members)
 
     def state_of(self, member: Member) -> str:
-        """The state that users see: of one that is drained by command `draining`, then `drained`."""
+        """The state that users see: of one that is drained by command `draining`, then `drained`; of an ejected one
+        `unhealthy`."""
+        if self.ejection_of(member) is not None:
+            return str(State.UNHEALTHY)
         if not member.held or member.backend.state not in _LIVE:
             return str(member.backend.state)
         return "draining" if self._grid.sum(member.cell, Counter.LEASES) else "drained"

@@ -8,8 +8,8 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import trio
 
@@ -21,12 +21,15 @@ READ_BYTES = 64 * 1024
 RIGHTS_BYTES = socket.CMSG_SPACE(FDS_A_SEND * array.array("i").itemsize)
 
 
-class Given(Protocol):
-    """A descriptor that goes with a message: a socket, or anything that is closed when it is sent."""
+class Closable(Protocol):
+    """A socket, or anything else that owns one descriptor."""
 
     def fileno(self) -> int: ...
 
     def close(self) -> None: ...
+
+
+Given: TypeAlias = Closable | int
 
 
 class Channel:
@@ -46,10 +49,10 @@ class Channel:
     def post(self, message: Any, fds: Sequence[int] = (), *, give: Sequence[Given] = ()) -> None:
         """Send in the background, in order. The descriptors must stay open until sent: control keeps them anyway.
 
-        `give`: descriptors that go with the message, too, and are closed here when they are sent.
+        `give`: sockets or descriptors that go with the message, too, and are closed here when they are sent.
         """
         data = encode(message, self.version)
-        all_fds = (*fds, *(sock.fileno() for sock in give))
+        all_fds = (*fds, *(one if isinstance(one, int) else one.fileno() for one in give))
         self._outbox.append((struct.pack("!I", len(data)) + data, all_fds, tuple(give)))
         self._posted.set()
 
@@ -87,8 +90,7 @@ class Channel:
             view = view[1:]
         while view:
             view = view[await self._sock.send(view) :]
-        for sock in given:
-            sock.close()
+        _close(given)
 
     async def receive(self) -> Any | None:
         """The next message, or None when the other end is gone. Raises LinkBroken."""
@@ -122,6 +124,15 @@ class Channel:
             raise LinkBroken(f"{count} descriptors announced, {len(self._fds)} came")
         return [self._fds.popleft() for _ in range(count)]
 
+    def hand_on(self) -> tuple[int, bytes, tuple[int, ...]]:
+        """Its descriptor, the beginning of a message that has come, and the descriptors that came with it: for a
+        channel that goes on elsewhere. No message may be waiting to be sent."""
+        return self._sock.fileno(), bytes(self._buffer), tuple(self._fds)
+
+    def take_over(self, buffer: bytes, fds: Sequence[int]) -> None:
+        """Go on behind what another channel had received."""
+        self._buffer, self._fds = bytearray(buffer), deque(fds)
+
     def close(self) -> None:
         """Close the channel and every received descriptor that was not taken."""
         self._sock.close()
@@ -132,5 +143,12 @@ class Channel:
     def _drop_outbox(self) -> None:
         while self._outbox:
             _, _, given = self._outbox.popleft()
-            for sock in given:
-                sock.close()
+            _close(given)
+
+
+def _close(given: Iterable[Given]) -> None:
+    for one in given:
+        if isinstance(one, int):
+            os.close(one)
+        else:
+            one.close()

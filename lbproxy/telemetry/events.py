@@ -4,13 +4,14 @@ Fields are plain JSON values. An event that belongs to a reload carries the relo
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    name: ClassVar[str] = ""
-    level: ClassVar[str] = "info"
+from lbproxy.telemetry.certificate_events import CertificateExpiring as CertificateExpiring
+from lbproxy.telemetry.certificate_events import CertificateLoaded as CertificateLoaded
+from lbproxy.telemetry.certificate_events import CertificateRejected as CertificateRejected
+from lbproxy.telemetry.event import Event as Event
+from lbproxy.telemetry.upgrade_events import UpgradeDone as UpgradeDone
+from lbproxy.telemetry.upgrade_events import UpgradeProved as UpgradeProved
+from lbproxy.telemetry.upgrade_events import UpgradeStarted as UpgradeStarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class BackendUnhealthy(Event):
     pool: str
     backend: str
     why: str
+    back_in_s: float | None = None  # of an ejected one; None: when its probes pass again
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class BackendHealthy(Event):
     name = "backend.healthy"
     pool: str
     backend: str
+    why: str | None = None  # None: its probes pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,19 @@ class WorkerExited(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerGaveAway(Event):
+    """A worker that leaves has given other workers every connection that could be moved."""
+
+    name = "worker.gave_away"
+    worker: int
+    moved: int
+    left: int  # connections that it finishes
+    duration_s: float
+    not_taken: int = 0
+    why: str | None = None  # the first of those was not taken
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerHung(Event):
     name = "worker.hung"
     level = "error"
@@ -232,38 +248,14 @@ class AcceptResumed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateLoaded(Event):
-    """It is used for new connections. `listeners`: their names; "admin" is that of [admin]."""
+class TlsFailed(Event):
+    """A handshake that a client did not get through. Anybody can bring it about: it is for who looks for it."""
 
-    name = "certificate.loaded"
-    file: str
-    names: tuple[str, ...]
-    not_after: str  # ISO 8601
-    listeners: tuple[str, ...]
-    reload: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateRejected(Event):
-    """A file has changed and cannot be used: what was read before stays in use."""
-
-    name = "certificate.rejected"
-    level = "error"
-    file: str
+    name = "tls.failed"
+    level = "debug"
+    listener: str
+    client: str  # its address; empty for a unix socket
     why: str
-    listeners: tuple[str, ...]
-    reload: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateExpiring(Event):
-    name = "certificate.expiring"
-    level = "warning"
-    file: str
-    names: tuple[str, ...]
-    not_after: str
-    days_left: int  # 0: less than a day; negative: it has expired
-    listeners: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,8 @@ def event_text(event: e.Event) -> str:
             return f"{backend or pool or 'no pool'}: {status} {error}: {reason}, request {request_id}{more}"
         case e.LogDropped(lines, log):
             return f"{count(lines, 'line')} of the {log} log dropped: its reader stalls or its disk is full"
+        case e.TlsFailed(listener, client, why):
+            return f"listener {listener}: no TLS with {client or 'a unix peer'}: {why}"
         case e.AcceptPaused(listener, why):
             return f"listener {listener} takes no connections for now: {why}"
         case e.AcceptResumed(listener):
@@ -94,6 +96,7 @@ def event_text(event: e.Event) -> str:
         or _serve_text(event)
         or _backend_text(event)
         or _reload_text(event)
+        or _upgrade_text(event)
         or _fields_text(event)
     )
 
@@ -132,6 +135,11 @@ def _serve_text(event: e.Event) -> str | None:
             return f"worker {worker} started, pid {pid}"
         case e.WorkerExited(worker, pid, how):
             return f"worker {worker} (pid {pid}) ended: {how}; it is replaced"
+        case e.WorkerGaveAway(worker, moved, left, duration_s, not_taken, why):
+            finishes = f", finishes {left}" if left else ""
+            refused = f" ({not_taken} were not taken: {why})" if not_taken else ""
+            given = f"worker {worker} has given {count(moved, 'connection')} to new workers"
+            return f"{given} in {seconds(duration_s)}{finishes}{refused}"
         case e.WorkerHung(worker, pid, epoch):
             return f"worker {worker} (pid {pid}) does not acknowledge table {epoch}: killed and replaced"
     return None
@@ -147,10 +155,10 @@ def _backend_text(event: e.Event) -> str | None:
             return f"{backend} proved after {seconds(after_s)}"
         case e.BackendNotReady(_, backend, why, output):
             return _with_output(f"{backend} did not become ready: {why}", output)
-        case e.BackendUnhealthy(_, backend, why):
-            return f"{backend} unhealthy: {why}"
-        case e.BackendHealthy(_, backend):
-            return f"{backend} healthy again"
+        case e.BackendUnhealthy(_, backend, why, back_in_s):
+            return f"{backend} unhealthy: {why}" + (f"; back in {seconds(back_in_s)}" if back_in_s is not None else "")
+        case e.BackendHealthy(_, backend, why):
+            return f"{backend} healthy again" + (f": {why}" if why else "")
         case e.BackendExited(_, backend, pid, how, restart_in_s, output):
             again = "not started again" if restart_in_s is None else f"started again in {seconds(restart_in_s)}"
             ended = f"did not start: {how}" if pid is None else f"(pid {pid}) ended: {how}"
@@ -197,6 +205,20 @@ def _reload_text(event: e.Event) -> str | None:
             return verdict(event)
         case e.ReloadFinished(_, _, text):
             return text
+    return None
+
+
+def _upgrade_text(event: e.Event) -> str | None:
+    match event:
+        case e.UpgradeStarted(_, from_version):
+            return f"upgrade of lbproxy {from_version} started: the installed program is tried"
+        case e.UpgradeProved(_, version, after_s, backends, workers):
+            adopts = f"{count(backends, 'backend')} and {count(workers, 'worker')}"
+            return f"lbproxy {version} has passed its trial after {seconds(after_s)} and takes over {adopts}"
+        case e.UpgradeDone(_, "ok", _, from_version, version, duration_s):
+            return f"upgraded lbproxy {from_version} to {version} in {seconds(duration_s)}"
+        case e.UpgradeDone(_, _, _, from_version, why=why, output=output):
+            return "\n".join([f"not upgraded, lbproxy {from_version} goes on as before: {why}", *output])
     return None
 
 

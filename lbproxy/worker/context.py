@@ -14,6 +14,7 @@ from lbproxy.telemetry.events import Event
 from lbproxy.wire.lines import Lines
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections, connect
 from lbproxy.worker.backends.secure import SecureConnections, Untrusted
+from lbproxy.worker.error_reports import ErrorReports
 from lbproxy.worker.failures import FailureReports
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.leases.router import Router
@@ -32,10 +33,12 @@ class Context:
     secure: SecureConnections = field(default_factory=SecureConnections)
     stopping: trio.Event = field(default_factory=trio.Event)
     failures: FailureReports = field(init=False)
+    errors: ErrorReports = field(init=False)
     date: Callable[[], bytes] = field(init=False)  # the Date field of an answer, behind a CRLF
 
     def __post_init__(self) -> None:
         self.failures = FailureReports(self.emit, self.post)
+        self.errors = ErrorReports(self.router.pool, self.post)
         self.date = DateLine(lambda: self.reactor.wall(self.reactor.now)).now
 
     @property
@@ -48,14 +51,15 @@ class Context:
 
     async def connect(self, backend: BackendView, connect_s: float) -> BackendConnection:
         """A fresh connection. Raises ConnectFailed or Untrusted."""
-        if backend.address.secure:
+        if not backend.address.secure:
+            return await connect(backend, connect_s)
+        try:
             return await self.secure.connect(backend, connect_s)
-        return await connect(backend, connect_s)
-
-    def untrusted(self, backend: BackendView, failure: Untrusted) -> None:
-        """A handshake of TLS has failed: it counts as a failed probe. The backend stays: others may get through."""
-        self.tally.note("backend_error", backend.id.pool, failure.token)
-        self.post(Unreachable(str(backend.id), str(failure)))
+        except Untrusted as exc:  # it counts as a failed probe; the backend stays: other handshakes may succeed
+            self.tally.note("backend_error", backend.id.pool, exc.token)
+            self.errors.note(backend, str(exc))
+            self.post(Unreachable(str(backend.id), str(exc)))
+            raise
 
     def unreachable(self, backend: BackendView, why: str, *, timed_out: bool = False) -> None:
         """No connection came about: the backend is passed over here. The client's work is not lost: it claims anew.
@@ -66,6 +70,7 @@ class Context:
         self.router.skip(backend.id)
         self.tally.note("backend_error", backend.id.pool, "connection_timeout" if timed_out else "connection_refused")
         self.tally.note("retry", backend.id.pool, NOT_CONNECTED)
+        self.errors.note(backend, why)
         if not timed_out:
             self.post(Unreachable(str(backend.id), why))
 

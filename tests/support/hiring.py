@@ -13,7 +13,8 @@ import trio
 from lbproxy.address import Address
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.tallies import Tallies
-from lbproxy.control.workers import COMMAND, Workers
+from lbproxy.control.worker_process import COMMAND
+from lbproxy.control.workers import Workers
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
 from lbproxy.settings import DrainSettings, ListenerSettings, LogSettings, PoolLimits, PoolTimeouts
@@ -75,6 +76,7 @@ class House:
         self.book = CellBook(self.grid)
         self.sockets = Sockets(self.book)
         self.address = Address("127.0.0.1", free_port())
+        self.mode = "http"
         self.listeners = self.bind(1)
         self.pool_cell = self.book.take()
         self.drain = DrainSettings()
@@ -94,7 +96,7 @@ class House:
         self._owned: list[trio.abc.AsyncResource] = []
 
     def bind(self, workers: int) -> tuple[ListenerView, ...]:
-        self.listeners = self.sockets.bind([ListenerSettings("public", self.address, pool="web")], workers)
+        self.listeners = self.sockets.bind([ListenerSettings("public", self.address, self.mode, pool="web")], workers)
         return self.listeners
 
     async def origin(self, name: bytes = b"one", slot: int = 1) -> Origin:

@@ -20,11 +20,17 @@ PLAIN_RULES = TargetTls()
 
 
 class Untrusted(LbproxyError):
-    """A backend whose handshake failed. Nothing was sent. `token`: the error type of RFC 9209."""
+    """A backend whose handshake failed. Nothing was sent. `token`: the error type of RFC 9209.
 
-    def __init__(self, reason: str, token: str) -> None:
+    For a task it is one more way in which a backend gives no answer (task/response_heads.py).
+    """
+
+    reused = was_reset = was_sent = False
+
+    def __init__(self, reason: str, token: str, backend: BackendView) -> None:
         super().__init__(reason)
         self.token = token
+        self.backend = backend
 
 
 class SecureConnection(BackendConnection):
@@ -79,7 +85,7 @@ class SecureConnections:
             try:
                 context = target_context(rules)
             except BadCertificate as exc:
-                raise Untrusted(str(exc), "tls_certificate_error") from None
+                raise Untrusted(str(exc), "tls_certificate_error", backend) from None
             sock = await open_socket(address)
             step = "complete a TLS handshake"
             known, session = self._sessions.get(address, (None, None))
@@ -88,7 +94,7 @@ class SecureConnections:
                 secured = TlsSocket.client(sock, context, name, session if known is context else None)
                 await _shake_hands(secured)
             except HandshakeFailed as exc:
-                raise Untrusted(f"{address}: TLS: {exc}", token_of(str(exc))) from None
+                raise Untrusted(f"{address}: TLS: {exc}", token_of(str(exc)), backend) from None
             return SecureConnection(backend, secured, self, context)
         raise ConnectFailed(f"{address} did not {step} within {connect_s:g}s")
 

@@ -165,7 +165,6 @@ class TcpClient:
             try:
                 connection = await lanes.context.connect(lease.backend, pool.timeouts.connect_s)
             except Untrusted as exc:
-                lanes.context.untrusted(lease.backend, exc)
                 record = self._record(exc.token, str(exc), served_by=lease.backend.id)
                 end(lanes.context, record, cell=lease.backend.cell, failed=pool.name)
                 lanes.router.release(lease)
@@ -206,7 +205,7 @@ class TcpClient:
             sock,
             stall_s=self.view.settings.timeouts.body_s,
             on_end=self._ended,
-            pipes=None if lease.backend.address.secure else self.lanes.pipes,
+            pipes=self.lanes.pipes,
         )
         relay.hold(lease)
         return relay

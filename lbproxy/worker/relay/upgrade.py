@@ -52,8 +52,7 @@ class UpgradedClient:
         if upgrade.protocol == WEBSOCKET:
             self.relay = WebSocketRelay(lanes.reactor, *both, stall_s=stall_s, on_end=self._websocket_ended)
         else:
-            pipes = None if upgrade.lease.backend.address.secure else lanes.pipes
-            self.relay = Relay(lanes.reactor, *both, stall_s=stall_s, on_end=self._ended, pipes=pipes)
+            self.relay = Relay(lanes.reactor, *both, stall_s=stall_s, on_end=self._ended, pipes=lanes.pipes)
 
     @property
     def lease(self) -> Lease:

@@ -17,7 +17,7 @@ from lbproxy.policy.retry import REASONS, Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
-from lbproxy.wire.headers import client_of, is_dated, request_id_of
+from lbproxy.wire.headers import client_of, is_dated, request_id_of, sets_hsts
 from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, ConnectTimedOut
 from lbproxy.worker.backends.secure import Untrusted
@@ -32,7 +32,7 @@ from lbproxy.worker.task.attempt import Attempt
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.http1_reply import Http1Reply
 from lbproxy.worker.task.own_answer import answer_itself
-from lbproxy.worker.task.response_heads import NoAnswer
+from lbproxy.worker.task.response_heads import NoAnswer, is_to_blame
 
 RETRY_AFTER_S = 1
 FORGIVEN_MOST = 3  # attempts of one request
@@ -159,9 +159,11 @@ class Exchange:
 
     def own_lines(self, head: ResponseHead) -> bytes:
         """What belongs to this answer alone: see response_to_client."""
-        own = self.request_id
+        own, hsts = self.request_id, self.client.hsts
         if self._cookie and (head.status >= 200 or head.status == 101):
             own += self._cookie
+        if hsts and head.status >= 200 and not sets_hsts(head):
+            own += hsts
         return own if is_dated(head) else own + self.context.date()
 
     # The phases
@@ -178,7 +180,7 @@ class Exchange:
         while True:
             try:
                 return await self._attempt()
-            except NoAnswer as exc:
+            except (NoAnswer, Untrusted) as exc:
                 self._note_try(exc.backend, str(exc))
                 attempts += not exc.reused
                 self._fresh = True
@@ -196,7 +198,7 @@ class Exchange:
                     self._avoid = (*self._avoid, exc.backend)
                 self.context.tally.note("retry", exc.backend.id.pool, REASONS[follows])
 
-    async def _was_unread(self, exc: NoAnswer) -> bool:
+    async def _was_unread(self, exc: NoAnswer | Untrusted) -> bool:
         """The backend has ended before it read the request: that is no attempt.
 
         Who ends resets what waits in its accept queue, and what is sent again may meet the next one that ends. Who has
@@ -272,7 +274,12 @@ class Exchange:
             begun = await self._claim_and_connect(since)
         backend = begun.lease.backend
         self.backend, self._cell = backend.id, backend.cell
-        await Attempt(self, begun).run()
+        try:
+            await Attempt(self, begun).run()
+        except (NoAnswer, ProxyError, Refused) as exc:
+            if is_to_blame(exc):
+                self.context.errors.note(backend, str(exc))
+            raise
 
     async def _claim_and_connect(self, since: float) -> Begun | None:
         """None when the backend that was claimed could not be reached: it is passed over now. All tries together may
@@ -293,11 +300,6 @@ class Exchange:
                 connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
             if connection is None:
                 connection = await self.context.connect(lease.backend, pool.timeouts.connect_s)
-        except Untrusted as exc:
-            self.context.untrusted(lease.backend, exc)
-            raise NoAnswer(
-                *(str(exc), lease.backend), reused=False, was_reset=False, was_sent=False, token=exc.token
-            ) from None
         except ConnectFailed as exc:
             self._note_try(lease.backend, str(exc))
             self.context.unreachable(lease.backend, str(exc), timed_out=isinstance(exc, ConnectTimedOut))
@@ -368,7 +370,7 @@ class Exchange:
             head_only=self.head.method == b"HEAD",
             retry_after_s=RETRY_AFTER_S if status == 503 else None,
             minor=self.head.minor,
-            date=self.context.date(),
+            lines=self.context.date() + self.client.hsts,
             text=text,
         )
         self.response_bytes = self.reply.error(page)

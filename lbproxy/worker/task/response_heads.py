@@ -17,26 +17,24 @@ class NoAnswer(LbproxyError):
     """The backend's connection ended, or brought nonsense, before a valid status line.
 
     `reused`: the connection had served before. Nonsense counts as no answer on such a connection only: it may be the
-    rest of an earlier answer. `was_reset`: the backend has not read the whole request. `was_sent`: it may have come to
-    the backend. `token`: the error type of RFC 9209, if nothing helps.
+    rest of an earlier answer. `was_reset`: the backend has not read the whole request.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        backend: BackendView,
-        *,
-        reused: bool,
-        was_reset: bool,
-        was_sent: bool = True,
-        token: str = "connection_terminated",
-    ) -> None:
+    was_sent = True  # the request may have come to the backend
+    token = "connection_terminated"  # the error type of RFC 9209, if nothing helps
+
+    def __init__(self, reason: str, backend: BackendView, *, reused: bool, was_reset: bool) -> None:
         super().__init__(reason)
-        self.was_sent = was_sent
-        self.token = token
         self.backend = backend
         self.reused = reused
         self.was_reset = was_reset
+
+
+def is_to_blame(trouble: NoAnswer | ProxyError | Refused) -> bool:
+    """Whether an attempt failed because of its backend. The end of a kept connection is nobody's fault."""
+    if isinstance(trouble, NoAnswer):
+        return not trouble.reused
+    return trouble.status in (502, 504) and trouble.token != "cut"
 
 
 class ResponseHeads:
