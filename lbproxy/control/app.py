@@ -28,6 +28,7 @@ from lbproxy.control.fleet_context import FleetContext, ProxyView
 from lbproxy.control.measured import Measured
 from lbproxy.control.memory import Memory
 from lbproxy.control.memory_limits import MemoryLimits
+from lbproxy.control.moving import Moving
 from lbproxy.control.next_start import waiting_keys
 from lbproxy.control.observation import resident_bytes
 from lbproxy.control.outgoing_events import OutgoingEvents
@@ -109,6 +110,7 @@ class Control:
         )
         parts.certificates.serve_to(self._workers, parts.log.emit)
         self._workers.on_stats = measured.tallies.add
+        self._moving = Moving(self._workers, parts.log.emit)
         self._tokens = StickyTokens(settings.proxy.state_dir, parts.log.emit)
         self._tokens.use(settings.sticky_keys)
         context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make, self._tokens.token)

@@ -165,7 +165,7 @@ class Upgrader:
                 nursery.start_soon(api_server.go_on, client, stream.lines())
             await workers.wait_new_serving()
             graces_s = [longest_s(pool.drain, LeaseKind) for pool in context.settings.pools]
-            workers.retire_old(max(graces_s, default=0.0))
+            workers.retire_old(max(graces_s, default=0.0), handed.tunnels_s)
             site.reloader.let_go()
             await workers.wait_old_gone()
             if document.copy is not None:

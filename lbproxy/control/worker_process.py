@@ -21,7 +21,7 @@ from lbproxy.supervise.reap import Children
 class WorkerStatus:
     id: int
     pid: int
-    state: str  # starting | serving | stopping
+    state: str  # starting | serving | leaving | stopping
     stats: Stats  # its newest answer
 
 
@@ -39,6 +39,7 @@ class WorkerProcess:
     applied: int = 0
     holds: set[int] = field(default_factory=set)  # keys of the listeners in the last table that it was sent
     drained: dict[str, int] = field(default_factory=dict)
+    took: set[str] = field(default_factory=set)  # backends of leases that it had from other workers
     stats: Stats = field(default_factory=lambda: Stats(0, 0, 0, {}))
     certificates: dict[int, CertificateSet] = field(default_factory=dict)  # that it was sent, by the listener's key
     unanswered: dict[int, tuple[ListenerView, CertificateSet]] = field(default_factory=dict)  # by serial
@@ -87,6 +88,8 @@ class WorkerProcess:
             connections=self.stats.connections,
             served=self.stats.served,
             handed_over=dict(self.stats.handed_over),
+            took=tuple(sorted(self.took)),
+            link_version=self.channel.version,
         )
 
     @classmethod
@@ -94,10 +97,22 @@ class WorkerProcess:
         """A worker of an earlier program of this control. `ask`: the number of the last question to it."""
         for fd in (handed.link_fd, *handed.received_fds):
             os.set_inheritable(fd, False)
-        channel = Channel(socket.socket(fileno=handed.link_fd), ToControl)
+        channel = Channel(socket.socket(fileno=handed.link_fd), ToControl, handed.link_version)
         channel.take_over(bytes.fromhex(handed.received), handed.received_fds)
         worker = cls(handed.id, handed.slot, children.adopt(handed.pid), channel, True, handed.state)
         worker.born, worker.applied = handed.born, handed.applied
         worker.holds, worker.drained = set(handed.holds), dict(handed.drained)
+        worker.took = set(handed.took)
         worker.stats = Stats(ask, handed.connections, handed.served, dict(handed.handed_over))
         return worker
+
+    def take(self, backend: str) -> None:
+        """It has a lease that was another worker's: that it never had the backend, or was done with it, holds no
+        more."""
+        self.took.add(backend)
+        self.drained.pop(backend, None)
+
+    def is_drained(self, backend: str, epoch: int) -> bool:
+        """No lease on the backend is left, as of a table of at least `epoch`."""
+        never_had = self.born if backend not in self.took else 0
+        return max(self.drained.get(backend, 0), never_had) >= epoch

@@ -7,7 +7,7 @@ served on.
 
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from lbproxy.link.messages import (
     AskStats,
     CertificatesLoaded,
     Drained,
+    GiveAway,
     Publish,
     Reopen,
     Stats,
@@ -91,6 +92,8 @@ class Workers:
         self.on_stats: Callable[[Stats, Stats], None] = lambda before, stats: None
         self.delivery = CertificateDelivery()
         self.hearers: dict[type, Callable[[int, Any], None]] = {}  # of messages that concern other parts of control
+        self.on_ended: Callable[[int], None] = lambda worker_id: None  # a worker's process has gone
+        self.moves_under_way: Callable[[], int] = lambda: 0  # connections that no worker has for certain
 
     async def run(self) -> None:
         """Run the task of every worker. Returns after `stop` or `kill`. A cancellation kills the workers."""
@@ -136,9 +139,7 @@ class Workers:
         A stopping worker does not report any more: the wait lasts until it is gone.
         """
         name = str(backend)
-        await self._changed.wait(
-            lambda: all(max(worker.drained.get(name, 0), worker.born) >= epoch for worker in self._live.values())
-        )
+        await self._changed.wait(lambda: all(worker.is_drained(name, epoch) for worker in self._live.values()))
 
     async def wait_all_serving(self) -> None:
         """Returns when every wanted worker is alive and serves; also in a stop, when none is wanted any more."""
@@ -163,6 +164,7 @@ class Workers:
             sum(worker.state == "serving" and not worker.is_old for worker in live) >= self._wanted
             and len(self._taken_rows) == len(self._live)
             and not any(worker.channel.waiting or worker.silent.is_set() for worker in live)
+            and not self.moves_under_way()
         )
 
     def hand_on(self) -> HandedWorkers:
@@ -184,11 +186,12 @@ class Workers:
             )
         )
 
-    def retire_old(self, grace_s: float) -> None:
-        """The workers of the program before this one accept no more, finish what they have, and end."""
+    def retire_old(self, grace_s: float, tunnels_s: float) -> None:
+        """The workers of the program before this one leave: see messages.GiveAway."""
         for worker in self._serving():
-            if worker.is_old:
-                self._stop_one(worker, grace_s)
+            if worker.is_old and worker.state != "leaving":
+                worker.state = "leaving"
+                worker.channel.post(GiveAway(grace_s, tunnels_s))
         self._changed.notify()
 
     async def wait_old_gone(self) -> None:
@@ -227,6 +230,11 @@ class Workers:
         """Ask one worker something; `hearers` get what it says. A worker that is gone says nothing."""
         if (worker := self._live.get(worker_id)) is not None:
             worker.channel.post(message)
+
+    @property
+    def live(self) -> Mapping[int, WorkerProcess]:
+        """The workers whose processes run, by id."""
+        return self._live
 
     def channels(self) -> dict[int, Channel]:
         """The link to each worker that serves, by pid."""
@@ -317,14 +325,18 @@ class Workers:
             del self._live[worker.id]
             self._taken_rows.discard(worker.id - 1)
             self._grid.clear_gauges(worker.id - 1)
+            self.on_ended(worker.id)
             self._changed.notify()
-        if not self._stopping and worker.state != "stopping":
+        if not self._stopping and worker.state != "stopping" and (worker.state != "leaving" or code):
             self._emit(WorkerExited(worker.id, worker.process.pid, how_it_ended(code)))
         return bool(worker.applied)
 
     def _send_table(self, worker: WorkerProcess) -> None:
         if self._table is not None:
             worker.born = worker.born or self._table.epoch
+            if worker.state == "leaving":
+                worker.channel.post(Publish(self._table, ()))
+                return
             listeners = self._table.listeners
             # Only the sockets that it does not have yet: a worker without free descriptors could not take all again.
             new = [listener for listener in listeners if listener.key not in worker.holds]
@@ -385,7 +397,7 @@ class Workers:
             await trio.sleep(HEARTBEAT_S)
             self._ask += 1
             for worker in self._live.values():
-                if worker.state == "serving":
+                if worker.state in ("serving", "leaving"):
                     worker.asked = self._ask
                     worker.channel.post(AskStats(self._ask))
             self._changed.notify()

@@ -4,6 +4,7 @@ A connection is taken whole or not at all: whatever is wrong with it is found be
 worker keeps it.
 """
 
+import os
 import socket
 import traceback
 from collections.abc import Sequence
@@ -43,13 +44,16 @@ class Taker:
 
     def take(self, moved: MovedConnection, fds: Sequence[int]) -> str:
         """The descriptors are ours from now on. Returns why the connection cannot be taken; empty: it is."""
-        sockets = [socket.socket(fileno=fd) for fd in fds]
         self._be_prompt()
+        sockets: list[socket.socket] = []
         try:
+            sockets += (socket.socket(fileno=fd) for fd in fds)
             self._begin(moved, sockets)
-        except (LookupError, ValueError) as exc:
+        except (LookupError, ValueError, OSError) as exc:
             for sock in sockets:
                 sock.close()
+            for fd in fds[len(sockets) :]:
+                os.close(fd)
             return str(exc) or type(exc).__name__
         return ""
 
@@ -64,7 +68,7 @@ class Taker:
         reactor.arm(self, BUSY_S)
 
     def _begin(self, moved: MovedConnection, sockets: list[socket.socket]) -> None:
-        """Raises LookupError, ValueError."""
+        """Raises LookupError, ValueError, OSError."""
         lanes = self._lanes
         view = next((view for view in lanes.router.table.listeners if view.key == moved.listener), None)
         if view is None:
@@ -94,7 +98,7 @@ class Taker:
             record = self._record(moved, relay, view, sockets, lease)
             lanes.adopt(record)
             record.go_on(lease, sockets[1], moved)
-        except ValueError:
+        except (ValueError, OSError):
             lanes.router.release(lease)
             if record is not None:
                 lanes.closed(record)
@@ -103,7 +107,7 @@ class Taker:
             lanes.context.emit(Notice(f"a moved connection was dropped: {traceback.format_exc(limit=-4).strip()}"))
             if record is None or record.relay is None:
                 raise
-            record.relay.abort()
+            lanes.reactor.defer(record.relay.abort)  # control hears that the worker has a lease before it has none
 
     def _record(
         self, moved: MovedConnection, relay: MovedRelay, view: ListenerView, sockets: list[socket.socket], lease: Lease

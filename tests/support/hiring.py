@@ -75,6 +75,7 @@ class House:
         self.book = CellBook(self.grid)
         self.sockets = Sockets(self.book)
         self.address = Address("127.0.0.1", free_port())
+        self.mode = "http"
         self.listeners = self.bind(1)
         self.pool_cell = self.book.take()
         self.drain = DrainSettings()
@@ -94,7 +95,7 @@ class House:
         self._owned: list[trio.abc.AsyncResource] = []
 
     def bind(self, workers: int) -> tuple[ListenerView, ...]:
-        self.listeners = self.sockets.bind([ListenerSettings("public", self.address, pool="web")], workers)
+        self.listeners = self.sockets.bind([ListenerSettings("public", self.address, self.mode, pool="web")], workers)
         return self.listeners
 
     async def origin(self, name: bytes = b"one", slot: int = 1) -> Origin:

@@ -1,5 +1,6 @@
 """A worker takes a connection whole or not at all. What it cannot take it says, and nothing of it is left."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,13 @@ async def test_a_websocket_goes_on_and_its_line_has_what_it_was_and_all_that_it_
             assert record.head.fields[b"user-agent"] == [b"Mozilla"]
             assert record.served_by == BackendId("web", 1, 1)
         assert lb.count(Counter.REQUESTS) == 1
+
+
+@trio_test(timeout_s=8)
+async def test_a_descriptor_that_is_no_socket_is_refused_and_closed() -> None:
+    async with proxy("express", answering(OK)) as lb:
+        assert "non-socket" in Taker(lb.lanes).take(IDLE, [os.memfd_create("none")])
+        assert lb.lanes.connections == 0
 
 
 @pytest.mark.parametrize(
