@@ -43,7 +43,8 @@ def status_lines(answer: dict[str, Any], options: Options, width: int = WIDEST) 
     for route in answer.get("routes", []):
         lines += flowing([f"route {route.get('host') or ''}{route['path']} -> {route['pool']}"], width)
     for worker in answer["workers"]:
-        facts = [f"pid {worker['pid']}", worker["state"], count(worker["connections"], "connection")]
+        state = f"old, {worker['state']}" if worker.get("is_old") else worker["state"]
+        facts = [f"pid {worker['pid']}", state, count(worker["connections"], "connection")]
         lines += flowing([f"worker {worker['id']}", *facts], width)
     if missing := workers_missing(answer):
         lines.append(options.colored(f"degraded: {missing} of {answer['workers_wanted']} workers do not serve", "red"))

@@ -45,10 +45,12 @@ def read_document(fd: int) -> Document:
         document = from_plain(Document, values)
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise DocumentRefused(f"the state that the running lbproxy hands on makes no sense here: {exc!r}") from None
-    if not LINK_VERSION - 1 <= document.link_version <= LINK_VERSION:
-        raise DocumentRefused(
-            f"the workers of the running lbproxy speak version {document.link_version}, this one {LINK_VERSION}"
-        )
+    for worker in document.workers.workers:
+        if not LINK_VERSION - 1 <= worker.link_version <= LINK_VERSION:
+            raise DocumentRefused(
+                f"worker {worker.id} of the running lbproxy speaks version {worker.link_version}, "
+                f"and this one {LINK_VERSION}"
+            )
     if document.grid.counters != counter_names():
         raise DocumentRefused("the workers of the running lbproxy count other things than this version")
     return document

@@ -54,6 +54,7 @@ class HandedWorker:
     pid: int
     link_fd: int
     state: str
+    link_version: int  # of the messages that it speaks
     born: int
     applied: int
     holds: tuple[int, ...]
@@ -143,13 +144,13 @@ class HandedUpgrade:
     tunnels_s: float
     client_fd: int
     asked_by: Any
+    again: str | None = None  # the signal that asked for a reload meanwhile
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     version: int
     program: str  # the version of lbproxy that wrote this
-    link_version: int  # of the messages that its workers speak
     upgrade: HandedUpgrade
     settings: Settings
     table: RoutingTable

@@ -125,6 +125,11 @@ class Reloader:
             raise ReloadBusy(self._what_runs())
         self._busy, self._held = True, why
 
+    @property
+    def again(self) -> str | None:
+        """The signal that has asked for a reload after what runs."""
+        return self._again
+
     def let_go(self) -> None:
         self._held = None
         self._free()

@@ -62,6 +62,7 @@ def _worker(worker: WorkerStatus) -> dict[str, Any]:
         "id": worker.id,
         "pid": worker.pid,
         "state": worker.state,
+        "is_old": worker.is_old,  # of the program before an upgrade: it finishes what it has
         "connections": stats.connections,
         "express": {
             "served": stats.served,

@@ -13,7 +13,6 @@ from lbproxy.control.handed_counts import hand_on_counts, take_over_counts
 from lbproxy.control.handed_on import VERSION, Document, HandedGrid, HandedUpgrade
 from lbproxy.control.memory import Memory
 from lbproxy.control.parts import Parts
-from lbproxy.link.codec import LINK_VERSION
 from lbproxy.supervise.handed_on import handed_time
 from lbproxy.supervise.resources import Resources
 
@@ -44,7 +43,7 @@ class Succession:
         assert context.fleet.table is not None
         copy, grid = parts.start.copy, parts.grid
         return Document(
-            *(VERSION, __version__, LINK_VERSION, upgrade, context.settings, context.fleet.table),
+            *(VERSION, __version__, upgrade, context.settings, context.fleet.table),
             grid=HandedGrid(grid.fd, grid.rows, grid.cells, counter_names(), parts.cells.free),
             sockets=parts.sockets.hand_on(),
             workers=context.workers.hand_on(),

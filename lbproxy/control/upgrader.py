@@ -25,7 +25,7 @@ from lbproxy.control.handed_on import Document, HandedUpgrade
 from lbproxy.control.listening_socket import taken_socket
 from lbproxy.control.program import Program
 from lbproxy.control.program_trial import TRIAL_S, Trial, TrialFailed, run_trial
-from lbproxy.control.reloader import Reloader
+from lbproxy.control.reloader import ReloadBusy, Reloader
 from lbproxy.control.succession import Succession
 from lbproxy.control.upgrade_stream import UpgradeStream
 from lbproxy.errors import LbproxyError
@@ -78,6 +78,7 @@ class Upgrader:
         self._nursery: trio.Nursery | None = None
         self._stream: UpgradeStream | None = None
         self.api_server: ApiServer | None = None
+        self._leaving: str | None = None  # an upgrade whose old workers are not gone yet
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Home of an upgrade. It is cancelled with control."""
@@ -90,6 +91,8 @@ class Upgrader:
         site = self._site
         if self._nursery is None or site.is_stopping():
             raise CannotUpgrade("lbproxy is being stopped")
+        if self._leaving is not None:
+            raise ReloadBusy(f"{self._leaving}: old workers still have connections")
         if not site.program.words:
             raise CannotUpgrade("it is not known how this lbproxy was started")
         id = f"u{site.ids.last().get('u', 0) + 1}"
@@ -157,7 +160,10 @@ class Upgrader:
         the last one is gone. Until the old ones are told to leave, no other change of the pools begins.
         """
         site, handed, workers = self._site, document.upgrade, context.workers
-        site.reloader.hold(_running(handed.id))
+        self._leaving = _running(handed.id)
+        site.reloader.hold(self._leaving)
+        if handed.again is not None:
+            site.reloader.signal(handed.again)
         stream = self._stream = UpgradeStream(site.log, handed.id, handed.client_fd)
         async with trio.open_nursery() as nursery:
             if handed.client_fd >= 0:
@@ -175,6 +181,7 @@ class Upgrader:
                 UpgradeDone(handed.id, "ok", 0, handed.from_version, __version__, took_s, asked_by=handed.asked_by)
             )
         stream.close()
+        self._leaving = None
 
     def _say(self, done: UpgradeDone) -> None:
         what = {"id": done.upgrade, "from_version": done.from_version, "version": done.version}
@@ -207,7 +214,8 @@ class Upgrader:
         site = self._site
         document = site.succession.hand_on(
             HandedUpgrade(
-                *(handed.id, handed.from_version, handed.began_at, handed.tunnels_s, stream.client_fd, handed.asked_by)
+                *(handed.id, handed.from_version, handed.began_at, handed.tunnels_s, stream.client_fd, handed.asked_by),
+                again=site.reloader.again,
             )
         )
         site.succession.memory.flush()

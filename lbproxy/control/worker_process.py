@@ -23,6 +23,7 @@ class WorkerStatus:
     pid: int
     state: str  # starting | serving | leaving | stopping
     stats: Stats  # its newest answer
+    is_old: bool = False  # of the program before an upgrade
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +79,7 @@ class WorkerProcess:
         """While no message waits to be sent."""
         link_fd, received, received_fds = self.channel.hand_on()
         return HandedWorker(
-            *(self.id, self.slot, self.process.pid, link_fd, self.state),
+            *(self.id, self.slot, self.process.pid, link_fd, self.state, self.channel.version),
             born=self.born,
             applied=self.applied,
             holds=tuple(sorted(self.holds)),

@@ -259,7 +259,7 @@ class Workers:
     def known(self) -> list[WorkerStatus]:
         """The newest known status of each worker."""
         return [
-            WorkerStatus(worker.id, worker.process.pid, worker.state, worker.stats)
+            WorkerStatus(worker.id, worker.process.pid, worker.state, worker.stats, worker.is_old)
             for worker in sorted(self._live.values(), key=lambda worker: worker.id)
         ]
 

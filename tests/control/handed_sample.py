@@ -61,16 +61,16 @@ def document(**changes):
         totals={"REQUESTS": 9},
         requests_by_slot={"web.1": 9},
     )
+    worker = HandedWorker(1, 1, 40, 13, "serving", LINK_VERSION, 1, 8, (1,), {"web.1@6": 3}, "00", (14,))
     values = {
         "version": VERSION,
         "program": "0.1.0",
-        "link_version": LINK_VERSION,
         "upgrade": HandedUpgrade("u1", "0.1.0", 1.0, 0.0, 30, {"uid": 0, "how": "command"}),
         "settings": settings,
         "table": RoutingTable(8, "edge", (), (), ()),
         "grid": HandedGrid(10, 2, 64, counter_names(), (9, 8)),
         "sockets": HandedSockets(2, (HandedListener(Address(port=80), 1, 0, (11, 12), False, "", 0, 2, False, False),)),
-        "workers": HandedWorkers(4, (HandedWorker(1, 1, 40, 13, "serving", 1, 8, (1,), {"web.1@6": 3}, "00", (14,)),)),
+        "workers": HandedWorkers(4, (worker,)),
         "worker_count": 2,
         "fleet": HandedFleet(8, {"web": 7}, (pool,), (HandedCell("web", "web.1@6", 6, 3),)),
         "resources": HandedResources(HandedGuard(41, 15, "abc", 9, (44,), ""), HandedDirectory("/run/x", 16), 3),

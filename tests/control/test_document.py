@@ -9,6 +9,8 @@ from control.handed_sample import document
 from lbproxy.control.document import DocumentRefused, descriptors, read_document, write_document
 from lbproxy.control.plain import plain
 
+OLD = {**plain(document())["workers"]["workers"][0], "link_version": 99}
+
 
 @pytest.fixture
 def memory():
@@ -40,7 +42,7 @@ def test_every_descriptor_is_found():
     ("changes", "why"),
     [
         ({"version": 99}, "hands on its state in version 99, and this one reads version 1"),
-        ({"link_version": 99}, "speak version 99"),
+        ({"workers": {"ask": 1, "workers": [OLD]}}, "worker 1 of the running lbproxy speaks version 99"),
         ({"worker_count": "two"}, "makes no sense here: TypeError"),
         ({"fleet": None}, "makes no sense here"),
         ({"grid": {**plain(document().grid), "counters": ["LEASES"]}}, "count other things"),

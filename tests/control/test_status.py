@@ -76,6 +76,7 @@ async def test_the_document_says_what_runs():
                 "id": 1,
                 "pid": 4103,
                 "state": "serving",
+                "is_old": False,
                 "connections": 12,
                 "express": {
                     "served": 900,
