@@ -65,7 +65,6 @@ class HandedWorker:
     served: int = 0
     handed_over: dict[str, int] = field(default_factory=dict)
     took: tuple[str, ...] = ()  # see WorkerProcess
-    link_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

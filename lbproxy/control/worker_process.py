@@ -90,7 +90,6 @@ class WorkerProcess:
             served=self.stats.served,
             handed_over=dict(self.stats.handed_over),
             took=tuple(sorted(self.took)),
-            link_version=self.channel.version,
         )
 
     @classmethod
