@@ -17,7 +17,7 @@ from lbproxy.control.certificate_delivery import CertificateDelivery
 from lbproxy.control.changed import Changed
 from lbproxy.control.handed_on import HandedWorkers
 from lbproxy.control.sockets import Sockets
-from lbproxy.control.worker_process import WorkerProcess, WorkerStatus
+from lbproxy.control.worker_process import WorkerProcess, WorkerStatus, parsed
 from lbproxy.control.worker_watch import watch
 from lbproxy.link.channel import Channel
 from lbproxy.link.codec import LinkBroken
@@ -54,7 +54,6 @@ RESPAWN_PAUSE_MAX_S = 2.0
 EXIT_S = 1.0  # from the end of a worker's link to the end of its process
 STOP_SLACK_S = 1.0
 STATS_WAIT_S = 1.0
-REMEMBERED_DRAINS = 4096
 
 
 class Workers:
@@ -161,7 +160,7 @@ class Workers:
         """Whether no worker is in the middle of a start or of its end, and no message is on its way to one."""
         live = self._live.values()
         return (
-            sum(worker.state == "serving" and not worker.is_old for worker in live) >= self._wanted
+            self._all_new_serve()
             and len(self._taken_rows) == len(self._live)
             and not any(worker.channel.waiting or worker.silent.is_set() for worker in live)
             and not self.moves_under_way()
@@ -179,12 +178,10 @@ class Workers:
 
     async def wait_new_serving(self) -> None:
         """Returns when each slot has a serving worker of this program; also in a stop."""
-        await self._changed.wait(
-            lambda: (
-                self._stopping
-                or sum(one.state == "serving" and not one.is_old for one in self._live.values()) >= self._wanted
-            )
-        )
+        await self._changed.wait(lambda: self._stopping or self._all_new_serve())
+
+    def _all_new_serve(self) -> bool:
+        return sum(one.state == "serving" and not one.is_old for one in self._live.values()) >= self._wanted
 
     def retire_old(self, grace_s: float, tunnels_s: float) -> None:
         """The workers of the program before this one leave: see messages.GiveAway."""
@@ -258,10 +255,7 @@ class Workers:
 
     def known(self) -> list[WorkerStatus]:
         """The newest known status of each worker."""
-        return [
-            WorkerStatus(worker.id, worker.process.pid, worker.state, worker.stats, worker.is_old)
-            for worker in sorted(self._live.values(), key=lambda worker: worker.id)
-        ]
+        return [worker.status for _, worker in sorted(self._live.items())]
 
     # One worker
 
@@ -371,15 +365,9 @@ class Workers:
             case CertificatesLoaded(serial, why):
                 self.delivery.answered(worker, serial, why)
             case Drained(backend, epoch):
-                worker.drained[backend] = epoch
-                while len(worker.drained) > REMEMBERED_DRAINS:
-                    del worker.drained[next(iter(worker.drained))]
+                worker.is_done_with(backend, epoch)
             case Unreachable(backend, why):
-                try:
-                    id = BackendId.parse(backend)
-                except ValueError as exc:
-                    raise LinkBroken(f"{backend!r} is no backend") from exc
-                self._on_unreachable(id, why)
+                self._on_unreachable(parsed(backend), why)
             case Stats():
                 self.on_stats(worker.stats, message)
                 worker.stats = message

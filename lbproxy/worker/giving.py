@@ -184,9 +184,8 @@ def _kind(record: Record, relay: Relay) -> MovedKind:
 
 def _client(record: Record) -> MovedClient:
     if isinstance(record, UpgradedClient):
-        return MovedClient(record.client_ip.decode("latin-1"), False, "http")  # nobody asks for more
-    facts = record.facts
-    return MovedClient(facts.ip.decode("latin-1"), facts.trusted, facts.proto.decode("latin-1"))
+        return MovedClient(record.client_ip.decode("latin-1"))  # nobody asks for more
+    return MovedClient(record.facts.ip.decode("latin-1"), record.facts.port)
 
 
 def _request(record: UpgradedClient) -> MovedRequest:

@@ -164,7 +164,7 @@ GIVER = (
     "        link.take_fds(len(message.sockets)); link.post(Applied(message.table.epoch))",
     "    elif isinstance(message, AskStats): link.post(Stats(message.ask, 0, 0, {}))",
     "    elif isinstance(message, GiveAway):",
-    "        moved = MovedConnection(MovedKind.IDLE, 1, MovedClient('', False, 'http'), 0.0)",
+    "        moved = MovedConnection(MovedKind.IDLE, 1, MovedClient(''), 0.0)",
     "        link.post(Given(7, moved), [1])",
     "    elif isinstance(message, Released): link.post(Notice(f'{message.number} {message.is_taken}'))",
 )

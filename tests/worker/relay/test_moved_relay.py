@@ -33,9 +33,7 @@ def moved(made: Rig, link: Relayed[Relay], kind: type[Relay] = Relay, pipes: Pip
     before = link.relay
     before.lift()
     value = value_of(before, LEASE)
-    take = decode(
-        encode(Take(1, MovedConnection(MovedKind.TCP, 1, MovedClient("", False, "http"), 0.0, relay=value))), ToWorker
-    )
+    take = decode(encode(Take(1, MovedConnection(MovedKind.TCP, 1, MovedClient(""), 0.0, relay=value))), ToWorker)
     more = {} if pipes is None else {"pipes": pipes}
     client, backend = before.client.sock.dup(), before.backend.sock.dup()
     for sock in (client, backend):
