@@ -10,7 +10,7 @@ EVENT_NAMES = (
     "backend.starting", "backend.ready", "backend.proved", "backend.not_ready", "backend.unhealthy", "backend.healthy",
     "backend.exited", "backend.recycled", "backend.failed", "backend.draining", "backend.drained",
     "backend.taken_back", "backend.stopped", "backend.output",
-    "worker.started", "worker.exited", "worker.hung", "accept.paused", "accept.resumed",
+    "worker.started", "worker.exited", "worker.hung", "worker.gave_away", "accept.paused", "accept.resumed",
     "reload.started", "reload.rolling_back", "reload.paused", "reload.done", "reload.finished",
     "exchange.failed", "log.dropped", "pool.paused", "pool.unpaused", "upgrade.started", "upgrade.proved",
     "upgrade.done",

@@ -21,7 +21,7 @@ import trio
 from lbproxy.control.workers import Workers
 from lbproxy.link.messages import GaveAway, Given, Released, Take, Taken
 from lbproxy.model import BackendId
-from lbproxy.telemetry.events import Event, Notice
+from lbproxy.telemetry.events import Event, WorkerGaveAway
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,8 @@ class Moving:
     def _gave_away(self, old: int, message: GaveAway) -> None:
         leaver = self._leaver(old)
         took_s = trio.current_time() - leaver.began
-        text = f"worker {old} has given away {leaver.moved} connections in {took_s:.2f}s, and finishes {message.left}"
-        if leaver.refused:
-            text += f" ({leaver.refused} were not taken: {leaver.why})"
-        self._emit(Notice(text))
+        why = leaver.why or None
+        self._emit(WorkerGaveAway(old, leaver.moved, message.left, round(took_s, 3), leaver.refused, why))
 
     def _ended(self, worker: int) -> None:
         self._sent.pop(worker, None)

@@ -10,7 +10,7 @@ from lbproxy.telemetry import events as e
 from lbproxy.telemetry.log import Log, Subscription
 from lbproxy.telemetry.text import event_json
 
-_BESIDE = (e.WorkerStarted, e.WorkerExited, e.WorkerHung)  # what happens meanwhile
+_BESIDE = (e.WorkerStarted, e.WorkerExited, e.WorkerHung, e.WorkerGaveAway)  # what happens meanwhile
 
 
 class UpgradeStream:

@@ -209,6 +209,19 @@ class WorkerExited(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerGaveAway(Event):
+    """A worker that leaves has given other workers every connection that could be moved."""
+
+    name = "worker.gave_away"
+    worker: int
+    moved: int
+    left: int  # connections that it finishes
+    duration_s: float
+    not_taken: int = 0
+    why: str | None = None  # the first of those was not taken
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerHung(Event):
     name = "worker.hung"
     level = "error"

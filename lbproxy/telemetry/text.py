@@ -108,6 +108,11 @@ def _serve_text(event: e.Event) -> str | None:
             return f"worker {worker} started, pid {pid}"
         case e.WorkerExited(worker, pid, how):
             return f"worker {worker} (pid {pid}) ended: {how}; it is replaced"
+        case e.WorkerGaveAway(worker, moved, left, duration_s, not_taken, why):
+            finishes = f", finishes {left}" if left else ""
+            refused = f" ({not_taken} were not taken: {why})" if not_taken else ""
+            given = f"worker {worker} has given {count(moved, 'connection')} to new workers"
+            return f"{given} in {seconds(duration_s)}{finishes}{refused}"
         case e.WorkerHung(worker, pid, epoch):
             return f"worker {worker} (pid {pid}) does not acknowledge table {epoch}: killed and replaced"
     return None

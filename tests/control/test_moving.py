@@ -15,7 +15,7 @@ from lbproxy.control.moving import Moving
 from lbproxy.control.worker_process import WorkerProcess
 from lbproxy.link.grid import Counter
 from lbproxy.settings import DrainSettings
-from lbproxy.telemetry.events import Notice, WorkerExited
+from lbproxy.telemetry.events import Notice, WorkerExited, WorkerGaveAway
 
 
 def texts(made: House) -> list[str]:
@@ -50,9 +50,10 @@ async def test_sessions_go_to_the_other_worker_and_the_old_one_ends(tmp_path: Pa
             assert await answer(stream) == b"one"
         await leave(made)
         assert made.workers.moves_under_way() == 0
-        (text,) = texts(made)
-        assert text.startswith("worker 1 has given away ")
-        assert text.endswith("and finishes 0")
+        (event,) = made.saw(WorkerGaveAway)
+        assert isinstance(event, WorkerGaveAway)
+        assert (event.worker, event.left, event.not_taken, event.why) == (1, 0, 0, None)
+        assert 10 < event.moved < 70
         assert made.saw(WorkerExited) == []
         assert made.total(one.view.cell, Counter.TCP) == made.total(one.view.cell, Counter.LEASES) == 80
         assert made.total(made.listeners[0].cell, Counter.CONNECTIONS) == 80
@@ -84,7 +85,7 @@ async def test_idle_connections_go_to_the_other_worker_and_an_exchange_ends_wher
             await stream.send_all(REQUEST)
         await until(lambda: one.asked == 28)
         old = retire(made)
-        await until(lambda: bool(texts(made)))
+        await made.wait_saw(WorkerGaveAway)
         assert old in made.workers.live.values()
         one.free.set()
         for stream in asking:
@@ -144,7 +145,7 @@ async def test_what_an_old_worker_had_given_outlives_its_death() -> None:
             await stream.send_all(REQUEST)
         await until(lambda: one.asked == 52)
         old = retire(made)
-        await until(lambda: bool(texts(made)))
+        await made.wait_saw(WorkerGaveAway)
         os.kill(old.process.pid, signal.SIGKILL)
         await until(lambda: old not in made.workers.live.values())
         one.free.set()
@@ -220,7 +221,7 @@ async def test_a_thousand_sessions_move_in_less_than_three_seconds() -> None:
         await made.wait_serving(2)
         began = time.monotonic()
         retire(made)
-        await until(lambda: bool(texts(made)))
+        await made.wait_saw(WorkerGaveAway)
         assert time.monotonic() - began < 3.0
         assert made.total(one.view.cell, Counter.TCP) == 1000
         await streams[500].send_all(REQUEST)
