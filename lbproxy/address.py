@@ -1,6 +1,6 @@
 """Where something listens: a TCP address, the path of a unix socket, or a socket that the service manager passes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 
@@ -12,6 +12,8 @@ class Address:
     port: int = 0
     path: str | None = None
     passed: str | None = None  # the name or the number of a socket (socket activation); listeners only
+    secure: bool = False  # TLS is spoken there; targets only
+    name: str | None = None  # the host name that `host` is an address of; targets only
 
     @classmethod
     def parse(cls, text: str) -> "Address":
@@ -49,9 +51,39 @@ class Address:
         except ValueError:
             return False
 
+    @property
+    def has_name(self) -> bool:
+        """Whether `host` is a name, which has to be looked up."""
+        if self.path is not None or self.passed is not None or not self.host:
+            return False
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return True
+        return False
+
+    @property
+    def written(self) -> str:
+        """As the file has it: with the name instead of the address that was found for it."""
+        return str(self if self.name is None else replace(self, host=self.name))
+
+    @property
+    def server_name(self) -> str:
+        """The host as a client calls it: the name, where there is one."""
+        return self.name or self.host
+
+    @property
+    def authority(self) -> str:
+        """What the field Host says of it."""
+        if self.path is not None:
+            return "localhost"
+        name = self.server_name
+        return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
+
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"
         if self.passed is not None:
             return f"fd:{self.passed}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"https://{where}" if self.secure else where

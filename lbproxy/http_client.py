@@ -13,7 +13,8 @@ import trio
 
 from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
-from lbproxy.tls import client_context
+from lbproxy.tls.contexts import client_context
+from lbproxy.wire.bare_lf import with_crlf
 from lbproxy.wire.body import Body, response_body
 from lbproxy.wire.head import Lines, ResponseHead, read_response, response_head_end
 
@@ -35,12 +36,13 @@ class Ask:
     target: str
     fields: tuple[tuple[str, str], ...]  # with Host; framing fields and Connection are added
     body: bytes = b""
+    greeting: bytes = b""  # in front of the request: a PROXY header
 
     def encoded(self) -> bytes:
         length = (("Content-Length", str(len(self.body))),) if self.body or self.method == "POST" else ()
         fields = (*self.fields, *length, ("Connection", "close"))
         lines = [f"{self.method} {self.target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
-        return "\r\n".join(lines).encode() + self.body
+        return self.greeting + "\r\n".join(lines).encode() + self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,15 @@ async def connect(address: Address, *, secure: bool = False) -> trio.abc.Stream:
     return secured
 
 
-async def ask(stream: trio.abc.Stream, request: Ask, *, most_bytes: int, body_s: float) -> Answer:
+async def ask(
+    stream: trio.abc.Stream, request: Ask, *, most_bytes: int, body_s: float, accept_bare_lf: bool = False
+) -> Answer:
     """`body`: at most `most_bytes` of what comes within `body_s`; a body that breaks off is not waited for.
 
     Raises NoAnswer, wire.head.Refused for an answer that HTTP does not allow, trio.BrokenResourceError.
     """
     await stream.send_all(request.encoded())
-    head, rest = await _receive_head(stream)
+    head, rest = await _receive_head(stream, accept_bare_lf=accept_bare_lf)
     body = response_body(head, request.method.encode())
     return Answer(head.status, await _receive_body(stream, body, rest, most_bytes, body_s))
 
@@ -117,10 +121,12 @@ async def _connect_to(family: int, where: object) -> trio.SocketStream:
     return trio.SocketStream(connection)
 
 
-async def _receive_head(stream: trio.abc.ReceiveStream) -> tuple[ResponseHead, bytes]:
+async def _receive_head(stream: trio.abc.ReceiveStream, *, accept_bare_lf: bool) -> tuple[ResponseHead, bytes]:
     """The head of the final response, and the bytes received behind it."""
     lines, raw, looked, interim = Lines(), b"", 0, 0
     while True:
+        if accept_bare_lf:
+            raw, looked = with_crlf(raw), 0
         end = response_head_end(raw, looked) if raw else -1
         if end < 0:
             looked = len(raw)

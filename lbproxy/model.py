@@ -3,7 +3,7 @@
 Frozen, slotted, comparable. No I/O, no clock.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lbproxy.address import Address
@@ -15,6 +15,7 @@ from lbproxy.settings import (
     PoolSettings,
     PoolTimeouts,
     RouteSettings,
+    StickySettings,
 )
 
 
@@ -104,6 +105,8 @@ class BackendView:
     id: BackendId
     address: Address
     cell: int  # its column in the shared grid
+    token: str = ""  # the value of a sticky cookie that names its slot; empty: the pool is not sticky
+    send_proxy: str = ""  # v1 | v2: its connections begin with a PROXY header, and are not shared by clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,15 @@ class PoolView:
     is_hopeless: bool = False  # every backend has failed for good: none comes without a reload
     resting: tuple[BackendView, ...] = ()  # of a pool that is paused: they have leases, and get TCP sessions only
     upgrades: tuple[str, ...] = ("websocket",)  # protocols that a request may ask the backend for; lower case
+    accept_bare_lf: bool = False  # lines of response heads may end in a bare LF
     maintenance: str | None = None  # its requests are answered with 503 and this page ("": the usual one)
+    sticky: StickySettings | None = None
+    is_keyed: bool = field(init=False, compare=False)  # a claim needs a key, made of the request
+    is_choosy: bool = field(init=False, compare=False)  # a choice takes more than `balance`
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_keyed", self.balance == "hash" or self.sticky is not None)
+        object.__setattr__(self, "is_choosy", bool(self.limits.connections) or self.sticky is not None)
 
     @property
     def every(self) -> tuple[BackendView, ...]:

@@ -64,13 +64,18 @@ class ListenerSettings:
     address: Address
     mode: str = "http"  # http | tcp
     pool: str | None = None  # what no route claims; None = 404
-    trusted_proxies: tuple[str, ...] = ()  # networks in CIDR form
+    trusted_proxies: tuple[str, ...] = ()  # networks in CIDR form; "unix": the peers of a unix listener
     limits: ListenerLimits = field(default_factory=ListenerLimits)
     timeouts: ListenerTimeouts = field(default_factory=ListenerTimeouts)
     proxy_protocol: str = "off"  # off | accept: a PROXY header from trusted_proxies, before anything else
     half_close: str = "abort"  # abort | serve: a client that ends its side after a complete request
+    forwarded: bool = False  # RFC 7239 is written, and read from trusted_proxies
+    socket_mode: int | None = None  # of the file of a unix socket; None: 0666 minus the umask
+    socket_group: str | None = None  # which owns that file
     tls: TlsSettings | None = None
     protocols: tuple[str, ...] = ("http/1.1",)  # offered by ALPN, the preferred one first
+    redirect: str | None = None  # https: requests are answered with their address there
+    acme_challenges: str | None = None  # absolute; a directory with a file for each token
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,15 @@ class PoolLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class StickySettings:
+    """The cookie that keeps a client on its slot. Its key is no part of it: generations are written to a file."""
+
+    cookie: str = "lbproxy"
+    max_age_s: float = 0.0  # 0 = until the browser ends
+    same_site: str = "lax"  # lax | strict | none
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSettings:
     name: str
     command: tuple[str, ...] | None = None  # None: fixed targets
@@ -158,6 +172,7 @@ class PoolSettings:
     size: int = 1  # len(targets) for a targets pool
     bind: str = "tcp"  # tcp | unix | fd
     balance: str = "least_conn"
+    send_proxy: str = "off"  # off | v1 | v2: a PROXY header towards the backend
     hash_key: str | None = None  # client_ip | header:NAME | cookie:NAME | path
     health: HealthSettings = field(default_factory=HealthSettings)
     reload: ReloadSettings = field(default_factory=ReloadSettings)
@@ -167,7 +182,9 @@ class PoolSettings:
     limits: PoolLimits = field(default_factory=PoolLimits)
     retry_attempts: int = 2
     buffer_request_bytes: int = EARLY_BODY_BYTES  # a request body up to this is complete before a backend is claimed
+    accept_bare_lf: bool = False  # lines of response heads may end in a bare LF
     upgrades: tuple[str, ...] = ("websocket",)  # protocols of Upgrade that pass, in lower case
+    sticky: StickySettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +247,7 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
     admin: AdminSettings | None = None
     events: EventsSettings = field(default_factory=EventsSettings)
+    sticky_keys: tuple[tuple[str, Secret], ...] = ()  # by pool, where the file gives one
 
     def pool(self, name: str) -> PoolSettings:
         return next(pool for pool in self.pools if pool.name == name)

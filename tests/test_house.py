@@ -24,6 +24,7 @@ FLOORS = {
     "telemetry": 2,
     "tls": 2,
     "link": 3,
+    "certificates": 3,
     "http_client": 3,
     "worker": 4,
     "supervise": 4,
@@ -66,7 +67,7 @@ DOORS = {
     "rich": "cli/",
     "prometheus_client": "telemetry/metrics.py",
     "redis": "control/redis_publisher.py",
-    "ssl": "tls.py",
+    "ssl": "tls/",
 }
 
 EXTRAS = ("redis",)  # libraries that are imported only where the configuration asks for them
@@ -82,7 +83,8 @@ MOST_POSITIONAL = 5
 DURATION = re.compile(r"(timeout|interval|delay|grace|duration|elapsed|backoff|deadline_in|window|age|uptime)$")
 
 # Modules without a test file of their own: they say values, or start a process that end-to-end tests run.
-WITHOUT_TESTS = {"__init__", "__main__", "settings", "errors", "events", "messages", "context"}
+WITHOUT_TESTS = {"__init__", "__main__", "settings", "errors", "messages", "context"}
+WITHOUT_TESTS |= {"event", "events", "certificate_events", "upgrade_events"}
 
 
 def name_of(path: Path) -> str:

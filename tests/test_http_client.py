@@ -11,7 +11,7 @@ from support.trio_test import trio_test
 from lbproxy import http_client
 from lbproxy.address import Address
 from lbproxy.http_client import Answer, Ask, NoAnswer, ask, connect, reason_of
-from lbproxy.tls import client_context
+from lbproxy.tls.contexts import client_context
 
 POST = Ask("POST", "/hook?a", (("Host", "h"), ("X-A", "b")), b"hello")
 

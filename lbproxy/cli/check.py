@@ -24,23 +24,27 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
 
     --effective prints it with every default, as a file that means the same; secrets are not shown.
     """
+    from lbproxy.certificates.judge import found_in, read_all, remarks
     from lbproxy.config.advice import advise
     from lbproxy.config.load import load
-    from lbproxy.config.problems import ConfigInvalid
+    from lbproxy.config.problems import ConfigInvalid, dotted
     from lbproxy.control.plan import resolve_all
 
     path = options.config_path
     try:
         settings = load(path)
         resolve_all(list(settings.pools), settings)  # as serve and reload do next: it reads each env_file
+        certificates = found_in(read_all(settings))
     except ConfigInvalid as exc:
         problems = [asdict(problem) for problem in exc.problems]
         print(json.dumps({"ok": False, "path": path, "errors": problems}) if as_json else exc.text)
         return CONFIG_INVALID
-    warnings = advise(settings)
+    warnings = [(warning.partition(": ")[0], warning) for warning in advise(settings)]
+    warnings += [(".".join(map(str, at)), f"{dotted(at)}: {remark}") for at, remark in remarks(settings, certificates)]
     if as_json:
+        texts = [text for _, text in warnings]
         whole = {"effective": _whole(settings, path)} if effective else {}
-        print(json.dumps({"ok": True, "path": path, "errors": [], "warnings": warnings, **whole}))
+        print(json.dumps({"ok": True, "path": path, "errors": [], "warnings": texts, **whole}))
     elif effective:
         from lbproxy.config.toml_text import toml_text
 
@@ -49,8 +53,8 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
     elif not options.quiet:
         from lbproxy.config.load import place_of
 
-        for warning in warnings:
-            print(f"{place_of(path, warning.partition(': ')[0])}: warning: {warning}")
+        for key, text in warnings:
+            print(f"{place_of(path, key)}: warning: {text}")
         listeners = count(len(settings.listeners), "listener")
         print(f"{path}: ok: {listeners}, {count(len(settings.pools), 'pool')}")
     return 0

@@ -19,6 +19,7 @@ _COLUMNS = ("BACKEND", "STATE", "PID", "ADDRESS", "UP", "RESTARTS", "IN FLIGHT",
 _BRIEF = "kinds"  # the number in flight stays, its kinds go
 _LEFT_OUT_FIRST = ("ADDRESS", "PID", "RESTARTS", "UP", _BRIEF, "REQUESTS", "IN FLIGHT")
 _LEAVING = ("ready", "draining", "drained", "stopping")  # states that say nothing bad about a pool
+_SOON_DAYS, _VERY_SOON_DAYS = 21, 7  # as the events warn
 WIDEST = 100_000  # where no terminal limits a line
 
 
@@ -37,6 +38,8 @@ def status_lines(answer: dict[str, Any], options: Options, width: int = WIDEST) 
         to = f" -> {listener['pool']}" if listener.get("pool") else ""
         names = dict.fromkeys((str(listener["name"]), str(listener["address"])))  # one without a name has its address
         lines += flowing([f"listener {'  '.join(names)}", f"{listener['mode']}{to}"], width)
+        for certificate in listener.get("certificates", []):
+            lines += [f"  {line}" for line in _certificate_lines(certificate, options, width - 2)]
     for route in answer.get("routes", []):
         lines += flowing([f"route {route.get('host') or ''}{route['path']} -> {route['pool']}"], width)
     for worker in answer["workers"]:
@@ -47,6 +50,19 @@ def status_lines(answer: dict[str, Any], options: Options, width: int = WIDEST) 
         lines.append(options.colored(f"degraded: {missing} of {answer['workers_wanted']} workers do not serve", "red"))
     for name, pool in answer["pools"].items():
         lines += ["", *_pool_lines(name, pool, options, width)]
+    return lines
+
+
+def _certificate_lines(certificate: dict[str, Any], options: Options, width: int) -> list[str]:
+    from lbproxy.telemetry.text import few, printable
+
+    left = certificate["days_left"]
+    until = f"until {certificate['not_after'][:10]}"
+    said = "expired" if left < 0 else f"{count(left, 'day')} left"
+    lines = flowing([f"certificate {printable(few(certificate['names']))}", until, said], width)
+    if left < _SOON_DAYS:
+        color = "red" if left < _VERY_SOON_DAYS else "yellow"
+        lines = [line.replace(said, options.colored(said, color)) for line in lines]
     return lines
 
 

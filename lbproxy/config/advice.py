@@ -17,17 +17,39 @@ _NAMED = {
     "fd": ("{fd}", "LISTEN_FDS", "LISTEN_FDS"),
 }
 
+_GUESSABLE_BYTES = 16
+
 
 def advise(settings: Settings) -> list[str]:
     """One line each, with the key that it is about."""
     of_pools = [line for pool in settings.pools for line in (*_command(pool), *_hooks(pool))]
-    return [*_workers(settings), *of_pools, *_admin(settings)]
+    return [*_workers(settings), *of_pools, *_routes(settings), *_sticky_keys(settings), *_admin(settings)]
 
 
 def _workers(settings: Settings) -> Iterator[str]:
     cpus = usable_cpus()
     if settings.proxy.workers > cpus:
         yield f"proxy.workers: {settings.proxy.workers} workers share {cpus} CPU{'' if cpus == 1 else 's'}"
+
+
+def _routes(settings: Settings) -> Iterator[str]:
+    """Where only TCP is passed on, a route that asks for more than a name takes nothing."""
+    if any(listener.mode == "http" for listener in settings.listeners):
+        return
+    for number, route in enumerate(settings.routes, 1):
+        if route.host is None or route.path != "/":
+            yield f"[[route]] {number}: tcp listeners see host names only (SNI), so it takes nothing"
+
+
+def _sticky_keys(settings: Settings) -> Iterator[str]:
+    keyed = dict(settings.sticky_keys)
+    for name, key in keyed.items():
+        if len(key.value) < _GUESSABLE_BYTES:
+            yield f"pool.{name}.sticky.key: has {len(key.value)} bytes; whoever guesses it can choose a backend"
+    if settings.proxy.state_dir is None:
+        for pool in settings.pools:
+            if pool.sticky is not None and pool.name not in keyed:
+                yield f"pool.{pool.name}.sticky: no state_dir and no key: cookies are good until lbproxy ends"
 
 
 def _admin(settings: Settings) -> Iterator[str]:

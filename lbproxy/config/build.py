@@ -35,6 +35,7 @@ from lbproxy.settings import (
     RestartSettings,
     RouteSettings,
     Settings,
+    StickySettings,
     TlsSettings,
     WebhookSettings,
 )
@@ -61,6 +62,11 @@ def build(
         log=_log(document.log or schema.LogTable(), base),
         admin=_admin(document.admin, base) if document.admin is not None else None,
         events=_events(document.events or EventsTable()),
+        sticky_keys=tuple(
+            (name, pool.sticky.key)
+            for name, pool in (document.pool or {}).items()
+            if pool.sticky is not None and pool.sticky.key is not None
+        ),
     )
 
 
@@ -79,6 +85,8 @@ def _listener(table: listener_tables.ListenerTable, base: str) -> ListenerSettin
     given["address"] = absolute(base, table.address)
     given.setdefault("name", str(table.address))
     given["trusted_proxies"] = tuple(table.trusted_proxies or ())
+    if table.acme_challenges is not None:
+        given["acme_challenges"] = os.path.join(base, table.acme_challenges)
     given["limits"] = ListenerLimits(**_without_limit(table.limits))
     given["timeouts"] = ListenerTimeouts(**_given(table.timeouts))
     given["tls"] = _tls(table.tls, base)
@@ -125,6 +133,9 @@ def _pool(name: str, table: pool_tables.PoolTable, base: str) -> PoolSettings:
     given["limits"] = _pool_limits(table.limits)
     if "upgrades" in given:
         given["upgrades"] = tuple(dict.fromkeys(given["upgrades"]))
+    if table.sticky is not None:
+        sticky = table.sticky.given()
+        given["sticky"] = StickySettings(**{key: sticky[key] for key in sticky if key not in ("key", "cluster")})
     if "buffer_request" in given:
         given["buffer_request_bytes"] = given.pop("buffer_request")
     given.pop("retry", None)

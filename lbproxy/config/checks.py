@@ -26,7 +26,9 @@ def check(document: Table) -> Iterator[Finding]:
     yield from _there_is_something(document)
     yield from _pools_are_found(document)
     yield from _listeners_are_distinct(document)
+    yield from _listeners_fit_http_and_tls(document)
     yield from _admin_is_guarded(document)
+    yield from _sticky_is_http(document)
     for path, pool in pools(document):
         yield from _pool_name(path)
         yield from _pool_is_one_thing(path, pool)
@@ -66,9 +68,10 @@ def _pools_are_found(document: Table) -> Iterator[Finding]:
             if name not in known and known:
                 others = f" (there is: {', '.join(known)})"
                 yield Finding((*path, "pool"), f"no pool is called {shown(name)}{nearest(name, known) or others}")
-        elif "pool" not in table and path[0] == "listener" and len(known) > 1:
+        elif "pool" not in table and path[0] == "listener" and len(known) > 1 and "redirect" not in table:
             if table.get("mode") == "tcp":
-                yield _missing_pool(path, f"a tcp listener needs one when there are several ({', '.join(known)})")
+                if not any("host" in route for _, route in routes):  # or SNI decides
+                    yield _missing_pool(path, f"a tcp listener needs one when there are several ({', '.join(known)})")
             elif not routes:
                 yield _missing_pool(path, f"there are several ({', '.join(known)}) and no route")
 
@@ -93,12 +96,29 @@ def _listeners_are_distinct(document: Table) -> Iterator[Finding]:
         where = _read(values.address, written)
         if where is None:
             continue
+        for key in ("socket_mode", "socket_group"):
+            if key in table and where.path is None:
+                yield Finding(
+                    (*path, key),
+                    f"means something only with an address such as unix:/run/lb.sock, not {shown(written)}",
+                )
         for other, spelled, at in taken:
             said = _clash(where, other)
             if said:
                 yield Finding((*path, "address"), f"{shown(written)} {said} {shown(spelled)}", see=(*at, "address"))
                 break
         taken.append((where, str(written), path))
+
+
+def _listeners_fit_http_and_tls(document: Table) -> Iterator[Finding]:
+    for path, table in elements(document, "listener"):
+        for key in ("redirect", "acme_challenges"):
+            if key in table and table.get("mode") == "tcp":
+                message = 'means something only for HTTP, and mode is "tcp"'
+                yield Finding((*path, key), message, see=(*path, "mode"))
+        if "redirect" in table and "tls" in table:
+            message = "would send clients in a circle: this listener speaks https itself"
+            yield Finding((*path, "redirect"), message, see=(*path, "tls"))
 
 
 def _admin_is_guarded(document: Table) -> Iterator[Finding]:
@@ -114,6 +134,14 @@ def _admin_is_guarded(document: Table) -> Iterator[Finding]:
         said = _clash(where, other) if other is not None else ""
         if said:
             yield Finding(at, f"{shown(admin['address'])} {said} {shown(table['address'])}", see=(*path, "address"))
+
+
+def _sticky_is_http(document: Table) -> Iterator[Finding]:
+    modes = {table.get("mode", "http") for _, table in elements(document, "listener")}
+    for path, pool in pools(document):
+        if "sticky" in pool and modes == {"tcp"}:
+            message = 'means something only for HTTP, and every listener has mode = "tcp"'
+            yield Finding((*path, "sticky"), message)
 
 
 def _clash(new: Address, old: Address) -> str:

@@ -109,7 +109,8 @@ LISTEN = _text(
 )
 BOUND = _text('an address: "host:port", ":port", "[v6]:port" or "unix:/path"', "127.0.0.1:9901", "", str)
 TARGET = _text('an address: "host:port", "[v6]:port" or "unix:/path"', "127.0.0.1:9000", "", str)
-NETWORK = _text("a network or an IP address", "10.0.0.0/8")
+TRUSTED_PROXY = _text('a network, an IP address, or "unix": the peers of a unix listener', "10.0.0.0/8")
+FILE_MODE = _text('permissions in octal digits such as "0660"', "0660", "^0?[0-7]{3}$", lambda mode: f"0{mode:03o}")
 HOST = _text("a host name, without scheme, port or wildcard", "api.example.com")
 ROUTE_PATH = _text("the beginning of a path", "/v1/", "^/")
 PROBE_PATH = _text("a path; it may have a query", "/healthz", "^/")
@@ -152,6 +153,8 @@ WEBHOOK_URL = _text(f"a URL that begins with http:// or https:// {_ELSEWHERE}", 
 REDIS_URL = _text(f"a URL that begins with redis://, rediss:// or unix:// {_ELSEWHERE}", "env:REDIS_URL", "", _secret)
 EVENT_PATTERN = _text('the name of an event, or a pattern such as "reload.*"', "reload.*", r"^[a-z_.*?]+$")
 UPGRADE = _text("a protocol as the field Upgrade names it, with a version or without", "websocket", r"^[!-~]+$")
+STICKY_KEY = _text(f"visible ASCII {_ELSEWHERE}", "env:STICKY_KEY", "", _secret)
+COOKIE = _text("the name of a cookie", "lbproxy", r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
 HASH_KEY = _text(
     "client_ip, path, header:NAME or cookie:NAME", "header:X-User", "^(client_ip|path|(header|cookie):.+)$"
 )

@@ -2,7 +2,20 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from lbproxy.config.field_types import Bytes, Label, Listen, Natural, Network, RouteHost, RoutePath, SomeSeconds, Text
+from lbproxy.config.field_types import (
+    Bytes,
+    FileMode,
+    Filled,
+    Label,
+    Listen,
+    Natural,
+    RouteHost,
+    RoutePath,
+    SomeSeconds,
+    Text,
+    TrustedProxy,
+    Truth,
+)
 from lbproxy.config.kinds import Facts
 from lbproxy.config.table import WHOLE, Table
 from lbproxy.config.tls_tables import TlsTable
@@ -51,8 +64,14 @@ class ListenerTable(Table):
     """The pool that gets what no route claims."""
     proxy_protocol: Annotated[Literal["off", "accept"] | None, Facts("accept")] = None
     """Whether a connection begins with a PROXY header, v1 or v2; only trusted_proxies are believed."""
-    trusted_proxies: Annotated[list[Network] | None, Facts(["10.0.0.0/8", "::1"], "none")] = None
-    """Peers whose X-Forwarded-For, X-Request-ID and PROXY header are believed."""
+    trusted_proxies: Annotated[list[TrustedProxy] | None, Facts(["10.0.0.0/8", "::1", "unix"], "none")] = None
+    """Peers whose X-Forwarded-For, X-Request-ID and PROXY header are believed; "unix" is whoever connects to a path."""
+    forwarded: Annotated[Truth | None, Facts(True)] = None
+    """Whether Forwarded (RFC 7239) is written beside X-Forwarded-For, and read from trusted_proxies."""
+    socket_mode: Annotated[FileMode | None, Facts("0660", "0666 minus the umask")] = None
+    """The permissions of a unix socket: who may connect."""
+    socket_group: Annotated[Filled | None, Facts("www-data", "the group that lbproxy runs as")] = None
+    """The group that a unix socket belongs to: a name or a number."""
     limits: ListenerLimitsTable | None = None
     timeouts: ListenerTimeoutsTable | None = None
     half_close: Annotated[Literal["abort", "serve"] | None, Facts("serve")] = None
@@ -60,6 +79,10 @@ class ListenerTable(Table):
     tls: TlsTable | None = None
     protocols: Annotated[list[Literal["http/1.1"]] | None, Facts(["http/1.1"])] = None
     """The protocols that clients may choose from, the preferred one first."""
+    redirect: Annotated[Literal["https"] | None, Facts("https", "no redirect")] = None
+    """Where requests are sent (308): to the same address by https. ACME challenges are still answered here."""
+    acme_challenges: Annotated[Filled | None, Facts("/var/www/acme", "none")] = None
+    """The directory that /.well-known/acme-challenge/TOKEN is served from (certbot's --webroot-path)."""
 
 
 class RouteTable(Table):

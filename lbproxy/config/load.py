@@ -62,10 +62,26 @@ def document(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def place_of(path: str | os.PathLike[str], key: str) -> str:
-    """`lb.toml:5:1`, where a key of a valid file stands ("pool.web.command"); only the file if it is not there."""
+    """`lb.toml:5:1`, where a key of a valid file stands ("pool.web.command", "listener.0.tls"); only the file if it is
+    not there."""
     file = os.fspath(path)
-    places, parts = locate(_read(file, named_path(file))), tuple(key.split("."))
-    return ":".join(map(str, (file, *places.key(parts)))) if parts in places.keys else file
+    places, words = locate(_read(file, named_path(file))), key.split(".")
+    numbered: Path = tuple(int(word) if word.isdigit() else word for word in words)
+    found = next((parts for parts in (tuple(words), numbered) if parts in places.keys), None)
+    return ":".join(map(str, (file, *places.key(found)))) if found is not None else file
+
+
+def problem_at(path: str | None, at: Path, message: str) -> Problem:
+    """A mistake that is found when the file is valid as such, with its place; without one if the file has changed."""
+    if path is None:
+        return Problem("lbproxy", 0, 0, message, "")
+    try:
+        text = _read(path, named_path(path))
+        _parse(path, text)
+    except ConfigInvalid:
+        return Problem(path, 0, 0, message, "")
+    line, column = locate(text).key(at)
+    return Problem(path, line, column, message, source_line(text, line))
 
 
 def from_command(listen: str, size: int, command: Sequence[str], base: str | None = None) -> Settings:

@@ -14,7 +14,7 @@ from lbproxy.address import Address
 from lbproxy.config.checks import Table, elements, pools
 from lbproxy.config.problems import Finding, Path
 from lbproxy.config.symlinks import dangling_symlink
-from lbproxy.config.user import user_of, why_not
+from lbproxy.config.user import user_of, why_not, why_not_group
 
 _LONGEST_SOCKET = 107  # bytes of a unix socket's path (unix(7))
 
@@ -28,6 +28,10 @@ def check(document: Table, base: str) -> Iterator[Finding]:
             yield from _socket((*path, "targets", number), target, base)
     for path, listener in elements(document, "listener"):
         yield from _socket((*path, "address"), listener.get("address"), base)
+        if _is_path(listener.get("acme_challenges")):
+            yield from _directory((*path, "acme_challenges"), os.path.join(base, listener["acme_challenges"]))
+        if _is_path(listener.get("socket_group")) and (why := why_not_group(listener["socket_group"])) is not None:
+            yield Finding((*path, "socket_group"), why)
     admin = document.get("admin")
     if isinstance(admin, dict):
         yield from _socket(("admin", "address"), admin.get("address"), base)
@@ -51,9 +55,7 @@ def absolute(base: str, address: Address) -> Address:
 
 def _pool(path: Path, pool: Table, base: str) -> Iterator[Finding]:
     if _is_path(pool.get("directory")):
-        directory = os.path.join(base, pool["directory"])
-        if not os.path.isdir(directory):
-            yield Finding((*path, "directory"), f"there is no directory {directory!r}{dangling_symlink(directory)}")
+        yield from _directory((*path, "directory"), os.path.join(base, pool["directory"]))
     if _is_path(pool.get("env_file")):
         env_file = os.path.join(base, pool["env_file"])
         if not os.path.isfile(env_file):
@@ -67,6 +69,11 @@ def _pool(path: Path, pool: Table, base: str) -> Iterator[Finding]:
             why = str(exc)
         if why is not None:
             yield Finding((*path, "user"), why)
+
+
+def _directory(path: Path, full: str) -> Iterator[Finding]:
+    if not os.path.isdir(full):
+        yield Finding(path, f"there is no directory {full!r}{dangling_symlink(full)}")
 
 
 def _socket(path: Path, address: object, base: str) -> Iterator[Finding]:

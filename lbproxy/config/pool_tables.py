@@ -6,6 +6,7 @@ from lbproxy.config.field_types import (
     Bytes,
     CloseCode,
     CloseReason,
+    CookieName,
     Filled,
     HashKey,
     Natural,
@@ -18,6 +19,7 @@ from lbproxy.config.field_types import (
     Signal,
     SomeSeconds,
     Statuses,
+    StickyKey,
     Surge,
     Target,
     Text,
@@ -162,6 +164,21 @@ class RetryTable(Table):
     """How often a request is sent in all, where it is safe to send it again; 1 is never again."""
 
 
+class StickyTable(Table):
+    """A cookie that keeps a client on its slot, over reloads and restarts of lbproxy. `sticky = {}` is enough."""
+
+    cookie: CookieName | None = None
+    """The name of the cookie; its value is a token that tells nothing and cannot be forged."""
+    max_age_s: Annotated[Seconds | None, Facts("7d")] = None
+    """How long the browser keeps the cookie; "0s" is until it ends."""
+    same_site: Annotated[Literal["lax", "strict", "none"] | None, Facts("strict")] = None
+    """The cookie's SameSite; "none" also makes it Secure, because browsers drop it otherwise."""
+    key: Annotated[StickyKey | None, Facts(unset="one that lbproxy makes at its first start, in state_dir")] = None
+    """The key that tokens are made with: give one where several machines must take each other's cookies."""
+    cluster: Annotated[Truth | None, Facts(False, "false")] = None
+    """Whether the cookie also names the machine of a cluster."""
+
+
 class PoolTable(Table):
     """A set of interchangeable backends: processes that lbproxy starts, or fixed addresses."""
 
@@ -198,6 +215,9 @@ class PoolTable(Table):
     """Which backend gets a request: the least busy one, one after the other, the better of two, or by hash_key."""
     hash_key: Annotated[HashKey | None, Facts(unset='"client_ip" with balance = "hash"')] = None
     """What decides with balance = "hash": equal keys go to the same backend."""
+    send_proxy: Annotated[Literal["off", "v1", "v2"] | None, Facts("v2")] = None
+    """A PROXY header tells the backend who the client is; each request then has a connection of its own."""
+    sticky: StickyTable | None = None
     health: HealthTable | None = None
     reload: ReloadTable | None = None
     drain: DrainTable | None = None
@@ -207,5 +227,7 @@ class PoolTable(Table):
     retry: RetryTable | None = None
     buffer_request: Annotated[Bytes | None, Facts("1MiB")] = None
     """A body up to this size is complete, or a second old, before a backend gets the request; "0": never waited for."""
+    accept_bare_lf: Annotated[Truth | None, Facts(True)] = None
+    """true: the lines of a backend's response heads may end in a bare LF, as those of some simple servers do."""
     upgrades: Annotated[list[Upgrade] | None, Facts(["websocket", "tcp"])] = None
     """Protocols that a client may ask for by Upgrade; those other than websocket are relayed as plain bytes."""

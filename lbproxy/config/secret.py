@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from lbproxy.settings import Secret, Settings
 
 LONGEST_BYTES = 4096
-KEYS = ("token", "secret", "password", "url")
-# A literal secret in a line of the file. `env:NAME` and `file:PATH` say only where it is. Instead of the tables of
-# [events], a URL may have been written.
+KEYS = ("token", "secret", "password", "url", "key")
+# A literal secret in a line of the file. `env:NAME` and `file:PATH` say only where it is, and so does the `key` beside
+# a `cert`. Instead of the tables of [events], a URL may have been written.
 _NAMED = "|".join((*KEYS, "webhook", "redis"))
-_LITERAL = re.compile(rf"\b({_NAMED})" + r"""(["']?\s*=\s*)("(?!env:|file:)[^"]*"?|'(?!env:|file:)[^']*'?)""")
+_PLACE = r"""(?!env:|file:|[^"'\s]*\.(?:pem|key)["'])"""
+_CERTIFICATE_KEY = re.compile(r"""(\bcert\b.*\bkey["']?\s*=\s*["'])""")
+_LITERAL = re.compile(rf"\b({_NAMED})" + rf"""(["']?\s*=\s*)("{_PLACE}[^"]*"?|'{_PLACE}[^']*'?)""")
 
 _PEM = re.compile(r"-----BEGIN.*")  # a private key where its path should be
 
@@ -77,6 +79,7 @@ def withhold(settings: Settings, environ: MutableMapping[str, str]) -> dict[str,
         secrets += [webhook.url, webhook.secret]
     if (redis := settings.events.redis) is not None:
         secrets.append(redis.url)
+    secrets += [key for _, key in settings.sticky_keys]
     names = [secret.variable for secret in secrets if secret is not None and secret.variable is not None]
     return {name: environ.pop(name) for name in names if name in environ}
 
@@ -84,4 +87,5 @@ def withhold(settings: Settings, environ: MutableMapping[str, str]) -> dict[str,
 def masked(line: str) -> str:
     """A line of the file as a report may show it."""
     line = _PEM.sub("-----BEGIN…", line)
-    return _LITERAL.sub(r'\1\2"…"', line)
+    before, key, behind = [*_CERTIFICATE_KEY.split(line, maxsplit=1), "", ""][:3]
+    return _LITERAL.sub(r'\1\2"…"', before) + key + _LITERAL.sub(r'\1\2"…"', behind)

@@ -16,14 +16,14 @@ class NotYet:
     None = all of them."""
 
     path: tuple[str, ...]
-    only: tuple[str, ...] | None = None
+    only: tuple[str | bool, ...] | None = None
 
 
 NOT_YET = (
     NotYet(("admin", "tls", "acme")),
     NotYet(("listener", "*", "tls", "acme")),
     NotYet(("listener", "*", "protocols"), only=("h2", "h2c")),
-    NotYet(("pool", "*", "sticky")),
+    NotYet(("pool", "*", "sticky", "cluster"), only=(True,)),
 )
 
 

@@ -33,7 +33,7 @@ def user_of(text: str) -> User:
         entry = None
     if entry is None and not _is_number(name):
         raise ValueError(f"there is no user {name!r}")
-    gid = _gid_of(group) if group else int(name) if entry is None else entry.pw_gid
+    gid = gid_of(group) if group else int(name) if entry is None else entry.pw_gid
     if entry is None:
         return User(name, int(name), gid, (gid,), "/")
     return User(entry.pw_name, entry.pw_uid, gid, tuple(os.getgrouplist(entry.pw_name, gid)), entry.pw_dir)
@@ -47,7 +47,8 @@ def why_not(user: User) -> str | None:
     return f"cannot run as {user.name!r}: lbproxy runs as {me!r}, and only root may change users"
 
 
-def _gid_of(group: str) -> int:
+def gid_of(group: str) -> int:
+    """Raises ValueError."""
     if _is_number(group):
         return int(group)
     try:
@@ -59,6 +60,17 @@ def _gid_of(group: str) -> int:
 def _is_number(text: str) -> bool:
     """A number that a user or a group can have: 2**32 - 1 means "no change" to setuid(2)."""
     return text.isascii() and text.isdigit() and int(text[:12]) < 2**32 - 1
+
+
+def why_not_group(group: str) -> str | None:
+    """Why this process cannot give a file of its own to `group`; None: it can."""
+    try:
+        gid = gid_of(group)
+    except ValueError as exc:
+        return str(exc)
+    if os.geteuid() == 0 or gid == os.getegid() or gid in os.getgroups():
+        return None
+    return f"lbproxy is not in the group {group!r}, and only root gives files to other groups"
 
 
 def _has_entry(uid: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from lbproxy.address import Address
 from lbproxy.config.problems import nearest, shown
+from lbproxy.wire.forwarded import UNIX
 from lbproxy.wire.lines import check_host
 from lbproxy.wire.upgrades import is_protocol, never_passes
 
@@ -24,6 +25,7 @@ PLACEHOLDERS = ("port", "host", "socket", "fd", "slot", "generation")
 _OF_THE_PROBE = ("host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "expect")
 _ADDRESS = "expected host:port, :port, [v6]:port or unix:/path"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 _STATUS_RANGE = re.compile(r"\s*([1-5]\d\d)\s*(?:-\s*([1-5]\d\d)\s*)?", re.ASCII)
@@ -204,6 +206,20 @@ def network(value: object) -> str:
     raise ValueError(f'{shown(value)} has bits set behind its prefix (write "{better}")')
 
 
+def trusted_proxy(value: object) -> str:
+    """A network, or "unix"."""
+    return UNIX if value == UNIX else network(value)
+
+
+def file_mode(value: object) -> int:
+    """ "0660": the permissions of a file."""
+    if isinstance(value, str) and _MODE.fullmatch(value):
+        return int(value, 8)
+    raise _wrong(
+        'permissions in octal digits such as "0660"', value, f'"0{value}"' if _MODE.fullmatch(str(value)) else ""
+    )
+
+
 def statuses(value: object) -> tuple[tuple[int, int], ...]:
     """ "200-399" or "200,204": ranges, both ends included."""
     expected = 'status codes such as "200-399" or "200,204"'
@@ -277,6 +293,13 @@ def upgrade(value: object) -> str:
     if never_passes(token.encode()):
         raise ValueError(f"{shown(value)} never passes: what is said behind it would escape every check of lbproxy")
     return token
+
+
+def cookie_name(value: object) -> str:
+    """A token (RFC 6265, 4.1.1)."""
+    if isinstance(value, str) and _TOKEN.fullmatch(value):
+        return value
+    raise _wrong("the name of a cookie: letters, digits and !#$%&'*+-.^_`|~", value)
 
 
 def route_host(value: object) -> str:

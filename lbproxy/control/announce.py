@@ -145,7 +145,7 @@ class Announcer:
 
 def _state(pool: Pool) -> str:
     paused = "" if pool.pause is None else " (maintenance)" if pool.pause.page is not None else " (paused)"
-    return f"{pool.name} {pool.ready} of {pool.settings.size} ready{paused}"
+    return f"{pool.name} {pool.ready} of {pool.size} ready{paused}"
 
 
 def _is_followed(event: Event) -> bool:

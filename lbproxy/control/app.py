@@ -23,7 +23,8 @@ from lbproxy.control.context import ControlContext, Hooks
 from lbproxy.control.drains import Drains
 from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
-from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
+from lbproxy.control.fleet import Fleet
+from lbproxy.control.fleet_context import FleetContext, ProxyView
 from lbproxy.control.measured import Measured
 from lbproxy.control.memory import Memory
 from lbproxy.control.memory_limits import MemoryLimits
@@ -33,7 +34,9 @@ from lbproxy.control.observation import resident_bytes
 from lbproxy.control.outgoing_events import OutgoingEvents
 from lbproxy.control.parts import Parts, Start, make_parts
 from lbproxy.control.reloader import Reloader
+from lbproxy.control.resolver import Resolver
 from lbproxy.control.scrape import owners
+from lbproxy.control.sticky import StickyTokens
 from lbproxy.control.succession import Succession
 from lbproxy.control.terminal import has_terminal
 from lbproxy.control.upgrader import Site, Upgrader
@@ -105,9 +108,12 @@ class Control:
             on_unreachable=self._on_unreachable,
             mark=self._resources.guard.new_mark(),
         )
+        parts.certificates.serve_to(self._workers, parts.log.emit)
         self._workers.on_stats = measured.tallies.add
         self._moving = Moving(self._workers, parts.log.emit)
-        context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make)
+        self._tokens = StickyTokens(settings.proxy.state_dir, parts.log.emit)
+        self._tokens.use(settings.sticky_keys)
+        context = FleetContext(parts.log.emit, self._workers, parts.grid, parts.cells, self._make, self._tokens.token)
         self._fleet = Fleet(context, ProxyView.of(settings, parts.listeners))
         self._context = ControlContext(
             emit=parts.log.emit,
@@ -119,8 +125,11 @@ class Control:
             worker_count=settings.proxy.workers if document is None else document.worker_count,
             most_workers=parts.grid.rows,
             apply_live=self._apply_live,
+            certificates=parts.certificates,
             measured=measured,
         )
+        self._resolver = Resolver(self._context)
+        self._context.learn_names = self._resolver.learn
         self._reloader = Reloader(self._context, load)
         self._drains = Drains(self._context)
         self._audit = Audit(self._log.emit)
@@ -177,6 +186,7 @@ class Control:
                 if self._parts.notify is not None:
                     announcer = Announcer(self._parts.notify, self._context, self._log, self._document is not None)
                     await nursery.start(announcer.run)
+                self._parts.certificates.adopt(self._parts.settings)
                 if self._document is None:
                     self._start_pools()
                 else:
@@ -191,6 +201,7 @@ class Control:
                 api_server = self._upgrader.api_server = ApiServer(api_socket, self._api.answer, self._log.emit, door)
                 nursery.start_soon(api_server.run)
                 nursery.start_soon(self._admin.run)
+                nursery.start_soon(self._parts.certificates.run)
                 if self._document is None:
                     self._say_started()
                 else:
@@ -256,7 +267,9 @@ class Control:
         self, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         with scope:
-            await self._reloader.run(task_status=task_status)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._resolver.run)
+                await self._reloader.run(task_status=task_status)
 
     # Signals
 
@@ -356,6 +369,8 @@ class Control:
         self._audit.write_to(new.log.audit_path)
         self._admin.apply(new.admin)
         self._outgoing.apply(new.events)
+        self._tokens.use(new.sticky_keys)
+        self._fleet.touch()
         notices = [line for line in advise(new) if line not in advise(old)]
         self._remark_sockets()
         waiting = waiting_keys(old, new, self._context.worker_count)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from lbproxy.control.certificates import Certificates
 from lbproxy.control.change_ids import ChangeIds
 from lbproxy.control.fleet import Fleet
 from lbproxy.control.generations import Generations
@@ -39,10 +40,13 @@ class ControlContext:
     most_workers: int
     # (old, new): applies the settings of the process as a whole, and returns what an operator should know of it.
     apply_live: Callable[[Settings, Settings], list[str]]
+    certificates: Certificates
     loaded_at: float = field(default_factory=time.time)
     ids: ChangeIds = field(default_factory=ChangeIds)
     generations: Generations = field(default_factory=Generations)
     hooks: Hooks | None = None  # None: they are not run
     # Of the sessions of these pids; None: nobody looks.
     resident_bytes: Callable[[set[int]], Awaitable[dict[int, int]]] | None = None
+    # Looks up the names in targets that are new in these settings; None: no name is looked up.
+    learn_names: Callable[[Settings], Awaitable[None]] | None = None
     measured: Measured = field(default_factory=Measured)

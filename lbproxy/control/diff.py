@@ -9,7 +9,7 @@ from dataclasses import replace
 from lbproxy.address import Address
 from lbproxy.control.pool import Member, Pool, lowest_free
 from lbproxy.control.rollout import Change
-from lbproxy.model import BackendSpec, Generation
+from lbproxy.model import BackendSpec, Generation, State
 from lbproxy.policy import rollout
 
 Diff = tuple[Generation, Change[Member]]
@@ -75,18 +75,21 @@ def _making(generation: Generation) -> dict[str, object]:
 def _retarget(pool: Pool, wanted: Generation, number: Callable[[], int]) -> Diff:
     """The change of a pool with fixed addresses. An address that stays in the list keeps its backend."""
     by_address: dict[Address, Member] = {}
-    for member in pool.members:
+    staying = [member for member in pool.members if not is_leaving(member)]
+    for member in staying:
         address = target_of(member.spec)
         if address is not None:
             by_address.setdefault(address, member)
-    keep = tuple(by_address[address] for address in dict.fromkeys(wanted.settings.targets) if address in by_address)
-    leave = tuple(member for member in pool.members if member not in keep)
-    come = [address for address in dict.fromkeys(wanted.settings.targets) if address not in by_address]
+    targets = pool.names.expand(wanted.settings.targets)
+    keep = tuple(by_address[address] for address in targets if address in by_address)
+    leave = gone(pool, wanted.settings.targets)
+    keep += tuple(member for member in staying if member not in keep and member not in leave)
+    come = [address for address in targets if address not in by_address]
     if not come and not leave:
         return replace(pool.generation, settings=wanted.settings), Change((), (), keep)
     slots = lowest_free((member.spec.slot for member in keep), len(come))
     fresh = replace(wanted, number=number())
-    placed = _placed(fresh, dict(zip(slots, come, strict=True)))
+    placed = placed_at(fresh, dict(zip(slots, come, strict=True)))
     surge = rollout.surge(wanted.settings.reload, wanted.settings.size)
     return fresh, Change(tuple(BackendSpec(slot, placed) for slot in slots), leave, keep, surge)
 
@@ -97,7 +100,20 @@ def target_of(spec: BackendSpec) -> Address | None:
     return settings.targets[spec.slot - 1] if settings.command is None else None
 
 
-def _placed(generation: Generation, targets: dict[int, Address]) -> Generation:
+def gone(pool: Pool, targets: tuple[Address, ...]) -> tuple[Member, ...]:
+    """The members that are in none of these targets, but for those that a name which is missing may replace."""
+    staying = [(member, target_of(member.spec)) for member in pool.members if not is_leaving(member)]
+    left = pool.names.gone([address for _, address in staying if address is not None], targets)
+    is_missing = pool.names.missing(targets) > 0
+    return tuple(member for member, address in staying if (not is_missing if address is None else address in left))
+
+
+def is_leaving(member: Member) -> bool:
+    """Whether it is being drained or stopped for good: the task that has begun this will end it."""
+    return member.backend.state in (State.DRAINING, State.STOPPING)
+
+
+def placed_at(generation: Generation, targets: dict[int, Address]) -> Generation:
     """The generation with its addresses in the places of their slots: addresses that stay keep theirs."""
     if not targets:
         return generation

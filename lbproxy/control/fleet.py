@@ -5,18 +5,20 @@ rollout.py and app.py do.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import trio
 
+from lbproxy.control.fleet_context import FleetContext, ProxyView
 from lbproxy.control.handed_on import HandedCell, HandedFleet
+from lbproxy.control.names import Names
 from lbproxy.control.pool import Member, Pool
 from lbproxy.control.rollout import Broken
 from lbproxy.control.warm_up import warm_up
-from lbproxy.link.grid import CellBook, Counter, Grid
-from lbproxy.model import BackendId, BackendSpec, Generation, ListenerView, RoutingTable, State
-from lbproxy.settings import PoolSettings, RouteSettings, Settings
+from lbproxy.link.grid import Counter
+from lbproxy.model import BackendId, BackendSpec, Generation, RoutingTable, State
+from lbproxy.settings import PoolSettings
 from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendExited, BackendTakenBack, Event
 
@@ -24,48 +26,11 @@ EXIT_EVENT_S = 1.0  # how long a rollback waits for a dead backend's exit code a
 LAST_LINE_S = 0.05  # between the last byte of a backend's last lease and TERM: its code may still run after that byte
 
 
-class WorkersLike(Protocol):
-    def publish(self, table: RoutingTable) -> None: ...
-    async def wait_applied(self, epoch: int) -> None: ...
-    async def wait_drained(self, backend: BackendId, epoch: int) -> None: ...
-
-
-class MakeBackend(Protocol):
-    """Makes a ProcessRunner, or an AddressRunner where the pool has no command."""
-
-    def __call__(self, spec: BackendSpec, *, reload: str | None = None, trial: bool | None = None) -> Runner: ...
-
-
-@dataclass(frozen=True, slots=True)
-class FleetContext:
-    """The parts of control that the fleet uses."""
-
-    emit: Callable[[Event], None]
-    workers: WorkersLike
-    grid: Grid
-    cells: CellBook
-    make: MakeBackend
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyView:
-    """The part of the table that does not belong to a pool."""
-
-    name: str
-    listeners: tuple[ListenerView, ...]
-    routes: tuple[RouteSettings, ...]
-    access: str
-    access_path: str
-
-    @classmethod
-    def of(cls, settings: Settings, listeners: tuple[ListenerView, ...]) -> "ProxyView":
-        return cls(settings.proxy.name, listeners, settings.routes, settings.log.access, settings.log.access_path)
-
-
 class Fleet:
     def __init__(self, context: FleetContext, proxy_view: ProxyView) -> None:
         self.pools: dict[str, Pool] = {}
         self.proxy_view = proxy_view
+        self.names = Names()
         self._context = context
         self._numbers: dict[str, int] = {}  # newest generation of each pool, also of one that is gone
         self._epoch = 0
@@ -104,14 +69,24 @@ class Fleet:
 
     def open_pool(self, settings: PoolSettings, generation: Generation) -> Pool:
         """Open a pool without members."""
-        pool = Pool(settings, generation, self._context.grid, self._context.cells.take())
+        return self._add_pool(settings, generation, self._context.cells.take())
+
+    def _add_pool(self, settings: PoolSettings, generation: Generation, cell: int) -> Pool:
+        context = self._context
+        pool = Pool(settings, generation, context.grid, cell, names=self.names, token_of=context.token_of)
         self.pools[pool.name] = pool
         return pool
 
     def start_pool(self, settings: PoolSettings, generation: Generation) -> None:
-        """Open a pool and start all its members. Each serves as soon as it is ready. A table follows."""
+        """Open a pool and start all its members. Each serves as soon as it is ready. A table follows.
+
+        A target whose name was never resolved gets its members when it is (resolver.py).
+        """
         pool = self.open_pool(settings, generation)
-        for slot in range(1, settings.size + 1):
+        if settings.command is None:
+            targets = self.names.expand(settings.targets)
+            generation = replace(generation, settings=replace(settings, targets=targets, size=len(targets)))
+        for slot in range(1, generation.settings.size + 1):
             self.start_member(pool, BackendSpec(slot, generation)).published = True
         self.touch()
 
@@ -119,6 +94,7 @@ class Fleet:
         """Drain and stop the members, then remove the pool. `reload`: the id that the events carry."""
         if reload is not None:
             pool.begin_reload(reload)
+        pool.closing = True
         handle = PoolHandle(self, pool, reload=reload)
         members = list(pool.members)
         handle.publish([], members)
@@ -189,7 +165,8 @@ class Fleet:
     def hand_on(self, drain_of: Callable[[Member], Any]) -> HandedFleet:
         """`drain_of`: what is known of the command that drains a member."""
         pools = tuple(pool.hand_on(drain_of) for pool in self.pools.values())
-        return HandedFleet(self._epoch, self.numbers(), pools, tuple(self._leaving))
+        names = tuple((host, port, addresses) for (host, port), addresses in self.names.found.items())
+        return HandedFleet(self._epoch, self.numbers(), pools, tuple(self._leaving), names)
 
     def take_over(self, handed: HandedFleet) -> list[tuple[Pool, Member, Any]]:
         """Go on with the backends of an earlier program of this control. Returns those that a command drains still. A
@@ -197,11 +174,11 @@ class Fleet:
         assert self._nursery is not None, "the fleet does not run"
         self._epoch = handed.epoch
         self.go_on_behind(handed.numbers)
+        self.names.found.update({(host, port): addresses for host, port, addresses in handed.names})
         drained = []
         for one in handed.pools:
-            pool = Pool(one.settings, one.generations[one.generation], self._context.grid, one.cell)
+            pool = self._add_pool(one.settings, one.generations[one.generation], one.cell)
             pool.take_over(one)
-            self.pools[pool.name] = pool
             for entry in one.members:
                 spec = BackendSpec(entry.slot, one.generations[entry.generation])
                 member = Member(spec, self._context.make(spec), entry.cell)
@@ -311,7 +288,7 @@ class PoolHandle:
         if paths := member.spec.generation.settings.reload.warm_up:
             await member.runner.wait_ready()
             if (address := member.backend.address) is not None:
-                await warm_up(address, paths, member.runner.settings.health.host)
+                await warm_up(address, paths, member.runner.settings)
         await member.runner.wait_proved(self._min_ready_s)
         member.begin_watch()
 

@@ -105,7 +105,7 @@ class Forecast:
         pool = fleet.pools.get(settings.name)
         is_new = pool is None
         if pool is None:
-            pool = Pool(settings, replace(wanted, number=number()), fleet.context.grid, 0)
+            pool = Pool(settings, replace(wanted, number=number()), fleet.context.grid, 0, names=fleet.names)
         generation, change = self.plan.change(pool, wanted, number, is_new=is_new)
         leaving = [member for member in change.replace if member.backend.state not in _LEAVING]
         keys = () if is_new else differing_keys(pool.generation, wanted)
@@ -119,8 +119,8 @@ class Forecast:
             "action": "added" if is_new else _action(change, keys),
             "generation": generation.number,
             "from_generation": None if is_new else pool.generation.number,
-            "size": settings.size,
-            "from_size": 0 if is_new else pool.settings.size,
+            "size": fleet.names.size(settings),
+            "from_size": 0 if is_new else pool.size,
             "directory": wanted.directory if settings.command is not None else None,
             "keys": list(keys),
             "because": because,  # of them: those that start, stop or replace backends
@@ -141,7 +141,7 @@ class Forecast:
         return {
             "action": "removed",
             "from_generation": pool.generation.number,
-            "from_size": pool.settings.size,
+            "from_size": pool.size,
             "keys": [],
             "stopped": _names(pool.members),
             **_held(pool, pool.members),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from lbproxy.control import passed_sockets, sd_notify
 from lbproxy.control.admin_socket import AdminSocket
+from lbproxy.control.certificates import Certificates
 from lbproxy.control.control_socket import ControlSocket
 from lbproxy.control.handed_on import Document
 from lbproxy.control.pid_file import PidFile
@@ -51,6 +52,7 @@ class Parts:
     sockets: Sockets
     passed: passed_sockets.PassedSockets
     listeners: tuple[ListenerView, ...]
+    certificates: Certificates
     control_socket: ControlSocket
     admin_socket: AdminSocket
     ring: EventRing
@@ -65,6 +67,7 @@ def make_parts(settings: Settings, start: Start, owned: contextlib.ExitStack) ->
     notify, passed = sd_notify.take(os.environ, os.getpid()), passed_sockets.take(os.environ, os.getpid())
     document = start.document
     generations = resolve_all(list(settings.pools), settings) if document is None else ()
+    certificates = Certificates(settings)
     if document is None:
         control_socket = ControlSocket(settings.proxy.control, settings.proxy.control_group)
     else:
@@ -91,7 +94,20 @@ def make_parts(settings: Settings, start: Start, owned: contextlib.ExitStack) ->
     log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format, ring=ring)
     owned.callback(log.close, _LOG_FLUSH_S)
     return Parts(
-        *(settings, generations, log, grid, cells, sockets, passed, listeners, control_socket, admin_socket, ring),
+        *(
+            settings,
+            generations,
+            log,
+            grid,
+            cells,
+            sockets,
+            passed,
+            listeners,
+            certificates,
+            control_socket,
+            admin_socket,
+        ),
+        ring,
         start=start,
         ignores_hangup=start.ignores_hangup if document is None else document.ignores_hangup,
         has_terminal=has_terminal() if document is None else document.has_terminal,

@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from lbproxy.control.handed_on import HandedMember, HandedPool
+from lbproxy.control.names import Names
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import Backend, BackendSpec, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
@@ -99,22 +100,46 @@ class RunningReload:
     why: str | None = None
 
 
+def no_token(spec: BackendSpec) -> str:
+    """Where no pool is sticky."""
+    del spec
+    return ""
+
+
 class Pool:
-    def __init__(self, settings: PoolSettings, generation: Generation, grid: Grid, cell: int) -> None:
+    def __init__(
+        self,
+        settings: PoolSettings,
+        generation: Generation,
+        grid: Grid,
+        cell: int,
+        *,
+        names: Names | None = None,
+        token_of: Callable[[BackendSpec], str] = no_token,
+    ) -> None:
+        """`token_of`: for a sticky cookie."""
         self.name = settings.name
+        self.names = names if names is not None else Names()
         self.settings = settings
         self.generation = generation  # of the backends that serve or will serve
         self.members: list[Member] = []
         self.cell = cell
         self.reloading = False
+        self.closing = False  # it has left the file, or never served
         self.running_reload: RunningReload | None = None
         self.pause: Pause | None = None
         self.differs: tuple[str, ...] = ()  # keys of the file that are not as what runs: after a rollback or a scale
         self.heading = 0  # the generation that a rollout moves to; 0: none runs
+        self._token_of = token_of
         self._grid = grid
         self._cells: dict[int, str | None] = {cell: None}  # with the name of the slot; None: the pool's own
         self._remembered = dict.fromkeys(TOTALS, 0)
         self._remembered_requests: dict[str, int] = {}  # by slot
+
+    @property
+    def size(self) -> int:
+        """How many backends it should have."""
+        return self.names.size(self.settings)
 
     # Members
 
@@ -191,8 +216,14 @@ class Pool:
         return [member for member in eligible if member.backend.id in fit]
 
     def view(self) -> PoolView:
+        send_proxy = self.settings.send_proxy.removeprefix("off")
+        is_sticky = self.settings.sticky is not None
         serving = [
-            BackendView(member.backend.id, member.backend.address, member.cell)
+            BackendView(
+                *(member.backend.id, member.backend.address, member.cell),
+                send_proxy=send_proxy,
+                token=self._token_of(member.spec) if is_sticky else "",
+            )
             for member in sorted(self.serving(), key=lambda member: member.backend.id)
             if member.backend.address is not None
         ]
@@ -217,7 +248,9 @@ class Pool:
             retry_attempts=settings.retry_attempts,
             buffer_request_bytes=settings.buffer_request_bytes,
             upgrades=settings.upgrades,
+            accept_bare_lf=settings.accept_bare_lf,
             is_hopeless=self.is_hopeless,
+            sticky=settings.sticky,
         )
 
     @property
@@ -255,7 +288,7 @@ class Pool:
     @property
     def is_degraded(self) -> bool:
         failed = any(member.published and member.backend.state is State.FAILED for member in self.members)
-        return failed or self.ready < self.settings.size - self.held
+        return failed or self.ready < self.size - self.held
 
     @property
     def held(self) -> int:

@@ -10,7 +10,8 @@ import time
 import trio
 
 from lbproxy.control.context import ControlContext
-from lbproxy.control.fleet import PoolHandle, ProxyView
+from lbproxy.control.fleet import PoolHandle
+from lbproxy.control.fleet_context import ProxyView
 from lbproxy.control.listening_socket import BindFailed
 from lbproxy.control.observation import Observation
 from lbproxy.control.plan import Plan, removed_pools, workers_after
@@ -91,6 +92,7 @@ class Reload:
 
     async def _carry_out(self) -> None:
         context, plan = self._context, self.plan
+        await context.certificates.look(reload=plan.id)
         listeners = context.listeners
         if plan.whole:
             try:
@@ -227,6 +229,7 @@ class Reload:
         context, settings = self._context, self.plan.settings
         old, context.settings, context.listeners = context.settings, settings, listeners
         context.loaded_at = time.time()
+        context.certificates.adopt(settings, self.plan.id)
         context.fleet.proxy_view = ProxyView.of(settings, listeners)
         context.worker_count = self._worker_count()
         context.workers.resize(context.worker_count)
@@ -238,6 +241,7 @@ class Reload:
             await context.fleet.wait_applied(context.fleet.publish())
         finally:
             context.sockets.release_others(listeners, context.worker_count)  # hidden sockets that no table uses
+            context.certificates.forget_others()
         async with trio.open_nursery() as retiring:
             for pool in removed_pools(context, settings):
                 context.generations.forget(pool.name)
@@ -308,7 +312,7 @@ def _serves_now(pool: Pool) -> str:
     numbers = sorted({member.spec.generation.number for member in pool.members if member.published})
     which = " and ".join(map(str, numbers))
     serving = f"generation {which} serves now" if len(numbers) == 1 else f"generations {which} serve now"
-    return f"{pool.name}: {serving if numbers else 'nothing serves now'}, {pool.ready} of {pool.settings.size} ready"
+    return f"{pool.name}: {serving if numbers else 'nothing serves now'}, {pool.ready} of {pool.size} ready"
 
 
 class _PoolReload:

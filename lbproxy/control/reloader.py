@@ -115,7 +115,7 @@ class Reloader:
 
         Raises UnknownPool or ConfigInvalid.
         """
-        settings = await self._read(request)
+        settings = await self._read(request, keep=False)
         running = self._what_runs() if self._busy else None
         return plan_of(request, "", self._context, settings), running
 
@@ -181,12 +181,16 @@ class Reloader:
             return f"another reload is running ({which}), half-way: resume, abort or rollback goes on from there"
         return f"another reload is running ({which})"
 
-    async def _read(self, request: Request) -> Settings | None:
+    async def _read(self, request: Request, *, keep: bool = True) -> Settings | None:
         """The file as it is now. Raises ConfigInvalid where it is needed."""
         if isinstance(request, ScaleRequest | RestartRequest):
             return None
         try:
-            return await trio.to_thread.run_sync(self._load)
+            settings = await trio.to_thread.run_sync(self._load)
+            if self._context.learn_names is not None:
+                await self._context.learn_names(settings)
+            await self._context.certificates.prepare(settings, keep=keep)
+            return settings
         except ConfigInvalid:
             if isinstance(request, ReloadRequest):
                 raise

@@ -35,6 +35,7 @@ ERRORS = (
     "connection_read_timeout",
     "connection_refused",
     "connection_terminated",
+    "connection_timeout",
     "connection_write_timeout",
     "cut",
     "destination_unavailable",
@@ -45,6 +46,8 @@ ERRORS = (
     "proxy_internal_error",
 )
 CLOSES = (("1000", "client"), ("1000", "backend"), ("1001", "client"), ("1001", "proxy"), ("1006", "client"))
+# Result and version of a handshake; a version only where there is one.
+HANDSHAKES = (("ok", "TLSv1.3"), ("ok", "TLSv1.2"), ("resumed", "TLSv1.3"), ("failed", ""))
 STATES = (*map(str, State), "drained")
 PROBES = {True: "passed", False: "failed"}
 
@@ -66,6 +69,8 @@ def _of_tallies(context: ControlContext, workers: list[WorkerStatus]) -> Samples
     queued: Numbers[str] = Numbers()
     for worker in workers:
         queued.update(worker.stats.queued)
+    secured = [view.settings.name for view in context.listeners if view.settings.tls is not None]
+    handshakes = [(name, result, version) for name in secured for result, version in HANDSHAKES]
     closes = [(pool, code, by) for pool in pools for code, by in CLOSES]
     return {
         "http_requests_total": _with_zeros(tallies.requests, product(pools, METHODS, CODES)),
@@ -78,6 +83,7 @@ def _of_tallies(context: ControlContext, workers: list[WorkerStatus]) -> Samples
         "backend_errors_total": _with_zeros(incidents.get("backend_error", {}), product(pools, ERRORS)),
         "websocket_closes_total": _with_zeros(incidents.get("websocket_close", {}), closes),
         "drain_cut_total": _with_zeros(incidents.get("drain_cut", {}), product(pools, map(str, LeaseKind))),
+        "tls_handshakes_total": _with_zeros(incidents.get("tls_handshake", {}), handshakes),
         "express_total": _with_zeros(_keyed(tallies.express), product((SERVED, *HANDED_OVER))),
     }
 
@@ -154,6 +160,11 @@ def _of_processes(context: ControlContext, grid: Grid, workers: list[WorkerStatu
         "connections_total": [
             ((name,), growing.total(name, view.key, grid.sum(view.cell, Counter.ACCEPTED)))
             for name, view in listeners.items()
+        ],
+        "tls_certificate_not_after_timestamp_seconds": [
+            ((name, certified), not_after)
+            for name, view in listeners.items()
+            for certified, not_after in context.certificates.not_after(view.settings.tls).items()
         ],
         "worker_cpu_seconds_total": [((worker,), usage.cpu_s(worker)) for worker in ids],
         "worker_resident_memory_bytes": [((worker,), usage.resident_bytes(worker)) for worker in ids],

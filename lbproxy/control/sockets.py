@@ -24,6 +24,7 @@ from lbproxy.control.listening_socket import (
     why_not_bound,
 )
 from lbproxy.control.passed_sockets import NotPassed, PassedSockets
+from lbproxy.control.socket_files import permissions_of, permit
 from lbproxy.link.grid import CellBook
 from lbproxy.model import ListenerView
 from lbproxy.settings import ListenerSettings
@@ -44,6 +45,7 @@ class _Bound:
     is_shared: bool = False  # one socket for all workers
     why_shared: str = ""  # of a TCP socket: the workers get clients unevenly
     inode: int = 0  # of the path: `close` removes only a file that lbproxy made
+    permissions: tuple[int, int] = (0, 0)  # of the path where the settings say nothing: mode and group
     listening: int = 0  # how many of the sockets listen; the others are only bound
     hidden: bool = False
     joins: bool = False  # it overlaps with an address that is held already, and listens only when it is shown
@@ -80,7 +82,15 @@ class _Bound:
             self.sockets[self.listening].listen(BACKLOG)
             self.listening += 1
 
-    def show(self) -> None:
+    def permit(self, settings: ListenerSettings) -> None:
+        """Whom the file of a unix socket lets in. Raises OSError."""
+        path = self.address.path
+        if path is not None and os.stat(path).st_ino == self.inode:
+            permit(path, settings, self.permissions)
+
+    def show(self, settings: ListenerSettings) -> None:
+        with contextlib.suppress(OSError):  # another program has removed the file
+            self.permit(settings)
         if not self.hidden:
             return
         self.hidden = False
@@ -162,13 +172,14 @@ class Sockets:
         before = {address: len(bound.sockets) for address, bound in self._bound.items()}
         address = None
         try:
-            for address in dict.fromkeys(listener.address for listener in listeners):
+            for address, listener in {listener.address: listener for listener in listeners}.items():
                 bound = self._bound.get(address) or self._bind(address, hidden=hidden)
                 bound.grow(workers)
                 if address not in before:
+                    bound.permit(listener)
                     bound.listen(workers)
                 # An additional socket of an address listens when its worker is there: see `for_worker`.
-        except (OSError, RuntimeError, NotPassed) as exc:
+        except (OSError, RuntimeError, ValueError, NotPassed) as exc:
             for bound in list(self._bound.values()):
                 if bound.address not in before:
                     self._close(bound)
@@ -220,7 +231,7 @@ class Sockets:
     def show(self, views: Iterable[ListenerView]) -> None:
         """Let clients connect to `listeners`: the next table has them."""
         for view in views:
-            self._bound[view.settings.address].show()
+            self._bound[view.settings.address].show(view.settings)
 
     def hide_others(self, keep: Iterable[ListenerView]) -> None:
         """Let no client begin to connect to the other listeners. Workers still accept handshakes in progress.
@@ -268,6 +279,7 @@ class Sockets:
         elif address.path is not None:
             bound.is_shared = True
             bound.inode = os.stat(address.path).st_ino
+            bound.permissions = permissions_of(address.path)
         elif not joins:
             bound.listening = 1
         self._next_key += 1

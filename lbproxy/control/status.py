@@ -11,7 +11,7 @@ from lbproxy.control.pool import Member, Pool
 from lbproxy.control.usage_book import UsageBook
 from lbproxy.control.worker_process import WorkerStatus
 from lbproxy.link.grid import Counter, Grid
-from lbproxy.model import LeaseKind, State
+from lbproxy.model import LeaseKind, ListenerView, State
 from lbproxy.policy.goodbye import longest_s
 from lbproxy.telemetry.text import iso_time
 
@@ -28,19 +28,23 @@ def document(context: ControlContext, grid: Grid, workers: list[WorkerStatus], s
         "degraded": any(pool.is_degraded for pool in context.fleet.pools.values()) or not _all_serve(context, workers),
         "workers": [_worker(worker) for worker in workers],
         "workers_wanted": context.worker_count,
-        "listeners": [
-            {
-                "name": view.settings.name,
-                "address": str(view.settings.address),
-                "mode": view.settings.mode,
-                "pool": view.settings.pool,
-                "connections": grid.sum(view.cell, Counter.CONNECTIONS),
-            }
-            for view in context.listeners
-        ],
+        "listeners": [_listener(context, view, grid) for view in context.listeners],
         "routes": [{"host": route.host, "path": route.path, "pool": route.pool} for route in settings.routes],
         "pools": {name: _pool(pool, grid, context.measured) for name, pool in context.fleet.pools.items()},
     }
+
+
+def _listener(context: ControlContext, view: ListenerView, grid: Grid) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": view.settings.name,
+        "address": str(view.settings.address),
+        "mode": view.settings.mode,
+        "pool": view.settings.pool,
+        "connections": grid.sum(view.cell, Counter.CONNECTIONS),
+    }
+    if view.settings.tls is not None:
+        document["certificates"] = context.certificates.facts(view.settings.tls)
+    return document
 
 
 def _all_serve(context: ControlContext, workers: list[WorkerStatus]) -> bool:
@@ -75,13 +79,14 @@ def _pool(pool: Pool, grid: Grid, measured: Measured) -> dict[str, Any]:
     members = sorted(pool.members, key=lambda member: (member.spec.slot, member.spec.generation.number))
     return {
         "generation": pool.generation.number,
-        "size": pool.settings.size,
+        "size": pool.size,
         "ready": pool.ready,
         "reloading": pool.reloading,
         "drained": pool.held,
         "paused": _paused(pool),
         "reload": _running(pool),
         "differs_from_file": list(pool.differs),
+        "sticky": pool.settings.sticky.cookie if pool.settings.sticky is not None else None,
         "requests_total": pool.total(Counter.REQUESTS),
         "requests_per_s": round(pace.requests_per_s, 3),
         "p50_s": _rounded(pace.p50_s),
@@ -132,6 +137,8 @@ def _backend(pool: Pool, member: Member, grid: Grid, usage: UsageBook) -> dict[s
         "cpu": _rounded(usage.cpu_share(backend.pid)),  # of one CPU
         "resident_memory_bytes": usage.resident_bytes_of(backend.pid),
     }
+    if backend.address is not None and backend.address.name is not None:
+        document["target"] = backend.address.written  # the address is one of those that were found for the name
     if (why := member.runner.why) is not None:
         document["why"] = why
     if backend.state is State.DRAINING:

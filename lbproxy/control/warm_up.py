@@ -7,19 +7,23 @@ import trio
 from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
 from lbproxy.http_client import Ask, ask, connect
+from lbproxy.settings import PoolSettings
+from lbproxy.wire.proxy_protocol import own_header
 
 WARM_UP_S = 5.0  # for all of them
 MOST_BYTES = 16 * 1024 * 1024
 
 
-async def warm_up(address: Address, paths: Sequence[str], host: str | None) -> None:
-    """One after the other. `host`: the Host field; None: the address."""
+async def warm_up(address: Address, paths: Sequence[str], settings: PoolSettings) -> None:
+    """One after the other."""
+    host = settings.health.host or address.authority
+    fields = (("Host", host), ("User-Agent", "lbproxy-warm-up"))
     with trio.move_on_after(WARM_UP_S) as limit:
         for path in paths:
             try:
                 stream = await connect(address)
                 async with stream:
-                    request = Ask("GET", path, (("Host", host or str(address)), ("User-Agent", "lbproxy-warm-up")))
+                    request = Ask("GET", path, fields, greeting=own_header(settings.send_proxy))
                     await ask(stream, request, most_bytes=MOST_BYTES, body_s=WARM_UP_S)
             except (LbproxyError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 if limit.cancel_called:

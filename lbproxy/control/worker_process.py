@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 import trio
 
+from lbproxy.certificates.certificate_set import CertificateSet
 from lbproxy.control.handed_on import HandedWorker
 from lbproxy.link.channel import Channel
 from lbproxy.link.messages import Stats, ToControl
+from lbproxy.model import ListenerView
 from lbproxy.supervise.found_process import FoundProcess
 from lbproxy.supervise.reap import Children
 
@@ -40,6 +42,8 @@ class WorkerProcess:
     drained: dict[str, int] = field(default_factory=dict)
     took: set[str] = field(default_factory=set)  # backends of leases that it had from other workers
     stats: Stats = field(default_factory=lambda: Stats(0, 0, 0, {}))
+    certificates: dict[int, CertificateSet] = field(default_factory=dict)  # that it was sent, by the listener's key
+    unanswered: dict[int, tuple[ListenerView, CertificateSet]] = field(default_factory=dict)  # by serial
     asked: int = 0
     silent: trio.Event = field(default_factory=trio.Event)  # its link has ended, and every message is read
 

@@ -23,7 +23,7 @@ HANDED_OVER: dict[str, str] = {
     # With the request wholly or partly sent.
     "backend_ended": "the backend ended the connection before its answer",
     "backpressure": "the backend did not take the whole request at once",
-    "bad_response": "the backend's answer is malformed: 502",
+    "bad_response": "the backend's answer is malformed: 502; or its head has bare LFs, and the pool accepts them",
     "chunked_reply": "a chunked response body is not complete yet",
     "cut": "the grace of a drain is over, and nothing is answered",
     "early_answer": "the backend answered before the request's body was complete",

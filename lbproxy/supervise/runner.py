@@ -265,7 +265,7 @@ class Runner:
 
     async def _ask(self, address: Address) -> ProbeResult:
         """Probe, and count it."""
-        result = await probe(address, self.settings.health)
+        result = await probe(address, self.settings)
         if result.passed is not None:
             self._resources.count_probe(self.id.pool, result.passed)
         return result

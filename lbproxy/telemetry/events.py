@@ -4,13 +4,14 @@ Fields are plain JSON values. An event that belongs to a reload carries the relo
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    name: ClassVar[str] = ""
-    level: ClassVar[str] = "info"
+from lbproxy.telemetry.certificate_events import CertificateExpiring as CertificateExpiring
+from lbproxy.telemetry.certificate_events import CertificateLoaded as CertificateLoaded
+from lbproxy.telemetry.certificate_events import CertificateRejected as CertificateRejected
+from lbproxy.telemetry.event import Event as Event
+from lbproxy.telemetry.upgrade_events import UpgradeDone as UpgradeDone
+from lbproxy.telemetry.upgrade_events import UpgradeProved as UpgradeProved
+from lbproxy.telemetry.upgrade_events import UpgradeStarted as UpgradeStarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +349,16 @@ class PoolUnpaused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PoolResolved(Event):
+    """The addresses behind the names of a pool's targets have changed."""
+
+    name = "pool.resolved"
+    pool: str
+    came: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReloadFinished(Event):
     """The whole plan's verdict: the last line of POST /v1/reload."""
 
@@ -355,39 +366,3 @@ class ReloadFinished(Event):
     reload: str
     exit_code: int
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class UpgradeStarted(Event):
-    name = "upgrade.started"
-    upgrade: str
-    from_version: str
-    asked_by: dict[str, int | str] | None = None  # uid, pid, how
-
-
-@dataclass(frozen=True, slots=True)
-class UpgradeProved(Event):
-    """The installed program has passed its trial. It is executed next."""
-
-    name = "upgrade.proved"
-    upgrade: str
-    version: str
-    after_s: float
-    backends: int  # that it adopts
-    workers: int  # that it replaces
-
-
-@dataclass(frozen=True, slots=True)
-class UpgradeDone(Event):
-    """The last event of an upgrade: the last worker of the program before is gone, or nothing has happened."""
-
-    name = "upgrade.done"
-    upgrade: str
-    result: str  # ok | failed
-    exit_code: int
-    from_version: str
-    version: str  # that runs now
-    duration_s: float
-    why: str | None = None
-    output: tuple[str, ...] = ()  # of a trial that failed
-    asked_by: dict[str, int | str] | None = None

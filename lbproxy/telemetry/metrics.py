@@ -46,6 +46,7 @@ FAMILIES = (
         ("websocket_closes", "pool code by", "WebSockets that have ended. code 1006: without a Close."),
         ("reloads", "pool result", "Reloads and rollbacks of a pool."),
         ("drain_cut", "pool kind", "Leases ended because the grace of their drain was over."),
+        ("tls_handshakes", "listener result version", "TLS handshakes of clients, however they ended."),
         ("express", "result", "Exchanges that the express lane served, or why it handed them to the task lane."),
         ("worker_cpu_seconds", "worker", "CPU time of a worker, looked up every 5 s."),
     ),
@@ -63,6 +64,11 @@ FAMILIES = (
         ("generation", "pool", "The newest generation that serves."),
         ("config_last_reload_successful", "", "0: the last reload failed, or its configuration was rejected."),
         ("worker_resident_memory_bytes", "worker", "Resident memory of a worker."),
+        (
+            "tls_certificate_not_after_timestamp_seconds",
+            "listener name",
+            "When a certificate expires, by the first of its names.",
+        ),
         ("build_info", "version python", "Always 1."),
     ),
     *_families(

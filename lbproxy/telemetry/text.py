@@ -6,6 +6,7 @@ Knows every event. Knows neither files nor Trio: the command line shows a reload
 import dataclasses
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from lbproxy.telemetry import events as e
@@ -89,8 +90,32 @@ def event_text(event: e.Event) -> str:
         case e.AcceptResumed(listener):
             return f"listener {listener} takes connections again"
     return (
-        _serve_text(event) or _backend_text(event) or _reload_text(event) or _upgrade_text(event) or _fields_text(event)
+        _certificate_text(event)
+        or _serve_text(event)
+        or _backend_text(event)
+        or _reload_text(event)
+        or _upgrade_text(event)
+        or _fields_text(event)
     )
+
+
+def _certificate_text(event: e.Event) -> str | None:
+    match event:
+        case e.CertificateLoaded(file, names, not_after):
+            return f"certificate of {few(names)} loaded from {file}, valid until {not_after[:10]}"
+        case e.CertificateRejected(file, why):
+            return f"certificate not loaded, the one before stays in use: {file} {why}"
+        case e.CertificateExpiring(file, names, not_after, days_left):
+            left = f"expires in {count(days_left, 'day')}" if days_left > 0 else "expires within a day"
+            left = "has expired" if days_left < 0 else left
+            return f"certificate of {few(names)} {left}: {file} is valid until {not_after}"
+    return None
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
 def _serve_text(event: e.Event) -> str | None:
@@ -160,6 +185,9 @@ def _reload_text(event: e.Event) -> str | None:
             what = event.backend or ", ".join(pools)
             why = f": it {event.why}" if event.why else ""
             return f"{verb} of {what} {'goes on' if trigger == 'resume' else 'started'} ({trigger}){why}"
+        case e.PoolResolved(pool, came, gone):
+            changes = [f"{', '.join(those)} {what}" for those, what in ((came, "came"), (gone, "gone")) if those]
+            return f"{pool}: the names of its targets have other addresses: {'; '.join(changes)}"
         case e.PoolPaused(pool, _, maintenance=True):
             return f"{pool} is in maintenance: its requests get 503, until lbproxy unpause {pool}"
         case e.PoolPaused(pool, max_wait_s):

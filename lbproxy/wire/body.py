@@ -9,7 +9,15 @@ import re
 from collections.abc import Sequence
 
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
-from lbproxy.wire.lines import IMPOSSIBLE, bad_request, bad_response, canonical, impersonates, split_field
+from lbproxy.wire.lines import (
+    CLIENT_CERTIFICATE,
+    IMPOSSIBLE,
+    bad_request,
+    bad_response,
+    canonical,
+    impersonates,
+    split_field,
+)
 
 TRAILER_BYTES = 16 * 1024
 _EXTENSION_BYTES = 256
@@ -22,13 +30,16 @@ _size_begun = re.compile(
 ).fullmatch
 
 # What frames, routes, authenticates or changes how the message itself is read may not come late (RFC 9110, 6.5.1).
-_UNSAFE_TRAILERS = frozenset(
-    b"host content-length transfer-encoding connection keep-alive te trailer upgrade expect http2-settings proxy "
-    b"proxy-connection proxy-authenticate proxy-authorization proxy-authentication-info proxy-status max-forwards "
-    b"authorization www-authenticate authentication-info cookie set-cookie forwarded via x-real-ip x-request-id "
-    b"content-encoding content-type content-range content-location range if-match if-none-match if-modified-since "
-    b"if-unmodified-since if-range cache-control pragma age expires date location vary retry-after origin referer"
-    b"".split()
+_UNSAFE_TRAILERS = (
+    frozenset(
+        b"host content-length transfer-encoding connection keep-alive te trailer upgrade expect http2-settings proxy "
+        b"proxy-connection proxy-authenticate proxy-authorization proxy-authentication-info proxy-status max-forwards "
+        b"authorization www-authenticate authentication-info cookie set-cookie forwarded via x-real-ip x-request-id "
+        b"content-encoding content-type content-range content-location range if-match if-none-match if-modified-since "
+        b"if-unmodified-since if-range cache-control pragma age expires date location vary retry-after origin referer"
+        b"".split()
+    )
+    | CLIENT_CERTIFICATE
 )
 _UNSAFE_PREFIXES = (b"x-forwarded-", b"access-control-", b"sec-")
 

@@ -48,7 +48,7 @@ _NO_CONNECTION = ClientFacts(b"", False, b"\0\0")  # its lines are found again i
 class CachedRequestHead:
     """A request head with the bytes for the backend: `before`, the connection's lines, `between`, the id, `behind`.
 
-    For a trusted client its address and the fields of its request make lines together: all of them stand in `before`.
+    Where the lines of a connection vary with its requests (ClientFacts.varies), all of them stand in `before`.
     """
 
     __slots__ = ("before", "behind", "between", "head", "raw")
@@ -56,11 +56,11 @@ class CachedRequestHead:
     def __init__(self, raw: bytes, head: RequestHead, facts: ClientFacts) -> None:
         self.raw = raw
         self.head = head
-        made = request_to_backend(head, facts if facts.trusted else _NO_CONNECTION, MARK)
+        made = request_to_backend(head, facts if facts.varies else _NO_CONNECTION, MARK)
         self.before, self.behind = _split(made, b"X-Request-ID: " + MARK)
         self.before += b"X-Request-ID: "
         self.between = b""
-        if not facts.trusted:
+        if not facts.varies:
             self.before, self.between = _split(self.before, _NO_CONNECTION.forwarded)
 
 
@@ -99,7 +99,7 @@ class HeadCache:
         self._replies: dict[bytes, CachedResponseHead] = {}
 
     def request(self, raw: bytes, head: RequestHead, facts: ClientFacts) -> CachedRequestHead:
-        key = (raw, facts) if facts.trusted else raw
+        key = (raw, facts) if facts.varies else raw
         known = self._requests.get(key)
         if known is None:
             known = CachedRequestHead(raw, head, facts)

@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from lbproxy.wire import forwarded
+from lbproxy.wire.forwarded import Hop, Trust
 from lbproxy.wire.head import RequestHead, ResponseHead
 
 _VIA = b"Via: 1.1 lbproxy\r\n"
 # A request id goes into our log and to the backend: whatever a trusted peer calls it, it is short and plain.
 _plain_id = re.compile(rb"[-A-Za-z0-9._~+/=:@]{1,128}").fullmatch
 _SPELT = {b"x-real-ip": b"X-Real-IP", b"forwarded": b"Forwarded"}
+_NOBODY = Trust()
 
 
 class Framing(IntEnum):
@@ -36,11 +39,17 @@ class ClientFacts:
     ip: bytes  # b"" for a peer without one (unix socket)
     trusted: bool
     proto: bytes  # b"http" or b"https"
+    writes_forwarded: bool = False  # RFC 7239, beside X-Forwarded-*; read from trusted peers, too
+    trust: Trust = field(default=_NOBODY, repr=False)
+    port: int = field(default=0, compare=False)  # that a PROXY header announced; 0: the socket knows
+    certificate: bytes = b""  # the lines that tell of the client's certificate (client_certificate.py)
     forwarded: bytes = field(init=False, repr=False, compare=False)  # the lines that only the connection decides
+    varies: bool = field(init=False, repr=False, compare=False)  # what else is said of it differs with the request
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "varies", self.trusted or self.writes_forwarded)
         ours = b"X-Forwarded-For: %b\r\n" % self.ip if self.ip else b""
-        object.__setattr__(self, "forwarded", ours + b"X-Forwarded-Proto: %b\r\n" % self.proto)
+        object.__setattr__(self, "forwarded", ours + b"X-Forwarded-Proto: %b\r\n%b" % (self.proto, self.certificate))
 
 
 def _ids(draw: Callable[[int], int] = random.getrandbits) -> Iterator[bytes]:
@@ -66,13 +75,30 @@ def request_id_of(head: RequestHead, client: ClientFacts) -> bytes:
     return new_request_id()
 
 
+def client_of(head: RequestHead, client: ClientFacts) -> bytes:
+    """The address of who sent the request: of the peer, or what a trusted peer says of its own. b"": it has none.
+
+    X-Forwarded-For decides where there are both fields: a proxy that knows one of them only mostly knows this one, and
+    passes the other on as it came.
+    """
+    if not client.trusted:
+        return client.ip
+    fields = head.fields
+    if given := fields.get(b"x-forwarded-for"):
+        return client.trust.client_of(client.ip, given)
+    if client.writes_forwarded and (given := fields.get(b"forwarded")):
+        nodes = [hop.node for hop in forwarded.hops_of(given) or ()]
+        return client.trust.find(nodes, client.ip)[0]
+    return client.ip
+
+
 def request_to_backend(
     head: RequestHead, client: ClientFacts, request_id: bytes, upgrades: Sequence[bytes] = ()
 ) -> bytes:
     """The complete head, with the empty line. `upgrades`: the protocols that the backend may switch to."""
     host = head.host
-    if client.trusted:
-        ours = _forwarded_by_trusted(head, client)
+    if client.varies:
+        ours = _forwarded_by_trusted(head, client) if client.trusted else _with_forwarded(head, client)
     elif host:
         ours = b"%bX-Forwarded-Host: %b\r\n" % (client.forwarded, host)
     else:
@@ -112,6 +138,8 @@ def _asked_for(head: RequestHead) -> bytes:
 def _forwarded_by_trusted(head: RequestHead, client: ClientFacts) -> bytes:
     """What a trusted peer says of where the request comes from, with the peer itself added."""
     given = {name: b", ".join(filter(None, values)) for name, values in head.fields.items()}
+    if client.writes_forwarded:
+        _agree(given, head.host, client)
     chain = b", ".join(filter(None, (given.get(b"x-forwarded-for", b""), client.ip)))
     made = {
         b"X-Forwarded-For": chain,
@@ -121,7 +149,38 @@ def _forwarded_by_trusted(head: RequestHead, client: ClientFacts) -> bytes:
     for name, value in given.items():
         if name.startswith(b"x-forwarded-") or name in _SPELT:
             made.setdefault(_SPELT.get(name) or name.title(), value)
-    return b"".join(b"%b: %b\r\n" % pair for pair in made.items() if pair[1])
+    return b"".join(b"%b: %b\r\n" % pair for pair in made.items() if pair[1]) + client.certificate
+
+
+def _with_forwarded(head: RequestHead, client: ClientFacts) -> bytes:
+    """As for any client that is not trusted, and Forwarded."""
+    host = b"X-Forwarded-Host: %b\r\n" % head.host if head.host else b""
+    hop = Hop(forwarded.node_of(client.ip), head.host, client.proto)
+    return b"%b%bForwarded: %b\r\n" % (client.forwarded, host, forwarded.spell([hop]))
+
+
+def _agree(given: dict[bytes, bytes], host: bytes, client: ClientFacts) -> None:
+    """Make Forwarded and X-Forwarded-* of what a trusted peer says in one of them, so that a backend which reads the
+    other one knows the same client. A Forwarded that is malformed is dropped: ours would be a part of its mistake."""
+    chain = given.get(b"x-forwarded-for", b"")
+    hops = forwarded.hops_of([given.pop(b"forwarded", b"")]) or []
+    if hops and not chain:
+        given[b"x-forwarded-for"] = b", ".join(
+            forwarded.address_of(hop.node) or forwarded.node_of(hop.node) for hop in hops
+        )
+        _, number = client.trust.find([hop.node for hop in hops], client.ip)
+        if number < len(hops):
+            given.setdefault(b"x-forwarded-host", hops[number].host)
+            given.setdefault(b"x-forwarded-proto", hops[number].proto)
+    elif chain and not hops:
+        nodes = forwarded.nodes_of([chain])
+        _, number = client.trust.find(nodes, client.ip)
+        hops = [Hop(forwarded.node_of(node)) for node in nodes]
+        if number < len(hops):
+            told = given.get(b"x-forwarded-host", b""), given.get(b"x-forwarded-proto", b"")
+            hops[number] = Hop(hops[number].node, *told)
+    ours = Hop(forwarded.node_of(client.ip), host, client.proto)
+    given[b"forwarded"] = forwarded.spell([*hops, ours])
 
 
 def _via(values: list[bytes]) -> bytes:

@@ -88,13 +88,17 @@ HOP_BY_HOP: Final = frozenset(
 )
 # Framing, routing and what we set: no Connection field can remove these, no trailer can carry them.
 OURS: Final = frozenset(
-    b"host content-length transfer-encoding expect x-forwarded-for x-forwarded-proto x-forwarded-host x-request-id via"
-    b"".split()
+    b"host content-length transfer-encoding expect x-forwarded-for x-forwarded-proto x-forwarded-host forwarded "
+    b"x-request-id via".split()
 )
-_GUARDED: Final = HOP_BY_HOP | OURS | {b"connection", b"te", b"upgrade", b"forwarded", b"x-real-ip"}
+# What a backend is told of its client's certificate: by us (client_certificate.py), and by other proxies (RFC 9440).
+CLIENT_CERTIFICATE: Final = frozenset(
+    b"x-client-cert-subject x-client-cert-serial x-client-cert-verified client-cert client-cert-chain".split()
+)
+_GUARDED: Final = HOP_BY_HOP | OURS | CLIENT_CERTIFICATE | {b"connection", b"te", b"upgrade", b"x-real-ip"}
 
 REQUEST_KINDS: Final[dict[bytes, Kind]] = {
-    **dict.fromkeys(HOP_BY_HOP, Kind.DROPPED),
+    **dict.fromkeys(HOP_BY_HOP | CLIENT_CERTIFICATE, Kind.DROPPED),
     **dict.fromkeys(b"accept user-agent referer".split(), Kind.NOTED),
     **dict.fromkeys(b"x-request-id via x-real-ip forwarded".split(), Kind.ASIDE),
     b"host": Kind.HOST,

@@ -7,7 +7,8 @@ Knows no socket, and does not judge who may announce an address.
 import struct
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
 
 V1_BYTES = 107  # the longest line of version 1, with its end
 MOST_BYTES = 4096  # of a version 2 header: addresses, and TLVs that nothing here reads
@@ -23,11 +24,17 @@ class BadProxyHeader(ValueError):
     """The bytes are no PROXY header, or one that contradicts itself."""
 
 
+class Endpoint(NamedTuple):
+    ip: str
+    port: int
+
+
 @dataclass(frozen=True, slots=True)
 class Announced:
     """`ip`: the client's address as text; None: the peer speaks for itself (LOCAL, UNKNOWN, a unix socket)."""
 
     ip: str | None
+    port: int = 0
 
 
 def read_proxy_header(data: bytes) -> tuple[Announced, int] | None:
@@ -54,7 +61,7 @@ def _read_v1(data: bytes) -> tuple[Announced, int] | None:
     for port in words[4:]:
         if not port.isdigit() or len(port) > 5 or int(port) > 65535 or (len(port) > 1 and port[:1] == b"0"):
             raise BadProxyHeader("a port that is not a number up to 65535")
-    return Announced(ips[0]), len(line) + 2
+    return Announced(ips[0], int(words[4])), len(line) + 2
 
 
 def _ip(kind: type[IPv4Address] | type[IPv6Address], word: bytes) -> str:
@@ -86,7 +93,8 @@ def _read_v2(data: bytes) -> tuple[Announced, int] | None:
     _check_tlvs(header, _FIXED + addresses)
     if kind is None:
         return Announced(None), end
-    return Announced(str(kind(header[_FIXED : _FIXED + size]))), end
+    (port,) = struct.unpack("!H", header[_FIXED + 2 * size : _FIXED + 2 * size + 2])
+    return Announced(str(kind(header[_FIXED : _FIXED + size])), port), end
 
 
 def _check_tlvs(header: bytes, at: int) -> None:
@@ -105,6 +113,38 @@ def _check_tlvs(header: bytes, at: int) -> None:
             if told != crc32c(header[:value] + bytes(4) + header[value + 4 :]):
                 raise BadProxyHeader("a wrong checksum")
         at = value + length
+
+
+def proxy_header(version: str, source: Endpoint | None, destination: Endpoint | None) -> bytes:
+    """`version`: v1 or v2. Without a source: a client that has no address. Without a destination: any address.
+
+    Both are of one family in a header, so of two different ones the IPv4 address is written as an IPv6 address.
+    """
+    if source is None:
+        return b"PROXY UNKNOWN\r\n" if version == "v1" else SIGNATURE + b"\x21\x00\x00\x00"
+    ips = [ip_address(source.ip), ip_address("0.0.0.0" if destination is None else destination.ip)]
+    if ips[0].version != ips[1].version:
+        ips = [IPv6Address(f"::ffff:{ip}") if isinstance(ip, IPv4Address) else ip for ip in ips]
+    ports = source.port, destination.port if destination is not None else 0
+    if version == "v1":
+        one, two = (_text(ip) for ip in ips)
+        return f"PROXY TCP{ips[0].version} {one} {two} {ports[0]} {ports[1]}\r\n".encode()
+    addresses = b"".join(ip.packed for ip in ips) + struct.pack("!HH", *ports)
+    family = 0x11 if ips[0].version == 4 else 0x21
+    return SIGNATURE + struct.pack("!BBH", 0x21, family, len(addresses)) + addresses
+
+
+def _text(ip: IPv4Address | IPv6Address) -> str:
+    """As inet_ntop(3) writes it: the reader may compare it with its own."""
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    return str(ip) if mapped is None else f"::ffff:{mapped}"
+
+
+def own_header(version: str) -> bytes:
+    """Of a connection that is for no client, such as a probe. `version`: "off" too."""
+    if version == "off":
+        return b""
+    return b"PROXY UNKNOWN\r\n" if version == "v1" else SIGNATURE + b"\x20\x00\x00\x00"
 
 
 def crc32c(data: bytes) -> int:

@@ -44,15 +44,17 @@ class Context:
     def proxy_name(self) -> str:
         return self.router.table.name
 
-    def unreachable(self, backend: BackendView, why: str) -> None:
-        """A connection was refused: passed over here, and control is told; it counts as a failed probe.
+    def unreachable(self, backend: BackendView, why: str, *, timed_out: bool = False) -> None:
+        """No connection came about: the backend is passed over here. The client's work is not lost: it claims anew.
 
-        The client's work is not lost by that: it claims anew.
+        A refusal counts as a failed probe, so control is told. Time that has passed proves nothing: the backend may
+        live, with a full accept queue; its probes go on as ever.
         """
         self.router.skip(backend.id)
-        self.tally.note("backend_error", backend.id.pool, "connection_refused")
+        self.tally.note("backend_error", backend.id.pool, "connection_timeout" if timed_out else "connection_refused")
         self.tally.note("retry", backend.id.pool, NOT_CONNECTED)
-        self.post(Unreachable(str(backend.id), why))
+        if not timed_out:
+            self.post(Unreachable(str(backend.id), why))
 
 
 class DateLine:

@@ -60,7 +60,7 @@ class Sent:
 
     begun: Begun
     head: RequestHead
-    request_id: bytes
+    own: bytes  # see ExpressRecord
     payload: bytes  # in hand, as it was sent behind the head; b"" of an upload, which is not kept
     request_bytes: int  # of the body, sent so far
     started: float  # when the head was complete: clock reading

@@ -117,11 +117,22 @@ class Lanes:
 
     def open_admitted(self, connection: ClientConnection) -> None:
         """As `open`, for a client that came through the front door, where it has been counted."""
-        self.offer(self._begin(connection.sock, connection.view, connection.facts, connection.early))
+        name = connection.server_name
+        self.offer(self._begin(connection.sock, connection.view, connection.facts, connection.early, server_name=name))
 
-    def _begin(self, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes) -> Record:
+    def _begin(
+        self,
+        sock: socket.socket,
+        view: ListenerView,
+        facts: ClientFacts,
+        early: bytes,
+        *,
+        server_name: str | None = None,
+    ) -> Record:
         make = TcpClient if view.settings.mode == "tcp" else ExpressClient
         record: ExpressClient | TcpClient = make(self, sock, view, facts, early)
+        if server_name is not None and isinstance(record, TcpClient):
+            record.server_name = server_name
         self._records.add(record)
         record.begin()
         return record

@@ -48,7 +48,8 @@ from lbproxy.worker.giving import Giver
 from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.io.recent_peak import Recent
 from lbproxy.worker.lanes import Lanes
-from lbproxy.worker.leases.router import LONG_LIVED, Router
+from lbproxy.worker.leases.choice import LONG_LIVED
+from lbproxy.worker.leases.router import Router
 from lbproxy.worker.taking import Taker
 
 FLUSH_S = 0.0  # an access line waits for the reactor's next tick, not longer
@@ -212,8 +213,9 @@ class Worker:
                 sock.close()
             return False
         self._use_access_log(table.access, table.access_path)
+        self._context.backends.share(backend for pool in table.pools for backend in pool.every)
         self._sweep.plan(SWEEP_S)  # it may keep connections for less long
-        self._acceptor.apply(table.listeners, sockets)
+        self._acceptor.apply(table, sockets)
         if table.listeners != before:
             self._lanes.refresh(table.listeners)
         return True

@@ -105,3 +105,21 @@ def test_a_part_without_room_begins_the_next_line() -> None:
 )
 def test_a_duration_is_short(duration_s: float, text: str) -> None:
     assert up(duration_s) == text
+
+
+def test_the_certificates_of_a_listener_are_shown_and_those_about_to_expire_are_marked() -> None:
+    names = [f"{letter}.example" for letter in "abcde"]
+    certificates = [
+        {"names": names[:count], "not_after": "2027-01-31T12:00:00.000Z", "days_left": days}
+        for count, days in ((1, 63), (5, 20), (2, 1), (2, -1))
+    ]
+    listener = {"name": "tls", "address": ":443", "mode": "http", "pool": "web", "certificates": certificates}
+    lines = status_lines(document(pool_of("ready"), listeners=[listener]), PLAIN)
+    assert lines[2:6] == [
+        "  certificate a.example  until 2027-01-31  63 days left",
+        "  certificate a.example, b.example, c.example and 2 more  until 2027-01-31  20 days left",
+        "  certificate a.example, b.example  until 2027-01-31  1 day left",
+        "  certificate a.example, b.example  until 2027-01-31  expired",
+    ]
+    lines = status_lines(document(pool_of("ready"), listeners=[listener]), Options(color="always"))
+    assert ["\x1b" in line for line in lines[2:6]] == [False, True, True, True]

@@ -69,3 +69,13 @@ def test_more_workers_than_cpus_are_mentioned(monkeypatch: pytest.MonkeyPatch, t
     file = tmp_path / "lb.toml"
     file.write_text('[proxy]\nworkers = 3\n[[listener]]\naddress = ":80"\n[pool.web]\ntargets = ["127.0.0.1:9"]\n')
     assert advise(load(file)) == ["proxy.workers: 3 workers share 1 CPU"]
+
+
+def test_routes_that_a_tcp_listener_cannot_follow_are_mentioned(tmp_path: Path) -> None:
+    file = tmp_path / "lb.toml"
+    routes = "".join(f'[[route]]\npool = "web"\n{keys}\n' for keys in ('host = "a.b"', 'path = "/v1/"'))
+    tcp = '[proxy]\nworkers = 1\n[[listener]]\naddress = ":443"\nmode = "tcp"\n[pool.web]\ntargets = ["127.0.0.1:9"]\n'
+    file.write_text(tcp + routes)
+    assert advise(load(file)) == ["[[route]] 2: tcp listeners see host names only (SNI), so it takes nothing"]
+    file.write_text(tcp + routes + '[[listener]]\naddress = ":80"\n')
+    assert advise(load(file)) == []

@@ -143,6 +143,9 @@ timeouts         = { header = "11s", idle = "76s", body = "61s" }
 
 [[listener]]
 address = "unix:run/lb-public.sock"
+trusted_proxies = ["unix"]
+socket_mode = "0660"
+socket_group = "root"
 
 [[route]]
 host = "API.example.com"
@@ -240,7 +243,13 @@ def test_everything_arrives(loaded: Callable[[str], Settings], tmp_path: Path):
         limits=ListenerLimits(8192, 50, 1_000_000, 2**62),
         timeouts=ListenerTimeouts(11, 76, 61),
     )
-    assert unix == ListenerSettings("unix:run/lb-public.sock", Address(path=f"{base}/run/lb-public.sock"))
+    assert unix == ListenerSettings(
+        "unix:run/lb-public.sock",
+        Address(path=f"{base}/run/lb-public.sock"),
+        trusted_proxies=("unix",),
+        socket_mode=0o660,
+        socket_group="root",
+    )
     assert settings.routes == (RouteSettings("legacy", "api.example.com", "/v1/"), RouteSettings("web", None, "/"))
     web, legacy = settings.pools
     assert web == settings.pool("web")

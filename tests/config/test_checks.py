@@ -26,6 +26,8 @@ def messages(text: str) -> list[str]:
         LISTENER + WEB + "bind = 'fd'\nhealth.path = '/'\n",
         LISTENER + WEB + "balance = 'hash'\nhash_key = 'path'\n",
         LISTENER + "[pool.web]\ncommand = 'a {socket} {{x}} {slot} {generation}'\nbind = 'unix'",
+        LISTENER + "mode = 'tcp'\n[[route]]\npool = 'web'\nhost = 'a.b'\n" + WEB + API,
+        LISTENER + "redirect = 'https'\nacme_challenges = 'acme'\n" + WEB + API,
         LISTENER + "[pool.web]\ncommand = 'a'\n[pool.web.restart.backoff]\nfirst = '30s'",
     ],
 )
@@ -44,6 +46,18 @@ def test_what_fits_together_is_left_alone(text: str):
         (
             LISTENER + "mode = 'tcp'\n[[route]]\npool = 'web'\n" + WEB + API,
             "'pool' is missing in [[listener]]: a tcp listener needs one when there are several (web, api)",
+        ),
+        (
+            LISTENER + "mode = 'tcp'\nredirect = 'https'\n" + WEB,
+            'means something only for HTTP, and mode is "tcp"',
+        ),
+        (
+            LISTENER + "mode = 'tcp'\nacme_challenges = '/var'\n" + WEB,
+            'means something only for HTTP, and mode is "tcp"',
+        ),
+        (
+            LISTENER + "redirect = 'https'\ntls = { cert = 'a', key = 'b' }\n" + WEB,
+            "would send clients in a circle: this listener speaks https itself",
         ),
         (LISTENER * 2 + WEB, "':80' is the same address as ':80'"),
         (LISTENER + "[[listener]]\naddress = '127.0.0.1:80'\n" + WEB, "'127.0.0.1:80' is covered by ':80'"),
@@ -132,3 +146,11 @@ def test_a_proxy_header_without_peers_to_believe_is_a_mistake() -> None:
     (finding,) = check(document)
     assert finding.message.startswith("needs trusted_proxies")
     assert not list(check({**document, "listener": [{**listener, "trusted_proxies": ["10.0.0.0/8"]}]}))
+
+
+def test_only_a_unix_socket_has_a_file_with_permissions() -> None:
+    document = {"listener": [{"address": ":80", "socket_mode": "0660"}], "pool": {"web": {"command": "a {port}"}}}
+    (finding,) = check(document)
+    assert "means something only with an address such as unix:/run/lb.sock, not ':80'" in finding.message
+    document["listener"] = [{"address": "unix:/run/a", "socket_mode": "0660", "socket_group": "adm"}]
+    assert not list(check(document))

@@ -25,13 +25,16 @@ shutdown_timeout = "1500ms"
 [[listener]]
 name = "public"
 address = "[::1]:8080"
-trusted_proxies = ["10.0.0.0/8", "::1"]
+trusted_proxies = ["10.0.0.0/8", "::1", "unix"]
+forwarded = true
 proxy_protocol = "accept"
 limits = { header_bytes = "0", headers = 0, body_bytes = "1MB", connections = 7 }
 timeouts = { header = "250ms" }
 
 [[listener]]
 address = "unix:a b.sock"
+socket_mode = "0660"
+socket_group = "0"
 mode = "tcp"
 pool = "fixed"
 

@@ -28,11 +28,18 @@ def test_what_is_there_is_found_from_the_directory_of_the_file(tmp_path: Path):
         ("env_file = 'gone'", "there is no file '{base}/gone'"),
         ("env_file = '.'", "there is no file '{base}/.'"),
         ("user = 'nobody-of-that-name'", "there is no user 'nobody-of-that-name'"),
+        ("[[listener]]\naddress = ':1'\nsocket_group = 'no-such-group'", "there is no group 'no-such-group'"),
     ],
 )
 def test_what_is_not_there_is_told(text: str, message: str, tmp_path: Path):
     (tmp_path / ".env").touch()
     assert messages(f"[pool.web]\n{text}", tmp_path) == [message.format(base=tmp_path)]
+
+
+def test_a_directory_of_challenges_that_is_not_there_is_told(tmp_path: Path):
+    (tmp_path / "acme").mkdir()
+    text = "[[listener]]\nacme_challenges = 'acme'\n[[listener]]\nacme_challenges = 'gone'\n"
+    assert messages(text, tmp_path) == [f"there is no directory '{tmp_path}/gone'"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

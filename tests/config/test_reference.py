@@ -17,7 +17,7 @@ KEYS = [entry for entry in entries() if not entry.is_table]
 def test_every_key_has_an_example_that_is_accepted_where_it_says(entry: Entry, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ADMIN_TOKEN", "0123456789abcdef")
     address = 'address = ":1"'
-    for name, value in {"HOOK_URL": "http://127.0.0.1/", "HOOK_SECRET": "sesame"}.items():
+    for name, value in {"HOOK_URL": "http://127.0.0.1/", "HOOK_SECRET": "sesame", "STICKY_KEY": "k"}.items():
         monkeypatch.setenv(name, value)
     needed = {
         "[[listener]]": address,

@@ -68,6 +68,10 @@ def test_a_secret_that_cannot_be_read_is_refused_without_being_shown(tmp_path: P
         ('token = "env:NAME"', 'token = "env:NAME"'),
         ('token = "file:a/b"', 'token = "file:a/b"'),
         ('command = "abc"', 'command = "abc"'),
+        ('sticky = { key = "abc" }', 'sticky = { key = "…" }'),
+        ('key = "abc"', 'key = "…"'),
+        ('key = "certs/a.pem"', 'key = "certs/a.pem"'),
+        ('tls = { cert = "c", key = "k" }', 'tls = { cert = "c", key = "k" }'),
     ],
 )
 def test_a_line_is_shown_without_its_secret(line: str, shown: str) -> None:

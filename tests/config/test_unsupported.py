@@ -36,12 +36,13 @@ def test_what_works_stays():
 
 
 def test_every_listener_and_pool_is_looked_at():
-    document = tomllib.loads("listener = [{tls.acme = 1}, {tls.acme = 1}]\n[pool]\na.sticky = 1\nb.sticky = 1")
+    document = tomllib.loads(
+        "listener = [{tls.acme = 1}, {tls.acme = 1}]\n[pool]\na.sticky.cluster = true\nb.sticky = {}"
+    )
     assert [finding.message for finding in take_out(document)] == [
         "listener.tls.acme is not supported yet",
         "listener.tls.acme is not supported yet",
-        "pool.a.sticky is not supported yet",
-        "pool.b.sticky is not supported yet",
+        "pool.a.sticky.cluster = true is not supported yet",
     ]
 
 

@@ -8,8 +8,10 @@ import trio.testing
 
 from control.quiet_sink import QuietSink
 from lbproxy.address import Address
+from lbproxy.control.certificates import Certificates
 from lbproxy.control.context import ControlContext
-from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
+from lbproxy.control.fleet import Fleet
+from lbproxy.control.fleet_context import FleetContext, ProxyView
 from lbproxy.control.listening_socket import BindFailed
 from lbproxy.control.rollout import Broken
 from lbproxy.link.grid import CellBook, Counter, Grid
@@ -330,6 +332,7 @@ class World:
             worker_count=1,
             most_workers=2,
             apply_live=lambda old, new: self.applied_live.append((old, new)) or self.notices,
+            certificates=Certificates(settings),
         )
 
     def emit(self, event):

@@ -2,17 +2,20 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import trio
+from support.certificates import certificate
 from support.trio_test import trio_test
 
 from control.fakes import Behaviour, World, pool_settings, settings_of
 from lbproxy.address import Address
 from lbproxy.control import status
+from lbproxy.control.scrape import samples
 from lbproxy.control.worker_process import WorkerStatus
 from lbproxy.link.grid import Counter
 from lbproxy.link.messages import Exchanges, Increase, Stats
-from lbproxy.settings import DrainSettings, RouteSettings
+from lbproxy.settings import CertificateFiles, DrainSettings, RouteSettings, TlsSettings
 from lbproxy.supervise.usage import Usage
 
 
@@ -56,6 +59,7 @@ async def test_the_document_says_what_runs():
             "paused": None,
             "reload": None,
             "differs_from_file": [],
+            "sticky": None,
             "requests_total": 31,
             "requests_per_s": 0.0,
             "p50_s": None,
@@ -87,6 +91,23 @@ async def test_the_document_says_what_runs():
         assert (listener["name"], listener["address"], listener["mode"]) == ("127.0.0.1:80", "127.0.0.1:80", "http")
         assert document["degraded"] is False
         assert document["routes"] == []
+
+
+@trio_test(clock="autojump")
+async def test_a_tls_listener_has_its_certificates(tmp_path: Path):
+    pair = certificate(tmp_path, "a.example")
+    settings = settings_of(pool_settings(), listeners=[":80", ":443"])
+    tls = TlsSettings(certs=(CertificateFiles(str(pair.cert), str(pair.key)),))
+    secured = replace(settings, listeners=(settings.listeners[0], replace(settings.listeners[1], tls=tls)))
+    world = World(secured)
+    world.context.certificates.adopt(secured)
+    plain, listener = status.document(world.context, world.grid, [], 0.0)["listeners"]
+    assert "certificates" not in plain
+    (found,) = listener["certificates"]
+    assert found.pop("not_after").startswith("20")
+    assert set(found) == {"names", "days_left", "file", "issuer", "serial"}
+    made = samples(world.context, world.grid, [])["tls_certificate_not_after_timestamp_seconds"]
+    assert [labels for labels, _ in made] == [(":443", "a.example")]
 
 
 @trio_test(clock="autojump")

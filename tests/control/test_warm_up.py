@@ -8,6 +8,7 @@ from support.trio_test import trio_test
 from lbproxy.address import Address
 from lbproxy.control import warm_up as module
 from lbproxy.control.warm_up import warm_up
+from lbproxy.settings import HealthSettings, PoolSettings
 
 
 async def serve(nursery, asked, answer):
@@ -30,7 +31,7 @@ async def test_every_path_is_asked_for_whatever_the_answers():
         asked = []
         async with trio.open_nursery() as nursery:
             address = await serve(nursery, asked, answer)
-            await warm_up(address, ["/", "/b?c"], "app.example")
+            await warm_up(address, ["/", "/b?c"], PoolSettings("web", health=HealthSettings(host="app.example")))
             nursery.cancel_scope.cancel()
         assert [text.split()[1] for text in asked] == ["/", "/b?c"]
         assert all("\r\nHost: app.example\r\n" in text for text in asked)
@@ -43,7 +44,7 @@ async def test_nobody_waits_longer_than_that(monkeypatch):
     async with trio.open_nursery() as nursery:
         address = await serve(nursery, asked, None)
         with trio.fail_after(3):
-            await warm_up(address, ["/a", "/b"], None)
+            await warm_up(address, ["/a", "/b"], PoolSettings("web"))
         nursery.cancel_scope.cancel()
     assert len(asked) == 1
-    await warm_up(Address("127.0.0.1", 1), ["/"], None)  # nobody listens
+    await warm_up(Address("127.0.0.1", 1), ["/"], PoolSettings("web"))  # nobody listens

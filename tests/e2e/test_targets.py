@@ -90,3 +90,21 @@ def test_a_reload_of_fixed_addresses_changes_them_without_a_lost_request(tmp_pat
             assert lb.backends("legacy")[0]["address"] == f"127.0.0.1:{two.port}"
             assert lb.cli("reload", "legacy").returncode == 0
         assert clients.lost == []
+
+
+def test_a_name_is_looked_up_and_one_that_is_not_found_holds_up_nobody(tmp_path: Path) -> None:
+    with scripted(OK) as app:
+        named = config(f"localhost:{app.port}", "no-such-name.invalid:1")
+        with serving(named, tmp_path, wait=False) as lb:
+            lb.wait_log("backend.ready")
+            assert lb.get("/").status == 200
+            (backend,) = lb.backends("legacy")
+            assert (backend["address"], backend["target"]) == (f"127.0.0.1:{app.port}", f"localhost:{app.port}")
+            lb.wait_log("the target no-such-name.invalid:1 cannot be resolved")
+            assert lb.cli("status", "-q").returncode == 4
+            lb.write_config(config(f"localhost:{app.port}"))
+            assert lb.cli("reload", "--config-only").returncode == 0
+            assert lb.cli("status", "-q").returncode == 0
+            assert lb.backends("legacy")[0]["backend"] == backend["backend"], "an address that stays keeps its backend"
+            express = lb.status()["workers"][0]["express"]
+            assert "name" not in express["handed_over"]

@@ -1,6 +1,9 @@
 """HTTP heads under any bytes: nothing but Refused comes out, every cut reads alike, and what is forwarded is read by
 h11, and by ourselves, as what was meant."""
 
+from dataclasses import replace
+
+from lbproxy.wire.forwarded import Trust, address_of, hops_of, node_of
 from lbproxy.wire.head import (
     Lines,
     Refused,
@@ -12,7 +15,14 @@ from lbproxy.wire.head import (
     read_response,
     response_head_end,
 )
-from lbproxy.wire.headers import ClientFacts, Framing, framing_for_client, request_to_backend, response_to_client
+from lbproxy.wire.headers import (
+    ClientFacts,
+    Framing,
+    client_of,
+    framing_for_client,
+    request_to_backend,
+    response_to_client,
+)
 from lbproxy.wire.http1 import confirm_request, confirm_response
 
 LIMIT = 16 * 1024
@@ -21,7 +31,9 @@ REFUSALS = (400, 417, 431, 501, 505)
 ID = b"0123456789abcdef"
 WARM = Lines(max_lines=64)  # shared by all inputs, so that lines are remembered, and forgotten, in between
 STRANGER = ClientFacts(b"192.0.2.1", False, b"http")
-FRIEND = ClientFacts(b"192.0.2.2", True, b"http")
+TRUST = Trust(("192.0.2.0/24", "10.0.0.0/8"))
+FRIEND = ClientFacts(b"192.0.2.2", True, b"http", trust=TRUST)
+RFC_7239 = [ClientFacts(b"192.0.2.3", trusted, b"https", True, TRUST) for trusted in (False, True)]
 
 
 def cuts_of(data: bytes) -> tuple[list[int], bytes]:
@@ -52,7 +64,7 @@ def request_head(data: bytes) -> None:
         return
     assert head == read_request(raw[:end], Lines(), MAX_FIELDS), "what is remembered changes the reading"
     confirm_request(raw[:end], head)
-    for client in (STRANGER, FRIEND):
+    for client in (STRANGER, FRIEND, *RFC_7239):
         forwarded_request(head, client)
 
 
@@ -71,8 +83,15 @@ def forwarded_request(head: RequestHead, client: ClientFacts) -> bytes:
     assert again.fields[b"x-request-id"] == [ID]
     if not client.trusted:
         assert again.fields[b"x-forwarded-for"] == [client.ip]
-        assert b"forwarded" not in again.fields
+        assert (b"forwarded" in again.fields) == client.writes_forwarded
         assert b"x-real-ip" not in again.fields
+    who = client_of(head, client)
+    assert who == client.ip or (client.trusted and address_of(who) == who)
+    if client.writes_forwarded:
+        hops = hops_of(again.fields[b"forwarded"])
+        assert hops
+        assert (hops[-1].node, hops[-1].host, hops[-1].proto) == (node_of(client.ip), head.host, client.proto)
+        assert client_of(again, replace(client, ip=b"192.0.2.9", trusted=True)) == who
     confirm_request(sent, again)
     return sent
 

@@ -32,7 +32,7 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     """As st.from_type(), but small, and with floats that a duration can have."""
     if is_dataclass(hint):
         hints = get_type_hints(hint)
-        return st.builds(hint, **{field.name: values_of(hints[field.name]) for field in fields(hint)})
+        return st.builds(hint, **{field.name: values_of(hints[field.name]) for field in fields(hint) if field.init})
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple and arguments[-1] is Ellipsis:
         return st.lists(values_of(arguments[0]), max_size=2).map(tuple)

@@ -9,13 +9,18 @@ import trio
 from support.trio_test import trio_test
 
 from lbproxy.address import Address
-from lbproxy.settings import HealthSettings
+from lbproxy.settings import HealthSettings, PoolSettings
 from lbproxy.supervise.probe import ProbeResult, probe
+from lbproxy.wire.proxy_protocol import SIGNATURE
 
 HTTP = HealthSettings(path="/healthz", timeout_s=2.0)
 
 
-async def asked(reply, health=HTTP):
+def pool(health, **more):
+    return PoolSettings("web", health=health, **more)
+
+
+async def asked(reply, health=HTTP, **more):
     """The result of a probe of a server that reads the request, sends `reply` and closes; and the request."""
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -30,7 +35,7 @@ async def asked(reply, health=HTTP):
 
         nursery.start_soon(serve)
         port = listener.socket.getsockname()[1]
-        answer = await probe(Address("127.0.0.1", port), health)
+        answer = await probe(Address("127.0.0.1", port), pool(health, **more))
         nursery.cancel_scope.cancel()
     await listener.aclose()
     return answer, requests[0].replace(str(port).encode(), b"PORT")
@@ -44,6 +49,15 @@ async def test_the_request_is_plain_http_with_our_name():
         b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nUser-Agent: lbproxy-probe\r\nAccept: */*\r\n"
         b"Connection: close\r\n\r\n"
     )
+
+
+@trio_test
+async def test_a_head_with_bare_line_feeds_passes_only_where_the_pool_accepts_them():
+    reply = b"HTTP/1.0 200 OK\nContent-Length: 2\n\nok"
+    answer, _ = await asked(reply)
+    assert (answer.passed, answer.detail.partition(":")[0]) == (False, "GET /healthz answered what cannot be forwarded")
+    answer, _ = await asked(reply, accept_bare_lf=True)
+    assert answer == ProbeResult(True, "GET /healthz answered 200")
 
 
 @trio_test
@@ -122,8 +136,15 @@ async def test_without_a_path_a_connect_is_enough():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        answer = await probe(Address("127.0.0.1", server.getsockname()[1]), HealthSettings())
+        answer = await probe(Address("127.0.0.1", server.getsockname()[1]), pool(HealthSettings()))
     assert answer == ProbeResult(True, "connected")
+
+
+@pytest.mark.parametrize(("version", "header"), [("v1", b"PROXY UNKNOWN\r\n"), ("v2", SIGNATURE + b"\x20\0\0\0")])
+@trio_test
+async def test_a_backend_that_waits_for_a_proxy_header_gets_one_for_no_client(version, header):
+    _, request = await asked(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", send_proxy=version)
+    assert request.startswith(header + b"GET /healthz")
 
 
 @trio_test
@@ -131,18 +152,18 @@ async def test_a_refused_connection_is_named():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         address = Address("127.0.0.1", server.getsockname()[1])
-        assert await probe(address, HealthSettings()) == ProbeResult(False, "connection refused")
-        assert await probe(address, HTTP) == ProbeResult(False, "GET /healthz: connection refused")
+        assert await probe(address, pool(HealthSettings())) == ProbeResult(False, "connection refused")
+        assert await probe(address, pool(HTTP)) == ProbeResult(False, "GET /healthz: connection refused")
 
 
 @trio_test
 async def test_a_unix_socket_is_asked_too(tmp_path):
     path = str(tmp_path / "s")
-    assert await probe(Address(path=path), HealthSettings()) == ProbeResult(False, "its socket is not there yet")
+    assert await probe(Address(path=path), pool(HealthSettings())) == ProbeResult(False, "its socket is not there yet")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
-        assert (await probe(Address(path=path), HealthSettings())).passed
+        assert (await probe(Address(path=path), pool(HealthSettings()))).passed
 
 
 @trio_test
@@ -154,12 +175,12 @@ async def test_a_connection_to_itself_is_no_answer():
         sock.connect(("127.0.0.1", port))  # it really does
         assert sock.getsockname() == sock.getpeername()
     # The same inside the probe cannot be forced from outside; its rule is what the line above shows to be needed.
-    assert (await probe(Address("127.0.0.1", port), HealthSettings())).passed is False
+    assert (await probe(Address("127.0.0.1", port), pool(HealthSettings()))).passed is False
 
 
 @trio_test
 async def test_an_unknown_host_is_named():
-    answer = await probe(Address("no-such-host.invalid", 80), replace(HealthSettings(), timeout_s=10.0))
+    answer = await probe(Address("no-such-host.invalid", 80), pool(replace(HealthSettings(), timeout_s=10.0)))
     assert answer.passed is False
 
 
@@ -179,7 +200,7 @@ async def test_no_descriptors_here_say_nothing_about_the_backend():
     fillers = []
     try:
         fill(fillers)
-        answer = await probe(Address("127.0.0.1", 1), HealthSettings())
+        answer = await probe(Address("127.0.0.1", 1), pool(HealthSettings()))
     finally:
         for filler in fillers:
             filler.close()

@@ -10,6 +10,7 @@ import trio
 from support.children import QUICK, pool, server_pool, stage
 from support.trio_test import trio_test
 
+from lbproxy.settings import PoolSettings
 from lbproxy.supervise.probe import probe
 
 ASGI = """
@@ -58,7 +59,8 @@ async def test_a_server_becomes_ready_and_stops(tmp_path, code, command, bind):
         await backend.wait_ready()
         address = backend.backend.address
         assert await backend.stop() in ("exit code 0", "TERM")
-        assert not (await probe(address, health)).passed  # our copy of an inherited socket is closed
+        answer = await probe(address, PoolSettings("web", health=health))
+        assert not answer.passed  # our copy of an inherited socket is closed
 
 
 @pytest.mark.parametrize("bind", ["tcp", "unix", "fd"])
@@ -71,7 +73,7 @@ async def test_every_bind_works_and_a_dead_backend_refuses(bind):
         os.kill(backend.backend.pid, 9)
         while backend.backend.restarts < 1:
             await backend.wait_change()
-        assert not (await probe(address, QUICK)).passed
+        assert not (await probe(address, PoolSettings("web", health=QUICK))).passed
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")

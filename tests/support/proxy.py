@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -24,13 +24,7 @@ from lbproxy.link.grid import GAUGES, Counter, Grid
 from lbproxy.link.messages import ToControl
 from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
 from lbproxy.settings import (
-    DrainSettings,
-    ListenerLimits,
     ListenerSettings,
-    ListenerTimeouts,
-    PoolLimits,
-    PoolTimeouts,
-    RouteSettings,
 )
 from lbproxy.telemetry.access import AccessLog, AccessRecord
 from lbproxy.telemetry.events import Event, Notice
@@ -41,6 +35,7 @@ from lbproxy.worker.io import reactor
 from lbproxy.worker.lanes import Lanes
 from lbproxy.worker.leases.router import Router
 from support.peer import Ended, Message, Peer, connect
+from support.setup import Setup
 
 Script = Callable[[Peer], Awaitable[None]]
 
@@ -147,25 +142,6 @@ class Records(AccessLog):
         self.records.append(record)
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
-    limits: ListenerLimits = field(default_factory=ListenerLimits)
-    timeouts: ListenerTimeouts = field(default_factory=ListenerTimeouts)
-    pool_limits: PoolLimits = field(default_factory=PoolLimits)
-    pool_timeouts: PoolTimeouts = field(default_factory=lambda: PoolTimeouts(keepalive_s=30.0))
-    drain: DrainSettings = field(default_factory=DrainSettings)
-    routes: tuple[RouteSettings, ...] = ()
-    pool: str | None = "web"  # what the listener names
-    trusted: tuple[str, ...] = ()
-    balance: str = "least_conn"
-    mode: str = "http"
-    half_close: str = "abort"
-    proxy_protocol: str = "off"
-    dates: bool = False  # answers without Date get one
-    rows: int = 1  # of the grid
-    send_bytes: int = 0  # what our kernel holds for a client that does not read; 0 = as the kernel likes
-
-
 class Proxy:
     """`before`: the stack of another worker between the same backends and clients. `row`: in the grid."""
 
@@ -200,7 +176,7 @@ class Proxy:
             self.publish(*range(len(scripts)))
         else:
             self.router.apply(before.router.table)
-            self.acceptor.apply(before.router.table.listeners, {1: self._listening})
+            self.acceptor.apply(before.router.table, {1: self._listening})
 
     def _listen(self) -> socket.socket:
         listening = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -216,7 +192,9 @@ class Proxy:
     # The table
 
     def view(self, index: int) -> BackendView:
-        return BackendView(BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index)
+        token = f"token-{index + 1}" if self.setup.sticky is not None else ""
+        view = BackendView(BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index)
+        return replace(view, send_proxy=self.setup.send_proxy, token=token)
 
     def publish(self, *indices: int, **changes: object) -> None:
         """Publish a table with these backends. `changes` are those of the pool."""
@@ -225,20 +203,24 @@ class Proxy:
         pool = PoolView(
             *("web", POOL_CELL, views, 1, setup.balance, None),
             *(setup.pool_timeouts, setup.pool_limits, setup.drain, 2),
+            sticky=setup.sticky,
         )
         settings = ListenerSettings(
             *("public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts),
             half_close=setup.half_close,
             proxy_protocol=setup.proxy_protocol,
+            **setup.more,  # type: ignore[arg-type]
         )
         listener = ListenerView(1, LISTENER_CELL, settings)
         epoch = self.router.table.epoch + 1
         pools = (replace(pool, **changes),)  # type: ignore[arg-type]
-        self.router.apply(RoutingTable(epoch, "edge", (listener,), setup.routes, pools))
+        table = RoutingTable(epoch, "edge", (listener,), setup.routes, pools)
+        self.router.apply(table)
+        self.context.backends.share(views)
         if self._listening.fileno() < 0:
-            self.acceptor.apply((listener,), {})  # an old worker: it does not listen any more
+            self.acceptor.apply(table, {})  # an old worker: it does not listen any more
             return
-        self.acceptor.apply((listener,), {1: self._listening if epoch == 1 else self._listening.dup()})
+        self.acceptor.apply(table, {1: self._listening if epoch == 1 else self._listening.dup()})
 
     # Clients, and what a test asks
 

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from lbproxy.address import Address
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView, RoutingTable
-from lbproxy.settings import DrainSettings, PoolLimits, PoolTimeouts
+from lbproxy.settings import DrainSettings, PoolLimits, PoolTimeouts, StickySettings
+from lbproxy.worker.leases.affinity import Key
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.leases.router import Router
 
 ROWS, CELLS = 2, 16
 
 
-def view(slot: int, *, pool: str = "web", generation: int = 1, cell: int | None = None) -> BackendView:
+def view(slot: int, *, pool: str = "web", generation: int = 1, cell: int | None = None, token: str = "") -> BackendView:
     cell = slot if cell is None else cell
-    return BackendView(BackendId(pool, slot, generation), Address("127.0.0.1", 20000 + slot), cell)
+    return BackendView(BackendId(pool, slot, generation), Address("127.0.0.1", 20000 + slot), cell, token)
 
 
 ONE, TWO, THREE = view(1), view(2), view(3)
@@ -32,18 +33,20 @@ class Bench:
     limits: PoolLimits = field(default_factory=PoolLimits)
     drain: DrainSettings = field(default_factory=DrainSettings)
     balance: str = "round_robin"
+    sticky: StickySettings | None = None
     epoch: int = 0
 
     def pool(self, *backends: BackendView, name: str = "web") -> PoolView:
         newest = max((backend.id.generation for backend in backends), default=0)
-        return PoolView(name, 0, backends, newest, self.balance, None, PoolTimeouts(), self.limits, self.drain, 2)
+        values = (self.balance, None, PoolTimeouts(), self.limits, self.drain, 2)
+        return PoolView(name, 0, backends, newest, *values, sticky=self.sticky)
 
     def publish(self, *backends: BackendView, others: tuple[PoolView, ...] = ()) -> int:
         self.epoch += 1
         assert self.router.apply(RoutingTable(self.epoch, "", (), (), (self.pool(*backends), *others)))
         return self.epoch
 
-    def claim(self, kind: LeaseKind = LeaseKind.REQUEST, key: bytes | None = None, pool: str = "web") -> Lease | None:
+    def claim(self, kind: LeaseKind = LeaseKind.REQUEST, key: Key = None, pool: str = "web") -> Lease | None:
         found = self.router.pool(pool)
         return self.router.claim(found, kind, key) if found is not None else None
 

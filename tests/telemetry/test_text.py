@@ -142,3 +142,20 @@ def test_a_recycle_says_which_backend_and_why() -> None:
 )
 def test_a_verdict_says_what_became_of_the_pool(result: str, begin: str) -> None:
     assert verdict(dataclasses.replace(DONE, result=result, why="probe: 500")).startswith(begin)
+
+
+def test_certificates_are_told_in_sentences() -> None:
+    at, names = "2027-01-31T12:00:00.000Z", ("a.example", "b.example", "c.example", "d.example")
+    assert event_text(e.CertificateLoaded("/a.pem", names, at, ("public",))) == (
+        "certificate of a.example, b.example, c.example and 1 more loaded from /a.pem, valid until 2027-01-31"
+    )
+    assert event_text(e.CertificateRejected("/a.key", "is empty", ("public",))) == (
+        "certificate not loaded, the one before stays in use: /a.key is empty"
+    )
+    said = [event_text(e.CertificateExpiring("/a.pem", names[:1], at, days, ())) for days in (20, 1, 0, -3)]
+    assert [text.partition(" a.example ")[2].partition(":")[0] for text in said] == [
+        "expires in 20 days",
+        "expires in 1 day",
+        "expires within a day",
+        "has expired",
+    ]

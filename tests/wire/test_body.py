@@ -127,7 +127,7 @@ def test_trailers_that_frame_route_authenticate_or_belong_to_a_hop_are_dropped(f
         b"Proxy-Authorization", b"Cookie", b"Set-Cookie", b"X-Forwarded-For", b"X_Forwarded_For", b"Content_Length",
         b"Forwarded", b"Via",
         b"X-Request-ID", b"Proxy", b"Expect", b"Content-Encoding", b"Content-Type", b"Cache-Control",
-        b"WWW-Authenticate",
+        b"WWW-Authenticate", b"Client-Cert", b"X-Client-Cert-Subject", b"X_Client_Cert_Verified",
     ]  # fmt: skip
     body = request_body(CHUNKED, 0)
     feed(body, b"0\r\nX-Sum: a\r\n" + b"".join(name + b": 1\r\n" for name in unsafe) + b"Grpc-Status:0\r\n\r\n")

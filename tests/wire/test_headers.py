@@ -1,6 +1,7 @@
 """The heads that lbproxy sends (CONTRACT.md 4), compared byte for byte."""
 
 import re
+from dataclasses import replace
 
 import h11
 import pytest
@@ -9,10 +10,12 @@ from hypothesis import strategies as st
 from support.each import each
 from support.http_corpus import ACCEPTED_REQUESTS, ACCEPTED_RESPONSES, request, response
 
+from lbproxy.wire.forwarded import Trust
 from lbproxy.wire.head import Lines, RequestHead, passed_upgrades, read_request, read_response
 from lbproxy.wire.headers import (
     ClientFacts,
     Framing,
+    client_of,
     framing_for_client,
     new_request_id,
     request_id_of,
@@ -73,6 +76,8 @@ CLAIMS = [
     b"x_real_ip: 5.5.5.5",
     b"Forwarded: for=6.6.6.6", b"Proxy: http://evil", b"X-Request-ID: mine", b"x_request_id: mine too",
     b"Via: 1.0 fred",
+    b"X-Client-Cert-Verified: 1", b"x_client_cert_subject: CN=root", b"X-CLIENT-CERT-SERIAL: 01",
+    b"Client-Cert: :MII=:", b"client_cert-chain: :MII=:",
 ]  # fmt: skip
 
 
@@ -101,6 +106,16 @@ def test_what_a_trusted_peer_says_is_kept_and_the_peer_added():
     ]
 
 
+SHOWN = b"X-Client-Cert-Verified: 1\r\nX-Client-Cert-Serial: 0A\r\n"
+
+
+def test_what_tls_says_of_a_client_is_told_whether_its_address_is_trusted_or_not():
+    for client in (STRANGER, FRIEND):
+        lines = to_backend(*CLAIMS, client=replace(client, certificate=SHOWN))
+        told = [line for line in lines if b"cert" in line.lower()]
+        assert told == SHOWN.split(b"\r\n")[:-1]
+
+
 def test_a_trusted_peer_that_says_nothing_is_described_itself():
     assert to_backend(b"X-Forwarded-For:", client=FRIEND)[2:5] == [
         b"X-Forwarded-For: 10.0.0.1",
@@ -115,6 +130,55 @@ def test_a_peer_without_an_address_adds_none():
         assert not [line for line in to_backend(client=client) if line.startswith(b"X-Forwarded-For")]
     client = ClientFacts(b"", trusted=True, proto=b"http")
     assert b"X-Forwarded-For: 1.1.1.1" in to_backend(b"X-Forwarded-For: 1.1.1.1", client=client)
+
+
+def forwarded_lines(*lines: bytes, trusted: bool = True, ip: bytes = b"10.0.0.1") -> list[bytes]:
+    client = ClientFacts(ip, trusted, b"https", True, Trust(("10.0.0.0/8",)))
+    return [line for line in to_backend(*lines, client=client) if b"orwarded" in line]
+
+
+def test_forwarded_is_written_for_any_client_and_replaces_what_a_stranger_says():
+    assert forwarded_lines(b"Forwarded: for=6.6.6.6", trusted=False, ip=b"2001:db8::7") == [
+        b"X-Forwarded-For: 2001:db8::7",
+        b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Host: a.example",
+        b'Forwarded: for="[2001:db8::7]";host=a.example;proto=https',
+    ]
+    assert forwarded_lines(trusted=False, ip=b"")[-1] == b"Forwarded: for=unknown;host=a.example;proto=https"
+
+
+def test_what_a_trusted_peer_says_in_one_field_stands_in_the_other_too():
+    both = [
+        b"X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.0.0.2, 10.0.0.1",
+        b"X-Forwarded-Proto: http",
+        b"X-Forwarded-Host: shop.example",
+        b"Forwarded: for=6.6.6.6, for=192.0.2.7;host=shop.example;proto=http, for=10.0.0.2, "
+        b"for=10.0.0.1;host=a.example;proto=https",
+    ]
+    told = b'Forwarded: for=6.6.6.6, for="192.0.2.7";proto=http;host=shop.example, for=10.0.0.2'
+    assert forwarded_lines(told) == both
+    chain = b"X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.0.0.2"
+    assert forwarded_lines(chain, b"X-Forwarded-Proto: http", b"X-Forwarded-Host: shop.example") == both
+
+
+def test_a_malformed_forwarded_is_dropped_and_nobody_is_drawn_into_its_quotes():
+    assert forwarded_lines(b'Forwarded: for="6.6.6.6')[-1] == b"Forwarded: for=10.0.0.1;host=a.example;proto=https"
+
+
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        ((b"X-Forwarded-For: 6.6.6.6, 192.0.2.7", b"Forwarded: for=192.0.2.8"), b"192.0.2.7"),
+        ((b'Forwarded: for=6.6.6.6, for="192.0.2.8:99", for=10.0.0.3',), b"192.0.2.8"),
+        ((b"Forwarded: for=_hidden",), b"10.0.0.1"),
+        ((b'Forwarded: for="192.0.2.8',), b"10.0.0.1"),
+        ((), b"10.0.0.1"),
+    ],
+)
+def test_the_client_is_the_one_that_trusted_peers_tell_of(lines: tuple[bytes, ...], client: bytes):
+    trust = Trust(("10.0.0.0/8",))
+    assert client_of(read(*lines), ClientFacts(b"10.0.0.1", True, b"http", True, trust)) == client
+    assert client_of(read(*lines), ClientFacts(b"192.0.2.1", False, b"http", True, trust)) == b"192.0.2.1"
 
 
 def test_a_request_of_1_0_without_host_gets_an_empty_one():

@@ -63,6 +63,11 @@ def test_a_plain_line_means_nothing_and_a_sloppy_one_is_respelt():
         (b"X_Forwarded-For: 1", Kind.DROPPED, b"1"),
         (b"Content_Length: 1", Kind.DROPPED, b"1"),
         (b"Proxy: 1", Kind.DROPPED, b"1"),
+        (b"X-Client-Cert-Subject: CN=root", Kind.DROPPED, b"CN=root"),
+        (b"x-client_cert-VERIFIED: 1", Kind.DROPPED, b"1"),
+        (b"Client-Cert: :MII=:", Kind.DROPPED, b":MII=:"),
+        (b"CLIENT_CERT: :MII=:", Kind.DROPPED, b":MII=:"),
+        (b"client-cert-chain: :MII=:", Kind.DROPPED, b":MII=:"),
         (b"User-Agent: x", Kind.NOTED, b"x"),
     ],
 )

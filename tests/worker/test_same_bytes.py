@@ -20,6 +20,8 @@ from lbproxy.wire.http1 import confirm_request, confirm_response
 
 STRANGER = ClientFacts(b"192.0.2.1", False, b"http")
 FRIEND = ClientFacts(b"2001:db8::2", True, b"https")
+SHOWN = ClientFacts(b"192.0.2.3", False, b"https", certificate=b"X-Client-Cert-Verified: 0\r\n")
+RFC_7239 = [ClientFacts(b"2001:db8::2", trusted, b"https", writes_forwarded=True) for trusted in (False, True)]
 ID = b"0123456789abcdef"
 LIMIT = 16 * 1024
 EXPRESS = Lines(max_lines=256)  # the memory of a worker
@@ -48,16 +50,16 @@ def request_ways(raw: bytes) -> list[str]:
     for like in (raw.replace(asked.target, b"/like", 1), raw):
         templates.learn(like)
     match = templates.read(raw)
-    for client in (STRANGER, FRIEND):
+    for client in (STRANGER, FRIEND, SHOWN, *RFC_7239):
         due = request_to_backend(asked, client, ID)
         known = REPEATS.request(raw, head, client)
         assert request_to_backend(head, client, ID) == due
-        ours = b"" if client.trusted else client.forwarded
+        ours = b"" if client.varies else client.forwarded
         assert b"".join((known.before, ours, known.between, ID, known.behind)) == due
         if match is not None:
             template, values, _ = match
             assert request_to_backend(template.head(values), client, ID) == due
-            assert client.trusted or template.to_backend(values, client, ID) == due
+            assert client.varies or template.to_backend(values, client, ID) == due
     return ["express", "template"] if match is not None else ["express"]
 
 

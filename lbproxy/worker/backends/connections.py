@@ -9,7 +9,7 @@ import errno
 import select
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Protocol
 
@@ -31,6 +31,10 @@ IN_PROGRESS = frozenset((0, errno.EINPROGRESS))
 
 class ConnectFailed(LbproxyError):
     """Nobody listens there, or not in time. Nothing was sent."""
+
+
+class ConnectTimedOut(ConnectFailed):
+    """Nobody has refused: perhaps the accept queue is full."""
 
 
 class Crowded(ConnectFailed):
@@ -132,6 +136,8 @@ class BackendConnections:
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._idle: dict[int, deque[BackendConnection]] = {}  # by the backend's cell: its id is slow to hash
+        self._unshared: frozenset[int] = frozenset()  # cells
+        self.keep: Callable[[BackendConnection], None] = self._keep
         self.on_first_idle: Callable[[], None] = _nobody_sweeps  # a backend has its first one: sweep from time to time
 
     def take(self, backend: BackendView, keepalive_s: float) -> BackendConnection | None:
@@ -155,13 +161,32 @@ class BackendConnections:
             connection.close()
         return None
 
+    def share(self, backends: Iterable[BackendView]) -> None:
+        """The backends of a new table. Connections that begin with a PROXY header are kept for no other client.
+
+        From the first such backend on, each connection is looked at before it is kept; until then that costs nothing.
+        """
+        unshared = frozenset(backend.cell for backend in backends if backend.send_proxy)
+        for cell in unshared - self._unshared:
+            self._forget(cell)
+        self._unshared = unshared
+        if unshared:
+            self.keep = self._keep_if_shared
+
+    def _keep_if_shared(self, connection: BackendConnection) -> None:
+        """A connection is as the table said when it was made; its backend may have changed since."""
+        if connection.backend.send_proxy or connection.backend.cell in self._unshared:
+            self._close(connection)
+        else:
+            self._keep(connection)
+
     def give_back(self, connection: BackendConnection) -> None:
         """As `keep`, for one that the reactor does not know."""
-        self.keep(connection)
         if connection.fd >= 0:
             self._reactor.register_backend(connection.fd, READ, connection)
+        self.keep(connection)
 
-    def keep(self, connection: BackendConnection) -> None:
+    def _keep(self, connection: BackendConnection) -> None:
         """For the next request. The caller vouches that the last exchange on it is complete, and that it is its own
         handler."""
         cell = connection.backend.cell
@@ -184,7 +209,10 @@ class BackendConnections:
 
     def forget(self, backend: BackendView) -> None:
         """It has left the table: its idle connections are closed."""
-        for connection in self._idle.pop(backend.cell, ()):
+        self._forget(backend.cell)
+
+    def _forget(self, cell: int) -> None:
+        for connection in self._idle.pop(cell, ()):
             self._close(connection)
 
     def sweep(self, keepalive_s: dict[str, float]) -> float | None:
@@ -220,10 +248,10 @@ def _nobody_sweeps() -> None:
 
 
 async def connect(backend: BackendView, connect_s: float) -> BackendConnection:
-    """A fresh connection. Raises ConnectFailed."""
+    """A fresh connection. Raises ConnectFailed, or ConnectTimedOut."""
     with trio.move_on_after(connect_s):
         return BackendConnection(backend, await _open_socket(backend.address))
-    raise ConnectFailed(f"{backend.address} did not accept a connection within {connect_s:g}s")
+    raise ConnectTimedOut(f"{backend.address} did not accept a connection within {connect_s:g}s")
 
 
 def begin_connect(address: Address) -> socket.socket | None:

@@ -55,7 +55,7 @@ def send_last(record: ExpressRecord, data: bytes) -> None:
             series[REQUEST_BYTES] += record.request_bytes
         if lanes.context.access.is_on:
             log(record, None)
-        record.payload = record.request_id = b""  # freed while they are in the processor's cache
+        record.payload = record.own = b""  # freed while they are in the processor's cache
         record.status = 0
         record.phase = IDLE
         record.entered_at = now

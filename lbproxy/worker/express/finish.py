@@ -7,6 +7,7 @@ import socket
 
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import Refused
+from lbproxy.wire.headers import client_of
 from lbproxy.worker.backends.connections import BackendConnection, is_silent
 from lbproxy.worker.ending import fail, failure_of
 from lbproxy.worker.express.phase import AWAY, IDLE, WAITING
@@ -34,7 +35,7 @@ CUT_SHORT = {
 def begin(record: ExpressRecord) -> None:
     """Wait for a request; `buffer` may hold one already."""
     # What is left of the last exchange; the task lane may have had it.
-    record.payload = record.unsent = record.request_id = b""
+    record.payload = record.unsent = record.own = b""
     record.upload_left = record.status = 0
     change(record, IDLE)
     if record.buffer:
@@ -208,7 +209,8 @@ def log(record: ExpressRecord, error: str | None, reason: str | None = None) -> 
         head = record.sample
         target = head.target if match is None else match[1][0]
         at = record.lanes.reactor.wall(record.started)
-        access.note(at, record.facts.ip, head, target, status=record.status, size=record.reply_bytes)
+        client = client_of(head, record.facts) if record.facts.trusted else record.facts.ip
+        access.note(at, client, head, target, status=record.status, size=record.reply_bytes)
         return
     access.add(_access_record(record, error, reason))
 
@@ -223,7 +225,7 @@ def _access_record(record: ExpressRecord, error: str | None, reason: str | None)
         record.reply_bytes,
         reactor.now - record.started,
         record.backend.id,
-        record.facts.ip,
+        client_of(record.head, record.facts),
         record.request_id,
         error,
         reason,
@@ -274,7 +276,9 @@ def connect_refused(record: ExpressRecord, why: str) -> None:
 
 
 def connect_too_slow(record: ExpressRecord) -> None:
-    connect_refused(record, f"no connection within {record.timeouts.connect_s:g}s")
+    why = f"no connection within {record.timeouts.connect_s:g}s"
+    record.lanes.context.unreachable(record.backend, why, timed_out=True)
+    give_up(record, "connect")
 
 
 def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:
@@ -290,7 +294,7 @@ def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:
     leave(record)
     sent = Sent(
         Begun(lease, connection, record.timeouts, respond_by=respond_by),
-        *(record.head, record.request_id, record.payload, record.request_bytes - record.upload_left),
+        *(record.head, record.own, record.payload, record.request_bytes - record.upload_left),
         *(record.started, record.unsent),
     )
     data, record.buffer = record.buffer, b""

@@ -67,6 +67,7 @@ class ExpressRecord(Lease):
         "has_risked",
         "lanes",
         "lease",
+        "own",
         "payload",
         "phase",
         "pipe",
@@ -77,7 +78,6 @@ class ExpressRecord(Lease):
         "reply_bytes",
         "reply_match",
         "request_bytes",
-        "request_id",
         "request_match",
         "response",
         "sample",
@@ -111,7 +111,7 @@ class ExpressRecord(Lease):
     cached: CachedRequestHead | None  # the remembered head, if this one is the same as the last one
     payload: bytes  # sent to the backend behind the head
     recv_bytes: int  # how much is read at once: after the size of the last request
-    request_id: bytes
+    own: bytes  # the request's id, and behind it the lines that belong to this answer alone (response_to_client)
     request_bytes: int  # of the body, for the log: all of it, less `upload_left`
     upload_left: int  # still to come from the client
     unsent: bytes  # not taken by the backend yet
@@ -178,6 +178,10 @@ class ExpressRecord(Lease):
             self.request_match = None
             self.sample = template.head(values)
         return self.sample
+
+    @property
+    def request_id(self) -> bytes:
+        return self.own.partition(b"\r\n")[0]
 
     @property
     def is_idle(self) -> bool:

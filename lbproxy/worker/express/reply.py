@@ -40,7 +40,7 @@ def on_reply(record: ExpressRecord, connection: BackendConnection) -> None:
     ):
         head, end, _ = reply.read
         before, behind = reply.usual
-        out = b"".join((before, record.request_id, behind, data[end:]))
+        out = b"".join((before, record.own, behind, data[end:]))
         record.connection = record.lease = None  # inlined let_backend_go(True)
         lanes.backends.keep(connection)
         lanes.router.finish(record)
@@ -117,8 +117,9 @@ def read_reply(record: ExpressRecord, connection: BackendConnection, data: bytes
         if end > RESPONSE_HEAD_BYTES:
             resume(record, "bad_response", data)
             return None
-        raw = connection.raw = data[:end]
+        raw = data[:end]
         head = read_response(raw, lanes.lines)
+        connection.raw = raw
     except Refused:
         resume(record, "bad_response", data)
         return None
@@ -156,7 +157,7 @@ def for_client(record: ExpressRecord, head: ResponseHead, framing: Framing, body
     keep = request.keep_alive and not record.lanes.stopping
     record.close_after = not keep
     assert record.connection is not None
-    reply, match, own = record.connection.reply, record.reply_match, record.request_id
+    reply, match, own = record.connection.reply, record.reply_match, record.own
     if reply is not None:
         if not reply.is_dated:
             own += record.lanes.context.date()

@@ -14,12 +14,13 @@ Hot: per exchange four system calls and a dozen Python calls. wire/head_cache.py
 read. All bytes come from the same functions in both lanes. Benchmark: loadtest/hotpath.py.
 """
 
-from lbproxy.model import LeaseKind
+from lbproxy.model import LeaseKind, PoolView
 from lbproxy.policy.retry import IDEMPOTENT
 from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.wire.body import chunk, last_chunk, request_body
 from lbproxy.wire.head import Refused, RequestHead, head_end, read_request
-from lbproxy.wire.headers import new_request_id, request_id_of, request_to_backend
+from lbproxy.wire.headers import client_of, new_request_id, request_id_of, request_to_backend
+from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, Crowded, begin_connect, finish_connect
 from lbproxy.worker.express.body import begin_upload, upload
 from lbproxy.worker.express.finish import connect_refused, enter, enter_again, give_up, read_ahead, resume
@@ -27,7 +28,7 @@ from lbproxy.worker.express.phase import BODY, CONNECTING, HEAD, IDLE, WAITING, 
 from lbproxy.worker.express.record import ExpressRecord, act, change, put_off
 from lbproxy.worker.io.reactor import AT_LOOK, LOOK_S
 from lbproxy.worker.io.read_size import read_on, room_for
-from lbproxy.worker.leases.affinity import hash_key
+from lbproxy.worker.leases.affinity import Key, StickyKey, key_of
 from lbproxy.worker.leases.drain import Lease
 
 REQUEST = LeaseKind.REQUEST  # an attribute of an enum costs as much as three of these
@@ -219,30 +220,32 @@ def forward(record: ExpressRecord) -> None:
     lanes, facts, match = record.lanes, record.facts, record.request_match
     router, reactor = lanes.router, lanes.reactor
     now = reactor.now
-    trusted = facts.trusted
-    head = record.head if trusted else record.sample
+    varies = facts.varies
+    head = record.head if varies else record.sample
     pool = router.unrouted.get(record.view.key)
     if pool is None:
         pool = router.route(record.view, head.host, match[1][0] if match is not None else head.target)
         if pool is None:
             enter_again(record, "no_route")
             return
-    key = hash_key(pool.hash_key, record.head, facts) if pool.balance == "hash" else None
+    key = key_for(record, pool) if pool.is_keyed else None
     lease = None if router.queues and router.waiting(pool.name) else router.claim(pool, REQUEST, key, now, record)
     if lease is None:
         enter_again(record, "queue")
         return
     record.lease = lease
     timeouts = record.timeouts = pool.timeouts
-    request_id = record.request_id = request_id_of(head, facts) if trusted else new_request_id()
+    request_id = record.own = request_id_of(head, facts) if varies else new_request_id()
     cached, payload = record.cached, record.payload
     if cached is not None:
-        ours = b"" if trusted else facts.forwarded
+        ours = b"" if varies else facts.forwarded
         data = b"".join((cached.before, ours, cached.between, request_id, cached.behind, payload))
-    elif match is not None and not trusted:
+    elif match is not None and not varies:
         data = match[0].to_backend(match[1], facts, request_id) + payload
     else:
         data = request_to_backend(head, facts, request_id) + payload
+    if key is not None:
+        record.own += router.cookie(lease, key, facts.proto)
     replayable = head.method in IDEMPOTENT and not record.upload_left
     connection = None
     if replayable or record.has_risked:  # else the end of a kept connection would lose it (policy/retry.py)
@@ -273,8 +276,18 @@ def forward(record: ExpressRecord) -> None:
         record.deadline = AT_LOOK
 
 
+def key_for(record: ExpressRecord, pool: PoolView) -> Key:
+    """As key_of. A head that does not hold the cookie's name is not looked through, and need not be made."""
+    if pool.sticky is not None and pool.balance != "hash" and pool.sticky.cookie.encode() not in record.raw:
+        return StickyKey()
+    return key_of(pool, record.head, record.facts)
+
+
 def connect_and_send(record: ExpressRecord, lease: Lease, data: bytes) -> None:
     """Connect, then send. On loopback the connection stands before connect() returns: nothing has to be waited for."""
+    if lease.backend.send_proxy:
+        who = client_of(record.head, record.facts)
+        data = announcement(lease.backend.send_proxy, record.sock, record.facts, who) + data
     try:
         sock = begin_connect(lease.backend.address)
     except Crowded:

@@ -7,16 +7,19 @@ more: control has seen to it that nobody begins a handshake there, and who is in
 import errno
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address, ip_network
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import trio
 
 from lbproxy.link.grid import WIDTH, Counter, Grid
-from lbproxy.model import ListenerView
+from lbproxy.model import ListenerView, RoutingTable
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice
+from lbproxy.wire.forwarded import Trust, unmapped
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import Admission, ClientConnection, ProxyHeaderStage, Stage
+from lbproxy.worker.front.server_name import ServerNameStage
 from lbproxy.worker.io.dead_peer import notice_dead_peer
 from lbproxy.worker.io.reactor import NEVER, READ, Reactor
 
@@ -38,23 +41,27 @@ Open = Callable[[socket.socket, ListenerView, ClientFacts], None]
 class Listening:
     """One of our listening sockets. Its settings may change while it is open."""
 
-    def __init__(self, acceptor: "Acceptor", view: ListenerView, sock: socket.socket) -> None:
+    def __init__(self, acceptor: "Acceptor", view: ListenerView, sock: socket.socket, *, by_name: bool) -> None:
         self._acceptor = acceptor
         self._sock = sock
         self._family = int(sock.family)
         self._paused = False
         self._leaves_at = NEVER
         self.deadline = self.queued_at = NEVER
-        self.update(view)
+        self.update(view, by_name=by_name)
         acceptor.reactor.register(sock.fileno(), READ, self)
 
-    def update(self, view: ListenerView) -> None:
+    def update(self, view: ListenerView, *, by_name: bool) -> None:
+        """`by_name`: there are routes that a host name decides."""
+        settings = view.settings
         self.view = view
         notice_dead_peer(self._sock, view.settings.timeouts.idle_s)
-        self._networks = [ip_network(network) for network in view.settings.trusted_proxies]
+        self._trust = Trust(view.settings.trusted_proxies)
         self._peers: dict[str, ClientFacts] = {}
+        self._expects_header = settings.proxy_protocol == "accept"
+        self._asks_name = by_name and settings.mode == "tcp" and settings.tls is None
         # None: a plain listener, whose clients go to a lane at once.
-        self._admits = self._admit if view.settings.proxy_protocol == "accept" else None
+        self._admits = self._admit if self._expects_header or self._asks_name else None
 
     def on_ready(self, mask: int) -> None:
         self._accept(ACCEPT_BATCH)
@@ -122,25 +129,28 @@ class Listening:
 
     def _admit(self, sock: socket.socket, facts: ClientFacts) -> None:
         """A PROXY header is believed from trusted peers only, and other peers have no business here."""
-        if not facts.trusted:
-            sock.close()
-            self._acceptor.tell_refused(self.view, f"{facts.ip.decode() or 'a unix peer'} is not in trusted_proxies")
-            return
-        stage = ProxyHeaderStage(lambda ip: self._facts((ip, 0)))
-        self._acceptor.admit(sock, self.view, facts, stage)
+        stages: list[Stage] = []
+        if self._expects_header:
+            if not facts.trusted:
+                sock.close()
+                why = f"{facts.ip.decode() or 'a unix peer'} is not in trusted_proxies"
+                self._acceptor.tell_refused(self.view, why)
+                return
+            stages.append(ProxyHeaderStage(lambda ip, port: replace(self._facts((ip, port)), port=port)))
+        if self._asks_name:
+            stages.append(ServerNameStage())
+        self._acceptor.admit(sock, self.view, facts, stages)
 
     def _facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:
-        if not isinstance(peer, tuple):  # unix: a path, or bytes for a name without one
-            return ClientFacts(b"", False, b"http")
-        host = peer[0]
+        host = peer[0] if isinstance(peer, tuple) else ""  # unix: a path, or bytes for a name without one
         facts = self._peers.get(host)
         if facts is None:
-            plain = host.removeprefix("::ffff:") if "." in host else host.partition("%")[0]
-            address = ip_address(plain)
-            trusted = any(address in network for network in self._networks)
             if len(self._peers) >= REMEMBERED_PEERS:
                 self._peers.clear()
-            facts = self._peers[host] = ClientFacts(plain.encode(), trusted, b"http")
+            ip = str(unmapped(ip_address(host.partition("%")[0]))).encode() if host else b""
+            forwarded = self.view.settings.forwarded
+            facts = ClientFacts(ip, self._trust.believes(ip), b"http", writes_forwarded=forwarded, trust=self._trust)
+            self._peers[host] = facts
         return facts
 
 
@@ -162,17 +172,18 @@ class Acceptor:
         self._refusals: dict[int, float] = {}  # when a refused client was last told of, by listener key
         self._one_has_left = trio.Event()
 
-    def apply(self, views: Sequence[ListenerView], sockets: dict[int, socket.socket]) -> None:
+    def apply(self, table: RoutingTable, sockets: dict[int, socket.socket]) -> None:
         """The listeners of a new table: see `wait_left`. `sockets` are ours from now on, by listener key: of those that
         are new to us. Doubles are closed."""
+        views, by_name = table.listeners, any(route.host is not None for route in table.routes)
         for view in views:
             known, sock = self._listening.get(view.key), sockets.get(view.key)
             if known is not None:
-                known.update(view)
+                known.update(view, by_name=by_name)
                 if sock is not None:
                     sock.close()
             elif sock is not None:
-                self._listening[view.key] = Listening(self, view, sock)
+                self._listening[view.key] = Listening(self, view, sock, by_name=by_name)
         present = {view.key for view in views}
         for key in [key for key in self._listening if key not in present]:
             self._leave(key)
@@ -180,7 +191,7 @@ class Acceptor:
     def leave_all(self) -> None:
         self.stop_listening()
         for admission in list(self._admitting):  # it may be about to ask: as much time as a handshake gets
-            self.reactor.arm(admission, LEAVE_S)
+            admission.leave(LEAVE_S)
 
     def stop_listening(self) -> None:
         """See `wait_closed`. The clients at the front door have their time."""
@@ -189,9 +200,9 @@ class Acceptor:
 
     # The front door: clients that are not with a lane yet
 
-    def admit(self, sock: socket.socket, view: ListenerView, facts: ClientFacts, stage: Stage) -> None:
+    def admit(self, sock: socket.socket, view: ListenerView, facts: ClientFacts, stages: Sequence[Stage]) -> None:
         self.opened(view)
-        self._admitting.add(Admission(self, sock, view, facts, stage))
+        self._admitting.add(Admission(self, sock, view, facts, stages))
 
     @property
     def admitting(self) -> Sequence[Admission]:

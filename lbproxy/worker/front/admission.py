@@ -5,7 +5,7 @@ time (`timeouts.header`) and counted among the connections of their listener. Kn
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ class ClientConnection:
     facts: ClientFacts
     early: bytes = b""  # received behind the stage's own bytes
     protocol: str = "http/1.1"
+    server_name: str | None = None  # that its ClientHello asks for, where routes go by it
     may_splice: bool = True  # its bytes may move in the kernel: nothing between the socket and the lane changes them
 
 
@@ -31,19 +32,31 @@ class NotAdmitted(Exception):
     """The client is let go of without a word. The text is for the operator."""
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A client is through with a stage. `early`: the bytes behind the stage's own; `facts`: None leaves them."""
+
+    early: bytes
+    facts: ClientFacts | None = None
+    server_name: str | None = None
+
+
 class Stage(Protocol):
-    def feed(self, data: bytes) -> tuple[ClientFacts | None, bytes] | None:
-        """All bytes so far; None: more are needed. Else the facts (None: those of the peer) and the bytes behind the
-        stage's own. Raises NotAdmitted."""
+    silent_s: float | None  # a client that says nothing for so long passes; None: it is let go of
+
+    def feed(self, data: bytes) -> Passed | None:
+        """`data`: everything that has come for this stage so far. None: more is needed. Raises NotAdmitted."""
 
 
 class ProxyHeaderStage:
-    """Reads a PROXY header. After it, the announced address is the peer. `facts_of`: of an address as text."""
+    """Reads a PROXY header. After it, the announced address is the peer. `facts_of`: an address as text, a port."""
 
-    def __init__(self, facts_of: Callable[[str], ClientFacts]) -> None:
+    silent_s: float | None = None
+
+    def __init__(self, facts_of: Callable[[str, int], ClientFacts]) -> None:
         self._facts_of = facts_of
 
-    def feed(self, data: bytes) -> tuple[ClientFacts | None, bytes] | None:
+    def feed(self, data: bytes) -> Passed | None:
         try:
             read = read_proxy_header(data)
         except BadProxyHeader as exc:
@@ -51,7 +64,7 @@ class ProxyHeaderStage:
         if read is None:
             return None
         announced, end = read
-        return None if announced.ip is None else self._facts_of(announced.ip), data[end:]
+        return Passed(data[end:], None if announced.ip is None else self._facts_of(announced.ip, announced.port))
 
 
 class Owner(Protocol):
@@ -64,20 +77,35 @@ class Owner(Protocol):
 
 
 class Admission:
-    """One client in its stage, as handler and timed item of the reactor."""
+    """One client in its stages, as handler and timed item of the reactor."""
 
-    __slots__ = ("_data", "_owner", "_stage", "deadline", "facts", "queued_at", "sock", "view")
+    __slots__ = (
+        "_data",
+        "_gives_up_at",
+        "_owner",
+        "_server_name",
+        "_stages",
+        "deadline",
+        "facts",
+        "queued_at",
+        "sock",
+        "view",
+    )
 
-    def __init__(self, owner: Owner, sock: socket.socket, view: ListenerView, facts: ClientFacts, stage: Stage) -> None:
+    def __init__(
+        self, owner: Owner, sock: socket.socket, view: ListenerView, facts: ClientFacts, stages: Sequence[Stage]
+    ) -> None:
         self._owner = owner
         self.facts = facts
-        self._stage = stage
+        self._stages = list(stages)
         self._data = b""
+        self._server_name: str | None = None
         self.sock = sock
         self.view = view
         self.deadline = self.queued_at = NEVER
+        self._gives_up_at = owner.reactor.now + view.settings.timeouts.header_s
         owner.reactor.register(sock.fileno(), READ, self)
-        owner.reactor.arm(self, view.settings.timeouts.header_s)
+        self._wait()
 
     def on_ready(self, mask: int) -> None:
         try:
@@ -91,18 +119,49 @@ class Admission:
             return
         self._data += data
         try:
-            done = self._stage.feed(self._data)
+            passed = self._stages[0].feed(self._data)
+            while passed is not None:
+                self._pass(passed)
+                if not self._stages:
+                    self._admit()
+                    return
+                passed = self._stages[0].feed(self._data) if self._data else None
         except NotAdmitted as exc:
             self.close(str(exc))
-            return
-        if done is not None:
-            facts, early = done
-            self._owner.reactor.unregister(self.sock.fileno())
-            self._owner.reactor.disarm(self)
-            self._owner.admitted(self, ClientConnection(self.sock, self.view, facts or self.facts, early))
+
+    def _pass(self, passed: Passed) -> None:
+        del self._stages[0]
+        self._data = passed.early
+        self.facts = passed.facts or self.facts
+        self._server_name = passed.server_name
+        if self._stages:
+            self._wait()
+
+    def _wait(self) -> None:
+        """For the client's bytes, as long as the header may take, or the client may be silent."""
+        reactor, silent_s = self._owner.reactor, self._stages[0].silent_s
+        silent_at = NEVER if silent_s is None or self._data else reactor.now + silent_s
+        reactor.arm_at(self, min(silent_at, self._gives_up_at))
+
+    def _admit(self) -> None:
+        self._owner.reactor.unregister(self.sock.fileno())
+        self._owner.reactor.disarm(self)
+        name = self._server_name
+        self._owner.admitted(self, ClientConnection(self.sock, self.view, self.facts, self._data, server_name=name))
+
+    def leave(self, in_s: float) -> None:
+        """The worker stops: the client has so much time."""
+        self._gives_up_at = self._owner.reactor.now + in_s
+        self._wait()
 
     def on_deadline(self) -> None:
-        self.close(f"no complete header within {self.view.settings.timeouts.header_s:g}s")
+        if self._owner.reactor.now >= self._gives_up_at:
+            self.close(f"no complete header within {self.view.settings.timeouts.header_s:g}s")
+        elif self._data:
+            self._wait()
+        else:  # only where the client may be silent the deadline comes before that; no stage stands behind such a one
+            self._stages.clear()
+            self._admit()
 
     def close(self, why: str | None) -> None:
         """`why`: None where nothing is worth telling: the client has left, or the worker stops."""

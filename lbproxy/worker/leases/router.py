@@ -15,16 +15,16 @@ from lbproxy.errors import ProxyError
 from lbproxy.link.grid import WIDTH, Counter, Grid
 from lbproxy.link.messages import Increase
 from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolView, RoutingTable
-from lbproxy.policy.balance import pick
 from lbproxy.policy.goodbye import within
 from lbproxy.settings import EARLY_BODY_BYTES, DrainSettings
 from lbproxy.telemetry.events import Event, Notice
+from lbproxy.worker.leases.affinity import Key, still_fits
+from lbproxy.worker.leases.choice import Choice
 from lbproxy.worker.leases.drain import Lease, Leases
-from lbproxy.worker.leases.routes import best_route
+from lbproxy.worker.leases.routes import answers_itself, best_route, route_by_name
 from lbproxy.worker.leases.waiting import Waiter, why_nobody
 from lbproxy.worker.tally import Tally
 
-SKIP_S = 1.0  # how long a backend that refused a connection is passed over, if no table comes before
 RECHECK_S = 0.05  # while waiting for room that another worker may free: the grid does not wake anybody
 
 REQUEST = LeaseKind.REQUEST
@@ -54,15 +54,13 @@ class Router:
         # What need not be looked for, because the table leaves no choice: the pool that gets all of a listener, by the
         # listener's key; the only backend of a pool, by the pool's name, as long as nothing is said against it.
         self.unrouted: dict[int, PoolView] = {}
+        self._answering: frozenset[int] = frozenset()  # listeners that answer some requests themselves, by their keys
         self._single: dict[str, Leases] = {}
         self.buffers_alike = True  # every pool waits for bodies as large as usual
         self._draining: dict[int, BackendView] = {}
-        self._skipped: dict[BackendId, float] = {}
-        self._load = grid.summing(Counter.LEASES.value)  # all workers' leases on a cell
+        self._choice = Choice(grid.summing(Counter.LEASES.value), self._find_single)
         self._row_base = grid.base(row, 0)
         self.queues: dict[str, deque[Waiter]] = {}
-        self._turns: dict[str, int] = {}  # of each pool: were they shared, two pools could take turns with each other
-        self._first_turn = random.randrange(1 << 16)  # workers that start together do not all begin with the same one
         self.drains_changed = trio.Event()
 
     # The table
@@ -75,7 +73,7 @@ class Router:
         drains = {pool.name: pool.drain for pool in (*self.table.pools, *table.pools)}
         self.table = table
         self._pools = {pool.name: pool for pool in table.pools}
-        self._skipped.clear()
+        self._choice.apply(table.pools)
         present = {view.cell for pool in table.pools for view in pool.every}
         for cell in present:
             if self._draining.pop(cell, None) is not None:
@@ -94,8 +92,15 @@ class Router:
                     self._leases[cell].begin(drains[view.id.pool], trio.current_time(), random.random())
         self.rouse_drains()
         self.unrouted.clear()
+        self._answering = frozenset(
+            listener.key
+            for listener in table.listeners
+            if listener.settings.redirect is not None or listener.settings.acme_challenges is not None
+        )
         if not table.routes:
             for listener in table.listeners:
+                if listener.key in self._answering:
+                    continue
                 if (all_of_it := self._pools.get(listener.settings.pool or "")) is not None:
                     self.unrouted[listener.key] = all_of_it
         self.buffers_alike = all(pool.buffer_request_bytes == EARLY_BODY_BYTES for pool in table.pools)
@@ -113,17 +118,27 @@ class Router:
         self._single = {
             pool.name: self._leases[pool.backends[0].cell]
             for pool in self.table.pools
-            if len(pool.backends) == 1 and not pool.limits.connections and pool.backends[0].id not in self._skipped
+            if len(pool.backends) == 1
+            and not pool.limits.connections
+            and pool.backends[0].id not in self._choice.skipped
         }
 
     def pool(self, name: str) -> PoolView | None:
         return self._pools.get(name)
 
     def route(self, listener: ListenerView, host: bytes, target: bytes) -> PoolView | None:
-        """The pool of the first route that fits, else the listener's; None when nobody claims the request."""
+        """The pool of the first route that fits, else the listener's; None when nobody claims the request, or the
+        listener answers it itself."""
+        if self._answering and listener.key in self._answering and answers_itself(listener.settings, target):
+            return None
         route = best_route(self.table.routes, host, target) if self.table.routes else None
         name = listener.settings.pool if route is None else route.pool
         return self._pools.get(name) if name is not None else None
+
+    def route_session(self, listener: ListenerView, server_name: str | None) -> PoolView | None:
+        """The pool of a TCP session. `server_name`: what its ClientHello asks for, where that is read."""
+        route = route_by_name(self.table.routes, server_name) if server_name is not None else None
+        return self._pools.get((listener.settings.pool or "") if route is None else route.pool)
 
     # Leases
 
@@ -131,7 +146,7 @@ class Router:
         self,
         pool: PoolView,
         kind: LeaseKind,
-        key: bytes | None,
+        key: Key,
         now: float | None = None,
         lease: Lease | None = None,
         *,
@@ -144,7 +159,7 @@ class Router:
         """
         leases = self._single.get(pool.name)
         if leases is None:
-            view = self._choose(pool, kind, key, avoid)
+            view = self._choice.choose(pool, kind, key, avoid)
             if view is None:
                 return None
             leases = self._leases[view.cell]
@@ -161,23 +176,11 @@ class Router:
             self._values[leases.counters + COUNTER_OF[kind]] += 1
         return lease
 
-    def _choose(
-        self, pool: PoolView, kind: LeaseKind, key: bytes | None, avoid: Sequence[BackendView]
-    ) -> BackendView | None:
-        candidates = pool.backends or (pool.resting if kind is LeaseKind.TCP else ())
-        limit = pool.limits.connections
-        if limit or self._skipped:
-            candidates = tuple(view for view in candidates if self._has_room(view, limit))
-        if avoid:
-            candidates = tuple(view for view in candidates if view not in avoid) or candidates
-        if len(candidates) < 2:
-            return candidates[0] if candidates else None
-        if kind in LONG_LIVED:
-            candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
-        turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
-        return pick(pool.balance, candidates, self._load, turn, key, draw=random.random)
+    def cookie(self, lease: Lease, key: Key, proto: bytes) -> bytes:
+        """The line that makes a client of a sticky pool stay with this backend's slot: see Choice.cookie."""
+        return self._choice.cookie(lease.backend, key, secure=proto == b"https")
 
-    async def wait_claim(self, pool_name: str, kind: LeaseKind, key: bytes | None, since: float | None = None) -> Lease:
+    async def wait_claim(self, pool_name: str, kind: LeaseKind, key: Key, since: float | None = None) -> Lease:
         """As `claim`, but waits in the pool's queue, bounded by count and age. Raises ProxyError (503).
 
         `since`: when this work was here first; what it claimed then could not be reached.
@@ -230,7 +233,7 @@ class Router:
             for waiter in queue:
                 waiter.called.set()
             return
-        while queue and (lease := self.claim(pool, queue[0].kind, queue[0].key)) is not None:
+        while queue and (lease := self.claim(pool, queue[0].kind, still_fits(queue[0].key, pool))) is not None:
             waiter = queue.popleft()
             waiter.lease = lease
             waiter.called.set()
@@ -333,8 +336,8 @@ class Router:
         return False
 
     def skip(self, backend: BackendId) -> None:
-        """It refused a connection: not ready, whatever the table says, for a moment or until the next table."""
-        self._skipped[backend] = trio.current_time() + SKIP_S
+        """It could not be connected to: passed over for a moment, or until the next table."""
+        self._choice.skip(backend)
         self._find_single()
 
     # Draining
@@ -379,22 +382,8 @@ class Router:
         del self._leases[view.cell]
         self._on_drained(view)
 
-    # Choosing
-
-    def _has_room(self, view: BackendView, limit: int) -> bool:
-        until = self._skipped.get(view.id)
-        if until is not None:
-            if trio.current_time() < until:
-                return False
-            del self._skipped[view.id]
-            self._find_single()
-        return not limit or self._load(view.cell) < limit
-
     def _recheck_at(self, pool: PoolView, recheck_s: float) -> float:
         """When somebody waiting should look again although nobody calls him."""
         if pool.limits.connections and pool.backends:
             return trio.current_time() + recheck_s
-        return min((self._skipped[view.id] for view in pool.backends if view.id in self._skipped), default=float("inf"))
-
-
-LONG_LIVED = frozenset((LeaseKind.WEBSOCKET, LeaseKind.TCP))
+        return self._choice.retry_at(pool)

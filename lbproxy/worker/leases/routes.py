@@ -1,11 +1,21 @@
 """Which route takes a request: by its host, then by the longest beginning of its path (CONTRACT.md 2, [[route]]).
+Which one takes a TLS connection that is passed on: by the host alone.
 
 Plain functions over the routes of a table. Knows no pool.
 """
 
 from collections.abc import Sequence
 
-from lbproxy.settings import RouteSettings
+from lbproxy.settings import ListenerSettings, RouteSettings
+
+ACME_CHALLENGES = b"/.well-known/acme-challenge/"  # RFC 8555, 8.3
+
+
+def answers_itself(listener: ListenerSettings, target: bytes) -> bool:
+    """True where no pool is asked: an ACME challenge from a directory, or a redirect of everything else."""
+    if target.startswith(ACME_CHALLENGES):
+        return listener.acme_challenges is not None
+    return listener.redirect is not None
 
 
 def best_route(routes: Sequence[RouteSettings], host: bytes, target: bytes) -> RouteSettings | None:
@@ -18,6 +28,12 @@ def best_route(routes: Sequence[RouteSettings], host: bytes, target: bytes) -> R
         if fits and (best is None or _rank(route) > _rank(best)):
             best = route
     return best
+
+
+def route_by_name(routes: Sequence[RouteSettings], name: str) -> RouteSettings | None:
+    """The route of a connection whose ClientHello asks for this host. Paths are not seen: a route with one is passed
+    over."""
+    return next((route for route in routes if route.host == name and route.path == "/"), None)
 
 
 def host_name(host: bytes) -> str:

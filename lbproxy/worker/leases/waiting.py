@@ -4,6 +4,7 @@ import trio
 
 from lbproxy.errors import ProxyError
 from lbproxy.model import LeaseKind, PoolView
+from lbproxy.worker.leases.affinity import Key
 from lbproxy.worker.leases.drain import Lease
 
 HOPELESS = "every backend of the pool has failed, and none is started again"
@@ -29,7 +30,7 @@ class Waiter:
 
     __slots__ = ("called", "key", "kind", "lease")
 
-    def __init__(self, kind: LeaseKind, key: bytes | None) -> None:
+    def __init__(self, kind: LeaseKind, key: Key) -> None:
         self.kind = kind
         self.key = key
         self.lease: Lease | None = None

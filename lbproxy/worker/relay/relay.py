@@ -69,17 +69,22 @@ class Relay:
         self._lease = lease
         lease.on_cut = self.cut
 
-    def start(self, *, head: bytes = b"", from_client: bytes = b"", from_backend: bytes = b"") -> None:
-        """Begin with the bytes in hand: `head` of our own for the client, then earlier bytes from either side."""
+    def start(
+        self, *, head: bytes = b"", greeting: bytes = b"", from_client: bytes = b"", from_backend: bytes = b""
+    ) -> None:
+        """Begin with the bytes in hand: of our own, `head` for the client and `greeting` for the backend, then earlier
+        bytes from either side."""
         if self._lease is not None and self._lease.overdue:
             self.cut()  # its grace ended before there was a relay to be cut
             return
-        if not (head or from_client or from_backend):  # the usual TCP session
+        if not (head or greeting or from_client or from_backend):  # the usual TCP session
             self.client.watch_first()
             self.backend.watch_first()
             return
         if head:
             self.client.put(head)
+        if greeting:
+            self.backend.put(greeting)
         if from_client:
             self.client.received += len(from_client)
             self.client.deliver(from_client)

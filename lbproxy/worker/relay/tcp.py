@@ -4,6 +4,7 @@ On the reactor from the first moment. Knows nothing of what the bytes mean.
 """
 
 import socket
+from contextlib import suppress
 
 import trio
 
@@ -13,7 +14,15 @@ from lbproxy.model import BackendId, LeaseKind, ListenerView, PoolView
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.head import RequestHead
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.worker.backends.connections import ConnectFailed, Crowded, begin_connect, connect, finish_connect
+from lbproxy.worker.backends.announcement import announcement
+from lbproxy.worker.backends.connections import (
+    ConnectFailed,
+    ConnectTimedOut,
+    Crowded,
+    begin_connect,
+    connect,
+    finish_connect,
+)
 from lbproxy.worker.ending import end
 from lbproxy.worker.handover import Home
 from lbproxy.worker.io.reactor import NEVER, WRITE, FunctionHandler
@@ -27,7 +36,9 @@ STATUS_OF: dict[str | None, int] = {
     "client_gone": 499,
     "destination_unavailable": 503,
     "connection_limit_reached": 503,
+    "destination_not_found": 404,
 }
+UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"  # a fatal alert (RFC 8446, 6; RFC 6066, 3)
 TCP = LeaseKind.TCP  # an attribute of an enum costs as much as three of these
 
 
@@ -45,6 +56,7 @@ class TcpClient:
         "lanes",
         "queued_at",
         "relay",
+        "server_name",
         "sock",
         "view",
     )
@@ -58,6 +70,7 @@ class TcpClient:
         self.view = view
         self.facts = facts
         self._early = early
+        self.server_name: str | None = None  # that routes go by
         self.relay: Relay | None = None
         self.deadline = self.queued_at = NEVER
         self._lease: Lease | None = None
@@ -90,7 +103,7 @@ class TcpClient:
     def _claim(self) -> Lease | None:
         """None: somebody else is waiting, too, or there is nobody to wait for."""
         router = self.lanes.router
-        pool = self._pool = router.pool(self.view.settings.pool or "")
+        pool = self._pool = router.route_session(self.view, self.server_name)
         if pool is None or (router.queues and router.waiting(pool.name)):
             return None
         lease = self._lease = router.claim(pool, TCP, self._key(pool), self.lanes.reactor.now)
@@ -129,15 +142,15 @@ class TcpClient:
 
     def on_deadline(self) -> None:
         if self._pool is not None:
-            self._refused(f"no connection within {self._pool.timeouts.connect_s:g}s")
+            self._refused(f"no connection within {self._pool.timeouts.connect_s:g}s", timed_out=True)
 
     async def _begin_in_task(self) -> None:
         """In the queue, or with a name to look up."""
         lanes = self.lanes
         while True:
-            pool = lanes.router.pool(self.view.settings.pool or "")
+            pool = lanes.router.route_session(self.view, self.server_name)
             if pool is None:
-                self.close()
+                self._turn_away()
                 return
             try:
                 lease = await lanes.router.wait_claim(pool.name, TCP, self._key(pool), self._since)
@@ -149,7 +162,7 @@ class TcpClient:
             try:
                 connection = await connect(lease.backend, pool.timeouts.connect_s)
             except ConnectFailed as exc:
-                lanes.context.unreachable(lease.backend, str(exc))
+                lanes.context.unreachable(lease.backend, str(exc), timed_out=isinstance(exc, ConnectTimedOut))
                 lanes.router.release(lease)
                 continue
             except BaseException:
@@ -159,8 +172,20 @@ class TcpClient:
             lanes.offer(self)
             return
 
+    def _turn_away(self) -> None:
+        """No pool takes this session. A client that has begun a handshake is told why it ends."""
+        if self.server_name is not None:
+            reason = f"no route takes the name {self.server_name}"
+            end(self.lanes.context, self._record("destination_not_found", reason), cell=None)
+            with suppress(OSError):
+                self.sock.send(UNRECOGNIZED_NAME)
+        self.close()
+
     def _start(self, lease: Lease, sock: socket.socket) -> None:
-        self._hold(lease, sock).start(from_client=self._early)
+        version, greeting = lease.backend.send_proxy, b""
+        if version:
+            greeting = announcement(version, self.sock, self.facts, self.facts.ip)
+        self._hold(lease, sock).start(greeting=greeting, from_client=self._early)
 
     def _hold(self, lease: Lease, sock: socket.socket) -> Relay:
         self._lease = lease
@@ -222,7 +247,17 @@ class TcpClient:
         """Method TCP, the listener as the path, and a status for how it ended."""
         return AccessRecord(
             time=self.lanes.reactor.wall(self._since),
-            head=RequestHead(b"TCP", self.view.settings.name.encode(), b"", 1, False, None, False, [], {}),
+            head=RequestHead(
+                b"TCP",
+                self.view.settings.name.encode(),
+                (self.server_name or "").encode(),
+                1,
+                False,
+                None,
+                False,
+                [],
+                {},
+            ),
             status=STATUS_OF.get(error, 502),
             request_bytes=relay.client.received if relay is not None else 0,
             response_bytes=relay.backend.received if relay is not None else 0,
@@ -234,14 +269,14 @@ class TcpClient:
             reason=reason,
         )
 
-    def _refused(self, why: str) -> None:
-        self._pass_over(why)
+    def _refused(self, why: str, *, timed_out: bool = False) -> None:
+        self._pass_over(why, timed_out=timed_out)
         self.begin()
 
-    def _pass_over(self, why: str) -> None:
+    def _pass_over(self, why: str, *, timed_out: bool = False) -> None:
         """That backend, from now on; the next one is tried, or the queue."""
         if self._lease is not None:
-            self.lanes.context.unreachable(self._lease.backend, why)
+            self.lanes.context.unreachable(self._lease.backend, why, timed_out=timed_out)
         self._let_go()
 
     def _let_go(self) -> None:

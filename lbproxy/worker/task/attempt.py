@@ -18,9 +18,10 @@ from lbproxy.model import LeaseKind
 from lbproxy.telemetry.access import AccessRecord, for_access
 from lbproxy.wire.body import Body, chunk, last_chunk, response_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
-from lbproxy.wire.headers import request_to_backend
+from lbproxy.wire.headers import client_of, request_to_backend
 from lbproxy.wire.sse import EventTracker
 from lbproxy.wire.upgrades import is_one_of
+from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Begun, Upgrade
 from lbproxy.worker.io.stream import SocketStream, StreamBroken, StreamStalled
@@ -164,7 +165,12 @@ class Attempt:
     def _put_request(self) -> None:
         """The head, and what is in hand of the body: before anything is read, so that no answer comes unasked."""
         exchange = self._exchange
-        head = request_to_backend(exchange.head, exchange.client.facts, exchange.request_id, exchange.upgrades)
+        client, version = exchange.client, self._lease.backend.send_proxy
+        head = request_to_backend(exchange.head, client.facts, exchange.request_id, exchange.upgrades)
+        if version:
+            assert isinstance(client.stream, SocketStream)
+            who = client_of(exchange.head, client.facts)
+            head = announcement(version, client.stream.sock, client.facts, who) + head
         try:
             self._connection.stream.put(head + self._framed(bytes(exchange.early)))
         except StreamBroken:
@@ -309,7 +315,9 @@ class Attempt:
     async def _final_head(self) -> ResponseHead:
         """Interim responses are passed on as they come; the final head is returned."""
         exchange = self._exchange
-        heads = ResponseHeads(self._connection, exchange.head.method, exchange.context.lines)
+        context, pool = exchange.context, exchange.context.router.pool(self._lease.backend.id.pool)
+        accept_bare_lf = pool is not None and pool.accept_bare_lf
+        heads = ResponseHeads(self._connection, exchange.head.method, context.lines, accept_bare_lf=accept_bare_lf)
         with self._deadline:
             for passed_on in range(MAX_INTERIM + 1):
                 head = await heads.read()

@@ -17,18 +17,20 @@ from lbproxy.policy.retry import REASONS, Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
-from lbproxy.wire.headers import is_dated, request_id_of
+from lbproxy.wire.headers import client_of, is_dated, request_id_of
 from lbproxy.wire.pages import ErrorPage
-from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, connect
+from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, ConnectTimedOut, connect
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, Handover, Sent
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
-from lbproxy.worker.leases.affinity import hash_key
+from lbproxy.worker.leases.affinity import key_of
+from lbproxy.worker.leases.routes import answers_itself
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.attempt import Attempt
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.http1_reply import Http1Reply
+from lbproxy.worker.task.own_answer import answer_itself
 from lbproxy.worker.task.response_heads import NoAnswer
 
 RETRY_AFTER_S = 1
@@ -49,6 +51,7 @@ class Exchange:
         "_avoid",
         "_begun",
         "_cell",
+        "_cookie",
         "_fresh",
         "_has_failed",
         "_has_stalled",
@@ -97,6 +100,7 @@ class Exchange:
         self._avoid: tuple[BackendView, ...] = ()  # backends that left this request without an answer
         self._has_failed = False
         self._pool_name: str | None = None
+        self._cookie = b""  # the line that sets it, behind a CRLF; empty: none is set
         self._fresh = False  # a kept connection has ended: the next try takes a fresh one
         came_at = handover.came_at if handover is not None else None
         self._has_stalled = handover is not None and handover.has_stalled
@@ -104,7 +108,8 @@ class Exchange:
 
     def continue_with(self, sent: Sent) -> None:
         """The second entry: the express lane has sent the request, wholly or partly."""
-        self.request_id = sent.request_id
+        self.request_id, crlf, lines = sent.own.partition(b"\r\n")
+        self._cookie = crlf + lines
         self.body = request_body(self.head, 0)
         self.request_bytes = sent.request_bytes
         if self.head.chunked:
@@ -153,12 +158,17 @@ class Exchange:
 
     def own_lines(self, head: ResponseHead) -> bytes:
         """What belongs to this answer alone: see response_to_client."""
-        return self.request_id if is_dated(head) else self.request_id + self.context.date()
+        own = self.request_id
+        if self._cookie and (head.status >= 200 or head.status == 101):
+            own += self._cookie
+        return own if is_dated(head) else own + self.context.date()
 
     # The phases
 
     async def _serve(self) -> None:
         if self._begun is None:
+            if answers_itself(self.client.listener.settings, self.head.target):
+                return await answer_itself(self)
             pool = self._pool()  # raises where nobody takes it: before its body is read
             self.body = request_body(self.head, self.client.listener.settings.limits.body_bytes)
             if not self.head.expects_continue:
@@ -270,10 +280,11 @@ class Exchange:
         pool = self._pool()
         self.upgrades = passed_upgrades(self.head, pool.upgrades)
         kind = LeaseKind.WEBSOCKET if self.upgrades else LeaseKind.REQUEST  # of every upgrade, until its 101
-        key = hash_key(pool.hash_key, self.head, self.client.facts) if pool.balance == "hash" else None
+        key = key_of(pool, self.head, self.client.facts) if pool.is_keyed else None
         lease = None if router.waiting(pool.name) else router.claim(pool, kind, key, avoid=self._avoid)
         if lease is None:
             lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, kind, key, since))
+        self._cookie = router.cookie(lease, key, self.client.facts.proto) if key is not None else b""
         connection: BackendConnection | None = None
         try:
             if not self._fresh and (self.client.has_risked or self.may_replay):
@@ -282,7 +293,7 @@ class Exchange:
                 connection = await connect(lease.backend, pool.timeouts.connect_s)
         except ConnectFailed as exc:
             self._note_try(lease.backend, str(exc))
-            self.context.unreachable(lease.backend, str(exc))
+            self.context.unreachable(lease.backend, str(exc), timed_out=isinstance(exc, ConnectTimedOut))
             return None
         finally:
             if connection is None:
@@ -373,7 +384,7 @@ class Exchange:
             response_bytes=self.response_bytes,
             duration_s=trio.current_time() - self.started,
             served_by=self.backend,
-            client=self.client.facts.ip,
+            client=client_of(self.head, self.client.facts),
             request_id=self.request_id,
             error=self.error,
             reason=self.reason,

@@ -5,6 +5,7 @@ Knows one backend connection and its bytes. Knows nothing of clients, and decide
 
 from lbproxy.errors import LbproxyError, ProxyError
 from lbproxy.model import BackendView
+from lbproxy.wire.bare_lf import with_crlf
 from lbproxy.wire.head import Lines, Refused, ResponseHead, read_response, response_head_end
 from lbproxy.wire.http1 import confirm_response
 from lbproxy.wire.startline import has_status_line
@@ -29,10 +30,13 @@ class NoAnswer(LbproxyError):
 class ResponseHeads:
     """Of one request. Bytes behind a head stay in the connection's buffer."""
 
-    def __init__(self, connection: BackendConnection, method: bytes, lines: Lines) -> None:
+    def __init__(
+        self, connection: BackendConnection, method: bytes, lines: Lines, *, accept_bare_lf: bool = False
+    ) -> None:
         self._connection = connection
         self._method = method
         self._lines = lines
+        self._accept_bare_lf = accept_bare_lf
         self._heard = False  # a head has come, if only an interim one
 
     async def read(self) -> ResponseHead:
@@ -67,6 +71,9 @@ class ResponseHeads:
             seen = 0
         if not buffer or buffer == b"\r":
             return -1
+        if self._accept_bare_lf:
+            buffer[:] = with_crlf(buffer)
+            seen = 0
         try:
             return response_head_end(buffer, seen)
         except Refused as exc:

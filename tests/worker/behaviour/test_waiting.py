@@ -10,7 +10,7 @@ from support.trio_test import trio_test
 from lbproxy.link.grid import Counter
 from lbproxy.link.messages import Unreachable
 from lbproxy.settings import PoolLimits, RouteSettings
-from lbproxy.worker.leases import router
+from lbproxy.worker.leases import choice
 
 ASKED = pytest.mark.parametrize("asked", [GET, post(b"abc"), post(bytes(100_000))], ids=["get", "post", "upload"])
 
@@ -116,7 +116,7 @@ async def test_a_backend_that_keeps_refusing_is_not_waited_for_longer_than_the_q
     lane: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is tried again and again meanwhile: control may not have noticed yet."""
-    monkeypatch.setattr(router, "SKIP_S", 0.1)
+    monkeypatch.setattr(choice, "SKIP_S", 0.1)
     async with proxy(lane, answering(OK), setup=Setup(pool_limits=PoolLimits(queue_timeout_s=0.45))) as lb:
         lb.backends[0].refuse()
         began = trio.current_time()

@@ -15,7 +15,7 @@ from support.trio_test import trio_test
 
 from lbproxy.address import Address
 from lbproxy.link.grid import Counter, Grid
-from lbproxy.model import ListenerView
+from lbproxy.model import ListenerView, RoutingTable
 from lbproxy.settings import ListenerLimits, ListenerSettings
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice
 from lbproxy.wire.headers import ClientFacts
@@ -66,7 +66,7 @@ class Bench:
         for view in views:
             address = view.settings.address
             sockets[view.key] = known[address.path or (address.host, address.port)].dup()
-        self.acceptor.apply(views, sockets)
+        self.acceptor.apply(RoutingTable(1, "edge", views, (), ()), sockets)
 
     def connect(self, view: ListenerView, count: int = 1) -> list[socket.socket]:
         address = view.settings.address
@@ -116,7 +116,7 @@ async def test_clients_are_taken_over_without_blocking_and_counted() -> None:
             assert not sock.getblocking()
             assert not os.get_inheritable(sock.fileno())
             assert accepted_view is view
-            assert facts == ClientFacts(b"127.0.0.1", False, b"http")
+            assert (facts.ip, facts.trusted, facts.proto) == (b"127.0.0.1", False, b"http")
         assert {sock.getpeername() for sock, _, _ in bench.open} == {client.getsockname() for client in clients}
         assert bench.grid.sum(1, Counter.CONNECTIONS) == bench.grid.sum(1, Counter.ACCEPTED) == 3
         bench.let_go()
@@ -365,7 +365,9 @@ async def test_a_peer_is_known_by_its_address(peer: tuple[str, int] | str | byte
         bench.apply(view)
         listening = bench.acceptor._listening[view.key]
         for _ in range(2):
-            assert listening._facts(peer) == ClientFacts(ip, trusted, b"http")
+            facts = listening._facts(peer)
+            assert (facts.ip, facts.trusted, facts.proto) == (ip, trusted, b"http")
+            assert listening._facts(peer) is facts
 
 
 @trio_test
@@ -383,4 +385,14 @@ async def test_a_client_of_a_unix_socket_has_no_address_whatever_it_calls_itself
                 client.bind(name)
             client.connect(str(tmp_path / "lb.sock"))
         await until(lambda: len(bench.open) == 3)
-        assert {facts for _, _, facts in bench.open} == {ClientFacts(b"", False, b"http")}
+        assert {(facts.ip, facts.trusted) for _, _, facts in bench.open} == {(b"", False)}
+
+
+@trio_test
+async def test_the_peers_of_a_unix_listener_are_trusted_where_it_says_unix() -> None:
+    async with running() as bench:
+        view = bench.listen(trusted=("unix",))
+        bench.apply(view)
+        listening = bench.acceptor._listening[view.key]
+        assert listening._facts("").trusted
+        assert not listening._facts(("127.0.0.1", 1)).trusted

@@ -2,13 +2,16 @@
 
 import pytest
 
+from lbproxy.model import PoolView
+from lbproxy.settings import DrainSettings, PoolLimits, PoolTimeouts, StickySettings
+from lbproxy.wire.forwarded import Trust
 from lbproxy.wire.head import RequestHead, read_request
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.lines import Lines
-from lbproxy.worker.leases.affinity import hash_key
+from lbproxy.worker.leases.affinity import StickyKey, hash_key, key_of, still_fits
 
 STRANGER = ClientFacts(b"192.0.2.7", False, b"http")
-FRIEND = ClientFacts(b"127.0.0.1", True, b"http")
+FRIEND = ClientFacts(b"127.0.0.1", True, b"http", trust=Trust(("127.0.0.0/8", "10.0.0.0/8")))
 UNIX = ClientFacts(b"", False, b"http")
 
 
@@ -19,7 +22,7 @@ def request(*lines: bytes, target: bytes = b"/") -> RequestHead:
 
 @pytest.mark.parametrize("source", [None, "client_ip"])
 def test_the_address_of_a_client_is_its_own_unless_a_friend_says_otherwise(source: str | None) -> None:
-    forwarded = request(b"X-Forwarded-For: 198.51.100.1, 10.0.0.1", b"X-Forwarded-For: 10.0.0.2")
+    forwarded = request(b"X-Forwarded-For: 6.6.6.6, 198.51.100.1, 10.0.0.1", b"X-Forwarded-For: 10.0.0.2")
     assert hash_key(source, forwarded, STRANGER) == b"192.0.2.7"
     assert hash_key(source, forwarded, FRIEND) == b"198.51.100.1"
     assert hash_key(source, request(), FRIEND) == b"127.0.0.1"
@@ -65,3 +68,27 @@ def test_a_header_is_found_however_it_is_spelt(lines: tuple[bytes, ...], key: by
 )
 def test_a_cookie_is_found_among_others(lines: tuple[bytes, ...], key: bytes | None) -> None:
     assert hash_key("cookie:sid", request(*lines), STRANGER) == key
+
+
+def pool(balance: str, sticky: StickySettings | None) -> PoolView:
+    return PoolView("web", 0, (), 1, balance, "path", PoolTimeouts(), PoolLimits(), DrainSettings(), 2, sticky=sticky)
+
+
+def test_a_sticky_pool_wants_its_cookie_and_a_key_for_the_first_choice() -> None:
+    asked = request(b"Cookie: a=1; lbproxy=t", target=b"/x")
+    assert key_of(pool("hash", None), asked, STRANGER) == b"/x"
+    assert key_of(pool("least_conn", StickySettings()), asked, STRANGER) == StickyKey(b"t")
+    assert key_of(pool("hash", StickySettings()), asked, STRANGER) == StickyKey(b"t", b"/x")
+    assert [pool(*of).is_keyed for of in (("hash", None), ("least_conn", None))] == [True, False]
+
+
+def test_a_cookie_that_stands_there_twice_is_none() -> None:
+    for lines in ((b"Cookie: lbproxy=t; lbproxy=t",), (b"Cookie: lbproxy=t", b"Cookie: a=1; lbproxy=u")):
+        assert key_of(pool("least_conn", StickySettings()), request(*lines), STRANGER) == StickyKey()
+
+
+def test_the_key_of_a_request_that_waited_over_a_table_fits_the_pool_as_it_is_now() -> None:
+    waited = StickyKey(b"t", b"/x")
+    assert still_fits(waited, pool("hash", StickySettings())) is waited
+    assert still_fits(waited, pool("hash", None)) == b"/x"
+    assert still_fits(b"/x", pool("hash", StickySettings())) == b"/x"

@@ -14,8 +14,8 @@ from lbproxy.address import Address
 from lbproxy.link.grid import Counter
 from lbproxy.model import LeaseKind, ListenerView, RoutingTable
 from lbproxy.settings import DrainSettings, ListenerSettings, PoolLimits, RouteSettings
+from lbproxy.worker.leases.choice import SKIP_S
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.leases.router import SKIP_S
 
 PUBLIC = ListenerView(1, 0, ListenerSettings("public", Address("", 80), pool="web"))
 BARE = ListenerView(2, 0, ListenerSettings("bare", Address("", 81)))

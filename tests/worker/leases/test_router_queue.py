@@ -15,8 +15,9 @@ from lbproxy.errors import ProxyError
 from lbproxy.link.grid import Counter
 from lbproxy.model import BackendView, LeaseKind, RoutingTable
 from lbproxy.settings import PoolLimits
+from lbproxy.worker.leases.choice import SKIP_S
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.leases.router import RECHECK_S, SKIP_S, Router
+from lbproxy.worker.leases.router import RECHECK_S, Router
 
 settled = trio.testing.wait_all_tasks_blocked
 

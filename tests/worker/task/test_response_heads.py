@@ -27,6 +27,24 @@ async def test_heads_are_read_whatever_the_cut_and_what_follows_stays(cut: int) 
     bench.close()
 
 
+BARE = b"HTTP/1.1 103 Early Hints\nLink: </a>\n\nHTTP/1.0 200 OK\r\nContent-Length: 5\n\nhe\nlo"
+
+
+@each(range(len(BARE) + 1))
+@trio_test(clock="autojump")
+async def test_heads_with_bare_line_feeds_are_read_where_they_are_accepted(cut: int) -> None:
+    bench = Bench()
+    stream, connection = bench.connection()
+    stream.says(*filter(None, (BARE[:cut], BARE[cut:])))
+    heads = ResponseHeads(connection, b"GET", bench.context.lines, accept_bare_lf=True)
+    assert [(await heads.read()).status for _ in range(2)] == [103, 200]
+    rest = connection.buffer
+    while len(rest) < 5:
+        rest += await stream.receive()
+    assert rest == b"he\nlo"
+    bench.close()
+
+
 async def fails(said: bytes, *, reused: bool) -> type[Exception]:
     """What reading the heads of `said`, with an end behind it, comes to."""
     bench = Bench()

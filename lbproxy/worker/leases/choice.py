@@ -1,0 +1,87 @@
+"""Which backend of a pool gets the next lease: those that may have it, then the one that `balance` picks among them.
+
+Belongs to the router. Knows the table's pools, the loads in the grid, and which backends were just passed over; holds
+no lease. Plain defs: nothing runs between a choice and the lease.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+import trio
+
+from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView
+from lbproxy.policy.balance import pick
+from lbproxy.worker.leases.affinity import Key, StickyKey
+from lbproxy.worker.leases.sticky import StickySlots
+
+SKIP_S = 1.0  # how long a backend that could not be connected to is passed over, if no table comes before
+
+LONG_LIVED = frozenset((LeaseKind.WEBSOCKET, LeaseKind.TCP))
+
+
+class Choice:
+    """`load` gives the leases on a cell, over all workers. `on_back`: a backend is not passed over any more."""
+
+    def __init__(self, load: Callable[[int], int], on_back: Callable[[], None]) -> None:
+        self.skipped: dict[BackendId, float] = {}  # until when: clock readings
+        self._load = load
+        self._on_back = on_back
+        self._sticky: dict[str, StickySlots] = {}
+        self._turns: dict[str, int] = {}  # of each pool: were they shared, two pools could take turns with each other
+        self._first_turn = random.randrange(1 << 16)  # workers that start together do not all begin with the same one
+
+    def apply(self, pools: Sequence[PoolView]) -> None:
+        """A newer table: nothing is skipped any more."""
+        self.skipped.clear()
+        self._sticky = {pool.name: StickySlots(pool) for pool in pools if pool.sticky is not None}
+
+    def choose(self, pool: PoolView, kind: LeaseKind, key: Key, avoid: Sequence[BackendView]) -> BackendView | None:
+        """None when no backend has room. `avoid`: backends that are passed over as long as there is another one."""
+        candidates = pool.backends or (pool.resting if kind is LeaseKind.TCP else ())
+        if pool.is_choosy or self.skipped:
+            if isinstance(key, StickyKey):
+                named = self._named(pool, key, avoid)
+                if named is not None:
+                    return named
+                key = key.hashed
+            limit = pool.limits.connections
+            candidates = tuple(view for view in candidates if self._has_room(view, limit))
+        if avoid:
+            candidates = tuple(view for view in candidates if view not in avoid) or candidates
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+        if kind in LONG_LIVED:
+            candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
+        turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
+        hashed: bytes | None = key  # type: ignore[assignment]  # a StickyKey is of a pool that is choosy
+        return pick(pool.balance, candidates, self._load, turn, hashed, draw=random.random)
+
+    def cookie(self, view: BackendView, key: Key, *, secure: bool) -> bytes:
+        """The line that binds the client to this backend's slot, behind a CRLF; empty where it is bound already."""
+        if not isinstance(key, StickyKey) or key.token == view.token.encode():
+            return b""
+        slots = self._sticky.get(view.id.pool)
+        return slots.line(view, secure=secure) if slots is not None else b""
+
+    def skip(self, backend: BackendId) -> None:
+        self.skipped[backend] = trio.current_time() + SKIP_S
+
+    def retry_at(self, pool: PoolView) -> float:
+        """When the first backend of the pool is not passed over any more; infinite if none is."""
+        return min((self.skipped[view.id] for view in pool.backends if view.id in self.skipped), default=float("inf"))
+
+    def _named(self, pool: PoolView, key: StickyKey, avoid: Sequence[BackendView]) -> BackendView | None:
+        """The backend of the client's slot, if it has room: also for a WebSocket while a reload runs."""
+        for view in self._sticky[pool.name].named(key.token):
+            if view not in avoid and self._has_room(view, pool.limits.connections):
+                return view
+        return None
+
+    def _has_room(self, view: BackendView, limit: int) -> bool:
+        until = self.skipped.get(view.id)
+        if until is not None:
+            if trio.current_time() < until:
+                return False
+            del self.skipped[view.id]
+            self._on_back()
+        return not limit or self._load(view.cell) < limit
