@@ -22,7 +22,12 @@ class CertificateDelivery:
         self._serials = count(1)
 
     def send(self, worker: WorkerProcess, listeners: Iterable[ListenerView]) -> None:
-        """Send each set that the worker does not have. A listener keeps its key when its settings change."""
+        """Send each set that the worker does not have. A listener keeps its key when its settings change.
+
+        A worker of the program before an upgrade has its certificates, and is about to accept nobody.
+        """
+        if worker.is_old:
+            return
         sets = {view.key: (view, self.current(view)) for view in listeners if view.settings.tls is not None}
         worker.certificates = {key: one for key, one in worker.certificates.items() if key in sets}
         for key, (view, found) in sets.items():

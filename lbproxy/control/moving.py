@@ -40,19 +40,6 @@ class _Leaver:
     why: str = ""  # the first refusal
 
 
-class _Descriptor:
-    """A descriptor that is passed on. It may be of any kind: control does not look."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
 class Moving:
     def __init__(self, workers: Workers, emit: Callable[[Event], None]) -> None:
         self._workers = workers
@@ -80,7 +67,7 @@ class Moving:
         relay = message.moved.relay
         backend = relay.lease.backend.id if relay is not None else None
         self._moves[self._number] = _Move(old, message.number, worker.id, backend)
-        worker.channel.post(Take(self._number, message.moved), give=[_Descriptor(fd) for fd in fds])
+        worker.channel.post(Take(self._number, message.moved), give=fds)
 
     def _taken(self, new: int, message: Taken) -> None:
         move = self._moves.get(message.number)

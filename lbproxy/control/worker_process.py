@@ -11,13 +11,10 @@ import trio
 from lbproxy.certificates.certificate_set import CertificateSet
 from lbproxy.control.handed_on import HandedWorker
 from lbproxy.link.channel import Channel
-from lbproxy.link.codec import LinkBroken
 from lbproxy.link.messages import Stats, ToControl
-from lbproxy.model import BackendId, ListenerView
+from lbproxy.model import ListenerView
 from lbproxy.supervise.found_process import FoundProcess
 from lbproxy.supervise.reap import Children
-
-REMEMBERED_DRAINS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +106,6 @@ class WorkerProcess:
         worker.stats = Stats(ask, handed.connections, handed.served, dict(handed.handed_over))
         return worker
 
-    @property
-    def status(self) -> WorkerStatus:
-        return WorkerStatus(self.id, self.process.pid, self.state, self.stats, self.is_old)
-
-    def is_done_with(self, backend: str, epoch: int) -> None:
-        """It has no lease on the backend any more, as of a table with that epoch."""
-        self.drained[backend] = epoch
-        while len(self.drained) > REMEMBERED_DRAINS:
-            del self.drained[next(iter(self.drained))]
-
     def take(self, backend: str) -> None:
         """It has a lease that was another worker's: that it never had the backend, or was done with it, holds no
         more."""
@@ -129,11 +116,3 @@ class WorkerProcess:
         """No lease on the backend is left, as of a table of at least `epoch`."""
         never_had = self.born if backend not in self.took else 0
         return max(self.drained.get(backend, 0), never_had) >= epoch
-
-
-def parsed(backend: str) -> BackendId:
-    """Raises LinkBroken."""
-    try:
-        return BackendId.parse(backend)
-    except ValueError as exc:
-        raise LinkBroken(f"{backend!r} is no backend") from exc

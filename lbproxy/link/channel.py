@@ -8,8 +8,8 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import trio
 
@@ -21,12 +21,15 @@ READ_BYTES = 64 * 1024
 RIGHTS_BYTES = socket.CMSG_SPACE(FDS_A_SEND * array.array("i").itemsize)
 
 
-class Given(Protocol):
-    """A descriptor that goes with a message: a socket, or anything that is closed when it is sent."""
+class Closable(Protocol):
+    """The owner of a descriptor: a socket, or anything that is closed when it is sent."""
 
     def fileno(self) -> int: ...
 
     def close(self) -> None: ...
+
+
+Given: TypeAlias = Closable | int  # a descriptor that goes with a message
 
 
 class Channel:
@@ -49,7 +52,7 @@ class Channel:
         `give`: descriptors that go with the message, too, and are closed here when they are sent.
         """
         data = encode(message, self.version)
-        all_fds = (*fds, *(sock.fileno() for sock in give))
+        all_fds = (*fds, *(one if isinstance(one, int) else one.fileno() for one in give))
         self._outbox.append((struct.pack("!I", len(data)) + data, all_fds, tuple(give)))
         self._posted.set()
 
@@ -87,8 +90,7 @@ class Channel:
             view = view[1:]
         while view:
             view = view[await self._sock.send(view) :]
-        for sock in given:
-            sock.close()
+        _close(given)
 
     async def receive(self) -> Any | None:
         """The next message, or None when the other end is gone. Raises LinkBroken."""
@@ -141,5 +143,12 @@ class Channel:
     def _drop_outbox(self) -> None:
         while self._outbox:
             _, _, given = self._outbox.popleft()
-            for sock in given:
-                sock.close()
+            _close(given)
+
+
+def _close(given: Iterable[Given]) -> None:
+    for one in given:
+        if isinstance(one, int):
+            os.close(one)
+        else:
+            one.close()

@@ -334,3 +334,15 @@ async def test_a_cancelled_receive_loses_nothing() -> None:
 async def cancel_when_it_waits(scope: trio.CancelScope) -> None:
     await trio.testing.wait_all_tasks_blocked()
     scope.cancel()
+
+
+@trio_test
+async def test_a_descriptor_that_is_given_is_closed_like_a_socket() -> None:
+    before = open_fds()
+    with files(1) as (one,):
+        async with linked() as (control, worker):
+            control.post(CopyAccess(True), give=[os.dup(one)])
+            assert await worker.receive() == CopyAccess(True)
+            assert number_of(worker.take_fds(1)[0]) == 0
+            control.post(CopyAccess(True), give=[os.dup(one)])
+        assert open_fds() == before + 1
