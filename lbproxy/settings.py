@@ -76,6 +76,7 @@ class ListenerSettings:
     protocols: tuple[str, ...] = ("http/1.1",)  # offered by ALPN, the preferred one first
     redirect: str | None = None  # https: requests are answered with their address there
     acme_challenges: str | None = None  # absolute; a directory with a file for each token
+    hsts_s: float | None = None  # for which a browser shall use nothing but https
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,16 @@ class RouteSettings:
     pool: str
     host: str | None = None  # lower case, without port; None = any
     path: str = "/"  # prefix
+
+
+@dataclass(frozen=True, slots=True)
+class PassiveSettings:
+    """When a backend that clients' work fails on is ejected, and for how long."""
+
+    errors: int = 5
+    within_s: float = 10.0
+    eject_s: float = 10.0
+    at_most_percent: int = 50  # of the pool's ready backends, and never the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,7 @@ class HealthSettings:
     host: str | None = None  # of the probe; None = the backend's address
     headers: tuple[tuple[str, str], ...] = ()  # further fields of the probe
     active: bool = True  # False = no probes: ready when it listens
+    passive: PassiveSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +197,7 @@ class PoolSettings:
     accept_bare_lf: bool = False  # lines of response heads may end in a bare LF
     upgrades: tuple[str, ...] = ("websocket",)  # protocols of Upgrade that pass, in lower case
     sticky: StickySettings | None = None
+    slow_start_s: float = 0.0  # how long the share of a new backend grows
 
 
 @dataclass(frozen=True, slots=True)

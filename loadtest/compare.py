@@ -54,6 +54,7 @@ SHARED = "GET 12 B, 64 connections, 2 workers on both CPUs, which load and origi
 
 
 VARIED = partial(loads.wrk, connections=64, script=loads.VARIED)
+OVER_TLS = partial(loads.wrk, scheme="https")
 SCENARIOS = {
     "keepalive": Scenario("GET 12 B, 64 connections", "1.0", partial(loads.wrk, connections=64)),
     "varied": Scenario("GET 2 KB, 13 headers, every request different", "1.15", VARIED),
@@ -79,6 +80,21 @@ SCENARIOS = {
         "2,500 B, < 0.5 %",
         partial(loads.wrk, connections=WARM_CONNECTIONS),
         hold=loads.idle_connections,
+    ),
+    "tls": Scenario("as keepalive, over TLS 1.3, P-256", "1.2", partial(OVER_TLS, connections=64), "tls"),
+    "tls64k": Scenario("as 64k, over TLS", "1.0", partial(OVER_TLS, connections=16, path="/files/64k"), "tls"),
+    "tlsclose": Scenario(
+        "a TLS connection per request, full handshakes (ab)",
+        "1.15",
+        partial(loads.ab, connections=32, scheme="https"),
+        "tls",
+    ),
+    "idletls": Scenario(
+        f"{IDLE_CONNECTIONS:,} idle TLS connections",
+        "nginx's",
+        partial(OVER_TLS, connections=WARM_CONNECTIONS),
+        "tls",
+        hold=loads.idle_tls,
     ),
     "idlews": Scenario(
         f"{IDLE_CONNECTIONS:,} idle WebSockets",
@@ -198,7 +214,9 @@ def _stage(name: str, scenario: Scenario, proxies: list[str], result: Result) ->
             origin = stack.enter_context(origin_at(Wiring(folder, free_port(), 0), cpus.loads))
             stage = []
             for proxy in proxies:
-                if scenario.logs and proxy not in peers.WITH_LOGS:
+                if (scenario.logs and proxy not in peers.WITH_LOGS) or (
+                    scenario.mode == "tls" and proxy not in peers.WITH_TLS
+                ):
                     continue
                 place = folder / proxy
                 place.mkdir()

@@ -10,6 +10,7 @@ import os
 import re
 import select
 import socket
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -67,14 +68,14 @@ class LoadFailed(Exception):
     """The proxy did not serve this load at all."""
 
 
-def wrk(port: int, seconds: int, *, connections: int, path: str = "/", script: str = "") -> Done:
+def wrk(port: int, seconds: int, *, connections: int, path: str = "/", script: str = "", scheme: str = "http") -> Done:
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         if script:
             file.write(script.replace("{seed}", str(os.urandom(1)[0])))
             file.flush()
             command += ["-s", file.name]
-        output = _output_of([*command, f"http://127.0.0.1:{port}{path}"], seconds + 20)
+        output = _output_of([*command, f"{scheme}://127.0.0.1:{port}{path}"], seconds + 20)
     total = re.search(r"(\d+) requests in ([0-9.]+)(\w+),", output)
     if total is None or int(total[1]) == 0:
         raise LoadFailed(f"wrk: {output.strip()[-200:]}")
@@ -89,10 +90,10 @@ def wrk(port: int, seconds: int, *, connections: int, path: str = "/", script: s
 LATENCY = re.compile(r"^\s+(50|99)%\s+([0-9.]+)(us|ms|s|m)", re.MULTILINE).findall
 
 
-def ab(port: int, seconds: int, *, connections: int) -> Done:
-    """Requests on a connection each."""
+def ab(port: int, seconds: int, *, connections: int, scheme: str = "http") -> Done:
+    """Requests on a connection each. With https each makes a full handshake: ab keeps no sessions."""
     command = ["ab", "-q", "-l", "-r", "-t", str(seconds), "-n", "200000", "-c", str(connections)]
-    output = _output_of([*command, f"http://127.0.0.1:{port}/"], seconds + 20)
+    output = _output_of([*command, f"{scheme}://127.0.0.1:{port}/"], seconds + 20)
     found = {name: re.search(pattern, output, re.MULTILINE) for name, pattern in AB.items()}
     complete, took = found["complete"], found["took"]
     if complete is None or took is None or int(complete[1]) == 0:
@@ -224,6 +225,19 @@ def idle_connections(port: int, count: int) -> contextlib.AbstractContextManager
     return _held(count, lambda: _kept_alive(port))
 
 
+def idle_tls(port: int, count: int) -> contextlib.AbstractContextManager[int]:
+    """As idle_connections, over TLS with a full handshake each."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    def connect() -> socket.socket:
+        sock = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
+        return _after_one_request(sock)
+
+    return _held(count, connect)
+
+
 def idle_websockets(port: int, count: int) -> contextlib.AbstractContextManager[int]:
     """WebSockets that are silent after the handshake. The context value is the number of them that are still open."""
     return _held(count, lambda: _websocket(port))
@@ -240,7 +254,10 @@ def _held(count: int, connect: Callable[[], socket.socket]) -> Iterator[int]:
 
 
 def _kept_alive(port: int) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+    return _after_one_request(socket.create_connection(("127.0.0.1", port), timeout=10))
+
+
+def _after_one_request(sock: socket.socket) -> socket.socket:
     sock.sendall(GET)
     left = _body_left(sock)
     while left:
@@ -251,7 +268,7 @@ def _kept_alive(port: int) -> socket.socket:
 def _is_open(sock: socket.socket) -> bool:
     try:
         return bool(sock.recv(1))
-    except BlockingIOError:
+    except (BlockingIOError, ssl.SSLWantReadError):
         return True
     except OSError:
         return False

@@ -39,7 +39,7 @@ http {
     client_body_temp_path $folder/body; proxy_temp_path $folder/proxy; proxy_max_temp_file_size 0;
     upstream backend { server 127.0.0.1:$origin; keepalive 4096; keepalive_requests 1000000000; }
     server {
-        listen 127.0.0.1:$port backlog=4096;
+        listen 127.0.0.1:$port $tls;
         location / {
             proxy_pass http://backend;
             proxy_http_version 1.1;
@@ -51,6 +51,9 @@ http {
     }
 }
 """
+
+NGINX_TLS = """ssl backlog=4096;
+        ssl_certificate $folder/cert.pem; ssl_certificate_key $folder/key.pem; ssl_protocols TLSv1.3"""
 
 NGINX_TCP = """
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
@@ -156,6 +159,8 @@ server.keepAliveTimeout = 600000;
 server.listen($port, '127.0.0.1', 4096);
 """
 
+LBPROXY_TLS = 'tls = { cert = "cert.pem", key = "key.pem", min_version = "1.3" }'
+
 LBPROXY = """
 [proxy]
 workers = $workers
@@ -165,6 +170,7 @@ control = "control"
 address = "127.0.0.1:$port"
 mode = "$mode"
 timeouts = { idle = "600s" }
+$tls
 
 [pool.web]
 targets = ["127.0.0.1:$origin"]

@@ -34,7 +34,8 @@ STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """The task of a proxy. `mode`: http, tcp or websocket. `logs`: with a combined access log in a file."""
+    """The task of a proxy. `mode`: http, tls (http over it), tcp or websocket. `logs`: with a combined access log in a
+    file."""
 
     folder: Path
     port: int
@@ -188,7 +189,16 @@ def _nginx(wiring: Wiring) -> list[str]:
     upgrade = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
     connection = upgrade if wiring.mode == "websocket" else 'proxy_set_header Connection "";'
     log = f"{wiring.folder}/access.log combined" if wiring.logs else "off"
-    return ["nginx", "-c", wiring.write("nginx.conf", configs.NGINX_HTTP, connection=connection, log=log)]
+    tls = _certified(wiring).fill(configs.NGINX_TLS) if wiring.mode == "tls" else "backlog=4096"
+    return ["nginx", "-c", wiring.write("nginx.conf", configs.NGINX_HTTP, connection=connection, log=log, tls=tls)]
+
+
+def _certified(wiring: Wiring) -> Wiring:
+    """With a certificate for P-256 in its folder, signed by itself."""
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{wiring.folder}/key.pem")
+    made = ("-subj", "/CN=localhost", "-days", "30", "-out", f"{wiring.folder}/cert.pem")
+    subprocess.run(["openssl", "req", "-x509", *key, *made], check=True, capture_output=True)
+    return wiring
 
 
 def _haproxy(wiring: Wiring, program: str = "haproxy") -> list[str]:
@@ -230,7 +240,8 @@ def _node(wiring: Wiring) -> list[str]:
 def _lbproxy(wiring: Wiring) -> list[str]:
     mode = "tcp" if wiring.mode == "tcp" else "http"
     log = 'access = "combined"\naccess_path = "access.log"' if wiring.logs else 'access = "off"'
-    config = wiring.write("lb.toml", configs.LBPROXY, mode=mode, log=log)
+    tls = _certified(wiring).fill(configs.LBPROXY_TLS) if wiring.mode == "tls" else ""
+    config = wiring.write("lb.toml", configs.LBPROXY, mode=mode, log=log, tls=tls)
     return [sys.executable, "-c", "from lbproxy.cli.main import main; main()", "-c", config, "serve"]
 
 
@@ -290,6 +301,7 @@ PROXIES: dict[str, Callable[[Wiring], list[str]]] = {
     "node": _node,
     "lbproxy": _lbproxy,
 }
+WITH_TLS = ("nginx", "lbproxy")
 WITH_LOGS = ("nginx", "lbproxy")  # the proxies that write the combined format to a file by themselves
 
 

@@ -112,13 +112,15 @@ def _listeners_are_distinct(document: Table) -> Iterator[Finding]:
 
 def _listeners_fit_http_and_tls(document: Table) -> Iterator[Finding]:
     for path, table in elements(document, "listener"):
-        for key in ("redirect", "acme_challenges"):
+        for key in ("redirect", "acme_challenges", "hsts"):
             if key in table and table.get("mode") == "tcp":
                 message = 'means something only for HTTP, and mode is "tcp"'
                 yield Finding((*path, key), message, see=(*path, "mode"))
         if "redirect" in table and "tls" in table:
             message = "would send clients in a circle: this listener speaks https itself"
             yield Finding((*path, "redirect"), message, see=(*path, "tls"))
+        if "hsts" in table and "tls" not in table and table.get("mode") != "tcp":
+            yield Finding((*path, "hsts"), "needs tls: browsers believe it over https only (RFC 6797, 8.1)")
 
 
 def _admin_is_guarded(document: Table) -> Iterator[Finding]:
@@ -227,6 +229,9 @@ def _pool_values(path: Path, pool: Table) -> Iterator[Finding]:
         yield Finding(
             (*path, "hash_key"), f'means something only with balance = "hash", and balance is {shown(balance)}'
         )
+    if pool.get("balance") == "hash" and _read(units.positive_duration, pool.get("slow_start")) is not None:
+        message = 'has no meaning with balance = "hash": equal keys go to the same backend, new or not'
+        yield Finding((*path, "slow_start"), message, see=(*path, "balance"))
     env = pool.get("env")
     for name in env if isinstance(env, dict) else ():
         try:

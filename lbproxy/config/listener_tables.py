@@ -11,6 +11,7 @@ from lbproxy.config.field_types import (
     Natural,
     RouteHost,
     RoutePath,
+    Seconds,
     SomeSeconds,
     Text,
     TrustedProxy,
@@ -83,6 +84,8 @@ class ListenerTable(Table):
     """Where requests are sent (308): to the same address by https. ACME challenges are still answered here."""
     acme_challenges: Annotated[Filled | None, Facts("/var/www/acme", "none")] = None
     """The directory that /.well-known/acme-challenge/TOKEN is served from (certbot's --webroot-path)."""
+    hsts_s: Annotated[Seconds | None, Facts("180d", "browsers are told nothing")] = None
+    """How long browsers shall use nothing but https: Strict-Transport-Security, where the backend sets none."""
 
 
 class RouteTable(Table):

@@ -10,6 +10,7 @@ from lbproxy.config.field_types import (
     Filled,
     HashKey,
     Natural,
+    Percentage,
     Positive,
     ProbeHeaders,
     ProbeHost,
@@ -28,7 +29,20 @@ from lbproxy.config.field_types import (
     Words,
 )
 from lbproxy.config.kinds import Facts
-from lbproxy.config.table import REPLACES, Table
+from lbproxy.config.table import REPLACES, WHOLE, Table
+
+
+class PassiveTable(Table):
+    """Ejection of a backend that clients' work fails on: refused connects, broken answers, time limits."""
+
+    errors: Annotated[Positive | None, Facts(10)] = None
+    """How many errors within `within` are too many: the backend gets no new work for a while."""
+    within_s: SomeSeconds | None = None
+    """The time in which errors are counted."""
+    eject_s: SomeSeconds | None = None
+    """How long an ejected backend gets no new work."""
+    at_most: Percentage | None = None
+    """How much of the pool's ready backends may be ejected at a time; the last one never is."""
 
 
 class HealthTable(Table):
@@ -54,6 +68,7 @@ class HealthTable(Table):
     """Further header fields of the probe."""
     active: Annotated[Truth | None, Facts(False)] = None
     """false: no probes at all; a backend is ready when it listens."""
+    passive: PassiveTable | None = None
 
 
 class ReloadTable(Table):
@@ -173,7 +188,9 @@ class StickyTable(Table):
     """How long the browser keeps the cookie; "0s" is until it ends."""
     same_site: Annotated[Literal["lax", "strict", "none"] | None, Facts("strict")] = None
     """The cookie's SameSite; "none" also makes it Secure, because browsers drop it otherwise."""
-    key: Annotated[StickyKey | None, Facts(unset="one that lbproxy makes at its first start, in state_dir")] = None
+    key: Annotated[
+        StickyKey | None, Facts(unset="one that lbproxy makes at its first start, in state_dir", applies=WHOLE)
+    ] = None
     """The key that tokens are made with: give one where several machines must take each other's cookies."""
     cluster: Annotated[Truth | None, Facts(False, "false")] = None
     """Whether the cookie also names the machine of a cluster."""
@@ -218,6 +235,8 @@ class PoolTable(Table):
     send_proxy: Annotated[Literal["off", "v1", "v2"] | None, Facts("v2")] = None
     """A PROXY header tells the backend who the client is; each request then has a connection of its own."""
     sticky: StickyTable | None = None
+    slow_start_s: Seconds | None = None
+    """How long the share of a backend grows that has just become ready, also in a reload; "0s": all of it at once."""
     health: HealthTable | None = None
     reload: ReloadTable | None = None
     drain: DrainTable | None = None

@@ -20,7 +20,7 @@ from lbproxy import __version__
 from lbproxy.control.certificates import Certificates
 from lbproxy.control.document import DocumentRefused, descriptors, read_document
 from lbproxy.control.handed_on import Document
-from lbproxy.control.workers import COMMAND
+from lbproxy.control.worker_process import COMMAND
 from lbproxy.link.channel import Channel
 from lbproxy.link.codec import LinkBroken
 from lbproxy.link.grid import Grid

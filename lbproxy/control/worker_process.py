@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,10 @@ from lbproxy.link.messages import Stats, ToControl
 from lbproxy.model import ListenerView
 from lbproxy.supervise.found_process import FoundProcess
 from lbproxy.supervise.reap import Children
+
+# -P: a trio.py in the working directory must not be imported. The descriptor of the link is added as an argument.
+COMMAND = (sys.executable, "-P", "-m", "lbproxy.worker")
+REMEMBERED_DRAINS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,15 @@ class WorkerProcess:
         more."""
         self.took.add(backend)
         self.drained.pop(backend, None)
+
+    @property
+    def status(self) -> WorkerStatus:
+        return WorkerStatus(self.id, self.process.pid, self.state, self.stats, self.is_old)
+
+    def note_drained(self, backend: str, epoch: int) -> None:
+        self.drained[backend] = epoch
+        while len(self.drained) > REMEMBERED_DRAINS:
+            del self.drained[next(iter(self.drained))]
 
     def is_drained(self, backend: str, epoch: int) -> bool:
         """No lease on the backend is left, as of a table of at least `epoch`."""

@@ -6,7 +6,6 @@ served on.
 """
 
 import os
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ import trio
 from lbproxy.control.certificate_delivery import CertificateDelivery
 from lbproxy.control.changed import Changed
 from lbproxy.control.sockets import Sockets
-from lbproxy.control.worker_process import WorkerProcess, WorkerStatus
+from lbproxy.control.worker_process import COMMAND, WorkerProcess, WorkerStatus
 from lbproxy.control.worker_watch import watch
 from lbproxy.link.channel import Channel
 from lbproxy.link.codec import LinkBroken
@@ -43,15 +42,12 @@ from lbproxy.supervise.program_copy import child_environment
 from lbproxy.supervise.session import MARK
 from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerStarted
 
-# -P: a trio.py in the working directory must not be imported. The descriptor of the link is added as an argument.
-COMMAND = (sys.executable, "-P", "-m", "lbproxy.worker")
 HEARTBEAT_S = 1.0
 RESPAWN_PAUSE_S = 0.5  # after a worker that died in its first second or never served; doubled each time, up to:
 RESPAWN_PAUSE_MAX_S = 2.0
 EXIT_S = 1.0  # from the end of a worker's link to the end of its process
 STOP_SLACK_S = 1.0
 STATS_WAIT_S = 1.0
-REMEMBERED_DRAINS = 4096
 
 
 class Workers:
@@ -219,17 +215,12 @@ class Workers:
         for worker in self._serving():
             worker.channel.post(AskStats(ask))
         with trio.move_on_after(STATS_WAIT_S):
-            await self.changed.wait(
-                lambda: all(worker.stats.ask >= ask for worker in self._serving() if worker.applied)
-            )
+            await self.changed.wait(lambda: all(one.stats.ask >= ask for one in self._serving() if one.applied))
         return self.known()
 
     def known(self) -> list[WorkerStatus]:
         """The newest known status of each worker."""
-        return [
-            WorkerStatus(worker.id, worker.process.pid, worker.state, worker.stats, worker.is_old)
-            for worker in sorted(self._live.values(), key=lambda worker: worker.id)
-        ]
+        return [worker.status for worker in sorted(self._live.values(), key=lambda worker: worker.id)]
 
     # One worker
 
@@ -339,9 +330,7 @@ class Workers:
             case CertificatesLoaded(serial, why):
                 self.delivery.answered(worker, serial, why)
             case Drained(backend, epoch):
-                worker.drained[backend] = epoch
-                while len(worker.drained) > REMEMBERED_DRAINS:
-                    del worker.drained[next(iter(worker.drained))]
+                worker.note_drained(backend, epoch)
             case Unreachable(backend, why):
                 try:
                     id = BackendId.parse(backend)

@@ -100,6 +100,7 @@ class BackendUnhealthy(Event):
     pool: str
     backend: str
     why: str
+    back_in_s: float | None = None  # of an ejected one; None: when its probes pass again
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class BackendHealthy(Event):
     name = "backend.healthy"
     pool: str
     backend: str
+    why: str | None = None  # None: its probes pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,17 @@ class AcceptPaused(Event):
 class AcceptResumed(Event):
     name = "accept.resumed"
     listener: str
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFailed(Event):
+    """A handshake that a client did not get through. Anybody can bring it about: it is for who looks for it."""
+
+    name = "tls.failed"
+    level = "debug"
+    listener: str
+    client: str  # its address; empty for a unix socket
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

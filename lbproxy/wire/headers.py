@@ -202,6 +202,16 @@ def is_dated(head: ResponseHead) -> bool:
     return head.status < 200 or any(line[:5].lower() == b"date:" for line in head.lines)
 
 
+def hsts_line(seconds: float) -> bytes:
+    """Strict-Transport-Security (RFC 6797, 6.1), behind a CRLF."""
+    return b"\r\nStrict-Transport-Security: max-age=%d" % seconds
+
+
+def sets_hsts(head: ResponseHead) -> bool:
+    """Whether the backend has set Strict-Transport-Security."""
+    return b"\nstrict-transport-security:" in b"\n".join((b"", *head.lines)).lower()
+
+
 def response_to_client(
     head: ResponseHead, request: RequestHead, own: bytes, framing: Framing, keep_alive: bool
 ) -> bytes:

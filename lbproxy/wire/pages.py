@@ -49,7 +49,7 @@ class ErrorPage:
     head_only: bool = False  # for HEAD: the length, without the body
     close: bool = True
     retry_after_s: int | None = None
-    date: bytes = b""  # the line of the field, behind a CRLF
+    lines: bytes = b""  # further field lines, each behind a CRLF
     minor: int = 1  # of the client: 1.0 must be told that the connection stays
     text: str = ""  # the operator's own body, as it is: HTML where it begins with "<", else plain text
 
@@ -77,7 +77,7 @@ def error_response(page: ErrorPage) -> bytes:
         lines.append("Connection: close")
     elif page.minor == 0:
         lines.append("Connection: keep-alive")
-    head = "\r\n".join(lines).encode("ascii", "replace") + page.date + b"\r\n\r\n"
+    head = "\r\n".join(lines).encode("ascii", "replace") + page.lines + b"\r\n\r\n"
     return head if page.head_only else head + body
 
 

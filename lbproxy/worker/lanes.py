@@ -17,7 +17,7 @@ from lbproxy.model import LeaseKind, ListenerView
 from lbproxy.wire.head import Lines
 from lbproxy.wire.head_cache import HeadCache
 from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseTemplate
-from lbproxy.wire.headers import ClientFacts
+from lbproxy.wire.headers import ClientFacts, hsts_line
 from lbproxy.worker.context import Context
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.front.accept import Acceptor
@@ -133,6 +133,8 @@ class Lanes:
         record: ExpressClient | TcpClient = make(self, sock, view, facts, early)
         if server_name is not None and isinstance(record, TcpClient):
             record.server_name = server_name
+        if view.settings.hsts_s is not None or self.stopping:
+            self._add_lines(record)
         self._records.add(record)
         record.begin()
         return record
@@ -153,11 +155,19 @@ class Lanes:
         self._records.add(record)
         self._acceptor.adopted(record.view)
 
+    def _add_lines(self, record: Record) -> None:
+        """Answers of this connection have lines that the remembered ones have not, or say that it ends."""
+        if isinstance(record, ExpressClient):
+            hsts_s = record.view.settings.hsts_s
+            usual = b"" if self.stopping else None
+            record.added = usual if hsts_s is None else hsts_line(hsts_s)
+
     def refresh(self, listeners: Sequence[ListenerView]) -> None:
         """A new table: what its listeners say holds for the connections that are open, too."""
         views = {view.key: view for view in listeners}
         for record in self._records:
             record.view = views.get(record.view.key, record.view)
+            self._add_lines(record)
             if isinstance(record, ExpressClient):
                 record.forget_head()
         for client in self._in_tasks.values():

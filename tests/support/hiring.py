@@ -13,7 +13,8 @@ import trio
 from lbproxy.address import Address
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.tallies import Tallies
-from lbproxy.control.workers import COMMAND, Workers
+from lbproxy.control.worker_process import COMMAND
+from lbproxy.control.workers import Workers
 from lbproxy.link.grid import CellBook, Counter, Grid
 from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
 from lbproxy.settings import DrainSettings, ListenerSettings, LogSettings, PoolLimits, PoolTimeouts

@@ -11,7 +11,7 @@ import pytest
 from support.receiver import certificate
 
 from lbproxy.tls.contexts import Pair, ServerContexts, ServerRules, client_context
-from lbproxy.tls.tls_socket import RECORD_BYTES, HandshakeFailed, TlsSocket
+from lbproxy.tls.tls_socket import RECORD_BYTES, HandshakeFailed, TlsSocket, aside
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 VERSIONS = ("1.2", "1.3")
@@ -25,12 +25,13 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def contexts(pem: Path, version: str = "1.3") -> Contexts:
     fd = os.open(pem, os.O_RDONLY)
     try:
-        server = ServerContexts([Pair(fd, fd)], ServerRules(min_version=version)).first
+        server = ServerContexts([Pair(fd, fd)])
+        server.follow(ServerRules(min_version=version))
     finally:
         os.close(fd)
     client = client_context(str(pem), protocols=["http/1.1"])
     client.maximum_version = ssl.TLSVersion.TLSv1_2 if version == "1.2" else ssl.TLSVersion.TLSv1_3
-    return server, client
+    return server.first, client
 
 
 @contextmanager
@@ -206,6 +207,7 @@ def test_epoll_knows_the_socket_after_a_half_close(pem: Path) -> None:
     """Its number stood for another socket for a moment."""
     with pair(contexts(pem)) as (server, client), closing(select.epoll()) as epoll:
         epoll.register(server.fileno(), select.EPOLLIN)
+        aside()
         before = set(os.listdir("/proc/self/fd"))
         server.shutdown(socket.SHUT_WR)
         assert set(os.listdir("/proc/self/fd")) == before

@@ -68,7 +68,8 @@ def cut(record: ExpressRecord) -> None:
 
 
 def stop(record: ExpressRecord) -> None:
-    """The worker stops."""
+    """The worker stops: answers say that the connection ends."""
+    record.added = record.added or b""
     if record.phase is not IDLE or not record.buffer:  # a pipelined request that was not looked at yet goes on
         act(record, record.phase.stop)
 
@@ -149,7 +150,7 @@ def end_and_close(record: ExpressRecord) -> None:
     """The last bytes of the answer may have waited for this: they leave with the end of the connection, and before a
     close that finds unread bytes, which is a reset."""
     try:  # noqa: SIM105 (suppress costs as much as the shutdown)
-        record.sock.shutdown(socket.SHUT_WR)
+        record.sock.shutdown(socket.SHUT_RDWR)  # nothing more is read: over TLS that is cheaper
     except OSError:
         pass  # reset meanwhile
     close(record)
@@ -186,6 +187,8 @@ def cut_short(record: ExpressRecord, error: str) -> None:
     backend, reason = record.backend, CUT_SHORT[error]
     told = _access_record(record, error, reason)
     fail(record.lanes.context, backend.cell, failure_of(told, backend.id.pool))
+    if error != "cut":
+        record.lanes.context.errors.note(backend, reason)
     let_backend_go(record, False)
     tally(record)
     log(record, error, reason)

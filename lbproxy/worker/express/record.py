@@ -54,6 +54,7 @@ class ExpressRecord(Lease):
     """The record is its own lease: one object less for each exchange. Only the task lane gets a lease of its own."""
 
     __slots__ = (
+        "added",
         "body_left",
         "buffer",
         "cached",
@@ -128,6 +129,9 @@ class ExpressRecord(Lease):
     pipe: Pipe | None  # for the rest of a large body
     unflushed: bytes  # not taken by the client yet
     close_after: bool
+    added: (
+        bytes | None
+    )  # lines that this listener adds to answers; b"": the worker stops; None: the usual answer will do
 
     # Set by the class in client.py.
     on_ready: Callable[[int], None]
@@ -160,6 +164,7 @@ class ExpressRecord(Lease):
         self.status = self.upload_left = self.client_events = self.request_bytes = self.reply_bytes = 0
         self.recv_bytes = RECV_BYTES
         self.has_risked = False
+        self.added = None
 
     def __repr__(self) -> str:
         lease = f"{self.lease.backend.id} ({self.lease.kind})" if self.lease is not None else "no lease"

@@ -7,7 +7,7 @@ it has gone to the client; after that the exchange is cut short.
 from lbproxy.wire.body import chunk, last_chunk, response_body
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES, Refused, ResponseHead, read_response, response_head_end
 from lbproxy.wire.head_cache import ReadReply
-from lbproxy.wire.headers import Framing, is_dated, response_to_client
+from lbproxy.wire.headers import Framing, is_dated, response_to_client, sets_hsts
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.express.body import begin_body, send_last
 from lbproxy.worker.express.finish import let_backend_go, resume
@@ -36,7 +36,7 @@ def on_reply(record: ExpressRecord, connection: BackendConnection) -> None:
         and request.keep_alive
         and request.minor
         and request.method != b"HEAD"
-        and not lanes.stopping
+        and record.added is None
     ):
         head, end, _ = reply.read
         before, behind = reply.usual
@@ -154,10 +154,14 @@ def answer(record: ExpressRecord, head: ResponseHead, framing: Framing, body: by
 def for_client(record: ExpressRecord, head: ResponseHead, framing: Framing, body: bytes) -> bytes:
     """The head as the client gets it, and `body` behind it."""
     request = record.sample
-    keep = request.keep_alive and not record.lanes.stopping
-    record.close_after = not keep
     assert record.connection is not None
-    reply, match, own = record.connection.reply, record.reply_match, record.own
+    keep, own = request.keep_alive, record.own
+    if record.added is not None:
+        keep = keep and not record.lanes.stopping
+        if record.added and not sets_hsts(head):
+            own += record.added
+    record.close_after = not keep
+    reply, match = record.connection.reply, record.reply_match
     if reply is not None:
         if not reply.is_dated:
             own += record.lanes.context.date()

@@ -25,7 +25,6 @@ class ClientConnection:
     early: bytes = b""  # received behind the stage's own bytes
     protocol: str = "http/1.1"
     server_name: str | None = None  # that its ClientHello asks for, where routes go by it
-    may_splice: bool = True  # its bytes may move in the kernel: nothing between the socket and the lane changes them
 
 
 class NotAdmitted(Exception):
@@ -108,8 +107,9 @@ class Admission:
         self._wait()
 
     def on_ready(self, mask: int) -> None:
+        is_tls = self.view.settings.tls is not None
         try:
-            data = self.sock.recv(MOST_BYTES)
+            data = self.sock.recv(MOST_BYTES, socket.MSG_PEEK if is_tls else 0)
         except BlockingIOError:
             return
         except OSError:
@@ -119,15 +119,16 @@ class Admission:
             return
         self._data += data
         try:
-            passed = self._stages[0].feed(self._data)
-            while passed is not None:
+            while self._stages and (passed := self._stages[0].feed(self._data)) is not None:
                 self._pass(passed)
-                if not self._stages:
-                    self._admit()
-                    return
-                passed = self._stages[0].feed(self._data) if self._data else None
         except NotAdmitted as exc:
             self.close(str(exc))
+            return
+        if is_tls:  # OpenSSL reads the socket itself: what stands behind the header stays there
+            behind = 0 if self._stages else len(self._data)
+            self.sock.recv(len(data) - behind)
+        if not self._stages:
+            self._admit(b"" if is_tls else self._data)
 
     def _pass(self, passed: Passed) -> None:
         del self._stages[0]
@@ -143,11 +144,11 @@ class Admission:
         silent_at = NEVER if silent_s is None or self._data else reactor.now + silent_s
         reactor.arm_at(self, min(silent_at, self._gives_up_at))
 
-    def _admit(self) -> None:
+    def _admit(self, early: bytes) -> None:
         self._owner.reactor.unregister(self.sock.fileno())
         self._owner.reactor.disarm(self)
         name = self._server_name
-        self._owner.admitted(self, ClientConnection(self.sock, self.view, self.facts, self._data, server_name=name))
+        self._owner.admitted(self, ClientConnection(self.sock, self.view, self.facts, early, server_name=name))
 
     def leave(self, in_s: float) -> None:
         """The worker stops: the client has so much time."""
@@ -161,7 +162,7 @@ class Admission:
             self._wait()
         else:  # only where the client may be silent the deadline comes before that; no stage stands behind such a one
             self._stages.clear()
-            self._admit()
+            self._admit(b"")
 
     def close(self, why: str | None) -> None:
         """`why`: None where nothing is worth telling: the client has left, or the worker stops."""

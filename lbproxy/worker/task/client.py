@@ -10,7 +10,7 @@ import trio
 
 from lbproxy.model import ListenerView
 from lbproxy.wire.head import head_end
-from lbproxy.wire.headers import ClientFacts
+from lbproxy.wire.headers import ClientFacts, hsts_line
 from lbproxy.worker.handover import READ_AHEAD_BYTES, Upgrade, head_too_slow
 from lbproxy.worker.io.stream import ByteStream, StreamBroken
 from lbproxy.worker.leases.drain import Lease
@@ -45,6 +45,12 @@ class Client:
         self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
         self.is_unwanted = False  # an operator has closed it: it serves no further request
         self.lease: Lease | None = None  # of the attempt that runs
+
+    @property
+    def hsts(self) -> bytes:
+        """The line that an answer gets where the backend has set none, behind a CRLF."""
+        hsts_s = self.listener.settings.hsts_s
+        return b"" if hsts_s is None else hsts_line(hsts_s)
 
     async def read_head(self, at_most_s: float = math.inf) -> bytes | None:
         """The next request head, taken from the buffer; None when the client is done, or silent for too long (for its

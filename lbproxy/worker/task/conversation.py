@@ -63,7 +63,7 @@ async def refuse(context: Context, client: Client, refused: Refused, raw: bytes 
     """Answer a request that is not forwarded, write it down, and close. `raw`: its bytes, as far as they came."""
     page = ErrorPage(
         *(refused.status, context.proxy_name, refused.token, refused.reason),
-        date=context.date(),
+        lines=context.date() + client.hsts,
     )
     reply = Http1Reply(client.stream, None)
     gone = False

@@ -17,7 +17,7 @@ from lbproxy.policy.retry import REASONS, Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
-from lbproxy.wire.headers import client_of, is_dated, request_id_of
+from lbproxy.wire.headers import client_of, is_dated, request_id_of, sets_hsts
 from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, ConnectTimedOut, connect
 from lbproxy.worker.context import Context
@@ -31,7 +31,7 @@ from lbproxy.worker.task.attempt import Attempt
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.http1_reply import Http1Reply
 from lbproxy.worker.task.own_answer import answer_itself
-from lbproxy.worker.task.response_heads import NoAnswer
+from lbproxy.worker.task.response_heads import NoAnswer, is_to_blame
 
 RETRY_AFTER_S = 1
 FORGIVEN_MOST = 3  # attempts of one request
@@ -158,9 +158,11 @@ class Exchange:
 
     def own_lines(self, head: ResponseHead) -> bytes:
         """What belongs to this answer alone: see response_to_client."""
-        own = self.request_id
+        own, hsts = self.request_id, self.client.hsts
         if self._cookie and (head.status >= 200 or head.status == 101):
             own += self._cookie
+        if hsts and head.status >= 200 and not sets_hsts(head):
+            own += hsts
         return own if is_dated(head) else own + self.context.date()
 
     # The phases
@@ -270,7 +272,12 @@ class Exchange:
             begun = await self._claim_and_connect(since)
         backend = begun.lease.backend
         self.backend, self._cell = backend.id, backend.cell
-        await Attempt(self, begun).run()
+        try:
+            await Attempt(self, begun).run()
+        except (NoAnswer, ProxyError, Refused) as exc:
+            if is_to_blame(exc):
+                self.context.errors.note(backend, str(exc))
+            raise
 
     async def _claim_and_connect(self, since: float) -> Begun | None:
         """None when the backend that was claimed could not be reached: it is passed over now. All tries together may
@@ -361,7 +368,7 @@ class Exchange:
             head_only=self.head.method == b"HEAD",
             retry_after_s=RETRY_AFTER_S if status == 503 else None,
             minor=self.head.minor,
-            date=self.context.date(),
+            lines=self.context.date() + self.client.hsts,
             text=text,
         )
         self.response_bytes = self.reply.error(page)
