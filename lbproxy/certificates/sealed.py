@@ -73,7 +73,7 @@ class Sealed:
             raise Defect(file, "is no path") from None
 
     def _fill(self, source: int) -> None:
-        self._fd = os.memfd_create("lbproxy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._fd = os.memfd_create("lbproxy-pem", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.fchmod(self._fd, _READABLE)
         left = MOST_BYTES
         while left > 0 and (count := os.sendfile(self._fd, source, None, left)):

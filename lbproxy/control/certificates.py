@@ -7,6 +7,7 @@ A pair whose halves do not fit (the new certificate is there, the new key not ye
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import trio
@@ -81,6 +82,7 @@ class Certificates:
         """The settings come into force with the next table. Sets that only older settings name stay until `forget`."""
         self._settings = settings
         fresh = {}
+        known = {pair for served in self._served.values() for pair in served.set.pairs}
         for _, tls in judge.places(settings):
             look = self._prepared.get(tls)
             if tls not in self._served and look is not None and look.found is not None:
@@ -91,7 +93,8 @@ class Certificates:
             self._emit(Notice(f"{path[0]}.{path[-1]}: {remark}", reload=reload))
         for tls, look in fresh.items():
             served = self._served[tls]
-            self._say_loaded(served, served.set.pairs, served.set.client_ca, reload)
+            pairs = tuple(pair for pair in served.set.pairs if pair not in known)
+            self._say_loaded(served, pairs, served.set.client_ca, reload)
             self._take_defects(served, look.defects, reload=reload, is_patient=False)
             self._warn(served)
         self._adopted.set()
@@ -206,14 +209,14 @@ class Certificates:
             for pair in (found.pairs if found is not None else ())
         ]
 
-    def not_after(self, tls: TlsSettings | None) -> dict[str, float]:
-        """By the first name of each certificate. Of two with the same name it is that of the one that expires first."""
-        found = self.of(tls)
-        by_name: dict[str, float] = {}
-        for pair in found.pairs if found is not None else ():
-            name = pair.names[0]
-            by_name[name] = min(pair.leaf.not_after, by_name.get(name, pair.leaf.not_after))
-        return by_name
+    def not_after(self) -> list[tuple[tuple[str, str], float]]:
+        """By listener and the first name of each certificate. Of two with one name it is the earlier end."""
+        ends: dict[tuple[str, str], float] = {}
+        for served in self._served.values():
+            for listener, pair in product(self._listeners(served.tls), served.set.pairs):
+                key = listener, pair.names[0]
+                ends[key] = min(pair.leaf.not_after, ends.get(key, pair.leaf.not_after))
+        return list(ends.items())
 
 
 def _look_at_changed(all_served: list[_Served], now: float) -> list[tuple[_Served, Look]]:

@@ -161,11 +161,7 @@ def _of_processes(context: ControlContext, grid: Grid, workers: list[WorkerStatu
             ((name,), growing.total(name, view.key, grid.sum(view.cell, Counter.ACCEPTED)))
             for name, view in listeners.items()
         ],
-        "tls_certificate_not_after_timestamp_seconds": [
-            ((name, certified), not_after)
-            for name, view in listeners.items()
-            for certified, not_after in context.certificates.not_after(view.settings.tls).items()
-        ],
+        "tls_certificate_not_after_timestamp_seconds": context.certificates.not_after(),
         "worker_cpu_seconds_total": [((worker,), usage.cpu_s(worker)) for worker in ids],
         "worker_resident_memory_bytes": [((worker,), usage.resident_bytes(worker)) for worker in ids],
     }

@@ -88,7 +88,7 @@ async def test_a_start_says_what_is_served_and_what_to_know(pair: Pair) -> None:
     assert facts["names"] == ["a.example", "www.a.example"]
     assert facts["not_after"] == loaded.not_after
     assert facts["days_left"] == 29
-    assert list(made.certificates.not_after(tls)) == ["a.example"]
+    assert [labels for labels, _ in made.certificates.not_after()] == [("l0", "a.example"), ("l1", "a.example")]
 
 
 @trio_test
