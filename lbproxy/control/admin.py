@@ -14,6 +14,7 @@ import trio
 from lbproxy.address import Address
 from lbproxy.control import admin_gate
 from lbproxy.control.admin_socket import AdminSocket, peer_address
+from lbproxy.control.admin_tls import AdminTls
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import Answer, ApiServer, Declined, Door, Fields, Question, by_name
 from lbproxy.control.event_stream import EventStreams, values_of
@@ -50,6 +51,7 @@ class Admin:
         self._settings = settings
         self._sock = sock
         self._api = api
+        self._tls = AdminTls()
         self._wrong = admin_gate.WrongTokens(on_locked=self._say_locked)
         self._streams = EventStreams(api.events.ring, shown)
         self._series = PoolSeries()
@@ -68,7 +70,7 @@ class Admin:
             async with trio.open_nursery() as nursery:
                 if self._sock.sock is not None:
                     sock = trio.socket.from_stdlib_socket(self._sock.sock)
-                    door = Door(peer_address, by_name, self._check, FIELDS)
+                    door = Door(peer_address, by_name, self._check, FIELDS, self._secure)
                     nursery.start_soon(self._sample)
                     nursery.start_soon(ApiServer(sock, self.answer, self._api.context.emit, door).run)
                 while self._wanted_address() == self._sock.address:
@@ -118,6 +120,13 @@ class Admin:
         if question.path in ASSETS:
             question = replace(question, path="/")
         admin_gate.check(question, self._settings, self._api.context.settings.proxy.name, self._wrong)
+
+    async def _secure(self, connection: trio.socket.SocketType) -> trio.abc.Stream:
+        tls = self._settings.tls if self._settings is not None else None
+        found = self._api.context.certificates.of(tls)
+        if tls is None or found is None:
+            return trio.SocketStream(connection)
+        return await self._tls.handshake(connection, tls, found)
 
     def _say_locked(self, address: str) -> None:
         many, minute = admin_gate.WRONG_TOKENS, f"{admin_gate.WITHIN_S:g}s"

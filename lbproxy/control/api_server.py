@@ -109,6 +109,7 @@ class Door:
     asked_by: Callable[[trio.socket.SocketType, str], Mapping[str, int | str]] = by_peer  # for history and audit
     check: Callable[[Question], None] = lambda question: None  # of the head, before a body is read
     fields: Fields = ()  # in the head of every answer
+    secure: Callable[[trio.socket.SocketType], Awaitable[trio.abc.Stream]] | None = None  # a TLS handshake
 
 
 class ApiServer:
@@ -157,13 +158,15 @@ class ApiServer:
             self._room.release_on_behalf_of(token)
 
     async def _converse(self, connection: trio.socket.SocketType, token: object) -> None:
-        stream = trio.SocketStream(connection)
+        stream: trio.abc.Stream = trio.SocketStream(connection)
         head_only = False
         try:
             name = self._door.admit(connection)
             with trio.fail_after(REQUEST_TIMEOUT_S), trio.CancelScope() as scope:
                 self._silent[token] = scope
                 try:
+                    if self._door.secure is not None:
+                        stream = await self._door.secure(connection)
                     question = await read_question(stream, self._door.check, name)
                 finally:
                     del self._silent[token]
@@ -298,10 +301,14 @@ async def _send(stream: trio.abc.SendStream, data: bytes) -> None:
         await stream.send_all(data)
 
 
-async def _linger(stream: trio.SocketStream) -> None:
+async def _linger(stream: trio.abc.Stream) -> None:
     """Read the rest before closing: unread bytes would reset the connection, and the client could lose the answer."""
-    await stream.send_eof()
     with trio.move_on_after(1.0):
+        if isinstance(stream, trio.SSLStream):
+            await stream.unwrap()
+            return
+        if isinstance(stream, trio.SocketStream):
+            await stream.send_eof()
         for _ in range(16):
             if not await stream.receive_some(_RECEIVE_BYTES):
                 return

@@ -213,8 +213,6 @@ def resolve_all(pools: list[PoolSettings], settings: Settings) -> tuple[Generati
             generations.append(resolve_generation(0, pool))
         except ValueError as exc:
             problems.append(Problem(settings.path or "lbproxy", 0, 0, f"pool.{pool.name}: {exc}", ""))
-    if settings.admin is not None and settings.admin.tls is not None:
-        problems.append(Problem(settings.path or "lbproxy", 0, 0, "admin.tls is not supported yet", ""))
     if problems:
         raise ConfigInvalid(problems)
     return tuple(generations)

@@ -149,7 +149,11 @@ class Serving:
 
     def connect(self) -> socket.socket:
         """A raw connection to the first listener."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=LONGEST_WAIT_S)
+        return self.connect_to("port")
+
+    def connect_to(self, name: str) -> socket.socket:
+        """A raw connection to the port that the configuration calls `name`."""
+        return socket.create_connection(("127.0.0.1", self.ports[name]), timeout=LONGEST_WAIT_S)
 
     def cli(self, *args: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """A client command against this lbproxy."""
