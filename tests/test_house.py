@@ -83,7 +83,8 @@ MOST_POSITIONAL = 5
 DURATION = re.compile(r"(timeout|interval|delay|grace|duration|elapsed|backoff|deadline_in|window|age|uptime)$")
 
 # Modules without a test file of their own: they say values, or start a process that end-to-end tests run.
-WITHOUT_TESTS = {"__init__", "__main__", "settings", "errors", "events", "messages", "context"}
+WITHOUT_TESTS = {"__init__", "__main__", "settings", "errors", "messages", "context"}
+WITHOUT_TESTS |= {"event", "events", "certificate_events", "upgrade_events"}
 
 
 def name_of(path: Path) -> str:

@@ -45,12 +45,12 @@ COMMANDS = {
     "events": "events",
     "why": "why",
     "top": "top",
-    "upgrade": None,  # None: fixed in CONTRACT.md, not built yet
+    "upgrade": "upgrade",
     "stop": "stop",
     "schema": "schema",
     "completion": "completion",
     "version": "version",
-    "cluster": None,
+    "cluster": None,  # None: fixed in CONTRACT.md, not built yet
 }
 
 

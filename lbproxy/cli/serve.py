@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import ChainMap
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,13 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
         raise click.UsageError(
             "without a file it is: lbproxy serve -n 4 -l :8080 -- COMMAND, and {port} in the command"
         )
+    from lbproxy.control.program import Program
+
+    program = Program.take(os.environ)
+    taken = None if program.is_trial else program.document_fd  # `lbproxy upgrade` has executed this program
     # A reload signal that comes while lbproxy starts (the imports below take their time) is too early, but must not
     # kill the process.
-    ignored = take_over_signals()
+    ignored = take_over_signals(unblock=taken is None)
     from lbproxy.config.control_path import named_path
     from lbproxy.config.load import from_command, load
     from lbproxy.config.problems import ConfigInvalid
@@ -52,14 +57,23 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
         return overridden(settings, options)
 
     try:
-        settings = read()
+        if program.is_trial and program.document_fd is not None:
+            return _try_to_take_over(program.document_fd, read)
+        settings = read() if taken is None else None
         from lbproxy.supervise.program_copy import make_copy
 
         copy = make_copy()  # before the other imports: from here on a change of the installed files changes nothing
         try:
             from lbproxy.control.app import serve as run
+            from lbproxy.control.document import read_document
+            from lbproxy.control.parts import Start, settings_of
 
-            return run(settings, read, ignores_hangup=signal.SIGHUP in ignored)
+            document = read_document(taken) if taken is not None else None
+            if document is not None:
+                settings = settings_of(document)
+                withheld.update(withhold(settings, os.environ))
+            assert settings is not None
+            return run(settings, read, Start(program, copy, signal.SIGHUP in ignored, document))
         finally:
             if copy is not None:
                 copy.close()
@@ -69,13 +83,26 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
         raise Fail(1, f"lbproxy: {exc}") from None
 
 
-def take_over_signals() -> frozenset[signal.Signals]:
-    """Signals become lbproxy's own: none is blocked, and reload signals are ignored until control listens.
+def _try_to_take_over(document_fd: int, read: Callable[[], "Settings"]) -> int:
+    """The trial of `lbproxy upgrade`, in a process of its own. The running lbproxy reads the line."""
+    from dataclasses import asdict
+
+    from lbproxy.control.trial import try_to_take_over
+    from lbproxy.telemetry.words import compact
+
+    print(compact(asdict(try_to_take_over(document_fd, read))))
+    return 0
+
+
+def take_over_signals(*, unblock: bool = True) -> frozenset[signal.Signals]:
+    """Signals become lbproxy's own: reload signals are ignored until control listens, and none is blocked. (Those that
+    came while lbproxy executed itself wait behind the mask until control listens.)
 
     Returns the signals that were ignored when this process was started (nohup ignores HUP). They get an empty handler
     instead: an ignored signal stays ignored in every child, but backends are to start with the default.
     """
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if unblock:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
     ours = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these itself, and restores them in children
     ignored = frozenset(
         number

@@ -10,7 +10,8 @@ import socket
 import trio
 
 from lbproxy.address import Address
-from lbproxy.control.listening_socket import BindFailed, unbound_tcp_socket, unix_socket, why_not_bound
+from lbproxy.control.handed_on import HandedSocket
+from lbproxy.control.listening_socket import BindFailed, taken_socket, unbound_tcp_socket, unix_socket, why_not_bound
 
 BACKLOG = 128
 
@@ -33,6 +34,16 @@ class AdminSocket:
         self.address, self.sock = address, sock
         if address.path is not None:
             self._inode = os.stat(address.path).st_ino
+
+    def hand_on(self) -> HandedSocket | None:
+        if self.sock is None or self.address is None:
+            return None
+        return HandedSocket(self.address, self.sock.fileno(), (self._inode,))
+
+    def take_over(self, handed: HandedSocket) -> None:
+        """Go on with the socket of an earlier program of this control."""
+        self.address, self.sock = handed.address, taken_socket(handed.socket_fd)
+        (self._inode,) = handed.identity
 
     def close(self) -> None:
         if self.sock is None or self.address is None:

@@ -30,12 +30,13 @@ _HALF_WAY = 9
 
 
 class Announcer:
-    def __init__(self, notify: Notify, context: ControlContext, log: Log) -> None:
+    def __init__(self, notify: Notify, context: ControlContext, log: Log, is_ready: bool = False) -> None:
+        """`is_ready`: the service manager was told so by the program before."""
         self._notify = notify
         self._context = context
         self._log = log
         self._said = ""  # the last status
-        self._is_ready = False
+        self._is_ready = is_ready
         self._running: dict[str, ReloadStarted] = {}  # by id
         self._failed = 0  # exit code of the last change
         self._cannot_send = False
@@ -43,9 +44,12 @@ class Announcer:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with self._log.subscribe(_is_followed) as events, self._log.subscribe(_is_ready_event) as ready:
             task_status.started()
-            await self._send(self._status(), _extension(self._longest_start_s() + EXTEND_S))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._become_ready, ready)
+                if self._is_ready:
+                    await self._send(self._status())
+                else:
+                    await self._send(self._status(), _extension(self._longest_start_s() + EXTEND_S))
+                    nursery.start_soon(self._become_ready, ready)
                 if self._notify.watchdog_s is not None:
                     nursery.start_soon(self._feed_watchdog, self._notify.watchdog_s)
                 async for event in events:

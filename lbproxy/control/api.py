@@ -34,6 +34,7 @@ from lbproxy.control.plan import (
     UnknownPool,
 )
 from lbproxy.control.reloader import ReloadBusy, Reloader
+from lbproxy.control.upgrader import CannotUpgrade, Upgrader, Wish
 from lbproxy.link.grid import Grid
 from lbproxy.settings import LONGEST_PAGE_BYTES
 from lbproxy.supervise.output import OutputBook
@@ -64,6 +65,7 @@ class Api:
     events: EventStreams = field(default_factory=lambda: EventStreams(EventRing()))
     is_stopping: Callable[[], bool] = lambda: False
     followers: Followers = field(default_factory=Followers)
+    upgrader: Upgrader | None = None
 
     async def answer(self, question: Question) -> Answer:
         """Raises Declined. What was to change something is written down, whatever became of it."""
@@ -96,6 +98,7 @@ class Api:
             "/v1/abort": ("POST", self._abort),
             "/v1/resume": ("POST", self._resume),
             "/v1/stop": ("POST", self._stop),
+            "/v1/upgrade": ("POST", self._upgrade),
             "/v1/connections": ("GET", self._connections),
             "/v1/close": ("POST", self._close),
             "/v1/why": ("GET", self._why),
@@ -153,6 +156,15 @@ class Api:
         self.stop(flag(question.values, "now"))
         return Answer({"pid": os.getpid()})
 
+    async def _upgrade(self, question: Question) -> Answer:
+        timeout_s, tunnels_s = duration(question.values, "timeout"), duration(question.values, "tunnels")
+        wish = Wish(timeout_s, tunnels_s or 0.0, dict(question.asked_by), question.client_fd)
+        with declining():
+            if self.upgrader is None:
+                raise CannotDo("this lbproxy cannot replace itself")
+            stream = self.upgrader.start(wish)
+        return Answer(lines=stream.lines(), on_end=stream.close)
+
     async def _connections(self, question: Question) -> Answer:
         return Answer(await self.connections.page(question.query))
 
@@ -207,11 +219,7 @@ class Api:
         page = values.get("message", "") if flag(values, "maintenance") else None
         if page is not None and not is_page(page):
             raise Declined(400, f"message: expected a text in UTF-8 of at most {LONGEST_PAGE_BYTES} bytes", USAGE)
-        max_wait_s = values.get("max_wait")
-        try:
-            max_wait_s = None if max_wait_s is None else positive_duration(max_wait_s)
-        except ValueError as exc:
-            raise Declined(400, f"max_wait: {exc}", USAGE) from None
+        max_wait_s = duration(values, "max_wait")
         with declining():
             await pause(self.context, text(values, "pool"), max_wait_s=max_wait_s, page=page)
         return Answer({})
@@ -263,7 +271,7 @@ def declining() -> Iterator[None]:
         raise Declined(409, str(exc), BUSY) from None
     except UnknownPool as exc:
         raise Declined(404, str(exc), USAGE) from None
-    except (UnknownGeneration, CannotDo) as exc:
+    except (UnknownGeneration, CannotDo, CannotUpgrade) as exc:
         raise Declined(409, str(exc)) from None
     except ConfigInvalid as exc:
         raise Declined(422, exc.text, INVALID) from None
@@ -318,6 +326,15 @@ def number(values: Mapping[str, Any], name: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise Declined(400, f"{name}: expected a whole number", USAGE)
     return value
+
+
+def duration(values: Mapping[str, Any], name: str) -> float | None:
+    """None: it is not given."""
+    value = values.get(name)
+    try:
+        return None if value is None else positive_duration(value)
+    except ValueError as exc:
+        raise Declined(400, f"{name}: {exc}", USAGE) from None
 
 
 def backend_name(values: Mapping[str, Any]) -> tuple[str, int]:

@@ -47,6 +47,7 @@ class Question:
     host: str | None = ""  # None: HTTP/1.0 without one
     peer: str = ""  # as the door's `admit` names the client
     asked_by: Mapping[str, int | str] = field(default_factory=dict)  # uid and pid of the program that asks, and how
+    client_fd: int = -1  # its connection, if another process of control could go on with the answer
 
     @property
     def accept(self) -> str:
@@ -126,11 +127,28 @@ class ApiServer:
         self._door = door or Door()
         self._room = trio.CapacityLimiter(MAX_CONNECTIONS)
         self._silent: dict[object, trio.CancelScope] = {}  # connections without a request yet, the oldest first
+        self._may_accept = trio.Event()
+        self._may_accept.set()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return self._room.borrowed_tokens
+
+    def pause(self) -> None:
+        """Accept nobody until `resume`: who connects waits in the queue of the socket, for whoever has it then."""
+        self._may_accept = trio.Event()
+
+    def resume(self) -> None:
+        self._may_accept.set()
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.lowlevel.wait_readable(self._sock.fileno())
+                if not self._may_accept.is_set():
+                    await self._may_accept.wait()
+                    continue
                 if not self._room.available_tokens and self._silent:
                     next(iter(self._silent.values())).cancel()
                 # A connection over the limit waits in the queue of the socket.
@@ -145,6 +163,16 @@ class ApiServer:
                     self._room.release_on_behalf_of(token)
                     raise
                 nursery.start_soon(self._serve, connection, token)
+
+    async def go_on(self, connection: trio.socket.SocketType, lines: AsyncGenerator[Mapping[str, Any], None]) -> None:
+        """The rest of an answer whose head and first lines another process of control has sent."""
+        try:
+            with connection:
+                stream = trio.SocketStream(connection)
+                await _send_chunks(stream, b"", _json_lines(lines))
+                await _linger(stream)
+        except* _GONE:
+            pass
 
     async def _serve(self, connection: trio.socket.SocketType, token: object) -> None:
         try:
@@ -172,7 +200,8 @@ class ApiServer:
                     del self._silent[token]
             if scope.cancelled_caught or question is None:
                 return
-            question = replace(question, asked_by=self._door.asked_by(connection, name))
+            client_fd = connection.fileno() if self._door.asked_by is by_peer else -1
+            question = replace(question, asked_by=self._door.asked_by(connection, name), client_fd=client_fd)
             head_only = question.method == "HEAD"
             answer = await self._ask(replace(question, method="GET") if head_only else question)
         except Declined as exc:
@@ -270,9 +299,15 @@ async def send_answer(stream: trio.abc.Stream, answer: Answer, fields: Fields = 
         return
     media_type, pieces = streamed
     head += f"Content-Type: {media_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await _send_chunks(stream, head.encode(), pieces, head_only=head_only)
+
+
+async def _send_chunks(
+    stream: trio.abc.Stream, head: bytes, pieces: AsyncGenerator[bytes, None], *, head_only: bool = False
+) -> None:
     async with trio.open_nursery() as nursery, aclosing(pieces):
         nursery.start_soon(_watch, stream, nursery.cancel_scope)
-        await _send(stream, head.encode())
+        await _send(stream, head)
         if not head_only:
             async for piece in pieces:
                 await _send(stream, chunk(piece))

@@ -7,129 +7,78 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import trio
 
 from lbproxy.config.advice import advise
-from lbproxy.control import passed_sockets, sd_notify
 from lbproxy.control.admin import Admin
-from lbproxy.control.admin_socket import AdminSocket
 from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer, Door, admit_anyone
 from lbproxy.control.audit import Audit
-from lbproxy.control.certificates import Certificates
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext, Hooks
-from lbproxy.control.control_socket import ControlSocket
 from lbproxy.control.drains import Drains
 from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
-from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
+from lbproxy.control.fleet import Fleet
+from lbproxy.control.fleet_context import FleetContext, ProxyView
 from lbproxy.control.measured import Measured
 from lbproxy.control.memory import Memory
 from lbproxy.control.memory_limits import MemoryLimits
 from lbproxy.control.next_start import waiting_keys
 from lbproxy.control.observation import resident_bytes
 from lbproxy.control.outgoing_events import OutgoingEvents
-from lbproxy.control.pid_file import PidFile
-from lbproxy.control.plan import resolve_all
+from lbproxy.control.parts import Parts, Start, make_parts
 from lbproxy.control.reloader import Reloader
 from lbproxy.control.resolver import Resolver
 from lbproxy.control.scrape import owners
-from lbproxy.control.sockets import Sockets
 from lbproxy.control.sticky import StickyTokens
+from lbproxy.control.succession import Succession
 from lbproxy.control.terminal import has_terminal
+from lbproxy.control.upgrader import Site, Upgrader
 from lbproxy.control.workers import Workers
-from lbproxy.link.grid import CellBook, Counter, Grid
-from lbproxy.model import BackendId, BackendSpec, Generation, ListenerView
+from lbproxy.link.grid import Counter
+from lbproxy.model import BackendId, BackendSpec
 from lbproxy.settings import Settings
 from lbproxy.supervise.address_runner import AddressRunner
+from lbproxy.supervise.handed_on import taken_time
 from lbproxy.supervise.hook import run_hook
 from lbproxy.supervise.process_runner import ProcessRunner
 from lbproxy.supervise.resources import Resources
 from lbproxy.supervise.runner import Runner
-from lbproxy.telemetry.event_ring import EventRing
 from lbproxy.telemetry.events import Event, Notice, ServeStarted, ServeStopped, ServeStopping
-from lbproxy.telemetry.log import Log
-from lbproxy.telemetry.sink import Sink
 
-_STANDARD_ERROR = 2
 _CUT = 1  # exit code: a second TERM or INT cut something
-_LOG_FLUSH_S = 2.0
 _GUARD_START_S = 5.0
 _LAST_LINES_S = 1.0  # for the clients that follow a log
 _ECHO_S = 0.2  # `timeout` signals the process, then its group: the same signal within this time counts once
-_SPARE_WORKERS = 8  # rows of the grid, so that a reload can raise the number of workers
-_LEAST_CELLS = 4096
 _LAST_EVENTS_S = 0.05  # for those who follow the events: their streams end properly, and are not broken off
 _LAST_DELIVERIES_S = 1.0  # for events on their way to a webhook or to Redis
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The parts that exist before Trio runs."""
-
-    settings: Settings
-    generations: tuple[Generation, ...]  # of the start, not numbered yet
-    log: Log
-    grid: Grid
-    cells: CellBook
-    sockets: Sockets
-    listeners: tuple[ListenerView, ...]
-    certificates: Certificates
-    control_socket: ControlSocket
-    admin_socket: AdminSocket
-    ring: EventRing
-    ignores_hangup: bool
-    has_terminal: bool  # at the start
-    notify: sd_notify.Notify | None
-
-
-def serve(settings: Settings, load: Callable[[], Settings], *, ignores_hangup: bool = False) -> int:
+def serve(settings: Settings, load: Callable[[], Settings], start: Start) -> int:
     """Run until told to stop; returns the exit code. Raises LbproxyError, one line for the operator, when it cannot
-    start.
-
-    `ignores_hangup`: HUP was ignored when lbproxy was started (nohup), and stays so.
-    """
-    notify, passed = sd_notify.take(os.environ, os.getpid()), passed_sockets.take(os.environ, os.getpid())
-    generations = resolve_all(list(settings.pools), settings)
-    certificates = Certificates(settings)
+    start."""
     with contextlib.ExitStack() as owned:
         # From here on there are files to remove. A TERM before `_watch_signals` stays pending (a blocked signal is not
         # lost). A TERM after it is ignored, because control has ended already.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-        for number in _STOPS:
-            signal.signal(number, signal.SIG_IGN)
-        control_socket = ControlSocket(settings.proxy.control, settings.proxy.control_group)
-        owned.callback(control_socket.close)
-        if settings.proxy.pid_file is not None:
-            owned.callback(PidFile(settings.proxy.pid_file).close)
-        grid = Grid.create(*_grid_size(settings))
-        cells = CellBook(grid)
-        sockets = Sockets(cells, passed)
-        owned.callback(sockets.close)
-        listeners = sockets.bind(settings.listeners, settings.proxy.workers)
-        admin_socket = AdminSocket()
-        owned.callback(admin_socket.close)
-        if settings.admin is not None:
-            admin_socket.bind(settings.admin.address)
-        ring = EventRing()
-        log = Log(Sink(_STANDARD_ERROR), level=settings.log.level, format=settings.log.format, ring=ring)
-        owned.callback(log.close, _LOG_FLUSH_S)
-        parts = Parts(
-            *(settings, generations, log, grid, cells, sockets, listeners, certificates, control_socket, admin_socket),
-            ring,
-            ignores_hangup=ignores_hangup,
-            has_terminal=has_terminal(),
-            notify=notify,
-        )
-        cut = trio.run(_run, parts, load)
+        if start.document is None:
+            ignore_stops()
+        else:
+            owned.callback(ignore_stops)  # not now: that would drop the signals that came during the exec
+        cut = trio.run(_run, make_parts(settings, start, owned), load)
     return _CUT if cut else 0
+
+
+def ignore_stops() -> None:
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _run(parts: Parts, load: Callable[[], Settings]) -> int:
@@ -143,7 +92,11 @@ class Control:
         settings = parts.settings
         self._parts = parts
         self._log = parts.log
+        document = self._document = parts.start.document
+        started = trio.current_time() if document is None else taken_time(document.started_at)
         self._resources = Resources.make(self._emit, settings.proxy.ports, settings.log.backend_lines)
+        if document is not None:
+            self._resources.take_over(document.resources)
         measured = Measured(probes=self._resources.probes)
         parts.log.observe(measured.events.take)
         self._workers = Workers(
@@ -167,7 +120,7 @@ class Control:
             workers=self._workers,
             settings=settings,
             listeners=parts.listeners,
-            worker_count=settings.proxy.workers,
+            worker_count=settings.proxy.workers if document is None else document.worker_count,
             most_workers=parts.grid.rows,
             apply_live=self._apply_live,
             certificates=parts.certificates,
@@ -182,6 +135,8 @@ class Control:
         self._memory = Memory(settings.proxy.state_dir, self._context, self._audit)
         self._context.resident_bytes = resident_bytes
         self._context.hooks = Hooks(partial(run_hook, resources=self._resources), self._memory.history.record_of)
+        self._succession = Succession(parts, self._context, self._resources, self._memory, self._drains, started)
+        self._upgrader = Upgrader(self._site())
         self._api = Api(
             self._context,
             parts.grid,
@@ -190,13 +145,14 @@ class Control:
             self._reloader,
             self._drains,
             self._stop,
-            trio.current_time(),
+            started,
             OpenConnections(self._workers, self._fleet),
             FailedExchanges(self._workers),
             self._memory.history,
             self._audit,
             EventStreams(parts.ring),
             self._is_stopping,
+            upgrader=self._upgrader,
         )
         self._admin = Admin(settings.admin, parts.admin_socket, self._api)
         self._remarks: list[str] = []  # said of passed sockets
@@ -223,22 +179,31 @@ class Control:
                 await nursery.start(self._outgoing.run, self._context.settings.events)
                 await nursery.start(self._fleet.run)
                 await nursery.start(self._memory.run, self._log)
+                await nursery.start(self._drains.run)
+                await nursery.start(self._upgrader.run)
                 if self._parts.notify is not None:
-                    await nursery.start(Announcer(self._parts.notify, self._context, self._log).run)
+                    announcer = Announcer(self._parts.notify, self._context, self._log, self._document is not None)
+                    await nursery.start(announcer.run)
                 self._parts.certificates.adopt(self._parts.settings)
-                self._start_pools()
+                if self._document is None:
+                    self._start_pools()
+                else:
+                    self._succession.take_over(self._document)
                 nursery.start_soon(self._workers.run)
-                self._workers.resize(self._context.settings.proxy.workers)
+                self._workers.resize(self._context.worker_count)
                 nursery.start_soon(self._context.measured.usage.run, partial(owners, self._context))
                 reloading = trio.CancelScope()
                 await nursery.start(self._run_reloader, reloading)
                 nursery.start_soon(MemoryLimits(self._context, self._reloader).run)
-                await nursery.start(self._drains.run)
                 door = Door(admit_anyone) if self._parts.settings.proxy.control_group is not None else None
-                nursery.start_soon(ApiServer(api_socket, self._api.answer, self._log.emit, door).run)
+                api_server = self._upgrader.api_server = ApiServer(api_socket, self._api.answer, self._log.emit, door)
+                nursery.start_soon(api_server.run)
                 nursery.start_soon(self._admin.run)
                 nursery.start_soon(self._parts.certificates.run)
-                self._say_started()
+                if self._document is None:
+                    self._say_started()
+                else:
+                    nursery.start_soon(self._upgrader.finish, self._document, self._context, api_server)
                 await self._stopping.wait()
                 reloading.cancel()
                 await self._shut_down()
@@ -265,6 +230,20 @@ class Control:
             self._context.generations.served(generation)
         self._memory.save_generations()
         self._fleet.publish()
+
+    def _site(self) -> Site:
+        return Site(
+            self._parts.start.program,
+            self._log,
+            self._resources,
+            self._reloader,
+            self._context.ids,
+            self._succession,
+            self._parts.passed.descriptors,
+            _SIGNALS,
+            self._audit,
+            self._is_stopping,
+        )
 
     def _say_started(self) -> None:
         settings = self._context.settings
@@ -294,7 +273,7 @@ class Control:
 
     async def _watch_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # before any spawn, because children inherit the mask
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # before any spawn, because children inherit the mask
             task_status.started()
             async for number in signals:
                 self._take_signal(signal.Signals(number))
@@ -394,10 +373,3 @@ class Control:
         self._remark_sockets()
         waiting = waiting_keys(old, new, self._context.worker_count)
         return notices + [f"{key} has changed: that takes effect at the next start" for key in waiting]
-
-
-def _grid_size(settings: Settings) -> tuple[int, int]:
-    """Rows and cells of the grid. A reload may add workers, and has several generations at once."""
-    columns = len(settings.listeners) + sum(1 + pool.size for pool in settings.pools)
-    workers = settings.proxy.workers
-    return max(workers, min(_SPARE_WORKERS, len(os.sched_getaffinity(0)))), max(_LEAST_CELLS, 8 * columns)

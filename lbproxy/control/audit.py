@@ -44,6 +44,10 @@ class Audit:
         }
         self._sink.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
+    @property
+    def is_written(self) -> bool:
+        return self._sink is None or self._sink.backlog_bytes == 0
+
     def reopen(self) -> None:
         """After a rotation. Raises OSError."""
         if self._sink is not None:

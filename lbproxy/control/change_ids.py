@@ -14,6 +14,10 @@ class ChangeIds:
         self._last[letter] = self._last.get(letter, 0) + 1
         return f"{letter}{self._last[letter]}"
 
+    def last(self) -> dict[str, int]:
+        """The number of the last id of each letter."""
+        return dict(self._last)
+
     def go_on_behind(self, ids: Iterable[str]) -> None:
         """The ids that an earlier lbproxy gave; what does not look like one is passed over."""
         for id in ids:

@@ -12,7 +12,10 @@ import stat
 import struct
 from typing import Protocol
 
+from lbproxy.address import Address
 from lbproxy.config.control_path import private_place, why_not_private
+from lbproxy.control.handed_on import HandedSocket
+from lbproxy.control.listening_socket import taken_socket
 from lbproxy.errors import LbproxyError
 
 BACKLOG = 1024
@@ -59,6 +62,18 @@ class ControlSocket:
             raise ControlSocketTaken(
                 f"cannot use the control socket {path}: {exc.strerror or exc}; {ELSEWHERE}"
             ) from None
+
+    @classmethod
+    def take_over(cls, handed: HandedSocket) -> "ControlSocket":
+        """Go on with the socket of an earlier program of this control."""
+        taken = cls.__new__(cls)
+        taken.path, taken._made_directory = str(handed.address.path), handed.made_directory
+        taken._identity = _pair(handed.identity)
+        taken.sock = taken_socket(handed.socket_fd)
+        return taken
+
+    def hand_on(self) -> HandedSocket:
+        return HandedSocket(Address(path=self.path), self.sock.fileno(), self._identity or (), self._made_directory)
 
     def close(self) -> None:
         if _identity(self.path) == self._identity:
@@ -112,6 +127,10 @@ def _listening(path: str, group: str | None) -> socket.socket:
     finally:
         os.umask(mask)
     return sock
+
+
+def _pair(identity: tuple[int, ...]) -> tuple[int, int] | None:
+    return (identity[0], identity[1]) if len(identity) == 2 else None
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ a reload replaces it like any other.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -49,6 +50,18 @@ class Drains:
         self._nursery.start_soon(self._carry_out, pool, member, drain)
         return drain.id
 
+    def of(self, member: Member) -> dict[str, Any] | None:
+        """What is known of the command that drains it still; None: none does."""
+        running = self._running.get(id(member))
+        return None if running is None else {"id": running.id, "asked_by": running.asked_by}
+
+    def take_over(self, pool: Pool, member: Member, handed: dict[str, Any]) -> None:
+        """Go on with a drain that an earlier program of this control has begun."""
+        assert self._nursery is not None
+        drain = _Drain(str(handed["id"]), trio.CancelScope(), handed.get("asked_by"))
+        self._running[id(member)] = drain
+        self._nursery.start_soon(self._carry_out, pool, member, drain, True)
+
     def undrain(self, pool_name: str, slot: int) -> None:
         """It gets work again. Raises UnknownPool, CannotDo."""
         pool, member = self._find(pool_name, slot)
@@ -70,15 +83,17 @@ class Drains:
             raise CannotDo(f"there is no backend {pool_name}.{slot}")
         return pool, member
 
-    async def _carry_out(self, pool: Pool, member: Member, drain: _Drain) -> None:
+    async def _carry_out(self, pool: Pool, member: Member, drain: _Drain, taken_over: bool = False) -> None:
         context, began = self._context, trio.current_time()
         before = pool.totals()
-        context.emit(ReloadStarted(drain.id, "command", (pool.name,), "drain", asked_by=drain.asked_by))
+        if not taken_over:
+            context.emit(ReloadStarted(drain.id, "command", (pool.name,), "drain", asked_by=drain.asked_by))
         result = "aborted"
         try:
             with drain.scope:
                 handle = PoolHandle(context.fleet, pool, reload=drain.id)
-                handle.hold(member)
+                if not taken_over:
+                    handle.hold(member)
                 await handle.wait_drained(member)
                 result = "ok"
         finally:

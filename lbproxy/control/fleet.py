@@ -5,62 +5,25 @@ rollout.py and app.py do.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
+from typing import Any
 
 import trio
 
+from lbproxy.control.fleet_context import FleetContext, ProxyView
+from lbproxy.control.handed_on import HandedCell, HandedFleet
 from lbproxy.control.names import Names
-from lbproxy.control.pool import Member, Pool, no_token
+from lbproxy.control.pool import Member, Pool
 from lbproxy.control.rollout import Broken
 from lbproxy.control.warm_up import warm_up
-from lbproxy.link.grid import CellBook, Counter, Grid
-from lbproxy.model import BackendId, BackendSpec, Generation, ListenerView, RoutingTable, State
-from lbproxy.settings import PoolSettings, RouteSettings, Settings
+from lbproxy.link.grid import Counter
+from lbproxy.model import BackendId, BackendSpec, Generation, RoutingTable, State
+from lbproxy.settings import PoolSettings
 from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendExited, BackendTakenBack, Event
 
 EXIT_EVENT_S = 1.0  # how long a rollback waits for a dead backend's exit code and output
 LAST_LINE_S = 0.05  # between the last byte of a backend's last lease and TERM: its code may still run after that byte
-
-
-class WorkersLike(Protocol):
-    def publish(self, table: RoutingTable) -> None: ...
-    async def wait_applied(self, epoch: int) -> None: ...
-    async def wait_drained(self, backend: BackendId, epoch: int) -> None: ...
-
-
-class MakeBackend(Protocol):
-    """Makes a ProcessRunner, or an AddressRunner where the pool has no command."""
-
-    def __call__(self, spec: BackendSpec, *, reload: str | None = None, trial: bool | None = None) -> Runner: ...
-
-
-@dataclass(frozen=True, slots=True)
-class FleetContext:
-    """The parts of control that the fleet uses."""
-
-    emit: Callable[[Event], None]
-    workers: WorkersLike
-    grid: Grid
-    cells: CellBook
-    make: MakeBackend
-    token_of: Callable[[BackendSpec], str] = no_token  # of a sticky cookie
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyView:
-    """The part of the table that does not belong to a pool."""
-
-    name: str
-    listeners: tuple[ListenerView, ...]
-    routes: tuple[RouteSettings, ...]
-    access: str
-    access_path: str
-
-    @classmethod
-    def of(cls, settings: Settings, listeners: tuple[ListenerView, ...]) -> "ProxyView":
-        return cls(settings.proxy.name, listeners, settings.routes, settings.log.access, settings.log.access_path)
 
 
 class Fleet:
@@ -75,12 +38,18 @@ class Fleet:
         self._dirty = trio.Event()
         self._force = False
         self._nursery: trio.Nursery | None = None
+        self._leaving: list[HandedCell] = []  # of backends that are gone
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the task of every backend."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._publish_changes)
             task_status.started()
+
+    @property
+    def table(self) -> RoutingTable | None:
+        """The newest one; None before the first."""
+        return self._table
 
     # Pools
 
@@ -148,19 +117,22 @@ class Fleet:
         self, pool: Pool, spec: BackendSpec, *, reload: str | None = None, trial: bool | None = None
     ) -> Member:
         """Start a backend. It is not published."""
-        assert self._nursery is not None, "the fleet does not run"
         runner = self._context.make(spec, reload=reload, trial=trial)
         member = Member(spec, runner, self._context.cells.take())
+        self._begin(pool, member)
+        return member
+
+    def _begin(self, pool: Pool, member: Member) -> None:
+        assert self._nursery is not None, "the fleet does not run"
 
         def changed(_: Runner) -> None:
             member.see_change()
             self.touch()
 
-        runner.on_change = changed
-        runner.on_reachable = lambda _: self.touch(force=True)
+        member.runner.on_change = changed
+        member.runner.on_reachable = lambda _: self.touch(force=True)
         pool.add(member)
         self._nursery.start_soon(self._live, pool, member)
-        return member
 
     async def _live(self, pool: Pool, member: Member) -> None:
         await member.runner.run()
@@ -169,11 +141,53 @@ class Fleet:
         if member.in_table:
             self.publish()
         member.gone.set()
-        # The cell is free when no worker writes to it any more. The process is gone, so its leases end soon.
-        if member.left_epoch:
-            await self._context.workers.wait_drained(member.backend.id, member.left_epoch)
-        pool.remember(member.cell)
-        self._context.cells.give_back(member.cell)
+        leaving = HandedCell(pool.name, str(member.backend.id), member.cell, member.left_epoch)
+        await self._free_cell(pool, leaving)
+
+    async def _free_cell(self, pool: Pool, leaving: HandedCell) -> None:
+        """The cell is free when no worker writes to it any more. The process is gone, so its leases end soon."""
+        self._leaving.append(leaving)
+        if leaving.left_epoch:
+            await self._context.workers.wait_drained(BackendId.parse(leaving.backend), leaving.left_epoch)
+        self._leaving.remove(leaving)
+        pool.remember(leaving.cell)
+        self._context.cells.give_back(leaving.cell)
+
+    # Over an exec
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every backend can be handed on now."""
+        return all((one.published or one.held) and one.runner.is_settled for one in self._members())
+
+    def hand_on(self, drain_of: Callable[[Member], Any]) -> HandedFleet:
+        """`drain_of`: what is known of the command that drains a member."""
+        pools = tuple(pool.hand_on(drain_of) for pool in self.pools.values())
+        return HandedFleet(self._epoch, self.numbers(), pools, tuple(self._leaving))
+
+    def take_over(self, handed: HandedFleet) -> list[tuple[Pool, Member, Any]]:
+        """Go on with the backends of an earlier program of this control. Returns those that a command drains still. A
+        table follows."""
+        assert self._nursery is not None, "the fleet does not run"
+        self._epoch = handed.epoch
+        self.go_on_behind(handed.numbers)
+        drained = []
+        for one in handed.pools:
+            pool = Pool(one.settings, one.generations[one.generation], self._context.grid, one.cell)
+            pool.take_over(one)
+            self.pools[pool.name] = pool
+            for entry in one.members:
+                spec = BackendSpec(entry.slot, one.generations[entry.generation])
+                member = Member(spec, self._context.make(spec), entry.cell)
+                member.take_over(entry)
+                member.runner.update(one.settings)
+                self._begin(pool, member)
+                if entry.drain is not None:
+                    drained.append((pool, member, entry.drain))
+        for leaving in handed.leaving:
+            if leaving.pool in self.pools:
+                self._nursery.start_soon(self._free_cell, self.pools[leaving.pool], leaving)
+        return drained
 
     def refused(self, id: BackendId, why: str) -> None:
         """A worker could not connect to the backend."""

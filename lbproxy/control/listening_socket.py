@@ -90,6 +90,14 @@ def unix_socket(path: str) -> socket.socket:
     return sock
 
 
+def taken_socket(fd: int) -> socket.socket:
+    """A socket that an earlier program of this process has left open over its exec."""
+    os.set_inheritable(fd, False)
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    return sock
+
+
 def is_stale(path: str) -> bool:
     """Whether a socket that no program answers is in the way. Raises OSError if no socket can be made at the path."""
     directory = os.path.dirname(path) or "."

@@ -55,10 +55,21 @@ class Memory:
                     self.history.observe(event, events.at)
 
     def save_generations(self) -> None:
+        self._files.save(GENERATIONS, self.hand_on_generations)
+
+    def hand_on_generations(self) -> Any:
         generations, fleet = self._context.generations, self._context.fleet
-        self._files.save(
-            GENERATIONS, lambda: {"kept": [plain(one) for one in generations.kept()], "numbers": fleet.numbers()}
-        )
+        return {"kept": [plain(one) for one in generations.kept()], "numbers": fleet.numbers()}
+
+    def flush(self) -> None:
+        """Write what is to be saved now. Blocks."""
+        self._files.flush()
+
+    def take_over(self, records: list[Record], generations: Any, ids: dict[str, int]) -> None:
+        """From an earlier program of this control, not from the files: those may be out of reach."""
+        self.history.restore(records)
+        self._context.ids.go_on_behind(f"{letter}{number}" for letter, number in ids.items())
+        self._restore_generations(generations)
 
     def _on_record(self, record: Record) -> None:
         named = ("id", "pool", "backend", "generation", "size")

@@ -30,6 +30,10 @@ class PassedSockets:
     why_none: str = "lbproxy was started without sockets (LISTEN_FDS is not set)"
     first: int = FIRST
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return tuple(range(self.first, self.first + len(self.names)))
+
     def open(self, wanted: str) -> socket.socket:
         """A copy of the socket that `wanted` names: a name, or its number from 0. Raises NotPassed."""
         fd = self.first + self._number(wanted)

@@ -18,6 +18,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
     return value
 
 
@@ -28,6 +30,8 @@ def from_plain(kind: type[T], value: Any) -> T:
 
 
 def _read(hint: Any, value: Any) -> Any:
+    if hint is Any:
+        return value
     if is_dataclass(hint) and isinstance(hint, type):
         hints = get_type_hints(hint)
         given = {}
@@ -47,6 +51,10 @@ def _read(hint: Any, value: Any) -> Any:
         if arguments[-1] is Ellipsis:
             return tuple(_read(arguments[0], item) for item in value)
         return tuple(_read(argument, item) for argument, item in zip(arguments, value, strict=True))
+    if origin is dict:
+        return {str(key): _read(arguments[1], item) for key, item in value.items()}
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

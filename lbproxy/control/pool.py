@@ -5,14 +5,17 @@ Knows what belongs in the table. Starts, stops and publishes nothing: fleet.py d
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import trio
 
+from lbproxy.control.handed_on import HandedMember, HandedPool
 from lbproxy.control.names import Names
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import Backend, BackendSpec, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
 from lbproxy.settings import PoolSettings
+from lbproxy.supervise.handed_on import handed_time, taken_time
 from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import BackendExited
 
@@ -42,6 +45,23 @@ class Member:
     @property
     def backend(self) -> Backend:
         return self.runner.backend
+
+    def hand_on(self, generation: int, drain: Any) -> HandedMember:
+        """`generation`: its place in the pool's list. `drain`: the command that drains it still."""
+        started_at = handed_time(self.started_at) if self.started_at is not None else None
+        return HandedMember(
+            *(self.spec.slot, generation, self.cell, self.published, self.held, self.in_table, self.left_epoch),
+            started_at=started_at,
+            runner=self.runner.hand_on(),
+            drain=drain,
+        )
+
+    def take_over(self, handed: HandedMember) -> None:
+        self.published, self.held = handed.published, handed.held
+        self.in_table, self.left_epoch = handed.in_table, handed.left_epoch
+        self.runner.take_over(handed.runner)
+        self.started_at = taken_time(handed.started_at) if handed.started_at is not None else None
+        self._pid, self._live = self.backend.pid, self.backend.state in _LIVE
 
     def see_change(self) -> None:
         """Note a new process, and the death of one that was live."""
@@ -157,6 +177,35 @@ class Pool:
         self.reloading = False
         for member in self.members:
             member.runner.reload = None
+
+    # Over an exec
+
+    def hand_on(self, drain_of: Callable[[Member], Any]) -> HandedPool:
+        generations = list(dict.fromkeys([self.generation, *(member.spec.generation for member in self.members)]))
+        return HandedPool(
+            self.name,
+            self.settings,
+            0,
+            tuple(generations),
+            self.cell,
+            tuple(
+                member.hand_on(generations.index(member.spec.generation), drain_of(member)) for member in self.members
+            ),
+            self.differs,
+            self.pause is not None,
+            self.pause.max_wait_s if self.pause is not None else None,
+            self.pause.page if self.pause is not None else None,
+            {counter.name: number for counter, number in self._remembered.items()},
+            dict(self._remembered_requests),
+        )
+
+    def take_over(self, handed: HandedPool) -> None:
+        """All but the members."""
+        self.differs = handed.differs
+        self.pause = Pause(handed.pause_max_wait_s, handed.pause_page) if handed.is_paused else None
+        for counter in TOTALS:
+            self._remembered[counter] = handed.totals.get(counter.name, 0)
+        self._remembered_requests = dict(handed.requests_by_slot)
 
     # The table
 

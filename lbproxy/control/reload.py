@@ -10,7 +10,8 @@ import time
 import trio
 
 from lbproxy.control.context import ControlContext
-from lbproxy.control.fleet import PoolHandle, ProxyView
+from lbproxy.control.fleet import PoolHandle
+from lbproxy.control.fleet_context import ProxyView
 from lbproxy.control.listening_socket import BindFailed
 from lbproxy.control.observation import Observation
 from lbproxy.control.plan import Plan, removed_pools, workers_after

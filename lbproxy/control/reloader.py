@@ -40,6 +40,7 @@ class Reloader:
         self._again: str | None = None
         self._nursery: trio.Nursery | None = None
         self._current: Reload | None = None
+        self._held: str | None = None  # what runs instead of a reload
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the reloads. A reload that is cancelled emits a verdict and leaves the backends as they are."""
@@ -118,6 +119,16 @@ class Reloader:
         running = self._what_runs() if self._busy else None
         return plan_of(request, "", self._context, settings), running
 
+    def hold(self, why: str) -> None:
+        """No change of the pools may begin until `let_go`. Raises ReloadBusy."""
+        if self._busy:
+            raise ReloadBusy(self._what_runs())
+        self._busy, self._held = True, why
+
+    def let_go(self) -> None:
+        self._held = None
+        self._free()
+
     async def wait_free(self) -> None:
         """Returns when no change of the pools is running."""
         while self._busy:
@@ -151,6 +162,8 @@ class Reloader:
         return self._current
 
     def _what_runs(self) -> str:
+        if self._held is not None:
+            return self._held
         if self._current is None:
             return "another reload is running"
         plan = self._current.plan

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lbproxy.address import Address
+from lbproxy.control.handed_on import HandedListener, HandedSockets
 from lbproxy.control.listening_socket import (
     BACKLOG,
     SO_DETACH_FILTER,
@@ -17,6 +18,7 @@ from lbproxy.control.listening_socket import (
     beside,
     drop_syns,
     is_stale,
+    taken_socket,
     tcp_socket,
     unix_socket,
     why_not_bound,
@@ -122,6 +124,42 @@ class Sockets:
         self._bound: dict[Address, _Bound] = {}
         self._next_key = 1
 
+    def hand_on(self) -> HandedSockets:
+        return HandedSockets(
+            self._next_key,
+            tuple(
+                HandedListener(
+                    bound.address,
+                    bound.key,
+                    bound.cell,
+                    tuple(sock.fileno() for sock in bound.sockets),
+                    bound.is_shared,
+                    bound.why_shared,
+                    bound.inode,
+                    bound.listening,
+                    bound.hidden,
+                    bound.joins,
+                )
+                for bound in self._bound.values()
+            ),
+        )
+
+    def take_over(self, handed: HandedSockets) -> None:
+        """Go on with the sockets of an earlier program of this control: their clients have noticed nothing."""
+        self._next_key = handed.next_key
+        for one in handed.bound:
+            sockets = [taken_socket(fd) for fd in one.sockets_fds]
+            bound = self._bound[one.address] = _Bound(one.address, one.key, one.cell, sockets, one.is_shared)
+            bound.why_shared, bound.inode, bound.listening = one.why_shared, one.inode, one.listening
+            bound.hidden, bound.joins = one.hidden, one.joins
+
+    def views(self, listeners: Sequence[ListenerSettings]) -> tuple[ListenerView, ...]:
+        """Of listeners that are bound."""
+        return tuple(
+            ListenerView(self._bound[listener.address].key, self._bound[listener.address].cell, listener)
+            for listener in listeners
+        )
+
     def bind(
         self, listeners: Sequence[ListenerSettings], workers: int, *, hidden: bool = False
     ) -> tuple[ListenerView, ...]:
@@ -148,10 +186,7 @@ class Sockets:
                 else:
                     bound.shrink(before[bound.address])
             raise BindFailed(f"cannot listen on {address}: {why_not_bound(exc, address)}") from exc
-        return tuple(
-            ListenerView(self._bound[listener.address].key, self._bound[listener.address].cell, listener)
-            for listener in listeners
-        )
+        return self.views(listeners)
 
     def why_not(self, address: Address) -> str | None:
         """Why `bind` could not listen on an address; None if it could. No client sees anything of the attempt."""

@@ -58,8 +58,12 @@ class StateFiles:
                     for name, text in self._texts():
                         await trio.to_thread.run_sync(self._write, name, text)
         finally:
-            for name, text in self._texts():
-                self._write(name, text)
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is not written yet. Blocks."""
+        for name, text in self._texts():
+            self._write(name, text)
 
     def _texts(self) -> list[tuple[str, str]]:
         dirty, self._dirty = self._dirty, {}

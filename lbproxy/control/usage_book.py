@@ -53,6 +53,12 @@ class UsageBook:
         """Returns after the next look."""
         await self._looked.wait()
 
+    def hand_on(self) -> dict[Hashable, float]:
+        return dict(self._cpu_s)
+
+    def take_over(self, cpu_s: Mapping[Hashable, float]) -> None:
+        self._cpu_s.update(cpu_s)
+
     def cpu_s(self, owner: Hashable) -> float:
         return self._cpu_s.get(owner, 0.0)
 

@@ -1,13 +1,20 @@
 """One worker process as control sees it: the record that workers.py keeps, and what `status` shows of it."""
 
+import os
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
 from lbproxy.certificates.certificate_set import CertificateSet
+from lbproxy.control.handed_on import HandedWorker
 from lbproxy.link.channel import Channel
-from lbproxy.link.messages import Stats
+from lbproxy.link.messages import Stats, ToControl
 from lbproxy.model import ListenerView
+from lbproxy.supervise.found_process import FoundProcess
+from lbproxy.supervise.reap import Children
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +29,11 @@ class WorkerStatus:
 class WorkerProcess:
     """One worker process. A respawn makes a new one."""
 
-    id: int
-    process: trio.Process
+    id: int  # its row in the grid is id - 1
+    slot: int  # from 1: which of a listener's sockets it accepts from
+    process: trio.Process | FoundProcess
     channel: Channel
+    is_old: bool = False  # of the program before an upgrade: another one has its slot, or will have
     state: str = "starting"
     born: int = 0  # epoch of its first table: it never had a lease on a backend that left before
     applied: int = 0
@@ -35,3 +44,60 @@ class WorkerProcess:
     unanswered: dict[int, tuple[ListenerView, CertificateSet]] = field(default_factory=dict)  # by serial
     asked: int = 0
     silent: trio.Event = field(default_factory=trio.Event)  # its link has ended, and every message is read
+
+    @classmethod
+    async def spawn(cls, command: Sequence[str], env: Mapping[str, str], row: int, slot: int) -> "WorkerProcess":
+        """Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            process = await trio.lowlevel.open_process(
+                [*command, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=env,
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(row + 1, slot, process, Channel(ours, ToControl))
+
+    async def wait_ended(self) -> int:
+        """Its exit code, when the process has ended."""
+        if isinstance(self.process, FoundProcess):
+            await self.process.wait_dead()
+        else:
+            await self.process.wait()
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+    def hand_on(self) -> HandedWorker:
+        """While no message waits to be sent."""
+        link_fd, received, received_fds = self.channel.hand_on()
+        return HandedWorker(
+            *(self.id, self.slot, self.process.pid, link_fd, self.state),
+            born=self.born,
+            applied=self.applied,
+            holds=tuple(sorted(self.holds)),
+            drained=dict(self.drained),
+            received=received.hex(),
+            received_fds=received_fds,
+            connections=self.stats.connections,
+            served=self.stats.served,
+            handed_over=dict(self.stats.handed_over),
+        )
+
+    @classmethod
+    def take_over(cls, handed: HandedWorker, children: Children, ask: int) -> "WorkerProcess":
+        """A worker of an earlier program of this control. `ask`: the number of the last question to it."""
+        for fd in (handed.link_fd, *handed.received_fds):
+            os.set_inheritable(fd, False)
+        channel = Channel(socket.socket(fileno=handed.link_fd), ToControl)
+        channel.take_over(bytes.fromhex(handed.received), handed.received_fds)
+        worker = cls(handed.id, handed.slot, children.adopt(handed.pid), channel, True, handed.state)
+        worker.born, worker.applied = handed.born, handed.applied
+        worker.holds, worker.drained = set(handed.holds), dict(handed.drained)
+        worker.stats = Stats(ask, handed.connections, handed.served, dict(handed.handed_over))
+        return worker

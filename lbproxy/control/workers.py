@@ -6,17 +6,19 @@ served on.
 """
 
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import trio
 
 from lbproxy.control.certificate_delivery import CertificateDelivery
+from lbproxy.control.changed import Changed
+from lbproxy.control.handed_on import HandedWorkers
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.worker_process import WorkerProcess, WorkerStatus
+from lbproxy.control.worker_watch import watch
 from lbproxy.link.channel import Channel
 from lbproxy.link.codec import LinkBroken
 from lbproxy.link.grid import Grid
@@ -39,13 +41,12 @@ from lbproxy.model import BackendId, RoutingTable
 from lbproxy.settings import LogSettings
 from lbproxy.supervise.process import how_it_ended
 from lbproxy.supervise.program_copy import child_environment
+from lbproxy.supervise.reap import Children
 from lbproxy.supervise.session import MARK
-from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerHung, WorkerStarted
+from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerStarted
 
 # -P: a trio.py in the working directory must not be imported. The descriptor of the link is added as an argument.
 COMMAND = (sys.executable, "-P", "-m", "lbproxy.worker")
-HUNG_AFTER_S = 5.0  # a worker that does not acknowledge a table, or does not answer, for so long is hung
-START_S = 20.0  # the same for a worker that has just been started: it imports its modules first
 HEARTBEAT_S = 1.0
 RESPAWN_PAUSE_S = 0.5  # after a worker that died in its first second or never served; doubled each time, up to:
 RESPAWN_PAUSE_MAX_S = 2.0
@@ -75,16 +76,15 @@ class Workers:
         self._log = log
         self._on_unreachable = on_unreachable
         self._command = command
-        self._env = {
-            **child_environment(os.environ),
-            MARK: mark,
-        }  # a hung worker would not notice the end of control: the guard ends it
-        self._live: dict[int, WorkerProcess] = {}
+        # A hung worker would not notice the end of control: the guard ends it.
+        self._env = {**child_environment(os.environ), MARK: mark}
+        self._live: dict[int, WorkerProcess] = {}  # by id
+        self._taken_rows: set[int] = set()
         self._wanted = 0
         self._table: RoutingTable | None = None
-        self._changed = trio.Event()
+        self._changed = Changed()
         self._nursery: trio.Nursery | None = None
-        self._rows: set[int] = set()  # ids that have a task
+        self._slots: set[int] = set()  # that have a task
         self._stopping = False
         self._ask = 0
         # Gets a worker's message before and its new one. May raise LinkBroken.
@@ -97,9 +97,11 @@ class Workers:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                for old in list(self._live.values()):
+                    nursery.start_soon(self._attend, old)
                 self.resize(self._wanted)
                 nursery.start_soon(self._heartbeat)
-                await self._wait(lambda: self._stopping and not self._rows)
+                await self._changed.wait(lambda: self._stopping and not self._slots)
                 nursery.cancel_scope.cancel()
         finally:
             self.kill()
@@ -109,24 +111,24 @@ class Workers:
         self._wanted = min(count, self._grid.rows)
         if self._nursery is None or self._stopping:
             return
-        for worker_id in range(1, self._wanted + 1):
-            if worker_id not in self._rows:
-                self._rows.add(worker_id)
-                self._nursery.start_soon(self._keep, worker_id)
+        for slot in range(1, self._wanted + 1):
+            if slot not in self._slots:
+                self._slots.add(slot)
+                self._nursery.start_soon(self._keep, slot)
 
     def publish(self, table: RoutingTable) -> None:
         """Send a table to every worker that is not stopping. A stopping worker accepts no new client."""
         self._table = table
         for worker in self._serving():
             self._send_table(worker)
-        self._notify()
+        self._changed.notify()
 
     async def wait_applied(self, epoch: int) -> None:
         """Returns when every worker that accepts clients has applied a table of at least `epoch`, or begins with one.
 
         A hung worker is killed, so the wait ends.
         """
-        await self._wait(lambda: all(max(worker.applied, worker.born) >= epoch for worker in self._serving()))
+        await self._changed.wait(lambda: all(max(worker.applied, worker.born) >= epoch for worker in self._serving()))
 
     async def wait_drained(self, backend: BackendId, epoch: int) -> None:
         """Returns when every live worker reports, after a table of at least `epoch`, that it has no lease on `backend`.
@@ -134,13 +136,13 @@ class Workers:
         A stopping worker does not report any more: the wait lasts until it is gone.
         """
         name = str(backend)
-        await self._wait(
+        await self._changed.wait(
             lambda: all(max(worker.drained.get(name, 0), worker.born) >= epoch for worker in self._live.values())
         )
 
     async def wait_all_serving(self) -> None:
         """Returns when every wanted worker is alive and serves; also in a stop, when none is wanted any more."""
-        await self._wait(
+        await self._changed.wait(
             lambda: self._stopping or sum(one.state == "serving" for one in self._live.values()) >= self._wanted
         )
 
@@ -149,7 +151,48 @@ class Workers:
         for worker in self._serving():
             if self._table is not None:
                 self.delivery.send(worker, self._table.listeners, table_is_sent=True)
-        await self._wait(lambda: not any(worker.unanswered for worker in self._serving()))
+        await self._changed.wait(lambda: not any(worker.unanswered for worker in self._serving()))
+
+    # An upgrade
+
+    @property
+    def can_be_handed_on(self) -> bool:
+        """Whether no worker is in the middle of a start or of its end, and no message is on its way to one."""
+        live = self._live.values()
+        return (
+            sum(worker.state == "serving" and not worker.is_old for worker in live) >= self._wanted
+            and len(self._taken_rows) == len(self._live)
+            and not any(worker.channel.waiting or worker.silent.is_set() for worker in live)
+        )
+
+    def hand_on(self) -> HandedWorkers:
+        return HandedWorkers(self._ask, tuple(worker.hand_on() for worker in self._live.values()))
+
+    def take_over(self, handed: HandedWorkers, children: Children) -> None:
+        """Before `run`: the workers of the program before this one. They serve on until `retire_old`."""
+        self._ask = handed.ask
+        for one in handed.workers:
+            self._live[one.id] = WorkerProcess.take_over(one, children, handed.ask)
+            self._taken_rows.add(one.id - 1)
+
+    async def wait_new_serving(self) -> None:
+        """Returns when each slot has a serving worker of this program; also in a stop."""
+        await self._changed.wait(
+            lambda: (
+                self._stopping
+                or sum(one.state == "serving" and not one.is_old for one in self._live.values()) >= self._wanted
+            )
+        )
+
+    def retire_old(self, grace_s: float) -> None:
+        """The workers of the program before this one accept no more, finish what they have, and end."""
+        for worker in self._serving():
+            if worker.is_old:
+                self._stop_one(worker, grace_s)
+        self._changed.notify()
+
+    async def wait_old_gone(self) -> None:
+        await self._changed.wait(lambda: not any(worker.is_old for worker in self._live.values()))
 
     async def stop(self, grace_s: float) -> None:
         """Accept no new work; leases have `grace_s`. Returns when all processes are gone."""
@@ -159,17 +202,17 @@ class Workers:
         self._sockets.close()
         for worker in self._serving():
             self._stop_one(worker, grace_s)
-        self._notify()
+        self._changed.notify()
         with trio.move_on_after(grace_s + STOP_SLACK_S):
-            await self._wait(lambda: not self._live)
+            await self._changed.wait(lambda: not self._live)
         self.kill()
-        await self._wait(lambda: not self._live)
+        await self._changed.wait(lambda: not self._live)
 
     def kill(self) -> None:
         self._stopping = True
         for worker in self._live.values():
             worker.process.kill()
-        self._notify()
+        self._changed.notify()
 
     def reopen(self) -> None:
         for worker in self._live.values():
@@ -191,7 +234,7 @@ class Workers:
 
     async def wait_channels(self, known: Collection[int]) -> None:
         """Returns when a worker serves whose pid is not known."""
-        await self._wait(lambda: not self.channels().keys() <= set(known))
+        await self._changed.wait(lambda: not self.channels().keys() <= set(known))
 
     async def stats(self) -> list[WorkerStatus]:
         """The status of each worker now. For a worker that does not answer in time it is the newest known one."""
@@ -200,7 +243,9 @@ class Workers:
         for worker in self._serving():
             worker.channel.post(AskStats(ask))
         with trio.move_on_after(STATS_WAIT_S):
-            await self._wait(lambda: all(worker.stats.ask >= ask for worker in self._serving() if worker.applied))
+            await self._changed.wait(
+                lambda: all(worker.stats.ask >= ask for worker in self._serving() if worker.applied)
+            )
         return self.known()
 
     def known(self) -> list[WorkerStatus]:
@@ -212,72 +257,69 @@ class Workers:
 
     # One worker
 
-    async def _keep(self, worker_id: int) -> None:
+    async def _keep(self, slot: int) -> None:
         pause_s = RESPAWN_PAUSE_S
         try:
-            while not self._stopping and worker_id <= self._wanted:
+            while not self._stopping and slot <= self._wanted:
                 started = trio.current_time()
                 served = False
                 try:
-                    served = await self._run_one(worker_id)
+                    served = await self._run_one(slot)
                 except OSError as exc:  # out of processes, descriptors or memory: the next try may do better
-                    self._emit(Notice(f"worker {worker_id} cannot be started: {exc.strerror or exc}"))
+                    self._emit(Notice(f"worker {slot} cannot be started: {exc.strerror or exc}"))
                 if served and trio.current_time() - started >= 1.0:
                     pause_s = RESPAWN_PAUSE_S
                 elif not self._stopping:
                     await trio.sleep(pause_s)
                     pause_s = min(2 * pause_s, RESPAWN_PAUSE_MAX_S)
         finally:
-            self._rows.discard(worker_id)
-            self._notify()
+            self._slots.discard(slot)
+            self._changed.notify()
 
-    async def _run_one(self, worker_id: int) -> bool:
+    async def _run_one(self, slot: int) -> bool:
         """One process, from start to end. Returns whether it ever served."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        await self._changed.wait(lambda: len(self._taken_rows) < self._grid.rows)  # old workers may have all of them
+        rows = [slot - 1, *range(self._grid.rows)]
+        row = next(row for row in rows if row not in self._taken_rows)
+        self._taken_rows.add(row)
         try:
-            process = await trio.lowlevel.open_process(
-                [*self._command, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=self._env,
-                start_new_session=True,
-            )
+            worker = await WorkerProcess.spawn(self._command, self._env, row, slot)
         except BaseException:
-            ours.close()
+            self._taken_rows.discard(row)
             raise
-        finally:
-            theirs.close()
-        worker = WorkerProcess(worker_id, process, Channel(ours, ToControl))
-        self._live[worker_id] = worker
-        self._emit(WorkerStarted(worker_id, process.pid))
-        row = worker_id - 1
-        welcome = Welcome(worker_id, self._grid.rows, self._grid.cells, self._log.format)
+        self._live[worker.id] = worker
+        self._emit(WorkerStarted(worker.id, worker.process.pid))
+        welcome = Welcome(worker.id, self._grid.rows, self._grid.cells, self._log.format)
         worker.channel.post(welcome, [self._grid.fd])
-        if self._stopping or worker_id > self._wanted:
+        if self._stopping or slot > self._wanted:
             worker.state = "stopping"  # the order came while it was being started
-            process.kill()
+            worker.process.kill()
         else:
             self._send_table(worker)
+        return await self._attend(worker)
+
+    async def _attend(self, worker: WorkerProcess) -> bool:
+        """Talk with a worker until its end. Returns whether it ever served."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(worker.channel.run_writer)
                 nursery.start_soon(self._listen, worker)
-                nursery.start_soon(self._watch, worker)
-                await process.wait()
+                nursery.start_soon(partial(watch, worker, self._epoch, self._changed, self._emit))
+                await worker.wait_ended()
                 with trio.move_on_after(EXIT_S):
                     await worker.silent.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            process.kill()
+            worker.process.kill()
             with trio.CancelScope(shield=True):  # ends soon, because KILL cannot be ignored
-                await process.wait()
+                code = await worker.wait_ended()
             worker.channel.close()
-            del self._live[worker_id]
-            self._grid.clear_gauges(row)
-            self._notify()
-        assert process.returncode is not None
+            del self._live[worker.id]
+            self._taken_rows.discard(worker.id - 1)
+            self._grid.clear_gauges(worker.id - 1)
+            self._changed.notify()
         if not self._stopping and worker.state != "stopping":
-            self._emit(WorkerExited(worker_id, process.pid, how_it_ended(process.returncode)))
+            self._emit(WorkerExited(worker.id, worker.process.pid, how_it_ended(code)))
         return bool(worker.applied)
 
     def _send_table(self, worker: WorkerProcess) -> None:
@@ -287,7 +329,7 @@ class Workers:
             # Only the sockets that it does not have yet: a worker without free descriptors could not take all again.
             new = [listener for listener in listeners if listener.key not in worker.holds]
             worker.holds = {listener.key for listener in listeners}
-            fds = self._sockets.for_worker(worker.id - 1, new)
+            fds = self._sockets.for_worker(worker.slot - 1, new)
             self.delivery.send(worker, listeners)
             worker.channel.post(Publish(self._table, tuple(listener.key for listener in new)), fds)
             self.delivery.send(worker, listeners, table_is_sent=True)
@@ -297,10 +339,10 @@ class Workers:
         try:
             while (message := await worker.channel.receive()) is not None:
                 self._take(worker, message)
-                self._notify()
+                self._changed.notify()
             worker.silent.set()
             with trio.move_on_after(EXIT_S):
-                await worker.process.wait()  # it most likely exits by itself, and its exit code says why
+                await worker.wait_ended()  # it most likely exits by itself, and its exit code says why
         except LinkBroken as exc:
             self._emit(Notice(f"worker {worker.id} talks nonsense: {exc}"))
             worker.silent.set()
@@ -335,32 +377,8 @@ class Workers:
             case _ if type(message) in self.hearers:
                 self.hearers[type(message)](worker.id, message)
 
-    async def _watch(self, worker: WorkerProcess) -> None:
-        """Kill and replace a worker that does not acknowledge a table, or does not answer, within HUNG_AFTER_S."""
-        while True:
-            await self._wait(lambda: self._is_behind(worker))
-            epoch, asked = self._table.epoch if self._table is not None else 0, worker.asked
-            patience_s = HUNG_AFTER_S if worker.applied else START_S
-            # In two halves: if control itself was suspended, the answer is there to be read after the first half.
-            if await self._catches_up(worker, epoch, asked, patience_s / 2):
-                continue
-            if await self._catches_up(worker, epoch, asked, patience_s / 2):
-                continue
-            self._emit(WorkerHung(worker.id, worker.process.pid, epoch))
-            worker.process.kill()
-            return
-
-    async def _catches_up(self, worker: WorkerProcess, epoch: int, asked: int, within_s: float) -> bool:
-        with trio.move_on_after(within_s):
-            await self._wait(
-                lambda: worker.state == "stopping" or (worker.applied >= epoch and worker.stats.ask >= asked)
-            )
-            return True
-        return False
-
-    def _is_behind(self, worker: WorkerProcess) -> bool:
-        late = self._table is not None and worker.applied < self._table.epoch
-        return worker.state != "stopping" and (late or worker.stats.ask < worker.asked)
+    def _epoch(self) -> int:
+        return self._table.epoch if self._table is not None else 0
 
     async def _heartbeat(self) -> None:
         """Ask a worker for its stats between tables, to see that it answers."""
@@ -371,7 +389,7 @@ class Workers:
                 if worker.state == "serving":
                     worker.asked = self._ask
                     worker.channel.post(AskStats(self._ask))
-            self._notify()
+            self._changed.notify()
 
     def _serving(self) -> list[WorkerProcess]:
         """The workers that were not told to stop."""
@@ -380,13 +398,3 @@ class Workers:
     def _stop_one(self, worker: WorkerProcess, grace_s: float) -> None:
         worker.state = "stopping"
         worker.channel.post(Stop(grace_s))
-
-    # Waiting
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-    async def _wait(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await self._changed.wait()

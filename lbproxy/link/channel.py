@@ -122,6 +122,15 @@ class Channel:
             raise LinkBroken(f"{count} descriptors announced, {len(self._fds)} came")
         return [self._fds.popleft() for _ in range(count)]
 
+    def hand_on(self) -> tuple[int, bytes, tuple[int, ...]]:
+        """Its descriptor, the beginning of a message that has come, and the descriptors that came with it: for a
+        channel that goes on elsewhere. No message may be waiting to be sent."""
+        return self._sock.fileno(), bytes(self._buffer), tuple(self._fds)
+
+    def take_over(self, buffer: bytes, fds: Sequence[int]) -> None:
+        """Go on behind what another channel had received."""
+        self._buffer, self._fds = bytearray(buffer), deque(fds)
+
     def close(self) -> None:
         """Close the channel and every received descriptor that was not taken."""
         self._sock.close()

@@ -8,7 +8,7 @@ predecessor was killed, and only control clears what a dead worker still held.
 
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 
@@ -49,6 +49,14 @@ class Grid:
     def create(cls, rows: int, cells: int) -> "Grid":
         fd = os.memfd_create("lbproxy-grid", os.MFD_CLOEXEC)
         os.ftruncate(fd, rows * cells * WIDTH * ITEM_BYTES)
+        return cls(fd, rows, cells)
+
+    @classmethod
+    def extend(cls, fd: int, rows: int, cells: int) -> "Grid":
+        """The grid of an earlier program, with at least `rows` rows. Whoever has mapped it already sees the rows that
+        it knows."""
+        if os.fstat(fd).st_size < rows * cells * WIDTH * ITEM_BYTES:
+            os.ftruncate(fd, rows * cells * WIDTH * ITEM_BYTES)
         return cls(fd, rows, cells)
 
     def base(self, row: int, cell: int) -> int:
@@ -96,9 +104,14 @@ class Grid:
 class CellBook:
     """Hands out cells. Control has the only one."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, free: Sequence[int] | None = None) -> None:
+        """`free`: the cells that `take` may give, the last one first; all of them without."""
         self._grid = grid
-        self._free = list(range(grid.cells - 1, -1, -1))
+        self._free = list(free) if free is not None else list(range(grid.cells - 1, -1, -1))
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        return tuple(self._free)
 
     def take(self) -> int:
         """A cell whose counters are all 0. Raises RuntimeError when there are more backends than the grid has cells."""

@@ -24,7 +24,8 @@ class AddressRunner(Runner):
         try:
             if self._stop.is_set():
                 return
-            self._set(spawned(self.backend, self._address, None))
+            if self.backend.address is None:  # else it was taken over
+                self._set(spawned(self.backend, self._address, None))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, self._address)
                 nursery.start_soon(self._time_start)

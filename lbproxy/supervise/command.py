@@ -36,6 +36,7 @@ class Order:
     directory: str
     user: User | None
     fd: int | None = None  # of the listener that the process inherits
+    fds: tuple[int, ...] = ()  # further descriptors that it inherits
 
 
 def user_to_become(text: str | None) -> User | None:

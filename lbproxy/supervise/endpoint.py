@@ -3,14 +3,14 @@
 Does not know processes. Each process has an endpoint of its own: its successor gets another.
 """
 
-import itertools
 import os
 import shutil
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lbproxy.address import Address
 from lbproxy.config.user import User
+from lbproxy.supervise.handed_on import HandedDirectory, HandedEndpoint
 from lbproxy.supervise.launch import FD
 from lbproxy.supervise.ports import NoFreePort, Ports
 from lbproxy.supervise.private_directory import PrivateDirectory
@@ -30,6 +30,9 @@ class Endpoint:
     directory: str | None = None  # of a unix socket
     listener: socket.socket | None = None  # bind = "fd": our copy, until the process has its own
 
+    def hand_on(self) -> HandedEndpoint:
+        return HandedEndpoint(self.address, self.port, self.directory)
+
     def close_listener(self) -> None:
         """Close our copy. While it is open a connect succeeds, even if the backend is dead."""
         if self.listener is not None:
@@ -43,7 +46,7 @@ class Endpoints:
 
     ports: Ports
     _base: PrivateDirectory | None = None
-    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _next_number: int = 1
 
     def take(self, bind: str, name: str, user: User | None) -> Endpoint:
         """`name`: the name of a socket file. Raises NoFreePort or OSError."""
@@ -62,6 +65,20 @@ class Endpoints:
         if endpoint.directory is not None:
             shutil.rmtree(endpoint.directory, ignore_errors=True)
 
+    def hand_on(self) -> tuple[HandedDirectory | None, int]:
+        return None if self._base is None else self._base.hand_on(), self._next_number
+
+    def take_over(self, base: HandedDirectory | None, next_number: int) -> None:
+        self._next_number = next_number
+        if base is not None:
+            self._base = PrivateDirectory.take_over(base)
+
+    def take_over_one(self, handed: HandedEndpoint) -> Endpoint:
+        """The endpoint of a process that runs already: what its command and environment were told is not known."""
+        if handed.port is not None:
+            self.ports.hold(handed.port)
+        return Endpoint(handed.address, {}, {}, handed.port, handed.directory)
+
     def close(self) -> None:
         if self._base is not None:
             self._base.close()
@@ -70,7 +87,8 @@ class Endpoints:
     def _take_path(self, name: str, user: User | None) -> Endpoint:
         if self._base is None:
             self._base = PrivateDirectory.make()
-        directory = self._base.path / str(next(self._numbers))
+        directory = self._base.path / str(self._next_number)
+        self._next_number += 1
         directory.mkdir(mode=0o700)
         if user is not None and user.uid != os.geteuid():
             os.chown(directory, user.uid, user.gid)

@@ -3,7 +3,6 @@
 Does not know backends, nor what the guard does at the end of file (guard.py).
 """
 
-import itertools
 import os
 import secrets
 import subprocess
@@ -12,6 +11,8 @@ from collections.abc import Callable
 
 import trio
 
+from lbproxy.supervise.found_process import FoundProcess
+from lbproxy.supervise.handed_on import HandedGuard
 from lbproxy.supervise.program_copy import import_path
 from lbproxy.supervise.reap import Children
 from lbproxy.telemetry.events import Event, Notice
@@ -29,7 +30,8 @@ class Guard:
         self._emit = emit
         self._groups: set[int] = set()
         self._mark = secrets.token_hex(8)
-        self._numbers = itertools.count(1)
+        self._next_number = 1
+        self._found: FoundProcess | None = None  # the guard that an earlier program of this control has started
         self._pipe: int | None = None
         self._unsent = bytearray()
         self._more = trio.Event()
@@ -42,7 +44,22 @@ class Guard:
 
     def new_mark(self) -> str:
         """A mark for the environment of one process (session.MARK). The guard ends all processes that carry it."""
-        return f"{self._mark}.{next(self._numbers)}"
+        number, self._next_number = self._next_number, self._next_number + 1
+        return f"{self._mark}.{number}"
+
+    def hand_on(self) -> HandedGuard | None:
+        """None while no guard runs."""
+        if self._pipe is None or self.pid is None:
+            return None
+        groups, unsent = tuple(sorted(self._groups)), self._unsent.hex()
+        return HandedGuard(self.pid, self._pipe, self._mark, self._next_number, groups, unsent)
+
+    def take_over(self, handed: HandedGuard) -> None:
+        """Before `run`. The process is told nothing anew: it has its list, and goes on with the rest of a line."""
+        self._mark, self._next_number, self._groups = handed.mark, handed.next_number, set(handed.groups)
+        self._unsent = bytearray.fromhex(handed.unsent)
+        self._found, self._pipe, self.pid = self._children.adopt(handed.pid), handed.pipe_fd, handed.pid
+        os.set_inheritable(handed.pipe_fd, False)
 
     def add(self, pgid: int) -> None:
         """Never blocks."""
@@ -68,6 +85,9 @@ class Guard:
             await trio.sleep(delay_s)
 
     async def _run_once(self) -> str:
+        if self._found is not None and self._pipe is not None:
+            found, self._found = self._found, None
+            return await self._attend(found, self._pipe)
         try:
             read_end, write_end = os.pipe()
         except OSError as exc:
@@ -79,15 +99,21 @@ class Guard:
             return str(exc)
         finally:
             os.close(read_end)
+        groups = b"".join(b"+%d\n" % group for group in self._groups)
+        self._unsent = bytearray(b"=%s\n%s" % (self._mark.encode(), groups))
+        return await self._attend(process, write_end)
+
+    async def _attend(self, process: "subprocess.Popen[bytes] | FoundProcess", pipe: int) -> str:
+        """Tell the guard what it must know, until it is dead."""
         pidfd = None
         try:
             pidfd = os.pidfd_open(process.pid)
-            return await self._serve(process.pid, pidfd, write_end)
+            return await self._serve(process.pid, pidfd, pipe)
         except OSError as exc:
             return str(exc)
         finally:
             self._pipe = self.pid = None
-            os.close(write_end)  # end of file: the guard ends what is left
+            os.close(pipe)  # end of file: the guard ends what is left
             if pidfd is not None:
                 with trio.move_on_after(GUARD_EXIT_S, shield=True):
                     await trio.lowlevel.wait_readable(pidfd)
@@ -113,8 +139,9 @@ class Guard:
     async def _serve(self, pid: int, pidfd: int, pipe: int) -> str:
         os.set_blocking(pipe, False)
         self._pipe, self.pid = pipe, pid
-        self._unsent.clear()
-        self._send(b"=%s\n" % self._mark.encode() + b"".join(b"+%d\n" % group for group in self._groups))
+        self._write()
+        if self._unsent:
+            self._more.set()
         self._listening.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush)

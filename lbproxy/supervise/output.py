@@ -22,8 +22,13 @@ KEPT_ENDED = 4  # rings of ended backends, of one slot
 class LineSplitter:
     """Splits bytes into lines without their line end. At most `LINE_BYTES` wait for the end of their line."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, rest: bytes = b"") -> None:
+        self._rest = rest
+
+    @property
+    def rest(self) -> bytes:
+        """The beginning of a line."""
+        return self._rest
 
     def feed(self, data: bytes) -> list[bytes]:
         *whole, self._rest = (self._rest + data).split(b"\n")
@@ -92,6 +97,15 @@ class OutputRing:
     def last(self, count: int, *, since: int = 0) -> list[OutputLine]:
         wanted = [entry for entry in self._lines if entry[0] > since][-count:] if count > 0 else []
         return [OutputLine(n, at, text_of(line)) for n, at, line in wanted]
+
+    def hand_on(self, count: int) -> list[tuple[int, float, bytes]]:
+        """The last `count` lines with their numbers and times."""
+        return list(self._lines)[-count:]
+
+    def restore(self, lines: list[tuple[int, float, bytes]], newest: int) -> None:
+        self._lines.extend(lines)
+        self._bytes += sum(len(line) for _, _, line in lines)
+        self.newest = newest
 
     async def wait_newer(self, number: int) -> None:
         """Returns when there is a line after `number`."""

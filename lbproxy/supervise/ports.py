@@ -51,6 +51,12 @@ class Ports:
             f"{others} by other programs"
         )
 
+    def hold(self, port: int) -> None:
+        """A backend has this port already."""
+        self._held.add(port)
+        if port in self._queue:
+            self._queue.remove(port)
+
     def give_back(self, port: int) -> None:
         if port in self._held:
             self._held.remove(port)

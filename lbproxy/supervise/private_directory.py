@@ -11,6 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from lbproxy.supervise.handed_on import HandedDirectory
+
 PREFIX = "lbproxy-"  # of every such directory
 LOCK = "owner"  # a file in it. Control keeps it locked: if it can be locked, its control is gone
 
@@ -37,6 +39,14 @@ class PrivateDirectory:
             shutil.rmtree(path, ignore_errors=True)
             raise
         return cls(path, lock_fd)
+
+    @classmethod
+    def take_over(cls, handed: HandedDirectory) -> "PrivateDirectory":
+        os.set_inheritable(handed.lock_fd, False)
+        return cls(Path(handed.path), handed.lock_fd)
+
+    def hand_on(self) -> HandedDirectory:
+        return HandedDirectory(str(self.path), self.lock_fd)
 
     def close(self) -> None:
         """Remove it with all that is in it."""

@@ -15,7 +15,9 @@ from typing import Any, Protocol
 import trio
 
 from lbproxy.supervise.command import CannotStart, Order
+from lbproxy.supervise.found_process import FoundProcess
 from lbproxy.supervise.guard_handle import Guard
+from lbproxy.supervise.handed_on import HandedEndpoint, HandedProcess
 from lbproxy.supervise.output import LineSplitter
 from lbproxy.supervise.reap import Children
 from lbproxy.supervise.session import MARK, signal_name, signal_others, signal_session
@@ -39,11 +41,17 @@ class Child:
     """Owned by the task that spawned it. That task calls `wait_dead` and `reap`."""
 
     def __init__(
-        self, popen: "subprocess.Popen[bytes]", pidfd: int, output: int, mark: str, owners: tuple[Children, Guard]
+        self,
+        popen: "subprocess.Popen[bytes] | FoundProcess",
+        pidfd: int,
+        output: int,
+        mark: str,
+        owners: tuple[Children, Guard],
     ) -> None:
         self._popen = popen
         self._pidfd = pidfd
         self._output = trio.lowlevel.FdStream(output)
+        self._splitter = LineSplitter()
         self.mark = mark
         self._children, self._guard = owners
         self._output_ended = trio.Event()
@@ -79,7 +87,7 @@ class Child:
                 cwd=order.directory,
                 env={**order.env, MARK: mark},
                 start_new_session=True,
-                pass_fds=() if order.fd is None else (order.fd,),
+                pass_fds=(*order.fds, *(() if order.fd is None else (order.fd,))),
                 **credentials,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as exc:
@@ -98,6 +106,20 @@ class Child:
             os.close(read_end)
             raise CannotStart(f"cannot watch the new process: {_reason(exc)}") from None
         return cls(popen, pidfd, read_end, mark, (children, guard))
+
+    @classmethod
+    def take_over(cls, handed: HandedProcess, children: Children, guard: Guard) -> "Child":
+        """The process of a backend that an earlier program of this control has spawned. Raises OSError if it is gone
+        and reaped, which nobody but its owner does."""
+        output = handed.output_fd if handed.output_fd >= 0 else os.open(os.devnull, os.O_RDONLY)
+        os.set_inheritable(output, False)
+        pidfd = os.pidfd_open(handed.pid)
+        child = cls(children.adopt(handed.pid), pidfd, output, handed.mark, (children, guard))
+        child._splitter = LineSplitter(bytes.fromhex(handed.cut_line))
+        return child
+
+    def hand_on(self, endpoint: HandedEndpoint) -> HandedProcess:
+        return HandedProcess(self.pid, self.mark, self._output.fileno(), self._splitter.rest.hex(), endpoint)
 
     def is_alive(self) -> bool:
         return self.code() is None
@@ -120,7 +142,7 @@ class Child:
     async def forward_output(self, forwarder: TakesLines) -> None:
         """Read the output until every process that could write has ended."""
         self._output_ended = trio.Event()
-        splitter = LineSplitter()
+        splitter = self._splitter
         data = b"-"
         try:
             while data:

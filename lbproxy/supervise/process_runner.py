@@ -5,6 +5,7 @@ Does not know pools, tables or reloads. The fleet is told of every change throug
 
 import random
 import signal
+from dataclasses import replace
 
 import trio
 
@@ -13,6 +14,7 @@ from lbproxy.policy.backoff import crashes_in_row, delay_s, gives_up
 from lbproxy.policy.lifecycle import LifecycleEvent, spawned
 from lbproxy.supervise.command import CannotStart, order_for, user_to_become
 from lbproxy.supervise.endpoint import Endpoint
+from lbproxy.supervise.handed_on import HandedBackend, HandedProcess, handed_time, taken_time
 from lbproxy.supervise.listening_sockets import (
     PortProblem,
     listening_addresses,
@@ -55,16 +57,23 @@ class ProcessRunner(Runner):
         super().__init__(spec, resources, reload=reload, trial=trial)
         self._current_run: Run | None = None
         self._child: Child | None = None
+        self._endpoint: Endpoint | None = None
         self._killed = False
         self._retried = False
         self._port_tries = 0
         self._crashes_in_row = 0
         self._crashes: list[float] = []
         self._restart_at = 0.0  # on Trio's clock, while it is in back-off
+        self._found: HandedProcess | None = None  # the process of an earlier program of this control
+        self._rests = False  # between the steps of a run: it watches its process, or waits for the next run
 
     async def run(self) -> None:
         self._began = True
         try:
+            if self.backend.state in (State.BACKOFF, State.FAILED):  # taken over
+                left_s = max(0.0, self._restart_at - trio.current_time())
+                failed = self.backend.state is State.FAILED
+                await self._wait_restart(Verdict(LifecycleEvent.DIED, None if failed else left_s))
             while not self._stop.is_set():
                 verdict = await self._run_once()
                 if verdict is None or (verdict.event is LifecycleEvent.DIED and verdict.restart_in_s is None):
@@ -80,6 +89,32 @@ class ProcessRunner(Runner):
         self._request_stop()
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
+
+    @property
+    def is_settled(self) -> bool:
+        return super().is_settled and self._rests
+
+    def hand_on(self) -> HandedBackend:
+        handed, run, child, endpoint = super().hand_on(), self._current_run, self._child, self._endpoint
+        process = child.hand_on(endpoint.hand_on()) if child is not None and endpoint is not None else None
+        return replace(
+            handed,
+            process=process,
+            run=run.hand_on() if run is not None else None,
+            crashes_at=tuple(map(handed_time, self._crashes)),
+            crashes_in_row=self._crashes_in_row,
+            restart_at=handed_time(self._restart_at),
+        )
+
+    def take_over(self, handed: HandedBackend) -> None:
+        super().take_over(handed)
+        self._found = handed.process
+        self._current_run = Run.take_over(handed.run) if handed.run is not None else None
+        self._crashes, self._crashes_in_row = list(map(taken_time, handed.crashes_at)), handed.crashes_in_row
+        self._restart_at = taken_time(handed.restart_at)
+        if handed.process is not None:
+            self._endpoint = self._resources.endpoints.take_over_one(handed.process.endpoint)
+            self._child = Child.take_over(handed.process, self._resources.children, self._resources.guard)
 
     def _why_dead(self) -> str | None:
         """How the last run ended, and what follows from that."""
@@ -103,8 +138,11 @@ class ProcessRunner(Runner):
 
     async def _run_once(self) -> Verdict | None:
         """None: the backend was stopped on request."""
-        run = self._current_run = Run(trio.current_time(), self.output.newest)
-        self._reset_health()
+        found, self._found = self._found is not None, None
+        if not found or self._current_run is None:
+            self._current_run = Run(trio.current_time(), self.output.newest)
+            self._reset_health()
+        run = self._current_run
         verdict = None
         try:
             verdict = await self._supervise(run)
@@ -123,12 +161,17 @@ class ProcessRunner(Runner):
 
     async def _supervise(self, run: Run) -> Verdict | None:
         """Spawn the process and stay until nothing of it is left. Returns a verdict if it died after it was ready."""
-        user = user_to_become(self.generation.settings.user)
-        endpoint = self._resources.endpoints.take(self.generation.settings.bind, self.id.name, user)
+        user = None
+        if self._endpoint is None or self._child is None:
+            user = user_to_become(self.generation.settings.user)
+            self._endpoint = self._resources.endpoints.take(self.generation.settings.bind, self.id.name, user)
+        endpoint = self._endpoint
         try:
-            order = order_for(self.spec, endpoint, user)
-            child = await Child.spawn(order, self._resources.children, self._resources.guard)
-            endpoint.close_listener()
+            child = self._child
+            if child is None:
+                order = order_for(self.spec, endpoint, user)
+                child = await Child.spawn(order, self._resources.children, self._resources.guard)
+                endpoint.close_listener()
             async with trio.open_nursery() as reading:
                 try:
                     outputs = self._resources.outputs
@@ -142,18 +185,24 @@ class ProcessRunner(Runner):
                     self._child = None
                     reading.cancel_scope.cancel()
         finally:
+            self._endpoint = None
             self._resources.endpoints.give_back(endpoint)
             if run.ready_s is None and endpoint.port is not None and not is_free(endpoint.port, reuse=True):
                 run.port_taken = True
 
     async def _watch_until_dead(self, run: Run, child: Child, endpoint: Endpoint) -> Verdict | None:
-        self._child, run.pid = child, child.pid
-        self._set(spawned(self.backend, endpoint.address, child.pid))
-        self._emit(BackendStarting(self.id.pool, str(self.id), child.pid, str(endpoint.address), self.reload))
+        if self._child is None:  # else it was taken over with its process
+            self._child, run.pid = child, child.pid
+            self._set(spawned(self.backend, endpoint.address, child.pid))
+            self._emit(BackendStarting(self.id.pool, str(self.id), child.pid, str(endpoint.address), self.reload))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, run, child, endpoint)
             nursery.start_soon(self._end_on_request, run, child)
-            await child.wait_dead()
+            self._rests = True
+            try:
+                await child.wait_dead()
+            finally:
+                self._rests = False
             nursery.cancel_scope.cancel()
         run.code = child.code()
         if self._ready_since is None:
@@ -169,7 +218,7 @@ class ProcessRunner(Runner):
         return verdict
 
     async def _watch(self, run: Run, child: Child, endpoint: Endpoint) -> None:
-        if await self._become_ready_in_time(run, child, endpoint):
+        if self._ready_since is not None or await self._become_ready_in_time(run, child, endpoint):
             await self._keep_probing(endpoint.address)
         elif run.why is not None:
             run.ending.set()
@@ -177,7 +226,7 @@ class ProcessRunner(Runner):
     async def _become_ready_in_time(self, run: Run, child: Child, endpoint: Endpoint) -> bool:
         limit_s = self.settings.health.start_timeout_s
         tell_at = run.began + SLOW_START_S
-        with trio.move_on_after(limit_s) as limit:
+        with trio.move_on_at(run.began + limit_s) as limit:
             while True:
                 result = await self._probe_start(endpoint)
                 self._last_probe = result.detail
@@ -281,12 +330,16 @@ class ProcessRunner(Runner):
         return Verdict(LifecycleEvent.DIED, pause_s)
 
     async def _wait_restart(self, verdict: Verdict) -> None:
-        if verdict.restart_in_s is None:
-            await self._stop.wait()  # FAILED until it is stopped
-            return
-        self._restart_at = trio.current_time() + verdict.restart_in_s
-        with trio.move_on_at(self._restart_at):
-            await self._stop.wait()
+        self._rests = True
+        try:
+            if verdict.restart_in_s is None:
+                await self._stop.wait()  # FAILED until it is stopped
+                return
+            self._restart_at = trio.current_time() + verdict.restart_in_s
+            with trio.move_on_at(self._restart_at):
+                await self._stop.wait()
+        finally:
+            self._rests = False
         if self.backend.state is State.BACKOFF:
             self._become(LifecycleEvent.RESTARTED)
 

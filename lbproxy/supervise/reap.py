@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from lbproxy.supervise.found_process import FoundProcess
 from lbproxy.supervise.session import is_zombie
 
 PATIENCE_S = 1.0
@@ -41,6 +42,16 @@ class Children:
             if not self._spawning:
                 self._settled.set()
                 self._settled = trio.Event()
+
+    @property
+    def is_spawning(self) -> bool:
+        """Whether a child is being made in a thread right now."""
+        return self._spawning > 0
+
+    def adopt(self, pid: int) -> FoundProcess:
+        """A child that an earlier program of this process has spawned. Its owner waits for it, then calls `forget`."""
+        self._own.add(pid)
+        return FoundProcess(pid)
 
     def forget(self, pid: int) -> None:
         """The owner has waited for the child."""

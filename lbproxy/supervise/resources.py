@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from lbproxy.supervise.endpoint import Endpoints
 from lbproxy.supervise.guard_handle import Guard
+from lbproxy.supervise.handed_on import HandedResources
 from lbproxy.supervise.output import OutputBook
 from lbproxy.supervise.ports import Ports
 from lbproxy.supervise.reap import Children
@@ -33,6 +34,15 @@ class Resources:
         port_range = Ports(*ports)
         guard = Guard(children, emit)
         return cls(emit, port_range, Endpoints(port_range), guard, children, OutputBook(backend_lines))
+
+    def hand_on(self) -> HandedResources | None:
+        """None while no guard runs."""
+        guard = self.guard.hand_on()
+        return None if guard is None else HandedResources(guard, *self.endpoints.hand_on())
+
+    def take_over(self, handed: HandedResources) -> None:
+        self.guard.take_over(handed.guard)
+        self.endpoints.take_over(handed.sockets_directory, handed.next_socket_number)
 
     def count_probe(self, pool: str, passed: bool) -> None:
         self.probes[pool, passed] = self.probes.get((pool, passed), 0) + 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import trio
 
 from lbproxy.policy.lifecycle import LifecycleEvent
+from lbproxy.supervise.handed_on import HandedRun, handed_time, taken_time
 from lbproxy.supervise.process import how_it_ended
 from lbproxy.supervise.session import signal_name
 
@@ -25,6 +26,16 @@ class Run:
     patient_until: float = 0.0  # until then the rest of the session may exit by itself
     ready_s: float | None = None  # how long the backend was ready; None: never
     left_behind: tuple[int, ...] = ()  # processes still running when the leader exited before it was ready
+
+    def hand_on(self) -> HandedRun:
+        began_at = handed_time(self.began)
+        return HandedRun(began_at, self.first_line, self.pid, self.code, self.why, self.ready_s, self.left_behind)
+
+    @classmethod
+    def take_over(cls, handed: HandedRun) -> "Run":
+        run = cls(taken_time(handed.began_at), handed.first_line, pid=handed.pid, code=handed.code, why=handed.why)
+        run.ready_s, run.left_behind = handed.ready_s, handed.left_behind
+        return run
 
     @property
     def how(self) -> str:

@@ -13,6 +13,7 @@ from lbproxy.model import Backend, BackendSpec, State
 from lbproxy.policy.health import Health
 from lbproxy.policy.lifecycle import LifecycleEvent, after
 from lbproxy.settings import PoolSettings
+from lbproxy.supervise.handed_on import HandedBackend, HandedHealth, HandedLine, handed_time, taken_time
 from lbproxy.supervise.output import OutputRing
 from lbproxy.supervise.probe import ProbeResult, probe
 from lbproxy.supervise.resources import Resources
@@ -22,6 +23,8 @@ from lbproxy.telemetry.text import seconds
 QUICK_S = 0.25  # between probes while a backend starts, is being proved, or is in doubt
 _LIVE = (State.READY, State.UNHEALTHY, State.DRAINING)
 _NOT_PROBED = "not probed yet"
+HANDED_ON = (State.STARTING, State.READY, State.UNHEALTHY, State.BACKOFF, State.FAILED)
+HANDED_LINES = 100  # of the output of each backend
 
 
 class NotReady(LbproxyError):
@@ -35,6 +38,14 @@ class NotReady(LbproxyError):
 
 def _ignore(runner: "Runner") -> None:
     pass
+
+
+def _handed(at: float | None) -> float | None:
+    return None if at is None else handed_time(at)
+
+
+def _taken(at: float | None) -> float | None:
+    return None if at is None else taken_time(at)
 
 
 class Runner:
@@ -177,6 +188,56 @@ class Runner:
         """Apply new `health` and `restart` settings. All other settings stay those of the generation."""
         self.settings = settings
         self._probe_soon.set()
+
+    # Over an exec
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it can be handed on now: it is not in the middle of a spawn, of an end or of a drain."""
+        return self._began and not self._stop.is_set() and self.backend.state in HANDED_ON
+
+    def hand_on(self) -> HandedBackend:
+        """Of a runner that is settled."""
+        backend, health = self.backend, self._health
+        lines = [HandedLine(number, at, line.hex()) for number, at, line in self.output.hand_on(HANDED_LINES)]
+        return HandedBackend(
+            backend.state,
+            handed_time(backend.since),
+            backend.address,
+            backend.pid,
+            backend.restarts,
+            self.recycled,
+            HandedHealth(
+                health.healthy,
+                health.row,
+                _handed(self._passing_since),
+                handed_time(self._passing_until),
+                _handed(self._ready_since),
+                _handed(self._first_ready),
+                self._last_probe,
+                self._doubted,
+            ),
+            self._failure.why if self._failure is not None else None,
+            tuple(lines),
+            self.output.newest,
+        )
+
+    def take_over(self, handed: HandedBackend) -> None:
+        """Go on where an earlier program of this control stood. Before `run`."""
+        health = handed.health
+        self.backend = Backend(
+            self.id, handed.state, taken_time(handed.since_at), handed.address, handed.pid, handed.restarts
+        )
+        self.recycled = handed.recycled
+        self._trial = False
+        self._health = Health(health.healthy, health.row)
+        self._passing_since, self._passing_until = _taken(health.passing_since_at), taken_time(health.passing_until_at)
+        self._ready_since, self._first_ready = _taken(health.ready_since_at), _taken(health.first_ready_at)
+        self._last_probe, self._doubted = health.last_probe, health.doubted
+        self._failure = NotReady(handed.failure) if handed.failure is not None else None
+        self.output.restore(
+            [(one.number, one.time, bytes.fromhex(one.line)) for one in handed.lines], handed.newest_line
+        )
 
     # Used by the subclasses
 

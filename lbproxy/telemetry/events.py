@@ -4,13 +4,14 @@ Fields are plain JSON values. An event that belongs to a reload carries the relo
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    name: ClassVar[str] = ""
-    level: ClassVar[str] = "info"
+from lbproxy.telemetry.certificate_events import CertificateExpiring as CertificateExpiring
+from lbproxy.telemetry.certificate_events import CertificateLoaded as CertificateLoaded
+from lbproxy.telemetry.certificate_events import CertificateRejected as CertificateRejected
+from lbproxy.telemetry.event import Event as Event
+from lbproxy.telemetry.upgrade_events import UpgradeDone as UpgradeDone
+from lbproxy.telemetry.upgrade_events import UpgradeProved as UpgradeProved
+from lbproxy.telemetry.upgrade_events import UpgradeStarted as UpgradeStarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,41 +230,6 @@ class AcceptPaused(Event):
 class AcceptResumed(Event):
     name = "accept.resumed"
     listener: str
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateLoaded(Event):
-    """It is used for new connections. `listeners`: their names; "admin" is that of [admin]."""
-
-    name = "certificate.loaded"
-    file: str
-    names: tuple[str, ...]
-    not_after: str  # ISO 8601
-    listeners: tuple[str, ...]
-    reload: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateRejected(Event):
-    """A file has changed and cannot be used: what was read before stays in use."""
-
-    name = "certificate.rejected"
-    level = "error"
-    file: str
-    why: str
-    listeners: tuple[str, ...]
-    reload: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateExpiring(Event):
-    name = "certificate.expiring"
-    level = "warning"
-    file: str
-    names: tuple[str, ...]
-    not_after: str
-    days_left: int  # 0: less than a day; negative: it has expired
-    listeners: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,11 @@ class Subscription:
         self._closed = False
         self._arrived = trio.lowlevel.ParkingLot()
 
+    @property
+    def waiting(self) -> int:
+        """How many events are not read yet."""
+        return len(self._events)
+
     def offer(self, event: Event, at: float) -> None:
         if not self._wants(event):
             return
@@ -137,6 +142,11 @@ class Log:
     def reopen(self) -> None:
         """See Sink.reopen. Raises OSError."""
         self._sink.reopen()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether no line waits for the sink's thread."""
+        return self._sink.backlog_bytes == 0
 
     def close(self, timeout_s: float) -> None:
         """End every subscription, then write the queued lines, for at most `timeout_s`."""

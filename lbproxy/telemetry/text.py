@@ -96,6 +96,7 @@ def event_text(event: e.Event) -> str:
         or _serve_text(event)
         or _backend_text(event)
         or _reload_text(event)
+        or _upgrade_text(event)
         or _fields_text(event)
     )
 
@@ -199,6 +200,20 @@ def _reload_text(event: e.Event) -> str | None:
             return verdict(event)
         case e.ReloadFinished(_, _, text):
             return text
+    return None
+
+
+def _upgrade_text(event: e.Event) -> str | None:
+    match event:
+        case e.UpgradeStarted(_, from_version):
+            return f"upgrade of lbproxy {from_version} started: the installed program is tried"
+        case e.UpgradeProved(_, version, after_s, backends, workers):
+            adopts = f"{count(backends, 'backend')} and {count(workers, 'worker')}"
+            return f"lbproxy {version} has passed its trial after {seconds(after_s)} and takes over {adopts}"
+        case e.UpgradeDone(_, "ok", _, from_version, version, duration_s):
+            return f"upgraded lbproxy {from_version} to {version} in {seconds(duration_s)}"
+        case e.UpgradeDone(_, _, _, from_version, why=why, output=output):
+            return "\n".join([f"not upgraded, lbproxy {from_version} goes on as before: {why}", *output])
     return None
 
 

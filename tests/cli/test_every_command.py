@@ -49,6 +49,9 @@ COMMANDS_TO_SERVER = [
     ["events"],
     ["events", "-f"],
     ["events", "-f", "--json"],
+    ["upgrade"],
+    ["upgrade", "--json"],
+    ["upgrade", "--no-wait"],
     ["stop"],
 ]
 NO_SERVER = {"serve", "check", "explain", "init", "schema", "completion", "version"}

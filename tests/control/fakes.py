@@ -10,7 +10,8 @@ from control.quiet_sink import QuietSink
 from lbproxy.address import Address
 from lbproxy.control.certificates import Certificates
 from lbproxy.control.context import ControlContext
-from lbproxy.control.fleet import Fleet, FleetContext, ProxyView
+from lbproxy.control.fleet import Fleet
+from lbproxy.control.fleet_context import FleetContext, ProxyView
 from lbproxy.control.listening_socket import BindFailed
 from lbproxy.control.rollout import Broken
 from lbproxy.link.grid import CellBook, Counter, Grid

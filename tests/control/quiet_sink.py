@@ -3,6 +3,7 @@
 
 class QuietSink:
     is_terminal = False
+    backlog_bytes = 0
 
     def describe_losses(self, describe):
         pass

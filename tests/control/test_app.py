@@ -9,9 +9,6 @@ from pathlib import Path
 from support.ports import free_port
 from support.serve import LBPROXY, serving
 
-from control.fakes import pool_settings, settings_of
-from lbproxy.control.app import _grid_size
-
 ORIGIN = Path(__file__).with_name("origin.py")
 CONFIG = f"""
 [proxy]
@@ -103,9 +100,3 @@ def test_ttin_adds_a_backend_and_usr1_harms_nothing(tmp_path):
         lb.wait_until(lambda: len(lb.backends()) == before + 1)
         lb.signal(signal.SIGUSR1)
         assert lb.get("/").status == 200
-
-
-def test_the_grid_has_room_for_more_workers_and_several_generations():
-    rows, cells = _grid_size(settings_of(pool_settings(size=1000), workers=3))
-    assert rows >= 3
-    assert cells >= 8000

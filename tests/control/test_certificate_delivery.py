@@ -25,7 +25,7 @@ from lbproxy.settings import CertificateFiles, ListenerSettings, TlsSettings
 @asynccontextmanager
 async def linked() -> AsyncIterator[tuple[WorkerProcess, Channel]]:
     ours, theirs = socket.socketpair()
-    worker = WorkerProcess(1, SimpleNamespace(), Channel(ours, ToControl))
+    worker = WorkerProcess(1, 1, SimpleNamespace(), Channel(ours, ToControl))
     other = Channel(theirs, ToWorker)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.channel.run_writer)

@@ -11,7 +11,7 @@ from support.hiring import REQUEST, answer, house, is_alive, pretender, send, un
 from support.trio_test import trio_test
 
 from lbproxy.address import Address
-from lbproxy.control.workers import HUNG_AFTER_S
+from lbproxy.control.worker_watch import HUNG_AFTER_S
 from lbproxy.link.grid import Counter
 from lbproxy.model import BackendId, BackendView
 from lbproxy.settings import DrainSettings
