@@ -25,8 +25,11 @@ class CertificateDelivery:
         """Send each set that the worker does not have. A listener keeps its key when its settings change.
 
         Before the table with `listeners`, but a set that has no client authorities any more comes behind it: until
-        then a certificate is asked of clients, and without authorities none is good.
+        then a certificate is asked of clients, and without authorities none is good. A worker of the program before
+        an upgrade has its certificates, and is about to accept nobody.
         """
+        if worker.is_old:
+            return
         sets = {view.key: (view, self.current(view)) for view in listeners if view.settings.tls is not None}
         worker.certificates = {key: one for key, one in worker.certificates.items() if key in sets}
         for key, (view, found) in sets.items():

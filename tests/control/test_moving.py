@@ -11,6 +11,7 @@ import trio
 from support.hiring import REQUEST, House, answer, house, pretender, until
 from support.trio_test import trio_test
 
+from lbproxy.control import old_workers
 from lbproxy.control.moving import Moving
 from lbproxy.control.worker_process import WorkerProcess
 from lbproxy.link.grid import Counter
@@ -26,7 +27,7 @@ def retire(made: House) -> WorkerProcess:
     """Worker 1 is told to leave, as one of an earlier program."""
     worker = made.workers.live[1]
     worker.is_old = True
-    made.workers.retire_old(5.0, 0.0)
+    old_workers.tell_to_leave(made.workers, 5.0, 0.0)
     return worker
 
 
