@@ -144,7 +144,7 @@ class Workers:
         """Give every worker the certificates that it does not have. Returns when all have answered."""
         for worker in self._serving():
             if self._table is not None:
-                self.delivery.send(worker, self._table.listeners)
+                self.delivery.send(worker, self._table.listeners, table_is_sent=True)
         await self.changed.wait(lambda: not any(worker.unanswered for worker in self._serving()))
 
     def adopt(self, worker: WorkerProcess) -> None:
@@ -215,9 +215,7 @@ class Workers:
         for worker in self._serving():
             worker.channel.post(AskStats(ask))
         with trio.move_on_after(STATS_WAIT_S):
-            await self.changed.wait(
-                lambda: all(worker.stats.ask >= ask for worker in self._serving() if worker.applied)
-            )
+            await self.changed.wait(lambda: all(one.stats.ask >= ask for one in self._serving() if one.applied))
         return self.known()
 
     def known(self) -> list[WorkerStatus]:
@@ -305,6 +303,7 @@ class Workers:
             fds = self._sockets.for_worker(worker.slot - 1, new)
             self.delivery.send(worker, listeners)
             worker.channel.post(Publish(self._table, tuple(listener.key for listener in new)), fds)
+            self.delivery.send(worker, listeners, table_is_sent=True)
 
     async def _listen(self, worker: WorkerProcess) -> None:
         """Handle the messages of a worker. A worker that sends nonsense is replaced."""
