@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from lbproxy.certificates.sealed import Defect, Sealed, Stamp
 from lbproxy.settings import CertificateFiles
 from lbproxy.telemetry.text import iso_time
-from lbproxy.tls.contexts import BadCertificate, Pair, ServerContexts, ServerRules
+from lbproxy.tls.contexts import BadCertificate, Pair, ServerContexts
 from lbproxy.wire.certificate import CERTIFICATE_LABELS, KEY_LABEL, Certificate, pem_blocks, read_certificate
 
 _FOR_EVERYBODY = 0o004
@@ -152,7 +152,7 @@ def _check_key(chain: Sealed, key: Sealed) -> None:
     finally:
         content[:] = bytes(len(content))
     try:
-        ServerContexts([Pair(chain.fileno(), key.fileno())], ServerRules())
+        ServerContexts([Pair(chain.fileno(), key.fileno())])
     except BadCertificate as exc:
         beside = "" if chain.file == key.file else f" with {chain.file!r}"
         raise Broken(Defect(key.file, f"cannot be used{beside}: {exc}")) from None

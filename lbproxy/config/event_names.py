@@ -12,8 +12,9 @@ EVENT_NAMES = (
     "backend.taken_back", "backend.stopped", "backend.output",
     "worker.started", "worker.exited", "worker.hung", "accept.paused", "accept.resumed",
     "reload.started", "reload.rolling_back", "reload.paused", "reload.done", "reload.finished",
-    "exchange.failed", "log.dropped", "pool.paused", "pool.unpaused", "pool.resolved", "upgrade.started",
-    "upgrade.proved", "upgrade.done", "certificate.loaded", "certificate.rejected", "certificate.expiring", "cluster.*",
+    "exchange.failed", "tls.failed", "log.dropped", "pool.paused", "pool.unpaused", "pool.resolved",
+    "upgrade.started", "upgrade.proved", "upgrade.done", "certificate.loaded", "certificate.rejected",
+    "certificate.expiring", "cluster.*",
 )
 # fmt: on
 

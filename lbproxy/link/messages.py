@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from lbproxy.link.moved import MovedConnection
 from lbproxy.model import RoutingTable
-from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, ExchangeFailed, LogDropped, Notice
+from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, ExchangeFailed, LogDropped, Notice, TlsFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +210,7 @@ class Incidents:
     backend_error    (pool, error)     error: RFC 9209 error type
     websocket_close  (pool, code, by)  by: client, backend, proxy or nobody
     drain_cut        (pool, kind)      kind: of the lease
+    tls_handshake    (listener, result, version)  result: ok, resumed, failed, gone; version: TLSv1.3, if it got so far
     """
 
     name: str
@@ -306,7 +307,9 @@ class Failures:
     left_out: int  # that were not kept, because there were too many
 
 
-WorkerEvent = ExchangeFailed | Notice | AcceptPaused | AcceptResumed | LogDropped  # passed on to control's log
+WorkerEvent = (
+    ExchangeFailed | TlsFailed | Notice | AcceptPaused | AcceptResumed | LogDropped
+)  # passed on to control's log
 ToWorker = (
     Welcome
     | Publish

@@ -233,6 +233,17 @@ class AcceptResumed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFailed(Event):
+    """A handshake that a client did not get through. Anybody can bring it about: it is for who looks for it."""
+
+    name = "tls.failed"
+    level = "debug"
+    listener: str
+    client: str  # its address; empty for a unix socket
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExchangeFailed(Event):
     """A request that lbproxy answered with 5xx, or whose answer broke off."""
 

@@ -85,6 +85,8 @@ def event_text(event: e.Event) -> str:
             return f"{backend or pool or 'no pool'}: {status} {error}: {reason}, request {request_id}{more}"
         case e.LogDropped(lines, log):
             return f"{count(lines, 'line')} of the {log} log dropped: its reader stalls or its disk is full"
+        case e.TlsFailed(listener, client, why):
+            return f"listener {listener}: no TLS with {client or 'a unix peer'}: {why}"
         case e.AcceptPaused(listener, why):
             return f"listener {listener} takes no connections for now: {why}"
         case e.AcceptResumed(listener):

@@ -58,18 +58,28 @@ class ServerContexts:
     of client authorities cannot be resumed under another (CVE-2025-23419).
     """
 
-    def __init__(self, pairs: Sequence[Pair], rules: ServerRules, client_ca: int | None = None) -> None:
+    def __init__(self, pairs: Sequence[Pair], client_ca: int | None = None) -> None:
         """Read everything from the descriptors, which stay the caller's. Slow: some milliseconds. Raises
-        BadCertificate."""
+        BadCertificate. `follow` comes before the first handshake."""
         if not pairs:
             raise BadCertificate("there is no certificate")
         authorities = None if client_ca is None else _read(client_ca)
-        contexts = [_server_context(pair, rules, authorities) for pair in pairs]
+        contexts = [_server_context(pair, authorities) for pair in pairs]
         self.first = contexts[0]
+        self._all = contexts
         self._by_name: dict[str, ssl.SSLContext] = {}
         for pair, context in zip(pairs, contexts, strict=True):
             for name in pair.names:
                 self._by_name.setdefault(name, context)
+
+    def follow(self, rules: ServerRules) -> None:
+        """The rules of handshakes that begin from now on. Where client certificates are required and no authorities
+        came with the certificates, no client gets in."""
+        for context in self._all:
+            context.minimum_version = VERSIONS[rules.min_version]
+            context.verify_mode = CLIENT_AUTH.get(rules.client_auth or "", ssl.CERT_NONE)
+            if rules.protocols:
+                context.set_alpn_protocols(rules.protocols)
 
     def named(self, name: str | None) -> ssl.SSLContext:
         """The context for a client that asks for `name`: ASCII, any case; None: it asks for no name."""
@@ -79,9 +89,8 @@ class ServerContexts:
         return self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2]) or self.first
 
 
-def _server_context(pair: Pair, rules: ServerRules, authorities: str | None) -> ssl.SSLContext:
+def _server_context(pair: Pair, authorities: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = VERSIONS[rules.min_version]
     context.set_ciphers(CIPHERS)
     context.options |= (
         ssl.OP_NO_COMPRESSION
@@ -91,14 +100,12 @@ def _server_context(pair: Pair, rules: ServerRules, authorities: str | None) -> 
         | KERNEL_TLS
     )
     context.options &= TELLS_CUT_ENDS
-    context.set_alpn_protocols(rules.protocols)
     _load_pair(context, pair)
     if authorities is not None:
         try:
             context.load_verify_locations(cadata=authorities)
         except (ssl.SSLError, ValueError) as exc:
             raise BadCertificate(f"the client authorities cannot be read: {reason_of(exc)}") from None
-        context.verify_mode = CLIENT_AUTH[rules.client_auth or "require"]
     return context
 
 

@@ -38,6 +38,10 @@ class HandshakeFailed(LbproxyError):
     """The text says why: OpenSSL's reason, an alert of the peer, or a certificate that does not do."""
 
 
+class PeerGone(HandshakeFailed):
+    """The peer has ended the connection, or reset it, and gave no reason."""
+
+
 class TlsSocket(socket.socket):
     """A server's or a client's end. Made of a connected, non-blocking socket, whose descriptor it takes over.
 
@@ -89,15 +93,19 @@ class TlsSocket(socket.socket):
         return self
 
     def handshake(self) -> Waits | None:
-        """None: it is complete. Raises HandshakeFailed."""
+        """None: it is complete. Raises HandshakeFailed, or PeerGone."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             return Waits.READ
         except ssl.SSLWantWriteError:
             return Waits.WRITE
-        except OSError as exc:
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError):
+            raise PeerGone("the peer has left in the handshake") from None
+        except ssl.SSLError as exc:
             raise HandshakeFailed(reason_of(exc)) from None
+        except OSError as exc:
+            raise PeerGone(exc.strerror or str(exc)) from None
         self._ends = True
         return None
 

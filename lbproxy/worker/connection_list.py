@@ -19,8 +19,7 @@ from lbproxy.model import LeaseKind
 from lbproxy.settings import DrainSettings
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.express.phase import IDLE
-from lbproxy.worker.front.accept import Acceptor
-from lbproxy.worker.front.admission import Admission
+from lbproxy.worker.front.accept import Acceptor, Admitting
 from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.leases.drain import STALLED_S, Lease
 from lbproxy.worker.leases.router import Router
@@ -53,7 +52,7 @@ class Lanes(Protocol):
 
 class Seen(NamedTuple):
     number: int
-    record: Record | Admission
+    record: Record | Admitting
     total_bytes: int | None
     silent_s: float | None
     moved_bytes: int | None = None
@@ -178,13 +177,13 @@ class ConnectionList:
             left_s,
         )
 
-    def _lease_of(self, record: Record | Admission) -> Lease | None:
-        if isinstance(record, Admission):
+    def _lease_of(self, record: Record | Admitting) -> Lease | None:
+        if isinstance(record, Admitting):
             return None
         client = self._lanes.client_of(record)
         return record.lease if client is None else client.lease
 
-    def _kind(self, record: Record | Admission, lease: Lease | None) -> str:
+    def _kind(self, record: Record | Admitting, lease: Lease | None) -> str:
         if lease is not None:
             return str(lease.kind)
         if isinstance(record, TcpClient):
@@ -201,8 +200,8 @@ class ConnectionList:
 
     # The end of one
 
-    def _end(self, record: Record | Admission) -> str:
-        if isinstance(record, Admission):
+    def _end(self, record: Record | Admitting) -> str:
+        if isinstance(record, Admitting):
             record.close(None)
             return "closed"
         client = self._lanes.client_of(record)
@@ -264,7 +263,7 @@ def _moved(one: Seen, before: tuple[float, dict[int, int]] | None, now: float) -
     return round((one.total_bytes - totals[one.number]) * WINDOW_S / max(now - at, LOOK_AGAIN_S))
 
 
-def _client(record: Record | Admission) -> str:
+def _client(record: Record | Admitting) -> str:
     """The address that a PROXY header announced, else that of the peer, with its port."""
     ip = record.client_ip if isinstance(record, UpgradedClient) else record.facts.ip
     try:
@@ -279,7 +278,7 @@ def _client(record: Record | Admission) -> str:
     return f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"
 
 
-def _since(record: Record | Admission, lease: Lease | None) -> float:
+def _since(record: Record | Admitting, lease: Lease | None) -> float:
     if lease is not None:
         return lease.started
     if isinstance(record, ExpressClient):

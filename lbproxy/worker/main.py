@@ -4,6 +4,7 @@ Owns nothing but connections. What it knows comes with the table; when the link 
 """
 
 import gc
+import os
 import resource
 import signal
 import socket
@@ -18,6 +19,8 @@ from lbproxy.link.messages import (
     Applied,
     AskConnections,
     AskStats,
+    Certificates,
+    CertificatesLoaded,
     CloseConnection,
     Closed,
     CopyAccess,
@@ -39,6 +42,7 @@ from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import LogDropped, Notice
 from lbproxy.telemetry.line_copies import LineCopies
 from lbproxy.telemetry.sink import Sink, is_same_file
+from lbproxy.tls.contexts import BadCertificate, Pair, ServerContexts
 from lbproxy.worker.backends.connections import SWEEP_S, BackendConnections
 from lbproxy.worker.connection_list import ConnectionList
 from lbproxy.worker.context import Context
@@ -103,6 +107,7 @@ class Worker:
         self._lanes = Lanes(self._context, self._acceptor)
         self._acceptor.open = self._lanes.open
         self._acceptor.open_admitted = self._lanes.open_admitted
+        self._acceptor.note = router.tally.note
         self._connections = ConnectionList(self._lanes, self._acceptor)
         self._giver = Giver(self._lanes, channel.post)
         self._taker = Taker(self._lanes)
@@ -137,6 +142,8 @@ class Worker:
                             clients.start_soon(self._say_applied, message.table.epoch)
                         else:
                             self._channel.post(Applied(message.table.epoch))
+                case Certificates():
+                    await self._load(message)
                 case Stop(grace_s):
                     # Beside each other: the last ones are accepted while what is in hand begins its grace.
                     clients.cancel_scope.deadline = trio.current_time() + grace_s
@@ -184,6 +191,23 @@ class Worker:
         with trio.move_on_after(message.grace_s):
             await lanes.done.wait()
         clients.cancel_scope.cancel()
+
+    async def _load(self, message: Certificates) -> None:
+        """In a thread: it takes milliseconds. The next message waits, because it may be the listener's table."""
+        pairs, why = message.pairs, ""
+        fds = self._channel.take_fds(2 * len(pairs) + message.has_client_ca)
+        client_ca = fds[-1] if message.has_client_ca else None
+        try:
+            found = [Pair(fds[2 * at], fds[2 * at + 1], pair.names) for at, pair in enumerate(pairs)]
+            contexts = await trio.to_thread.run_sync(ServerContexts, found, client_ca)
+        except BadCertificate as exc:
+            why = str(exc)
+        else:
+            self._acceptor.use_certificates(message.listener, contexts)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._channel.post(CertificatesLoaded(message.serial, why))
 
     async def _list_connections(self, ask: AskConnections) -> None:
         """A mistake of ours here costs the list, not the connections."""

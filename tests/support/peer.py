@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from lbproxy.address import Address
+from support.tls_peer import TlsPeerSocket
 
 
 class Ended(Exception):
@@ -41,7 +42,7 @@ class Message:
 
 
 class Peer:
-    def __init__(self, sock: trio.socket.SocketType) -> None:
+    def __init__(self, sock: trio.socket.SocketType | TlsPeerSocket) -> None:
         self.sock = sock
         self.received = bytearray()  # everything, ever
         self.buffer = bytearray()  # the bytes not read yet
@@ -191,10 +192,16 @@ def _parsed(raw: bytes) -> Message:
     return Message(start, fields, raw=raw)
 
 
-async def connect(address: Address, *, receive_bytes: int = 0) -> Peer:
-    """Connect a peer. `receive_bytes`: the receive buffer of its kernel; 0: the default."""
+async def connect(address: Address, *, receive_bytes: int = 0, tls: bool = False, before: bytes = b"") -> Peer:
+    """Connect a peer. `receive_bytes`: the receive buffer of its kernel; 0: the default. `before`: sent first, in
+    plain, and with `tls` together with the ClientHello."""
     sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if receive_bytes:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     await sock.connect((address.host, address.port))
-    return Peer(sock)
+    if not tls:
+        await sock.send(before)
+        return Peer(sock)
+    secured = TlsPeerSocket(sock)
+    await secured.handshake(before)
+    return Peer(secured)

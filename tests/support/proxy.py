@@ -25,6 +25,7 @@ from lbproxy.link.messages import ToControl
 from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
 from lbproxy.settings import (
     ListenerSettings,
+    TlsSettings,
 )
 from lbproxy.telemetry.access import AccessLog, AccessRecord
 from lbproxy.telemetry.events import Event, Notice
@@ -36,10 +37,11 @@ from lbproxy.worker.lanes import Lanes
 from lbproxy.worker.leases.router import Router
 from support.peer import Ended, Message, Peer, connect
 from support.setup import Setup
+from support.tls_peer import shared_contexts
 
 Script = Callable[[Peer], Awaitable[None]]
 
-LANES = ("express", "task")
+LANES = ("express", "task", "tls")  # tls: express, and the clients speak TLS
 lanes = pytest.mark.parametrize("lane", LANES)
 WAIT_S = 5.0  # the limit of every wait
 POOL_CELL, LISTENER_CELL, FIRST_CELL, CELLS = 0, 1, 2, 16
@@ -167,8 +169,12 @@ class Proxy:
         self.acceptor = Acceptor(self.reactor, self.grid, row, self.events.append)
         self.lanes = Lanes(self.context, self.acceptor)
         self.lanes.off = lane == "task"
+        self.is_tls = lane == "tls"
         self.acceptor.open = self.lanes.open
         self.acceptor.open_admitted = self.lanes.open_admitted
+        self.acceptor.note = self.router.tally.note
+        if self.is_tls:
+            self.acceptor.use_certificates(1, shared_contexts())
         self._listening = before._listening.dup() if before is not None else self._listen()
         self.address = Address("127.0.0.1", self._listening.getsockname()[1])
         self._clients: list[Peer] = before._clients if before is not None else []
@@ -209,6 +215,7 @@ class Proxy:
             *("public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts),
             half_close=setup.half_close,
             proxy_protocol=setup.proxy_protocol,
+            tls=TlsSettings() if self.is_tls else None,
             **setup.more,  # type: ignore[arg-type]
         )
         listener = ListenerView(1, LISTENER_CELL, settings)
@@ -224,8 +231,9 @@ class Proxy:
 
     # Clients, and what a test asks
 
-    async def client(self, *, receive_bytes: int = 0) -> Peer:
-        peer = await connect(self.address, receive_bytes=receive_bytes)
+    async def client(self, *, receive_bytes: int = 0, before: bytes = b"") -> Peer:
+        """`before`: sent first, in plain."""
+        peer = await connect(self.address, receive_bytes=receive_bytes, tls=self.is_tls, before=before)
         self._clients.append(peer)
         return peer
 
@@ -262,7 +270,7 @@ class Proxy:
 
     async def empty(self) -> None:
         """Check that nothing is left here, once the clients have gone or are with another worker."""
-        await wait_until(lambda: not self.lanes.connections, self._left)
+        await wait_until(lambda: not (self.acceptor.admitting or self.lanes.connections), self._left)
         await wait_until(lambda: not any(map(len, self.router._leases.values())), self._left)
         assert not self.lanes._in_tasks, self._left()
         assert self.lanes._nursery is not None

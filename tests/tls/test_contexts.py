@@ -43,7 +43,9 @@ def test_a_client_verifies_certificate_and_name(pem: Path) -> None:
 
 def test_a_server_is_modern_and_orders_the_ciphers_itself(pem: Path) -> None:
     with opened(pem) as (fd,):
-        context = ServerContexts([Pair(fd, fd)], ServerRules(min_version="1.3")).first
+        contexts = ServerContexts([Pair(fd, fd)])
+    contexts.follow(ServerRules(min_version="1.3"))
+    context = contexts.first
     assert context.minimum_version is ssl.TLSVersion.TLSv1_3
     wanted = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     assert context.options & wanted == wanted
@@ -58,7 +60,7 @@ def test_a_name_is_found_exactly_then_by_its_wildcard_then_the_first_certificate
             *(Pair(fd, fd, ("first.example",)), Pair(fd, fd, ("*.example",))),
             *(Pair(fd, fd, ("www.example", "first.example")), Pair(fd, fd, ("*.www.example",))),
         ]
-        contexts = ServerContexts(pairs, ServerRules())
+        contexts = ServerContexts(pairs)
     first, wild, exact = contexts.first, contexts.named("other.example"), contexts.named("www.example")
     assert len({first, wild, exact}) == 3
     assert contexts.named("WWW.Example.") is exact
@@ -69,7 +71,7 @@ def test_a_name_is_found_exactly_then_by_its_wildcard_then_the_first_certificate
 
 def test_the_key_of_another_certificate_is_refused(pem: Path, other: Path) -> None:
     with opened(pem, other) as fds, pytest.raises(BadCertificate, match="not that of the certificate"):
-        ServerContexts([Pair(*fds)], ServerRules())
+        ServerContexts([Pair(*fds)])
 
 
 def test_a_key_with_a_pass_phrase_is_an_error_and_asks_nobody(pem: Path, tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_a_key_with_a_pass_phrase_is_an_error_and_asks_nobody(pem: Path, tmp_pat
     command = ["openssl", "pkcs8", "-topk8", "-in", str(pem), "-out", str(locked), "-passout", "pass:secret"]
     subprocess.run(command, check=True)
     with opened(pem, locked) as fds, pytest.raises(BadCertificate, match="has a pass phrase"):
-        ServerContexts([Pair(*fds)], ServerRules())
+        ServerContexts([Pair(*fds)])
 
 
 @pytest.mark.parametrize(
@@ -88,19 +90,19 @@ def test_what_is_no_certificate_is_an_error_in_words(pem: Path, tmp_path: Path, 
     file.write_bytes(broken)
     with opened(file, pem) as fds:
         with pytest.raises(BadCertificate, match="cannot be read: "):
-            ServerContexts([Pair(*fds)], ServerRules())
+            ServerContexts([Pair(*fds)])
         with pytest.raises(BadCertificate, match="the client authorities cannot be read: "):
-            ServerContexts([Pair(fds[1], fds[1])], ServerRules(client_auth="require"), client_ca=fds[0])
+            ServerContexts([Pair(fds[1], fds[1])], client_ca=fds[0])
 
 
 def test_nothing_is_no_server(pem: Path) -> None:
     with pytest.raises(BadCertificate):
-        ServerContexts([], ServerRules())
+        ServerContexts([])
 
 
 def test_client_certificates_are_asked_for_as_the_rules_say(pem: Path) -> None:
     with opened(pem) as (fd,):
-        for client_auth, mode in (("require", ssl.CERT_REQUIRED), ("request", ssl.CERT_OPTIONAL)):
-            context = ServerContexts([Pair(fd, fd)], ServerRules(client_auth=client_auth), client_ca=fd).first
-            assert context.verify_mode is mode
-        assert ServerContexts([Pair(fd, fd)], ServerRules()).first.verify_mode is ssl.CERT_NONE
+        contexts = ServerContexts([Pair(fd, fd)], client_ca=fd)
+    for client_auth, mode in (("require", ssl.CERT_REQUIRED), ("request", ssl.CERT_OPTIONAL), (None, ssl.CERT_NONE)):
+        contexts.follow(ServerRules(client_auth=client_auth))
+        assert contexts.first.verify_mode is mode

@@ -25,12 +25,13 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def contexts(pem: Path, version: str = "1.3") -> Contexts:
     fd = os.open(pem, os.O_RDONLY)
     try:
-        server = ServerContexts([Pair(fd, fd)], ServerRules(min_version=version)).first
+        server = ServerContexts([Pair(fd, fd)])
+        server.follow(ServerRules(min_version=version))
     finally:
         os.close(fd)
     client = client_context(str(pem), protocols=["http/1.1"])
     client.maximum_version = ssl.TLSVersion.TLSv1_2 if version == "1.2" else ssl.TLSVersion.TLSv1_3
-    return server, client
+    return server.first, client
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 import trio
 from support.hiring import until
 from support.routing import ONE, Bench, routing
+from support.tls_peer import client_context, pem
 from support.trio_test import trio_test
 
 from lbproxy.address import Address
@@ -23,6 +24,9 @@ from lbproxy.link.grid import Counter
 from lbproxy.link.messages import (
     Applied,
     AskStats,
+    CertificateNames,
+    Certificates,
+    CertificatesLoaded,
     Drained,
     Publish,
     Reopen,
@@ -33,7 +37,7 @@ from lbproxy.link.messages import (
     Welcome,
 )
 from lbproxy.model import ListenerView, RoutingTable
-from lbproxy.settings import ListenerSettings, ListenerTimeouts
+from lbproxy.settings import ListenerSettings, ListenerTimeouts, TlsSettings
 from lbproxy.telemetry.events import Notice
 
 
@@ -49,6 +53,7 @@ class Hired:
         address = Address(*self.server.getsockname())
         self.view = ListenerView(7, 9, ListenerSettings("public", address, pool="web", timeouts=ListenerTimeouts()))
         self.epoch = 0
+        self.lent: list[int] = []  # descriptors that must be open until they are sent
 
     def table(self, *pools: Any) -> RoutingTable:
         self.epoch += 1
@@ -72,9 +77,20 @@ class Hired:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
-    async def get(self) -> bytes:
+    def certify(self, serial: int, *parts: bytes) -> None:
+        """Send a certificate for the listener: chain and key."""
+        fds = [os.memfd_create("test") for _ in parts]
+        for fd, part in zip(fds, parts, strict=True):
+            os.write(fd, part)
+        message = Certificates(serial, self.view.key, (CertificateNames(("a.example",)),))
+        self.channel.post(message, fds)
+        self.lent += fds
+
+    async def get(self, *, tls: bool = False) -> bytes:
         """Of a fresh connection."""
-        stream = await trio.open_tcp_stream(*self.server.getsockname())
+        stream: Any = await trio.open_tcp_stream(*self.server.getsockname())
+        if tls:
+            stream = trio.SSLStream(stream, client_context(), server_hostname="a.example")
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b"".join([chunk async for chunk in stream])
         await stream.aclose()
@@ -103,6 +119,8 @@ async def hired(*, welcome: bool = True) -> AsyncIterator[Hired]:
                 await process.wait()
             made.channel.close()
             made.server.close()
+            for fd in made.lent:
+                os.close(fd)
 
 
 @trio_test
@@ -297,3 +315,24 @@ async def test_the_access_log_moves_with_the_table(tmp_path: Path) -> None:
         worker.channel.post(Stop(1.0))
         await worker.process.wait()
     assert first.read_text().count("\n") == second.read_text().count("\n") == 1
+
+
+@trio_test
+async def test_certificates_are_loaded_before_the_table_and_a_bad_one_keeps_the_one_before() -> None:
+    async with hired() as worker:
+        worker.view = replace(worker.view, settings=replace(worker.view.settings, tls=TlsSettings(min_version="1.3")))
+        whole = pem().read_bytes()
+        worker.certify(1, whole, whole)
+        worker.publish(worker.table())
+        assert [await worker.hear(), await worker.hear()] == [CertificatesLoaded(1), Applied(1)]
+        open_fds = len(os.listdir(f"/proc/{worker.process.pid}/fd"))
+        assert (await worker.get(tls=True)).startswith(b"HTTP/1.1 404")
+        worker.certify(2, whole, b"nonsense")
+        loaded = await worker.hear()
+        assert isinstance(loaded, CertificatesLoaded)
+        assert (loaded.serial, loaded.why[:42]) == (2, "certificate or private key cannot be read:")
+        assert (await worker.get(tls=True)).startswith(b"HTTP/1.1 404")
+        worker.certify(3, whole, whole)
+        assert await worker.hear() == CertificatesLoaded(3)
+        assert (await worker.get(tls=True)).startswith(b"HTTP/1.1 404")
+        await until(lambda: len(os.listdir(f"/proc/{worker.process.pid}/fd")) <= open_fds)

@@ -13,7 +13,7 @@ from lbproxy.worker.express.finish import abandon, done, let_backend_go, log, st
 from lbproxy.worker.express.phase import BACKEND_FULL, CLIENT_FULL, DOWNLOADING, IDLE, UPLOADING, WAITING
 from lbproxy.worker.express.record import BODY_BYTES, ExpressRecord, act, change, put_off
 from lbproxy.worker.io.reactor import AT_LOOK, LOOK_S, WRITE
-from lbproxy.worker.io.splice import PIPE_BYTES, Pipe
+from lbproxy.worker.io.splice import PIPE_BYTES, Pipe, can_splice
 from lbproxy.worker.tally import FIRST_BOUND_S, REQUEST_BYTES, RESPONSE_BYTES, TOOK_S, series_of
 
 SPLICE_FROM_BYTES = 256 * 1024
@@ -69,9 +69,10 @@ def send_last(record: ExpressRecord, data: bytes) -> None:
 def begin_body(record: ExpressRecord, start: bytes, left: int) -> None:
     """Send `start`, the head and the bytes behind it; `left` bytes are still to come."""
     assert record.lease is not None
+    assert record.connection is not None
     record.body_left = left
     record.lanes.router.change_kind(record.lease, LeaseKind.TRANSFER)
-    if left >= SPLICE_FROM_BYTES:
+    if left >= SPLICE_FROM_BYTES and can_splice(record.sock, record.connection.sock):
         record.pipe = record.lanes.pipes.take()
     change(record, DOWNLOADING)
     pass_on(record, start)
@@ -201,10 +202,11 @@ def on_flush(record: ExpressRecord, mask: int) -> None:
 
 def begin_upload(record: ExpressRecord) -> None:
     assert record.lease is not None
+    assert record.connection is not None
     record.lanes.router.change_kind(record.lease, LeaseKind.TRANSFER)
     record.payload = b""  # on its way: this request is not sent twice
     record.recv_bytes = BODY_BYTES
-    if record.upload_left >= SPLICE_FROM_BYTES:
+    if record.upload_left >= SPLICE_FROM_BYTES and can_splice(record.sock, record.connection.sock):
         record.pipe = record.lanes.pipes.take()
     change(record, UPLOADING)
 

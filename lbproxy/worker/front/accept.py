@@ -15,11 +15,13 @@ import trio
 
 from lbproxy.link.grid import WIDTH, Counter, Grid
 from lbproxy.model import ListenerView, RoutingTable
-from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice
+from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice, TlsFailed
+from lbproxy.tls.contexts import ServerContexts
 from lbproxy.wire.forwarded import Trust, unmapped
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import Admission, ClientConnection, ProxyHeaderStage, Stage
 from lbproxy.worker.front.server_name import ServerNameStage
+from lbproxy.worker.front.tls import Handshake, rules_of
 from lbproxy.worker.io.dead_peer import notice_dead_peer
 from lbproxy.worker.io.reactor import NEVER, READ, Reactor
 
@@ -30,12 +32,14 @@ PAUSE_S = 0.05  # out of descriptors, or at the limit: nobody tells us when anot
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 REMEMBERED_PEERS = 4096
 REFUSALS_S = 60.0
+TOLD_PER_S = 10  # failed handshakes as events; the metric counts them all
 
 # As plain ints: adding a member of an enum costs three times as much.
 CONNECTIONS = Counter.CONNECTIONS.value
 ACCEPTED = Counter.ACCEPTED.value
 
 Open = Callable[[socket.socket, ListenerView, ClientFacts], None]
+Admitting = Admission | Handshake
 
 
 class Listening:
@@ -58,10 +62,15 @@ class Listening:
         notice_dead_peer(self._sock, view.settings.timeouts.idle_s)
         self._trust = Trust(view.settings.trusted_proxies)
         self._peers: dict[str, ClientFacts] = {}
+        self._proto = b"http" if settings.tls is None else b"https"
         self._expects_header = settings.proxy_protocol == "accept"
         self._asks_name = by_name and settings.mode == "tcp" and settings.tls is None
         # None: a plain listener, whose clients go to a lane at once.
-        self._admits = self._admit if self._expects_header or self._asks_name else None
+        self._admits: Callable[[socket.socket, ClientFacts], None] | None = None
+        if self._expects_header or self._asks_name:
+            self._admits = self._admit
+        elif settings.tls is not None:
+            self._admits = self._secure
 
     def on_ready(self, mask: int) -> None:
         self._accept(ACCEPT_BATCH)
@@ -141,6 +150,10 @@ class Listening:
             stages.append(ServerNameStage())
         self._acceptor.admit(sock, self.view, facts, stages)
 
+    def _secure(self, sock: socket.socket, facts: ClientFacts) -> None:
+        self._acceptor.opened(self.view)
+        self._acceptor.secure(sock, self.view, facts)
+
     def _facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:
         host = peer[0] if isinstance(peer, tuple) else ""  # unix: a path, or bytes for a name without one
         facts = self._peers.get(host)
@@ -149,7 +162,9 @@ class Listening:
                 self._peers.clear()
             ip = str(unmapped(ip_address(host.partition("%")[0]))).encode() if host else b""
             forwarded = self.view.settings.forwarded
-            facts = ClientFacts(ip, self._trust.believes(ip), b"http", writes_forwarded=forwarded, trust=self._trust)
+            facts = ClientFacts(
+                ip, self._trust.believes(ip), self._proto, writes_forwarded=forwarded, trust=self._trust
+            )
             self._peers[host] = facts
         return facts
 
@@ -163,12 +178,15 @@ class Acceptor:
         self.emit = emit
         self.open: Open = _closed_at_once
         self.open_admitted: Callable[[ClientConnection], None] = lambda connection: connection.sock.close()
+        self.note: Callable[..., None] = _not_counted  # Tally.note
         self._connections = grid.summing(CONNECTIONS)
         self._values = grid.values
         self._row_base = grid.base(row, 0)
         self._listening: dict[int, Listening] = {}
         self._leaving: set[Listening] = set()
-        self._admitting: set[Admission] = set()
+        self._admitting: set[Admitting] = set()
+        self._contexts: dict[int, ServerContexts] = {}  # of TLS listeners, by key
+        self._told_since, self._told = NEVER, 0
         self._refusals: dict[int, float] = {}  # when a refused client was last told of, by listener key
         self._one_has_left = trio.Event()
 
@@ -177,6 +195,7 @@ class Acceptor:
         are new to us. Doubles are closed."""
         views, by_name = table.listeners, any(route.host is not None for route in table.routes)
         for view in views:
+            self._follow_rules(view)
             known, sock = self._listening.get(view.key), sockets.get(view.key)
             if known is not None:
                 known.update(view, by_name=by_name)
@@ -186,6 +205,7 @@ class Acceptor:
                 self._listening[view.key] = Listening(self, view, sock, by_name=by_name)
         present = {view.key for view in views}
         for key in [key for key in self._listening if key not in present]:
+            self._contexts.pop(key, None)
             self._leave(key)
 
     def leave_all(self) -> None:
@@ -204,17 +224,41 @@ class Acceptor:
         self.opened(view)
         self._admitting.add(Admission(self, sock, view, facts, stages))
 
+    def secure(self, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
+        """Begin the TLS handshake of a client that has been counted."""
+        contexts = self._contexts.get(view.key)
+        if contexts is None:
+            sock.close()
+            self.closed(view)
+            self.tell_refused(view, "there is no certificate")
+            return
+        self._admitting.add(Handshake(self, sock, view, facts, contexts))
+
+    def use_certificates(self, key: int, contexts: ServerContexts) -> None:
+        """Of a listener that is there, or comes with the next table. Handshakes that have begun go on with the ones
+        before, and so do connections."""
+        self._contexts[key] = contexts
+        if key in self._listening:
+            self._follow_rules(self._listening[key].view)
+
+    def _follow_rules(self, view: ListenerView) -> None:
+        if view.settings.tls is not None and view.key in self._contexts:
+            self._contexts[view.key].follow(rules_of(view))
+
     @property
-    def admitting(self) -> Sequence[Admission]:
+    def admitting(self) -> Sequence[Admitting]:
         """The clients at the front door, as of now."""
         return tuple(self._admitting)
 
-    def admitted(self, admission: Admission, connection: ClientConnection) -> None:
+    def admitted(self, admission: Admitting, connection: ClientConnection) -> None:
         self._admitting.discard(admission)
-        self.open_admitted(connection)
+        if connection.view.settings.tls is not None and isinstance(admission, Admission):
+            self.secure(connection.sock, connection.view, connection.facts)
+        else:
+            self.open_admitted(connection)
         self._tell_left()
 
-    def not_admitted(self, admission: Admission, why: str | None) -> None:
+    def not_admitted(self, admission: Admitting, why: str | None) -> None:
         self._admitting.discard(admission)
         self.closed(admission.view)
         if why is not None:
@@ -226,6 +270,14 @@ class Acceptor:
         if self.reactor.now >= self._refusals.get(view.key, float("-inf")) + REFUSALS_S:
             self._refusals[view.key] = self.reactor.now
             self.emit(Notice(f"listener {view.settings.name}: a client was let go of: {why}"))
+
+    def tell_failed(self, failed: TlsFailed) -> None:
+        """Anybody may send nonsense, so only the first of each second are told of."""
+        if not 0 <= self.reactor.now - self._told_since < 1.0:
+            self._told_since, self._told = self.reactor.now, 0
+        self._told += 1
+        if self._told <= TOLD_PER_S:
+            self.emit(failed)
 
     def _tell_left(self) -> None:
         self._one_has_left.set()
@@ -286,3 +338,7 @@ class Acceptor:
 
 def _closed_at_once(sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
     sock.close()
+
+
+def _not_counted(name: str, *labels: str) -> None:
+    pass

@@ -6,7 +6,7 @@ time (`timeouts.header`) and counted among the connections of their listener. Kn
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from lbproxy.model import ListenerView
@@ -25,7 +25,6 @@ class ClientConnection:
     early: bytes = b""  # received behind the stage's own bytes
     protocol: str = "http/1.1"
     server_name: str | None = None  # that its ClientHello asks for, where routes go by it
-    may_splice: bool = True  # its bytes may move in the kernel: nothing between the socket and the lane changes them
 
 
 class NotAdmitted(Exception):
@@ -108,8 +107,9 @@ class Admission:
         self._wait()
 
     def on_ready(self, mask: int) -> None:
+        is_tls = self.view.settings.tls is not None
         try:
-            data = self.sock.recv(MOST_BYTES)
+            data = self.sock.recv(MOST_BYTES, socket.MSG_PEEK if is_tls else 0)
         except BlockingIOError:
             return
         except OSError:
@@ -120,6 +120,9 @@ class Admission:
         self._data += data
         try:
             passed = self._stages[0].feed(self._data)
+            if is_tls:  # OpenSSL reads the socket itself: what stands behind the header stays there
+                self.sock.recv(len(data) - (0 if passed is None else len(passed.early)))
+                passed = passed and replace(passed, early=b"")
             while passed is not None:
                 self._pass(passed)
                 if not self._stages:

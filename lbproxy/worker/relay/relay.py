@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from lbproxy.worker.io.reactor import Reactor
-from lbproxy.worker.io.splice import Pipe, Pipes
+from lbproxy.worker.io.splice import Pipe, Pipes, can_splice
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.side import Side
 
@@ -156,7 +156,9 @@ class Relay:
 
     def take_pipe(self) -> Pipe | None:
         """A pipe; None if none is left, or every byte has to be seen."""
-        return None if self._pipes is None else self._pipes.take()
+        if self._pipes is None or not can_splice(self.client.sock, self.backend.sock):
+            return None
+        return self._pipes.take()
 
     def drop_pipe(self, pipe: Pipe) -> None:
         assert self._pipes is not None

@@ -22,8 +22,8 @@ def behind(*trusted: str, **texts: object) -> Setup:
 @trio_test(timeout_s=8)
 async def test_the_announced_address_is_the_client(lane: str, step: int) -> None:
     async with proxy(lane, answering(OK), setup=behind()) as lb:
-        client = await lb.client()
-        data = from_one + get(b"/", b"X-Forwarded-For: 6.6.6.6")
+        client = await lb.client(before=from_one if lb.is_tls or not step else b"")
+        data = (b"" if lb.is_tls or not step else from_one) + get(b"/", b"X-Forwarded-For: 6.6.6.6")
         await client.dribble(data, step or len(data))
         assert (await client.answer()).status == 200
         await client.send(GET)
@@ -38,8 +38,8 @@ async def test_the_announced_address_is_the_client(lane: str, step: int) -> None
 @trio_test(timeout_s=8)
 async def test_an_announced_address_that_is_trusted_may_forward_for_others(lane: str) -> None:
     async with proxy(lane, answering(OK), setup=behind("127.0.0.0/8", "192.0.2.0/24")) as lb:
-        client = await lb.client()
-        await client.send(from_one + get(b"/", b"X-Forwarded-For: 198.51.100.9"))
+        client = await lb.client(before=from_one)
+        await client.send(get(b"/", b"X-Forwarded-For: 198.51.100.9"))
         assert (await client.answer()).status == 200
         assert b"X-Forwarded-For: 198.51.100.9, 192.0.2.7\r\n" in lb.backends[0].received
 
@@ -48,8 +48,8 @@ async def test_an_announced_address_that_is_trusted_may_forward_for_others(lane:
 @trio_test(timeout_s=8)
 async def test_a_local_header_leaves_the_peer_as_it_is(lane: str) -> None:
     async with proxy(lane, answering(OK), setup=behind()) as lb:
-        client = await lb.client()
-        await client.send(b"PROXY UNKNOWN\r\n" + GET)
+        client = await lb.client(before=b"PROXY UNKNOWN\r\n")
+        await client.send(GET)
         assert (await client.answer()).status == 200
         (record,) = await lb.wait_records(1)
         assert record.client == b"127.0.0.1"

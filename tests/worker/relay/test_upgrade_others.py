@@ -50,7 +50,7 @@ async def test_a_listed_protocol_is_relayed_as_bytes_once_it_is_granted(lane: st
         client.end()  # a half-close passes
         (record,) = await lb.wait_records(1)
         assert (record.status, record.request_bytes, record.response_bytes, record.error) == (101, 7, 8, None)
-        assert not [one for one in lb.router.tally.take().incidents if one.kind == "websocket_close"]
+        assert not [one for one in lb.router.tally.take().incidents if one.name == "websocket_close"]
 
 
 @lanes

@@ -1,0 +1,222 @@
+"""The TLS handshake of a client: a stage of the front door, behind a PROXY header and before a lane.
+
+The ClientHello is looked at before OpenSSL reads it: it decides the certificate, a client without a protocol of ours is
+told so (alert 120), and plain HTTP gets a sentence. Bounded by `timeouts.header`. A handshake that fails is an event of
+level debug; a client that goes away is none. Knows no lane and no HTTP.
+"""
+
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from lbproxy.model import ListenerView
+from lbproxy.telemetry.events import TlsFailed
+from lbproxy.tls.contexts import ServerContexts, ServerRules
+from lbproxy.tls.tls_socket import HandshakeFailed, PeerGone, TlsSocket, Waits
+from lbproxy.wire.client_hello import MOST_BYTES, ClientHello, ClientHelloReader, NotClientHello, Spoken
+from lbproxy.wire.headers import ClientFacts
+from lbproxy.worker.front.admission import ClientConnection
+from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
+
+LINGER_S = 1.0  # the last words of a failed handshake are not lost to what the client still sends
+DROPPED_AT_ONCE_BYTES = 64 * 1024
+# RFC 7301, 3.2: a fatal alert, no_application_protocol, in a record of its own.
+NO_PROTOCOL = b"\x15\x03\x01\x00\x02\x02\x78"
+_SENTENCE = b"400 Bad Request: this port speaks HTTPS, and the request came as plain HTTP.\n"
+PLAIN_HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
+    b"Cache-Control: no-store\r\nConnection: close\r\n\r\n%b" % (len(_SENTENCE), _SENTENCE)
+)
+
+# Results of a handshake, as the metric names them.
+OK, RESUMED, FAILED, GONE = "ok", "resumed", "failed", "gone"
+
+
+class Owner(Protocol):
+    """The acceptor: it counts the connections, and passes them on."""
+
+    reactor: Reactor
+    note: Callable[..., None]
+
+    def tell_failed(self, failed: TlsFailed) -> None: ...
+    def admitted(self, admission: "Handshake", connection: ClientConnection) -> None: ...
+    def not_admitted(self, admission: "Handshake", why: str | None) -> None: ...
+
+
+def rules_of(view: ListenerView) -> ServerRules:
+    """A tcp listener offers no protocol by ALPN: it does not know which one it carries."""
+    tls, is_http = view.settings.tls, view.settings.mode == "http"
+    assert tls is not None
+    return ServerRules(view.settings.protocols if is_http else (), tls.min_version, tls.client_auth)
+
+
+class Handshake:
+    """One client in its handshake, as handler and timed item of the reactor."""
+
+    __slots__ = (
+        "_contexts",
+        "_fd",
+        "_has_left",
+        "_hello",
+        "_owner",
+        "_seen",
+        "_tls",
+        "deadline",
+        "facts",
+        "queued_at",
+        "sock",
+        "view",
+    )
+
+    def __init__(
+        self, owner: Owner, sock: socket.socket, view: ListenerView, facts: ClientFacts, contexts: ServerContexts
+    ) -> None:
+        self._owner = owner
+        self._contexts = contexts
+        self._hello: ClientHelloReader | None = ClientHelloReader()
+        self._seen = 0  # bytes that `_hello` has had
+        self._tls: TlsSocket | None = None
+        self._has_left = False  # we have said our last word
+        self.sock = sock
+        self._fd = sock.fileno()
+        self.view = view
+        self.facts = facts
+        self.deadline = self.queued_at = NEVER
+        owner.reactor.register(self._fd, READ, self)
+        owner.reactor.arm(self, view.settings.timeouts.header_s)
+
+    def on_ready(self, mask: int) -> None:
+        if self._tls is not None:
+            self._shake(self._tls)
+        elif self._has_left:
+            self._drop()
+        else:
+            self._look()
+
+    def _look(self) -> None:
+        """Read the ClientHello where it stands: OpenSSL reads it again."""
+        try:
+            data = self.sock.recv(MOST_BYTES + 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if len(data) <= self._seen:  # the end, behind a part of a hello
+            self._gone()
+            return
+        assert self._hello is not None
+        new, self._seen = data[self._seen :], len(data)
+        try:
+            hello = self._hello.feed(new)
+        except NotClientHello as exc:
+            self._refuse_other(exc)
+            return
+        if hello is None:
+            # Bytes that are only looked at stay readable: epoll is to report more of them, not the same.
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1)
+            return
+        if self._seen > len(new):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        self._hello = None
+        self._begin(hello)
+
+    def _begin(self, hello: ClientHello) -> None:
+        protocols = rules_of(self.view).protocols
+        if hello.protocols is not None and protocols:
+            offered = [name.encode() for name in protocols]
+            if not any(name in offered for name in hello.protocols):
+                self._refuse("no protocol of the client is one of ours", NO_PROTOCOL)
+                return
+        self.sock = self._tls = TlsSocket.server(self.sock, self._contexts.named(hello.server_name))
+        self._shake(self._tls)
+
+    def _shake(self, tls: TlsSocket) -> None:
+        owner = self._owner
+        try:
+            waits = tls.handshake()
+        except PeerGone:
+            self._gone()
+            return
+        except HandshakeFailed as exc:
+            self._refuse(str(exc), b"")
+            return
+        if waits is not None:
+            owner.reactor.modify(self._fd, WRITE if waits is Waits.WRITE else READ)
+            return
+        owner.note("tls_handshake", self.view.settings.name, RESUMED if tls.is_resumed else OK, tls.tls_version)
+        owner.reactor.unregister(self._fd)
+        owner.reactor.disarm(self)
+        protocol = tls.protocol or "http/1.1"
+        owner.admitted(self, ClientConnection(tls, self.view, self.facts, protocol=protocol))
+
+    # Without success
+
+    def _refuse_other(self, found: NotClientHello) -> None:
+        """What is no ClientHello. OpenSSL knows the right alert, if there is one."""
+        if found.spoken is Spoken.HTTP:
+            self._refuse(str(found), PLAIN_HTTP)
+            return
+        why = str(found)
+        self.sock = tls = TlsSocket.server(self.sock, self._contexts.first)
+        try:
+            tls.handshake()
+        except HandshakeFailed as exc:
+            why = str(exc)
+        self._refuse(why, b"")
+
+    def _refuse(self, why: str, answer: bytes) -> None:
+        """Say `answer` (OpenSSL has said its alert itself), and let the client read it."""
+        owner = self._owner
+        self._failed(why)
+        self._tls, self._has_left = None, True
+        plain = socket.socket
+        try:
+            if answer:
+                plain.send(self.sock, answer)
+            plain.shutdown(self.sock, socket.SHUT_WR)
+        except OSError:
+            self.close(None)
+            return
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        owner.reactor.modify(self._fd, READ)
+        owner.reactor.arm(self, LINGER_S)
+        self._drop()
+
+    def _drop(self) -> None:
+        try:
+            alive = bool(socket.socket.recv(self.sock, DROPPED_AT_ONCE_BYTES))
+        except BlockingIOError:
+            return
+        except OSError:
+            alive = False
+        if not alive:
+            self.close(None)
+
+    def _gone(self) -> None:
+        self._owner.note("tls_handshake", self.view.settings.name, GONE, "")
+        self.close(None)
+
+    def on_deadline(self) -> None:
+        if not self._has_left:
+            self._failed(f"not complete within {self.view.settings.timeouts.header_s:g}s")
+        self.close(None)
+
+    def _failed(self, why: str) -> None:
+        name = self.view.settings.name
+        self._owner.note("tls_handshake", name, FAILED, "")
+        self._owner.tell_failed(TlsFailed(name, self.facts.ip.decode(), why))
+
+    def leave(self, in_s: float) -> None:
+        """The worker stops: the client has so much time."""
+        self._owner.reactor.arm(self, in_s)
+
+    def close(self, why: str | None) -> None:
+        """`why`: see Admission.close."""
+        self._owner.reactor.forget(self._fd)
+        self._owner.reactor.disarm(self)
+        self.sock.close()
+        self._owner.not_admitted(self, why)
+
+    def abort(self) -> None:
+        """A mistake of ours costs this connection."""
+        self.close(None)
