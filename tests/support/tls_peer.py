@@ -16,9 +16,11 @@ from typing import Any
 import trio
 
 from lbproxy.tls.contexts import Pair, ServerContexts
+from lbproxy.tls.tls_socket import aside
 from support.receiver import certificate
 
 RECORD_BYTES = 16 * 1024
+aside()  # else a test would seem to leave its descriptors open
 
 
 @cache

@@ -11,7 +11,7 @@ import pytest
 from support.receiver import certificate
 
 from lbproxy.tls.contexts import Pair, ServerContexts, ServerRules, client_context
-from lbproxy.tls.tls_socket import RECORD_BYTES, HandshakeFailed, TlsSocket
+from lbproxy.tls.tls_socket import RECORD_BYTES, HandshakeFailed, TlsSocket, aside
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 VERSIONS = ("1.2", "1.3")
@@ -207,6 +207,7 @@ def test_epoll_knows_the_socket_after_a_half_close(pem: Path) -> None:
     """Its number stood for another socket for a moment."""
     with pair(contexts(pem)) as (server, client), closing(select.epoll()) as epoll:
         epoll.register(server.fileno(), select.EPOLLIN)
+        aside()
         before = set(os.listdir("/proc/self/fd"))
         server.shutdown(socket.SHUT_WR)
         assert set(os.listdir("/proc/self/fd")) == before
