@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-from support import apps
+from support import apps, over_tls
 from support.ports import free_port
 
 MARK = "LBPROXY_TEST_MARK"  # in the environment of everything that descends from one `serve`
@@ -62,6 +62,7 @@ class Serving:
         self.prefix: Sequence[str] = ()
         self.mark = uuid.uuid4().hex
         self.state = os.path.join(os.path.dirname(control), "state")  # where it keeps what outlives it
+        self.bridges = over_tls.Bridges() if over_tls.IS_ON else None
         self.process: subprocess.Popen[bytes] | None = None
         self._lines: list[str] = []
         self._told = threading.Condition()
@@ -160,6 +161,8 @@ class Serving:
 
     def write_config(self, text: str) -> None:
         """Change the configuration's file; a reload reads it."""
+        if self.bridges is not None:
+            text = self.bridges.secure(text, self.ports)
         values = defaultdict(free_port, **self.ports)  # a new name, such as $port2, is a new port
         for name in string.Template(text).get_identifiers():
             if name.startswith("port"):
@@ -238,6 +241,8 @@ class Serving:
                 self.process.kill()
             self.process.wait()
         self._end_reading()
+        if self.bridges is not None:
+            self.bridges.close()
 
     def _end_reading(self) -> None:
         if self._reader is not None and self.process is not None and self.process.stdout is not None:
