@@ -125,11 +125,12 @@ class PoolView:
     retry_attempts: int
     buffer_request_bytes: int = EARLY_BODY_BYTES
     is_hopeless: bool = False  # every backend has failed for good: none comes without a reload
-    resting: tuple[BackendView, ...] = ()  # of a pool that is paused: they have leases, and get TCP sessions only
+    resting: tuple[BackendView, ...] = ()  # they have leases and get none: ejected; all of a paused pool (TCP goes on)
     upgrades: tuple[str, ...] = ("websocket",)  # protocols that a request may ask the backend for; lower case
     accept_bare_lf: bool = False  # lines of response heads may end in a bare LF
     maintenance: str | None = None  # its requests are answered with 503 and this page ("": the usual one)
     sticky: StickySettings | None = None
+    reports_errors: bool = False  # control counts the errors of its backends
     is_keyed: bool = field(init=False, compare=False)  # a claim needs a key, made of the request
     is_choosy: bool = field(init=False, compare=False)  # a choice takes more than `balance`
 

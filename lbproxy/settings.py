@@ -86,6 +86,16 @@ class RouteSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PassiveSettings:
+    """When a backend that clients' work fails on is ejected, and for how long."""
+
+    errors: int = 5
+    within_s: float = 10.0
+    eject_s: float = 10.0
+    at_most_percent: int = 50  # of the pool's ready backends, and never the last one
+
+
+@dataclass(frozen=True, slots=True)
 class HealthSettings:
     path: str | None = None  # None = a TCP connect is the probe
     expect: tuple[tuple[int, int], ...] = ((200, 399),)  # status ranges, both ends included
@@ -97,6 +107,7 @@ class HealthSettings:
     host: str | None = None  # of the probe; None = the backend's address
     headers: tuple[tuple[str, str], ...] = ()  # further fields of the probe
     active: bool = True  # False = no probes: ready when it listens
+    passive: PassiveSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ WORKER_FLOORS = {
     "backends": 1,
     "front": 2,
     "failures": 2,
+    "error_reports": 2,
     "events_to_control": 2,
     "reply": 2,
     "context": 3,

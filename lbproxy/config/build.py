@@ -26,6 +26,7 @@ from lbproxy.settings import (
     ListenerSettings,
     ListenerTimeouts,
     LogSettings,
+    PassiveSettings,
     PoolLimits,
     PoolSettings,
     PoolTimeouts,
@@ -125,7 +126,7 @@ def _pool(name: str, table: pool_tables.PoolTable, base: str) -> PoolSettings:
     given["env"] = tuple((table.env or {}).items())
     if table.balance == "hash":
         given.setdefault("hash_key", "client_ip")
-    given["health"] = HealthSettings(**_given(table.health))
+    given["health"] = _health(table.health)
     given["reload"] = _reload(table.reload)
     given["drain"] = DrainSettings(**_given(table.drain))
     given["restart"] = _restart(table.restart)
@@ -141,6 +142,16 @@ def _pool(name: str, table: pool_tables.PoolTable, base: str) -> PoolSettings:
     given.pop("retry", None)
     given |= {f"retry_{key}": value for key, value in _given(table.retry).items()}
     return PoolSettings(name=name, **given)
+
+
+def _health(table: pool_tables.HealthTable | None) -> HealthSettings:
+    given = _given(table)
+    if table is not None and table.passive is not None:
+        passive = table.passive.given()
+        if "at_most" in passive:
+            passive["at_most_percent"] = passive.pop("at_most")
+        given["passive"] = PassiveSettings(**passive)
+    return HealthSettings(**given)
 
 
 def _reload(table: pool_tables.ReloadTable | None) -> ReloadSettings:

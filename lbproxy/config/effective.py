@@ -73,7 +73,7 @@ def _table(table: type[Table], source: object, prefix: str = "") -> dict[str, An
 def _value(source: object, name: str) -> Any:
     if name == "cert":  # not `certs`, which has a form of its own
         return _ABSENT
-    for spelt in (name, f"{name}s", f"{name}_bytes"):
+    for spelt in (name, f"{name}s", f"{name}_bytes", f"{name}_percent"):
         value = getattr(source, spelt, _ABSENT)
         if value is not _ABSENT and not callable(value):
             return value

@@ -33,6 +33,7 @@ ProbeHeaders = Annotated[tuple[tuple[str, str], ...], Read(values.probe_headers)
 Statuses = Annotated[tuple[tuple[int, int], ...], Read(values.statuses), kinds.STATUSES]
 Truth = Annotated[bool, Read(values.truth), kinds.TRUTH]
 Surge = Annotated[tuple[int, bool], Read(values.surge), kinds.SURGE]
+Percentage = Annotated[int, Read(values.percentage), kinds.PERCENTAGE]
 CloseCode = Annotated[int, Read(values.close_code), kinds.CLOSE_CODE]
 CloseReason = Annotated[str, Read(values.close_reason), kinds.CLOSE_REASON]
 Signal = Annotated[int, Read(values.stop_signal), kinds.SIGNAL]

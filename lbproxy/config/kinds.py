@@ -128,6 +128,7 @@ SURGE = Kind(
     {"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^[1-9]\d{0,2}%$"}]},
     2,
 )
+PERCENTAGE = _text('a percentage such as "50%"', "30%", r"^([1-9]\d?|100)%$", lambda value: f"{value}%")
 CLOSE_CODE = Kind(
     "1001, 1012 or a number from 3000 to 4999",
     {"oneOf": [{"enum": [1001, 1012]}, {"type": "integer", "minimum": 3000, "maximum": 4999}]},

@@ -10,6 +10,7 @@ from lbproxy.config.field_types import (
     Filled,
     HashKey,
     Natural,
+    Percentage,
     Positive,
     ProbeHeaders,
     ProbeHost,
@@ -29,6 +30,19 @@ from lbproxy.config.field_types import (
 )
 from lbproxy.config.kinds import Facts
 from lbproxy.config.table import REPLACES, Table
+
+
+class PassiveTable(Table):
+    """Ejection of a backend that clients' work fails on: refused connects, broken answers, time limits."""
+
+    errors: Annotated[Positive | None, Facts(10)] = None
+    """How many errors within `within` are too many: the backend gets no new work for a while."""
+    within_s: SomeSeconds | None = None
+    """The time in which errors are counted."""
+    eject_s: SomeSeconds | None = None
+    """How long an ejected backend gets no new work."""
+    at_most: Percentage | None = None
+    """How much of the pool's ready backends may be ejected at a time; the last one never is."""
 
 
 class HealthTable(Table):
@@ -54,6 +68,7 @@ class HealthTable(Table):
     """Further header fields of the probe."""
     active: Annotated[Truth | None, Facts(False)] = None
     """false: no probes at all; a backend is ready when it listens."""
+    passive: PassiveTable | None = None
 
 
 class ReloadTable(Table):

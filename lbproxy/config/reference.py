@@ -74,7 +74,7 @@ def defaults() -> dict[str, Any]:
         {
             "listener": [{"address": ":8080", "tls": {"cert": "cert.pem", "key": "key.pem"}}],
             "route": [{"pool": ANY}],
-            "pool": {ANY: {"command": "true", "sticky": {}}},
+            "pool": {ANY: {"command": "true", "sticky": {}, "health": {"passive": {}}}},
             "admin": {"address": "127.0.0.1:9901", "tls": {"cert": "cert.pem", "key": "key.pem"}},
             "events": {"webhook": {"url": "http://127.0.0.1"}, "redis": {"url": "redis://127.0.0.1"}},
         },

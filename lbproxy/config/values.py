@@ -253,6 +253,13 @@ def surge(value: object) -> tuple[int, bool]:
     raise _wrong('a whole number, at least 1, or a percentage such as "100%"', value, better)
 
 
+def percentage(value: object) -> int:
+    found = re.fullmatch(r"(\d{1,3})%", value, re.ASCII) if isinstance(value, str) else None
+    if found is None or not 1 <= int(found[1]) <= 100:
+        raise _wrong('a percentage from "1%" to "100%"', value)
+    return int(found[1])
+
+
 def stop_signal(value: object) -> int:
     """The signal's number; "SIGTERM" is understood too."""
     if isinstance(value, str) and value.removeprefix("SIG") in STOP_SIGNALS:

@@ -21,6 +21,7 @@ from lbproxy.control.audit import Audit
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext, Hooks
 from lbproxy.control.drains import Drains
+from lbproxy.control.ejection import Ejector
 from lbproxy.control.event_stream import EventStreams
 from lbproxy.control.failures import FailedExchanges
 from lbproxy.control.fleet import Fleet
@@ -128,6 +129,7 @@ class Control:
         )
         self._resolver = Resolver(self._context)
         self._context.learn_names = self._resolver.learn
+        self._ejector = Ejector(self._fleet, self._workers, parts.log.emit)
         self._reloader = Reloader(self._context, load)
         self._drains = Drains(self._context)
         self._audit = Audit(self._log.emit)
@@ -178,6 +180,7 @@ class Control:
                     await self._resources.guard.wait_listening()
                 await nursery.start(self._outgoing.run, self._context.settings.events)
                 await nursery.start(self._fleet.run)
+                nursery.start_soon(self._ejector.run)
                 await nursery.start(self._memory.run, self._log)
                 await nursery.start(self._drains.run)
                 await nursery.start(self._upgrader.run)

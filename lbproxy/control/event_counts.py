@@ -7,6 +7,7 @@ from lbproxy.telemetry.events import (
     BackendExited,
     BackendReady,
     BackendRecycled,
+    BackendUnhealthy,
     ConfigRejected,
     Event,
     ReloadDone,
@@ -24,6 +25,7 @@ class EventCounts:
         self.reloads: dict[tuple[str, ...], Histogram] = {}  # their durations, by pool and result
         self.restarts: dict[tuple[str, ...], int] = {}  # by pool and reason
         self.starts: dict[str, Histogram] = {}  # seconds from spawn to ready, by pool
+        self.ejections: dict[str, int] = {}  # by pool
         self.was_last_reload_ok = True
         self._running: set[str] = set()
 
@@ -48,6 +50,8 @@ class EventCounts:
                 self.starts.setdefault(pool, Histogram(START_BOUNDS_S)).observe(after_s)
             case BackendExited(pool=pool, restart_in_s=restart_in_s) if restart_in_s is not None:
                 self._count_restart(pool, "crash")
+            case BackendUnhealthy(pool=pool, back_in_s=back_in_s) if back_in_s is not None:
+                self.ejections[pool] = self.ejections.get(pool, 0) + 1
             case BackendRecycled(pool=pool):
                 self._count_restart(pool, "recycled")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from lbproxy.control.ejection import Ejection
 from lbproxy.control.fleet_context import FleetContext, ProxyView
 from lbproxy.control.handed_on import HandedCell, HandedFleet
 from lbproxy.control.names import Names
@@ -20,7 +21,14 @@ from lbproxy.link.grid import Counter
 from lbproxy.model import BackendId, BackendSpec, Generation, RoutingTable, State
 from lbproxy.settings import PoolSettings
 from lbproxy.supervise.runner import Runner
-from lbproxy.telemetry.events import BackendDrained, BackendDraining, BackendExited, BackendTakenBack, Event
+from lbproxy.telemetry.events import (
+    BackendDrained,
+    BackendDraining,
+    BackendExited,
+    BackendHealthy,
+    BackendTakenBack,
+    Event,
+)
 
 EXIT_EVENT_S = 1.0  # how long a rollback waits for a dead backend's exit code and output
 LAST_LINE_S = 0.05  # between the last byte of a backend's last lease and TERM: its code may still run after that byte
@@ -196,6 +204,18 @@ class Fleet:
             if member.backend.id == id:
                 member.runner.refused()
 
+    def note_errors(self, id: BackendId, errors: tuple[int, str]) -> Ejection | str | None:
+        """Errors that workers saw, for `passive`: see Ejections.note."""
+        pool = self.pools.get(id.pool)
+        return pool.note_errors(id, errors, trio.current_time()) if pool is not None else None
+
+    def settle_ejections(self) -> float:
+        """Say which ejected backends are back. Returns when the next one is: a reading of Trio's clock."""
+        for pool in self.pools.values():
+            for id, why in pool.settle_ejections(trio.current_time()):
+                self._context.emit(BackendHealthy(pool.name, str(id), why))
+        return min((pool.next_return for pool in self.pools.values()), default=float("inf"))
+
     def observe(self, event: Event) -> None:
         """Keep how a backend ended, for the verdict on a reload."""
         if isinstance(event, BackendExited) and event.pool in self.pools:
@@ -225,6 +245,7 @@ class Fleet:
 
     def publish(self) -> int:
         """Make the next table now and send it. Returns its epoch."""
+        self.settle_ejections()
         self._epoch += 1
         proxy_view = self.proxy_view
         self._table = RoutingTable(
@@ -249,6 +270,7 @@ class Fleet:
         while True:
             await self._dirty.wait()
             self._dirty = trio.Event()
+            self.settle_ejections()
             views = tuple(pool.view() for pool in self.pools.values())
             if self._force or self._table is None or views != self._table.pools:
                 self._force = False

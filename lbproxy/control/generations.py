@@ -133,6 +133,7 @@ def _differing(one: Any, other: Any, path: str) -> Iterator[str]:
 
 # Fields that have another name in the file than without their unit.
 _IN_FILE = {
+    "at_most_percent": "at_most",
     "max_surge_is_percent": "max_surge",
     "buffer_request_bytes": "buffer_request",
     "retry_attempts": "retry.attempts",

@@ -9,10 +9,11 @@ from typing import Any
 
 import trio
 
+from lbproxy.control.ejection import Ejection, Ejections
 from lbproxy.control.handed_on import HandedMember, HandedPool
 from lbproxy.control.names import Names
 from lbproxy.link.grid import Counter, Grid
-from lbproxy.model import Backend, BackendSpec, BackendView, Generation, LeaseKind, PoolView, State
+from lbproxy.model import Backend, BackendId, BackendSpec, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
 from lbproxy.settings import PoolSettings
 from lbproxy.supervise.handed_on import handed_time, taken_time
@@ -130,6 +131,7 @@ class Pool:
         self.pause: Pause | None = None
         self.differs: tuple[str, ...] = ()  # keys of the file that are not as what runs: after a rollback or a scale
         self.heading = 0  # the generation that a rollout moves to; 0: none runs
+        self._ejections = Ejections()
         self._token_of = token_of
         self._grid = grid
         self._cells: dict[int, str | None] = {cell: None}  # with the name of the slot; None: the pool's own
@@ -215,6 +217,33 @@ class Pool:
         fit = set(health.servable((member.backend.id, member.backend.state) for member in eligible))
         return [member for member in eligible if member.backend.id in fit]
 
+    def note_errors(self, id: BackendId, errors: tuple[int, str], now: float) -> Ejection | str | None:
+        """See Ejections.note."""
+        passive = self.settings.health.passive
+        return self._ejections.note(id, errors, passive, self._fit(), now) if passive is not None else None
+
+    def settle_ejections(self, now: float) -> list[tuple[BackendId, str]]:
+        """See Ejections.settle."""
+        if self._ejections.is_empty:
+            return []
+        return self._ejections.settle(self.settings.health.passive, self._fit(), now)
+
+    @property
+    def next_return(self) -> float:
+        """When an ejected backend comes back: a reading of Trio's clock."""
+        return self._ejections.next_end
+
+    def ejection_of(self, member: Member) -> Ejection | None:
+        return self._ejections.find(member.backend.id)
+
+    def why(self, member: Member, now: float) -> str | None:
+        """Why it does not serve, in one line; None if it does."""
+        ejection = self.ejection_of(member)
+        return ejection.why_now(now) if ejection is not None else member.runner.why
+
+    def _fit(self) -> set[BackendId]:
+        return {member.backend.id for member in self.serving() if member.backend.state is State.READY}
+
     def view(self) -> PoolView:
         send_proxy = self.settings.send_proxy.removeprefix("off")
         is_sticky = self.settings.sticky is not None
@@ -228,14 +257,16 @@ class Pool:
             if member.backend.address is not None
         ]
         settings, pause = self.settings, self.pause
+        fit = tuple(view for view in serving if self._ejections.find(view.id) is None)
+        ejected = tuple(view for view in serving if self._ejections.find(view.id) is not None)
         limits = settings.limits
         if pause is not None and pause.max_wait_s is not None:
             limits = replace(limits, queue_timeout_s=pause.max_wait_s)
         return PoolView(
             name=self.name,
             cell=self.cell,
-            backends=() if pause is not None else tuple(serving),
-            resting=() if pause is None else tuple(serving),
+            backends=() if pause is not None else fit,
+            resting=ejected if pause is None else tuple(serving),
             maintenance=pause.page if pause is not None else None,
             # A client that reconnects during a rollout must not get a backend that leaves next. A worker takes any
             # backend when none is of this generation, so with 0 all are alike.
@@ -251,6 +282,7 @@ class Pool:
             accept_bare_lf=settings.accept_bare_lf,
             is_hopeless=self.is_hopeless,
             sticky=settings.sticky,
+            reports_errors=settings.health.passive is not None,
         )
 
     @property
@@ -283,7 +315,10 @@ class Pool:
 
     @property
     def ready(self) -> int:
-        return sum(member.published and member.backend.state is State.READY for member in self.members)
+        return sum(
+            member.published and member.backend.state is State.READY and self.ejection_of(member) is None
+            for member in self.members
+        )
 
     @property
     def is_degraded(self) -> bool:
@@ -296,7 +331,10 @@ class Pool:
         return sum(member.held for member in self.members)
 
     def state_of(self, member: Member) -> str:
-        """The state that users see: of one that is drained by command `draining`, then `drained`."""
+        """The state that users see: of one that is drained by command `draining`, then `drained`; of an ejected one
+        `unhealthy`."""
+        if self.ejection_of(member) is not None:
+            return str(State.UNHEALTHY)
         if not member.held or member.backend.state not in _LIVE:
             return str(member.backend.state)
         return "draining" if self._grid.sum(member.cell, Counter.LEASES) else "drained"

@@ -98,6 +98,7 @@ def _of_events(context: ControlContext) -> Samples:
         "reload_in_progress": [((), int(events.is_reloading))],
         "config_last_reload_successful": [((), int(events.was_last_reload_ok))],
         "backend_restarts_total": _with_zeros(events.restarts, product(pools, RESTART_REASONS)),
+        "backend_ejections_total": _with_zeros(_keyed(events.ejections), product(pools)),
         "backend_start_seconds": _histograms(_keyed(events.starts), product(pools), START_BOUNDS_S),
         "probes_total": _with_zeros(asked, product(pools, PROBES.values())),
         "build_info": [((__version__, platform.python_version()), 1)],
@@ -132,7 +133,7 @@ def _of_pools(context: ControlContext, grid: Grid) -> Samples:
             websockets += open_ones
             slot = member.backend.id.name
             in_hand[slot] = in_hand.get(slot, 0) + leases
-        serving = {member.backend.id.name for member in pool.serving()}
+        serving = {member.backend.id.name for member in pool.serving() if pool.ejection_of(member) is None}
         requests = pool.requests_by_slot()
         made["http_requests_in_flight"].append(((name,), exchanges))
         made["websockets"].append(((name,), websockets))

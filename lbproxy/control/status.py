@@ -138,7 +138,7 @@ def _backend(pool: Pool, member: Member, grid: Grid, usage: UsageBook) -> dict[s
     }
     if backend.address is not None and backend.address.name is not None:
         document["target"] = backend.address.written  # the address is one of those that were found for the name
-    if (why := member.runner.why) is not None:
+    if (why := pool.why(member, trio.current_time())) is not None:
         document["why"] = why
     if backend.state is State.DRAINING:
         kinds = [LeaseKind(kind) for kind, number in leases.items() if number]

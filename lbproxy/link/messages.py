@@ -181,6 +181,15 @@ class Unreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendErrors:
+    """Errors of a backend in a pool with `passive` since the last such message. `last`: the newest one, for people."""
+
+    backend: str
+    number: int
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exchanges:
     """HTTP exchanges of one pool with the same method and status. `pool` is empty where no pool took the request."""
 
@@ -323,6 +332,7 @@ ToWorker = (
 )
 ToControl = (
     Applied
+    | BackendErrors
     | CertificatesLoaded
     | Given
     | Taken

@@ -100,6 +100,7 @@ class BackendUnhealthy(Event):
     pool: str
     backend: str
     why: str
+    back_in_s: float | None = None  # of an ejected one; None: when its probes pass again
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class BackendHealthy(Event):
     name = "backend.healthy"
     pool: str
     backend: str
+    why: str | None = None  # None: its probes pass
 
 
 @dataclass(frozen=True, slots=True)

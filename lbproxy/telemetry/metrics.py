@@ -39,6 +39,7 @@ FAMILIES = (
         ("connections", "listener", "Connections accepted."),
         ("backend_requests", "pool backend", "Requests, WebSockets and TCP sessions that a backend has served."),
         ("backend_restarts", "pool reason", "Backends started again after their process ended by itself."),
+        ("backend_ejections", "pool", "Backends left out for a while because clients' work failed on them (passive)."),
         ("backend_cpu_seconds", "pool backend", "CPU time of a backend's processes, looked up every 5 s."),
         ("probes", "pool result", "Questions to backends whether they are ready or healthy."),
         ("retries", "pool reason", "Requests sent again, or to another backend."),

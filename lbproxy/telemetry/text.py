@@ -148,10 +148,10 @@ def _backend_text(event: e.Event) -> str | None:
             return f"{backend} proved after {seconds(after_s)}"
         case e.BackendNotReady(_, backend, why, output):
             return _with_output(f"{backend} did not become ready: {why}", output)
-        case e.BackendUnhealthy(_, backend, why):
-            return f"{backend} unhealthy: {why}"
-        case e.BackendHealthy(_, backend):
-            return f"{backend} healthy again"
+        case e.BackendUnhealthy(_, backend, why, back_in_s):
+            return f"{backend} unhealthy: {why}" + (f"; back in {seconds(back_in_s)}" if back_in_s is not None else "")
+        case e.BackendHealthy(_, backend, why):
+            return f"{backend} healthy again" + (f": {why}" if why else "")
         case e.BackendExited(_, backend, pid, how, restart_in_s, output):
             again = "not started again" if restart_in_s is None else f"started again in {seconds(restart_in_s)}"
             ended = f"did not start: {how}" if pid is None else f"(pid {pid}) ended: {how}"

@@ -13,6 +13,7 @@ from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import Event
 from lbproxy.wire.lines import Lines
 from lbproxy.worker.backends.connections import BackendConnections
+from lbproxy.worker.error_reports import ErrorReports
 from lbproxy.worker.failures import FailureReports
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.leases.router import Router
@@ -30,10 +31,12 @@ class Context:
     lines: Lines = field(default_factory=Lines)  # of the task lane
     stopping: trio.Event = field(default_factory=trio.Event)
     failures: FailureReports = field(init=False)
+    errors: ErrorReports = field(init=False)
     date: Callable[[], bytes] = field(init=False)  # the Date field of an answer, behind a CRLF
 
     def __post_init__(self) -> None:
         self.failures = FailureReports(self.emit, self.post)
+        self.errors = ErrorReports(self.router.pool, self.post)
         self.date = DateLine(lambda: self.reactor.wall(self.reactor.now)).now
 
     @property
@@ -53,6 +56,7 @@ class Context:
         self.router.skip(backend.id)
         self.tally.note("backend_error", backend.id.pool, "connection_timeout" if timed_out else "connection_refused")
         self.tally.note("retry", backend.id.pool, NOT_CONNECTED)
+        self.errors.note(backend, why)
         if not timed_out:
             self.post(Unreachable(str(backend.id), why))
 

@@ -42,6 +42,7 @@ from lbproxy.telemetry.sink import Sink, is_same_file
 from lbproxy.worker.backends.connections import SWEEP_S, BackendConnections
 from lbproxy.worker.connection_list import ConnectionList
 from lbproxy.worker.context import Context
+from lbproxy.worker.error_reports import REPORT_S
 from lbproxy.worker.events_to_control import EventsToControl
 from lbproxy.worker.front.accept import Acceptor
 from lbproxy.worker.giving import Giver
@@ -96,6 +97,8 @@ class Worker:
         # Neither has a clock of its own: nothing wakes a worker that has nothing to do.
         self._flush = _Chore(self._reactor, lambda: self._context.access.flush())
         self._sweep = _Chore(self._reactor, self._sweep_backends)
+        errors = _Chore(self._reactor, self._context.errors.settle)
+        self._context.errors.on_first = lambda: errors.plan(REPORT_S)
         backends.on_first_idle = lambda: self._sweep.plan(SWEEP_S)
         self._turns = Recent(LONGEST_WITHIN_S)
         self._batches = Recent(LONGEST_WITHIN_S)

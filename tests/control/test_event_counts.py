@@ -7,6 +7,7 @@ from lbproxy.telemetry.events import (
     BackendExited,
     BackendReady,
     BackendRecycled,
+    BackendUnhealthy,
     ConfigRejected,
     Notice,
     ReloadDone,
@@ -59,3 +60,10 @@ def test_the_time_to_ready_is_measured() -> None:
     counts = EventCounts()
     counts.take(BackendReady("web", "web.1@1", 0.7))
     assert (counts.starts["web"].count, counts.starts["web"].total) == (1, 0.7)
+
+
+def test_an_ejection_is_counted_but_not_a_failed_probe() -> None:
+    counts = EventCounts()
+    counts.take(BackendUnhealthy("web", "web.1@1", "GET /healthz: 503"))
+    counts.take(BackendUnhealthy("web", "web.1@1", "ejected: 5 errors in 10s", 10.0))
+    assert counts.ejections == {"web": 1}

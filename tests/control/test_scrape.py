@@ -14,7 +14,7 @@ from lbproxy.link.messages import Exchanges, Increase, Stats
 from lbproxy.telemetry.events import BackendExited
 from lbproxy.telemetry.metrics import FAMILIES, key_of, render
 
-# CONTRACT.md 5, without TLS, HTTP/2 and cluster.
+# CONTRACT.md 5, without TLS, HTTP/2 and cluster; and backend_ejections_total.
 CONTRACT = """
 http_requests_total{pool,method,code} http_request_duration_seconds{pool} http_requests_in_flight{pool}
 http_request_bytes_total{pool} http_response_bytes_total{pool} connections{listener} connections_total{listener}
@@ -26,7 +26,7 @@ websockets{pool} websocket_closes_total{pool,code,by} reloads_total{pool,result}
 reload_duration_seconds{pool,result} generation{pool} drain_cut_total{pool,kind} express_total{result}
 tls_handshakes_total{listener,result,version} tls_certificate_not_after_timestamp_seconds{listener,name}
 config_last_reload_successful{} worker_cpu_seconds_total{worker} worker_resident_memory_bytes{worker}
-build_info{version,python}
+build_info{version,python} backend_ejections_total{pool}
 """
 WORKER = WorkerStatus(1, 4711, "serving", Stats(0, 0, 0, {}, queued={"web": 3}))
 

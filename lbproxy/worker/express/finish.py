@@ -186,6 +186,8 @@ def cut_short(record: ExpressRecord, error: str) -> None:
     backend, reason = record.backend, CUT_SHORT[error]
     told = _access_record(record, error, reason)
     fail(record.lanes.context, backend.cell, failure_of(told, backend.id.pool))
+    if error != "cut":
+        record.lanes.context.errors.note(backend, reason)
     let_backend_go(record, False)
     tally(record)
     log(record, error, reason)
