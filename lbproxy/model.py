@@ -131,6 +131,7 @@ class PoolView:
     maintenance: str | None = None  # its requests are answered with 503 and this page ("": the usual one)
     sticky: StickySettings | None = None
     reports_errors: bool = False  # control counts the errors of its backends
+    slow_start_s: float = 0.0
     is_keyed: bool = field(init=False, compare=False)  # a claim needs a key, made of the request
     is_choosy: bool = field(init=False, compare=False)  # a choice takes more than `balance`
 

@@ -196,6 +196,7 @@ class PoolSettings:
     accept_bare_lf: bool = False  # lines of response heads may end in a bare LF
     upgrades: tuple[str, ...] = ("websocket",)  # protocols of Upgrade that pass, in lower case
     sticky: StickySettings | None = None
+    slow_start_s: float = 0.0  # how long the share of a new backend grows
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,6 +227,9 @@ def _pool_values(path: Path, pool: Table) -> Iterator[Finding]:
         yield Finding(
             (*path, "hash_key"), f'means something only with balance = "hash", and balance is {shown(balance)}'
         )
+    if pool.get("balance") == "hash" and _read(units.positive_duration, pool.get("slow_start")) is not None:
+        message = 'has no meaning with balance = "hash": equal keys go to the same backend, new or not'
+        yield Finding((*path, "slow_start"), message, see=(*path, "balance"))
     env = pool.get("env")
     for name in env if isinstance(env, dict) else ():
         try:

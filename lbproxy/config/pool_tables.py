@@ -233,6 +233,8 @@ class PoolTable(Table):
     send_proxy: Annotated[Literal["off", "v1", "v2"] | None, Facts("v2")] = None
     """A PROXY header tells the backend who the client is; each request then has a connection of its own."""
     sticky: StickyTable | None = None
+    slow_start_s: Seconds | None = None
+    """How long the share of a backend grows that has just become ready, also in a reload; "0s": all of it at once."""
     health: HealthTable | None = None
     reload: ReloadTable | None = None
     drain: DrainTable | None = None

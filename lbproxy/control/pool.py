@@ -282,6 +282,7 @@ class Pool:
             accept_bare_lf=settings.accept_bare_lf,
             is_hopeless=self.is_hopeless,
             sticky=settings.sticky,
+            slow_start_s=settings.slow_start_s,
             reports_errors=settings.health.passive is not None,
         )
 

@@ -20,7 +20,7 @@ _MASK = 0xFFFFFFFF
 def pick(
     balance: str,
     candidates: Sequence[BackendView],
-    load: Callable[[int], int],
+    load: Callable[[int], float],
     turn: int,
     key: bytes | None,
     *,
@@ -28,8 +28,9 @@ def pick(
 ) -> BackendView:
     """Choose among `candidates`, of which there is at least one.
 
-    `load` gives the leases on a cell, over all workers. `turn` grows by one with every pick of this pool. `key` is the
-    value for `hash`; without one (None) the least loaded backend is taken. `draw` gives numbers in [0, 1).
+    `load` gives the leases on a cell, over all workers, or their weight (slow_start.py). `turn` grows by one with every
+    pick of this pool. `key` is the value for `hash`; without one (None) the least loaded backend is taken. `draw` gives
+    numbers in [0, 1).
     """
     if len(candidates) == 1:
         return candidates[0]
@@ -44,11 +45,11 @@ def pick(
     raise ValueError(f"unknown balance {balance!r}")
 
 
-def least_conn(candidates: Sequence[BackendView], load: Callable[[int], int], turn: int) -> BackendView:
+def least_conn(candidates: Sequence[BackendView], load: Callable[[int], float], turn: int) -> BackendView:
     """The backend with the fewest leases. Backends that tie take turns among themselves."""
     # Starting the search at `turn` would be shorter, but a backend behind busy ones would get their turns as well.
     tied: list[BackendView] = []
-    least = -1
+    least: float = -1
     for candidate in candidates:
         leases = load(candidate.cell)
         if leases == least:
@@ -68,7 +69,9 @@ def round_robin(candidates: Sequence[BackendView], turn: int) -> BackendView:
     return candidates[(turn + shift) % count]
 
 
-def random_two(candidates: Sequence[BackendView], load: Callable[[int], int], draw: Callable[[], float]) -> BackendView:
+def random_two(
+    candidates: Sequence[BackendView], load: Callable[[int], float], draw: Callable[[], float]
+) -> BackendView:
     """The less loaded of two different backends drawn at random."""
     count = len(candidates)
     if count == 1:

@@ -79,3 +79,10 @@ def test_routes_that_a_tcp_listener_cannot_follow_are_mentioned(tmp_path: Path) 
     assert advise(load(file)) == ["[[route]] 2: tcp listeners see host names only (SNI), so it takes nothing"]
     file.write_text(tcp + routes + '[[listener]]\naddress = ":80"\n')
     assert advise(load(file)) == []
+
+
+def test_a_key_of_cookies_that_can_be_guessed_is_mentioned(tmp_path: Path) -> None:
+    assert advice('command = "a {port}"\nsticky = { key = "0123456789abcdef" }', tmp_path) == []
+    assert advice('command = "a {port}"\nsticky = { key = "short" }', tmp_path) == [
+        "pool.web.sticky.key: has 5 bytes; whoever guesses it can choose a backend"
+    ]

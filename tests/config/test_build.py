@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lbproxy.address import Address
+from lbproxy.config.secret import withhold
 from lbproxy.settings import (
     DrainSettings,
     HealthSettings,
@@ -16,6 +17,7 @@ from lbproxy.settings import (
     ListenerSettings,
     ListenerTimeouts,
     LogSettings,
+    PassiveSettings,
     PoolLimits,
     PoolSettings,
     PoolTimeouts,
@@ -23,7 +25,9 @@ from lbproxy.settings import (
     ReloadSettings,
     RestartSettings,
     RouteSettings,
+    Secret,
     Settings,
+    StickySettings,
 )
 
 CPUS = len(os.sched_getaffinity(0))
@@ -290,3 +294,22 @@ def test_no_limit_on_a_head_is_a_limit_that_nobody_reaches(loaded: Callable[[str
     )
     assert limits.header_bytes == limits.headers == 2**62
     assert limits.body_bytes == 0
+
+
+def test_affinity_and_ejection_arrive(loaded: Callable[[str], Settings], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STICKY_KEY", "sesame")
+    more = """slow_start = "30s"
+sticky = { cookie = "sid", max_age = "1h", same_site = "none", key = "env:STICKY_KEY" }
+[pool.web.health]
+passive = { errors = 6, within = "11s", eject = "12s", at_most = "30%" }
+"""
+    text = '[[listener]]\naddress = ":80"\n[pool.web]\ntargets = ["127.0.0.1:9"]\n'
+    settings = loaded(text + more)
+    (web,) = settings.pools
+    assert web.sticky == StickySettings("sid", 3600.0, "none")
+    assert settings.sticky_keys == (("web", Secret("sesame", "STICKY_KEY")),)
+    assert (web.slow_start_s, web.health.passive) == (30.0, PassiveSettings(6, 11.0, 12.0, 30))
+    (plain,) = loaded(text + "sticky = {}\nhealth.passive = {}\n").pools
+    assert (plain.sticky, plain.health.passive) == (StickySettings(), PassiveSettings())
+    assert loaded(text).pools[0].sticky is None
+    assert withhold(settings, os.environ) == {"STICKY_KEY": "sesame"}

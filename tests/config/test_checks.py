@@ -25,6 +25,8 @@ def messages(text: str) -> list[str]:
         "[[listener]]\naddress = 'unix:/a'\n[[listener]]\naddress = 'unix:/b'\n" + WEB,
         LISTENER + WEB + "bind = 'fd'\nhealth.path = '/'\n",
         LISTENER + WEB + "balance = 'hash'\nhash_key = 'path'\n",
+        LISTENER + WEB + "balance = 'hash'\nslow_start = '0s'\nsticky = {}\n",
+        LISTENER + "mode = 'tcp'\npool = 'web'\n[[listener]]\naddress = ':81'\n" + WEB + "sticky = {}\n",
         LISTENER + "[pool.web]\ncommand = 'a {socket} {{x}} {slot} {generation}'\nbind = 'unix'",
         LISTENER + "mode = 'tcp'\n[[route]]\npool = 'web'\nhost = 'a.b'\n" + WEB + API,
         LISTENER + "redirect = 'https'\nacme_challenges = 'acme'\n" + WEB + API,
@@ -114,6 +116,14 @@ def test_what_fits_together_is_left_alone(text: str):
             "means something only with balance = \"hash\", and balance is 'least_conn'",
         ),
         (LISTENER + WEB + "restart.backoff.first = '1m'\n", "first is longer than max"),
+        (
+            LISTENER + WEB + "balance = 'hash'\nslow_start = '9s'\n",
+            'has no meaning with balance = "hash": equal keys go to the same backend, new or not',
+        ),
+        (
+            LISTENER + "mode = 'tcp'\n" + WEB + "sticky = {}\n",
+            'means something only for HTTP, and every listener has mode = "tcp"',
+        ),
         (LISTENER + WEB + "restart.backoff.max = '500ms'\n", "first is longer than max"),
     ],
 )

@@ -34,12 +34,13 @@ class Bench:
     drain: DrainSettings = field(default_factory=DrainSettings)
     balance: str = "round_robin"
     sticky: StickySettings | None = None
+    slow_start_s: float = 0.0
     epoch: int = 0
 
     def pool(self, *backends: BackendView, name: str = "web") -> PoolView:
         newest = max((backend.id.generation for backend in backends), default=0)
         values = (self.balance, None, PoolTimeouts(), self.limits, self.drain, 2)
-        return PoolView(name, 0, backends, newest, *values, sticky=self.sticky)
+        return PoolView(name, 0, backends, newest, *values, sticky=self.sticky, slow_start_s=self.slow_start_s)
 
     def publish(self, *backends: BackendView, others: tuple[PoolView, ...] = ()) -> int:
         self.epoch += 1

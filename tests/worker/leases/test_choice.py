@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from support.routing import Bench, routing, view
@@ -62,7 +63,6 @@ async def test_a_slot_that_cannot_serve_is_left(bench: Bench) -> None:
     other = bench.claim(key=key(2))
     assert other is not None
     assert other.backend != TWO
-    assert bench.router.claim(bench.pool(ONE, TWO), LeaseKind.REQUEST, key(1), avoid=(ONE,)) is None
     bench.router.release(held)
     bench.router.release(other)
 
@@ -96,6 +96,57 @@ async def test_a_cookie_is_set_only_where_the_client_does_not_have_it(bench: Ben
     assert b"Secure" in bench.router.cookie(lease, StickyKey(), b"https")
     assert bench.router.cookie(lease, b"hashed", b"http") == b""
     bench.router.release(lease)
+
+
+def part_of(bench: Bench, slot: int, times: int = 400) -> float:
+    """The part of one request after the other that a slot gets."""
+    got = 0
+    for _ in range(times):
+        lease = bench.must_claim()
+        got += lease.backend.id.slot == slot
+        bench.router.release(lease)
+    return got / times
+
+
+@pytest.mark.parametrize("balance", ["round_robin", "least_conn", "random_two"])
+@trio_test(clock="autojump", timeout_s=300)
+async def test_the_share_of_a_backend_that_comes_grows(balance: str) -> None:
+    with routing() as bench:
+        bench.balance, bench.slow_start_s = balance, 30.0
+        bench.publish(ONE, TWO)
+        assert part_of(bench, 2) == pytest.approx(0.5, abs=0.15)  # nobody is new in the first table
+        bench.publish(ONE, TWO, THREE)
+        parts = [part_of(bench, 3)]
+        for _ in range(3):
+            await trio.sleep(10.0)
+            bench.publish(ONE, TWO, THREE)  # another table changes nothing
+            parts.append(part_of(bench, 3))
+        assert parts[0] < 0.08
+        assert parts[1] < parts[3]
+        assert parts[3] == pytest.approx(1 / 3, abs=0.1)
+
+
+@trio_test(clock="autojump", timeout_s=300)
+async def test_where_all_come_at_once_they_share_alike(bench: Bench) -> None:
+    bench.slow_start_s = 30.0
+    bench.publish()
+    bench.publish(ONE, TWO)
+    assert part_of(bench, 1) == pytest.approx(0.5, abs=0.01)
+    bench.publish(TWO)
+    bench.publish(ONE, TWO)  # it has left: it is new again
+    assert part_of(bench, 1) == pytest.approx(0.5, abs=0.2)
+    await trio.sleep(40.0)
+    bench.publish(TWO)
+    bench.publish(ONE, TWO)
+    assert part_of(bench, 1) < 0.1
+
+
+@trio_test(clock="autojump", timeout_s=300)
+async def test_a_sticky_client_goes_to_its_slot_however_new_it_is(bench: Bench) -> None:
+    bench.slow_start_s = 30.0
+    bench.publish(ONE)
+    bench.publish(ONE, TWO)
+    assert slots_of(bench, key(2)) == {2}
 
 
 tables = st.lists(st.sets(st.tuples(st.integers(1, 4), st.integers(1, 3)), max_size=6), min_size=1, max_size=8)
