@@ -2,6 +2,7 @@
 
 python loadtest/hotpath.py                      # all, one backend, access log off
 python loadtest/hotpath.py --work varied --backends 4 --access combined
+python loadtest/hotpath.py --backends 4 --sticky known      # each client has its cookie; `new`: each answer sets one
 
 No kernel, no epoll, no peer: what is left is what a change to the hot path changes, and a twentieth of a microsecond
 shows where a run beside nginx shows a whole one. The best of many rounds counts; the total is compare.py's to tell.
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from lbproxy.address import Address
 from lbproxy.link.grid import Grid
 from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
-from lbproxy.settings import DrainSettings, ListenerSettings, PoolLimits, PoolTimeouts
+from lbproxy.settings import DrainSettings, ListenerSettings, PoolLimits, PoolTimeouts, StickySettings
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.sink import Sink
 from lbproxy.wire.headers import ClientFacts
@@ -93,7 +94,9 @@ class AtOnce:
 
 
 class Bench:
-    def __init__(self, backends: int, access: str, clients: int = CLIENTS, *, addresses: bool = False) -> None:
+    def __init__(
+        self, backends: int, access: str, clients: int = CLIENTS, *, addresses: bool = False, sticky: str = "off"
+    ) -> None:
         grid = Grid.create(1, backends + 3)
         self.reactor = Reactor(_complain)
         self.reactor.now = time.monotonic()
@@ -104,11 +107,16 @@ class Bench:
         self.lanes = Lanes(context, Acceptor(self.reactor, grid, 0, _complain))
         listener = ListenerView(1, 0, ListenerSettings("public", Address("127.0.0.1", 8080), pool="web"))
         views = [
-            BackendView(BackendId("web", slot, 1), Address("127.0.0.1", 20000 + slot), 2 + slot)
+            BackendView(BackendId("web", slot, 1), Address("127.0.0.1", 20000 + slot), 2 + slot, f"token-{slot}")
             for slot in range(1, backends + 1)
         ]
         values = (PoolTimeouts(keepalive_s=3600.0), PoolLimits(), DrainSettings(), 2)
-        pool = PoolView("web", 1, tuple(views), 1, "least_conn", None, *values)
+        settings = StickySettings() if sticky != "off" else None
+        pool = PoolView("web", 1, tuple(views), 1, "least_conn", None, *values, sticky=settings)
+        self.cookies = [
+            b"Cookie: lbproxy=token-%d\r\n" % (number % backends + 1) if sticky == "known" else b""
+            for number in range(clients)
+        ]
         router.apply(RoutingTable(1, "bench", (listener,), (), (pool,)))
         self.clients = [AtOnce() for _ in range(clients)]
         facts = [
@@ -125,8 +133,8 @@ class Bench:
 
     def exchange(self, request: Message, reply: Message, number: int) -> int:
         """Run one exchange for each client; returns the nanoseconds that the handlers took."""
-        for client in self.clients:
-            client.said = request(number := number + 1)
+        for client, cookie in zip(self.clients, self.cookies, strict=True):
+            client.said = request(number := number + 1).replace(b"\r\n\r\n", b"\r\n" + cookie + b"\r\n", 1)
         took = self._handle([client.fileno() for client in self.clients])
         asked = [record.connection for record in self.lanes._records if isinstance(record, ExpressClient)]
         for connection in asked:
@@ -151,10 +159,13 @@ def main() -> None:
     parser.add_argument("--access", choices=("off", "combined", "json"), default="off")
     parser.add_argument("--clients", type=int, default=CLIENTS, help="thousands do not fit into the processor's caches")
     parser.add_argument("--addresses", action="store_true", help="each client has one of its own")
+    parser.add_argument("--sticky", choices=("off", "new", "known"), default="off")
     parser.add_argument("--rounds", type=int, default=40, help="of 100 exchanges for each client")
     options = parser.parse_args()
     for name in options.work or WORK:
-        bench = Bench(options.backends, options.access, options.clients, addresses=options.addresses)
+        bench = Bench(
+            options.backends, options.access, options.clients, addresses=options.addresses, sticky=options.sticky
+        )
         gc.collect()
         gc.freeze()
         best = float("inf")
