@@ -83,5 +83,7 @@ def setting_changes(old: Settings, new: Settings, worker_count: int) -> dict[str
     elif old.admin != new.admin:
         keys.append("admin")
     keys += differing(old.events, new.events, "events.")
+    before, after = dict(old.sticky_keys), dict(new.sticky_keys)
+    keys += [f"pool.{name}.sticky.key" for name in {**before, **after} if before.get(name) != after.get(name)]
     later = waiting_keys(old, new, worker_count)
     return {"live": [key for key in keys if key not in later], "next_start": later}

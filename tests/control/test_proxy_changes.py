@@ -60,3 +60,5 @@ def test_settings_are_named_and_never_shown():
     other = replace(new, admin=AdminSettings(Address("127.0.0.1", 1), token=Secret("sh")))
     assert setting_changes(new, other, worker_count=1) == {"live": ["admin.token"], "next_start": []}
     assert setting_changes(new, new, worker_count=1) == {"live": [], "next_start": []}
+    keyed = replace(new, sticky_keys=(("web", Secret("hush")),))
+    assert setting_changes(new, keyed, worker_count=1) == {"live": ["pool.web.sticky.key"], "next_start": []}
