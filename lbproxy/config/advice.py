@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from lbproxy.config.cpus import usable_cpus
 from lbproxy.config.program import why_no_program
 from lbproxy.config.text_files import beginning_of
+from lbproxy.policy.ejection import most
 from lbproxy.settings import PoolSettings, Settings
 
 _NAMED = {
@@ -22,7 +23,7 @@ _GUESSABLE_BYTES = 16
 
 def advise(settings: Settings) -> list[str]:
     """One line each, with the key that it is about."""
-    of_pools = [line for pool in settings.pools for line in (*_command(pool), *_hooks(pool))]
+    of_pools = [line for pool in settings.pools for line in (*_command(pool), *_hooks(pool), *_ejection(pool))]
     return [*_workers(settings), *of_pools, *_routes(settings), *_sticky_keys(settings), *_admin(settings)]
 
 
@@ -76,6 +77,13 @@ def _hooks(pool: PoolSettings) -> Iterator[str]:
     for name, command in (("before", pool.reload.before), ("after", pool.reload.after)):
         if command is not None and os.geteuid() == 0 and pool.user is None:
             yield f"pool.{pool.name}.reload.{name}: runs as root (pool.{pool.name}.user names another user)"
+
+
+def _ejection(pool: PoolSettings) -> Iterator[str]:
+    passive = pool.health.passive
+    if passive is not None and not most(pool.size, passive.at_most_percent):
+        backends = "1 backend" if pool.size == 1 else f"{pool.size} backends"
+        yield f"pool.{pool.name}.health.passive: {passive.at_most_percent}% of {backends} is none: nothing is ejected"
 
 
 def _source(directory: str, word: str) -> str:

@@ -86,3 +86,11 @@ def test_a_key_of_cookies_that_can_be_guessed_is_mentioned(tmp_path: Path) -> No
     assert advice('command = "a {port}"\nsticky = { key = "short" }', tmp_path) == [
         "pool.web.sticky.key: has 5 bytes; whoever guesses it can choose a backend"
     ]
+
+
+def test_ejection_that_ejects_nobody_is_mentioned(tmp_path: Path) -> None:
+    file = tmp_path / "lb.toml"
+    text = '[proxy]\nworkers = 1\n[[listener]]\naddress = ":80"\n[pool.web]\ntargets = ["127.0.0.1:9", "127.0.0.1:8"]\n'
+    for at_most, said in (("50%", []), ("49%", ["49% of 2 backends is none: nothing is ejected"])):
+        file.write_text(f'{text}health.passive.at_most = "{at_most}"\n')
+        assert advise(load(file)) == [f"pool.web.health.passive: {one}" for one in said]
