@@ -29,7 +29,7 @@ from lbproxy.config.field_types import (
     Words,
 )
 from lbproxy.config.kinds import Facts
-from lbproxy.config.table import REPLACES, Table
+from lbproxy.config.table import REPLACES, WHOLE, Table
 
 
 class PassiveTable(Table):
@@ -188,7 +188,9 @@ class StickyTable(Table):
     """How long the browser keeps the cookie; "0s" is until it ends."""
     same_site: Annotated[Literal["lax", "strict", "none"] | None, Facts("strict")] = None
     """The cookie's SameSite; "none" also makes it Secure, because browsers drop it otherwise."""
-    key: Annotated[StickyKey | None, Facts(unset="one that lbproxy makes at its first start, in state_dir")] = None
+    key: Annotated[
+        StickyKey | None, Facts(unset="one that lbproxy makes at its first start, in state_dir", applies=WHOLE)
+    ] = None
     """The key that tokens are made with: give one where several machines must take each other's cookies."""
     cluster: Annotated[Truth | None, Facts(False, "false")] = None
     """Whether the cookie also names the machine of a cluster."""

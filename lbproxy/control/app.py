@@ -371,7 +371,6 @@ class Control:
         self._admin.apply(new.admin)
         self._outgoing.apply(new.events)
         self._tokens.use(new.sticky_keys)
-        self._fleet.touch()
         notices = [line for line in advise(new) if line not in advise(old)]
         self._remark_sockets()
         waiting = waiting_keys(old, new, self._context.worker_count)

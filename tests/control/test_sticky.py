@@ -5,12 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
-from control.fakes import pool_settings
+from control.fakes import World, made_of, pool_settings, settings_of
 from lbproxy.address import Address
+from lbproxy.control.plan import Plan
+from lbproxy.control.reload import Reload
 from lbproxy.control.sticky import FILE, StickyTokens, identity_of
 from lbproxy.model import BackendSpec, Generation
-from lbproxy.settings import Secret
+from lbproxy.settings import ReloadSettings, Secret, Settings, StickySettings
 from lbproxy.telemetry.events import Event
 
 
@@ -88,3 +95,37 @@ def test_a_client_sticks_to_the_address_of_a_target_wherever_it_stands() -> None
         return identity_of(BackendSpec(slot, Generation(1, settings, "/", ())))
 
     assert placed(1, one, two) == placed(2, two, one) != placed(2, one, two)
+
+
+changes = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.booleans()), min_size=1, max_size=4)
+
+
+@hypothesis_settings(max_examples=25)
+@given(st.integers(1, 4), changes)
+def test_over_any_row_of_reloads_and_scales_no_slot_is_missing_and_its_token_stays(
+    size: int, row: list[tuple[int, int, bool]]
+) -> None:
+    """`row`: the pool's new size, the surge, and whether only the difference is made."""
+
+    def sized(size: int, surge: int = 1) -> Settings:
+        reload = ReloadSettings(surge, min_ready_s=0.1)
+        return settings_of(pool_settings(size=size, sticky=StickySettings(), reload=reload))
+
+    async def run() -> None:
+        tokens = StickyTokens(None, lambda event: None)
+        world = World(sized(size))
+        world.fleet._context = replace(world.fleet.context, token_of=tokens.token)
+        present = size
+        async with world.running():
+            for number, (wanted, surge, config_only) in enumerate(row):
+                published = len(world.workers.tables)
+                settings = sized(wanted, surge)
+                plan = Plan(f"r{number}", "command", settings, made_of(settings), whole=True, config_only=config_only)
+                await Reload(world.context, plan).run()
+                for table in world.workers.tables[published:]:
+                    views = table.pools[0].backends
+                    assert {view.id.slot for view in views} >= set(range(1, min(present, wanted) + 1))
+                    assert all(view.token == tokens.token(spec(view.id.slot)) for view in views)
+                present = wanted
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
