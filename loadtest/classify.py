@@ -46,6 +46,7 @@ class Client:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
+        self.is_last = False  # the other side has said that it closes the connection behind its answer
         self._inbox = b""
 
     async def exchange(self, exchange: Exchange, on_sent: Callable[[], None]) -> tuple[int, bytes]:
@@ -53,6 +54,7 @@ class Client:
         async with trio.open_nursery() as sending:
             sending.start_soon(self._send, exchange, on_sent)
             status, headers = await self._head()
+            self.is_last = headers.get(b"connection", b"").lower() == b"close"
             body = b"".join([part async for part in self._body(headers)])
             sending.cancel_scope.cancel()
         return status, body

@@ -13,12 +13,15 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 from collections import Counter
 from functools import partial
 from pathlib import Path
 from time import monotonic
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.certificates import Pair, authority, certificate
 

@@ -114,7 +114,7 @@ class Storm:
                 self.resumed += 1
             else:
                 self._note(kind.name, verdict)
-            if kind.fresh or verdict.outcome not in (Outcome.OK, Outcome.SERVER_ERROR):
+            if kind.fresh or client.is_last or verdict.outcome not in (Outcome.OK, Outcome.SERVER_ERROR):
                 await trio.aclose_forcefully(client.stream)
                 client = None
             await trio.sleep(random.uniform(0, 2 * kind.rest_s))

@@ -1,7 +1,8 @@
 """A file's content in sealed memory (memfd_create(2)): a descriptor that can be read, and that no process can change.
 
-A private key goes from its file to the kernel's memory and from there to OpenSSL; no Python object ever holds it. The
-descriptor is closed with the last reference to the object, so a message on its way keeps what it carries.
+A private key goes from its file to the kernel's memory and from there to OpenSSL; Python sees it only in the buffer of
+`read`, which is overwritten. The descriptor is closed with the last reference to the object, so a message on its way
+keeps what it carries.
 """
 
 import fcntl

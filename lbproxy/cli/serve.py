@@ -69,7 +69,8 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
             from lbproxy.control.parts import Start, settings_of
 
             document = read_document(taken) if taken is not None else None
-            if document is not None:
+            if document is not None and taken is not None:
+                os.close(taken)
                 settings = settings_of(document)
                 withheld.update(withhold(settings, os.environ))
             assert settings is not None

@@ -21,12 +21,22 @@ class CertificateDelivery:
         self.on_refused: Callable[[ListenerView, CertificateSet, str], None] = lambda view, found, why: None
         self._serials = count(1)
 
-    def send(self, worker: WorkerProcess, listeners: Iterable[ListenerView]) -> None:
-        """Send each set that the worker does not have. A listener keeps its key when its settings change."""
+    def send(self, worker: WorkerProcess, listeners: Iterable[ListenerView], *, table_is_sent: bool = False) -> None:
+        """Send each set that the worker does not have. A listener keeps its key when its settings change.
+
+        Before the table with `listeners`, but a set that has no client authorities any more comes behind it: until
+        then a certificate is asked of clients, and without authorities none is good. A worker of the program before
+        an upgrade has its certificates, and is about to accept nobody.
+        """
+        if worker.is_old:
+            return
         sets = {view.key: (view, self.current(view)) for view in listeners if view.settings.tls is not None}
         worker.certificates = {key: one for key, one in worker.certificates.items() if key in sets}
         for key, (view, found) in sets.items():
-            if found is None or worker.certificates.get(key) is found:
+            before = worker.certificates.get(key)
+            if found is None or before is found:
+                continue
+            if before is not None and before.client_ca is not None and found.client_ca is None and not table_is_sent:
                 continue
             worker.certificates[key] = found
             serial = next(self._serials)

@@ -16,6 +16,7 @@ from lbproxy.certificates import judge
 from lbproxy.certificates.certificate_set import CertificateSet, Look, Trace, look_at, trace_of
 from lbproxy.certificates.loaded_pair import Authorities, LoadedPair
 from lbproxy.certificates.sealed import Defect
+from lbproxy.config.problems import dotted
 from lbproxy.control.workers import Workers
 from lbproxy.model import ListenerView
 from lbproxy.settings import Settings, TlsSettings
@@ -90,7 +91,7 @@ class Certificates:
                 fresh[tls] = look
         self._prepared = {}
         for path, remark in judge.remarks(settings, judge.found_in(fresh)):
-            self._emit(Notice(f"{path[0]}.{path[-1]}: {remark}", reload=reload))
+            self._emit(Notice(f"{dotted(path)}: {remark}", reload=reload))
         for tls, look in fresh.items():
             served = self._served[tls]
             pairs = tuple(pair for pair in served.set.pairs if pair not in known)

@@ -77,8 +77,10 @@ class Fleet:
 
     def open_pool(self, settings: PoolSettings, generation: Generation) -> Pool:
         """Open a pool without members."""
+        return self._add_pool(settings, generation, self._context.cells.take())
+
+    def _add_pool(self, settings: PoolSettings, generation: Generation, cell: int) -> Pool:
         context = self._context
-        cell = context.cells.take()
         pool = Pool(settings, generation, context.grid, cell, names=self.names, token_of=context.token_of)
         self.pools[pool.name] = pool
         return pool
@@ -171,7 +173,8 @@ class Fleet:
     def hand_on(self, drain_of: Callable[[Member], Any]) -> HandedFleet:
         """`drain_of`: what is known of the command that drains a member."""
         pools = tuple(pool.hand_on(drain_of) for pool in self.pools.values())
-        return HandedFleet(self._epoch, self.numbers(), pools, tuple(self._leaving))
+        names = tuple((host, port, addresses) for (host, port), addresses in self.names.found.items())
+        return HandedFleet(self._epoch, self.numbers(), pools, tuple(self._leaving), names)
 
     def take_over(self, handed: HandedFleet) -> list[tuple[Pool, Member, Any]]:
         """Go on with the backends of an earlier program of this control. Returns those that a command drains still. A
@@ -179,11 +182,11 @@ class Fleet:
         assert self._nursery is not None, "the fleet does not run"
         self._epoch = handed.epoch
         self.go_on_behind(handed.numbers)
+        self.names.found.update({(host, port): addresses for host, port, addresses in handed.names})
         drained = []
         for one in handed.pools:
-            pool = Pool(one.settings, one.generations[one.generation], self._context.grid, one.cell)
+            pool = self._add_pool(one.settings, one.generations[one.generation], one.cell)
             pool.take_over(one)
-            self.pools[pool.name] = pool
             for entry in one.members:
                 spec = BackendSpec(entry.slot, one.generations[entry.generation])
                 member = Member(spec, self._context.make(spec), entry.cell)

@@ -121,6 +121,7 @@ class HandedFleet:
     numbers: dict[str, int]
     pools: tuple[HandedPool, ...]
     leaving: tuple[HandedCell, ...]
+    names: tuple[tuple[str, int, tuple[str, ...]], ...] = ()  # of targets: host, port, the addresses found
 
 
 @dataclass(frozen=True, slots=True)

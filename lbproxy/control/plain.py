@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 def plain(value: Any) -> Any:
     if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.init}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     if isinstance(value, Enum):
@@ -36,6 +36,8 @@ def _read(hint: Any, value: Any) -> Any:
         hints = get_type_hints(hint)
         given = {}
         for field in fields(hint):
+            if not field.init:
+                continue
             if field.name in value:
                 given[field.name] = _read(hints[field.name], value[field.name])
             elif field.default is MISSING and field.default_factory is MISSING:

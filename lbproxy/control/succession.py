@@ -6,6 +6,7 @@ Knows all parts of control, and which of them can be handed on only when they ar
 from dataclasses import dataclass
 
 from lbproxy import __version__
+from lbproxy.control import old_workers
 from lbproxy.control.context import ControlContext
 from lbproxy.control.document import counter_names
 from lbproxy.control.drains import Drains
@@ -30,7 +31,7 @@ class Succession:
         """Why nothing can be handed on in this moment; None: it can."""
         if not self.context.fleet.is_settled:
             return "a backend is being started or stopped"
-        if not self.context.workers.can_be_handed_on:
+        if not old_workers.can_be_handed_on(self.context.workers):
             return "a worker is being started, or ends"
         if self.resources.children.is_spawning or self.resources.guard.pid is None:
             return "a process is being started"
@@ -46,7 +47,7 @@ class Succession:
             *(VERSION, __version__, upgrade, context.settings, context.fleet.table),
             grid=HandedGrid(grid.fd, grid.rows, grid.cells, counter_names(), parts.cells.free),
             sockets=parts.sockets.hand_on(),
-            workers=context.workers.hand_on(),
+            workers=old_workers.hand_on(context.workers),
             worker_count=context.worker_count,
             fleet=context.fleet.hand_on(self.drains.of),
             resources=resources,
@@ -70,7 +71,7 @@ class Succession:
         context.loaded_at = document.loaded_at
         self.memory.take_over(document.history, document.generations, document.ids)
         take_over_counts(context.measured, document.measured)
-        context.workers.take_over(document.workers, self.resources.children)
+        old_workers.take_over(context.workers, document.workers, self.resources.children)
         for pool, member, drain in context.fleet.take_over(document.fleet):
             self.drains.take_over(pool, member, drain)
         context.fleet.publish()

@@ -17,6 +17,7 @@ import trio
 
 import lbproxy
 from lbproxy import __version__
+from lbproxy.control.certificates import Certificates
 from lbproxy.control.document import DocumentRefused, descriptors, read_document
 from lbproxy.control.handed_on import Document
 from lbproxy.control.worker_process import COMMAND
@@ -50,6 +51,7 @@ def try_to_take_over(document_fd: int, load: Callable[[], Settings]) -> Proof:
         except OSError as exc:
             raise DocumentRefused(f"descriptor {fd} of the document is not open: {exc.strerror}") from None
     load()
+    Certificates(document.settings)
     trio.run(_have_applied, document)
     backends = sum(member.runner.pid is not None for pool in document.fleet.pools for member in pool.members)
     return Proof(__version__, backends, len(document.workers.workers), len(document.sockets.bound))

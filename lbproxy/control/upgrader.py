@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from lbproxy import __version__
+from lbproxy.control import old_workers
 from lbproxy.control.api_server import ApiServer
 from lbproxy.control.audit import Audit
 from lbproxy.control.change_ids import ChangeIds
@@ -169,11 +170,11 @@ class Upgrader:
             if handed.client_fd >= 0:
                 client = trio.socket.from_stdlib_socket(taken_socket(handed.client_fd))
                 nursery.start_soon(api_server.go_on, client, stream.lines())
-            await workers.wait_new_serving()
+            await old_workers.wait_new_serving(workers)
             graces_s = [longest_s(pool.drain, LeaseKind) for pool in context.settings.pools]
-            workers.retire_old(max(graces_s, default=0.0), handed.tunnels_s)
+            old_workers.tell_to_leave(workers, max(graces_s, default=0.0), handed.tunnels_s)
             site.reloader.let_go()
-            await workers.wait_old_gone()
+            await old_workers.wait_old_gone(workers)
             if document.copy is not None:
                 PrivateDirectory.take_over(document.copy).close()
             took_s = time.monotonic() - handed.began_at

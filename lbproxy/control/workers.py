@@ -14,7 +14,6 @@ import trio
 
 from lbproxy.control.certificate_delivery import CertificateDelivery
 from lbproxy.control.changed import Changed
-from lbproxy.control.handed_on import HandedWorkers
 from lbproxy.control.sockets import Sockets
 from lbproxy.control.worker_process import COMMAND, WorkerProcess, WorkerStatus
 from lbproxy.control.worker_watch import watch
@@ -26,7 +25,6 @@ from lbproxy.link.messages import (
     AskStats,
     CertificatesLoaded,
     Drained,
-    GiveAway,
     Publish,
     Reopen,
     Stats,
@@ -41,7 +39,6 @@ from lbproxy.model import BackendId, RoutingTable
 from lbproxy.settings import LogSettings
 from lbproxy.supervise.process import how_it_ended
 from lbproxy.supervise.program_copy import child_environment
-from lbproxy.supervise.reap import Children
 from lbproxy.supervise.session import MARK
 from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerStarted
 
@@ -77,13 +74,13 @@ class Workers:
         self._env = {**child_environment(os.environ), MARK: mark}
         self._live: dict[int, WorkerProcess] = {}  # by id
         self._taken_rows: set[int] = set()
-        self._wanted = 0
+        self.wanted = 0
         self._table: RoutingTable | None = None
-        self._changed = Changed()
+        self.changed = Changed()  # whenever something of a worker has
         self._nursery: trio.Nursery | None = None
         self._slots: set[int] = set()  # that have a task
         self._stopping = False
-        self._ask = 0
+        self.ask = 0
         # Gets a worker's message before and its new one. May raise LinkBroken.
         self.on_stats: Callable[[Stats, Stats], None] = lambda before, stats: None
         self.delivery = CertificateDelivery()
@@ -98,19 +95,19 @@ class Workers:
                 self._nursery = nursery
                 for old in list(self._live.values()):
                     nursery.start_soon(self._attend, old)
-                self.resize(self._wanted)
+                self.resize(self.wanted)
                 nursery.start_soon(self._heartbeat)
-                await self._changed.wait(lambda: self._stopping and not self._slots)
+                await self.changed.wait(lambda: self._stopping and not self._slots)
                 nursery.cancel_scope.cancel()
         finally:
             self.kill()
 
     def resize(self, count: int) -> None:
         """Start workers until there are `count` (at most the rows of the grid). No surplus worker is started again."""
-        self._wanted = min(count, self._grid.rows)
+        self.wanted = min(count, self._grid.rows)
         if self._nursery is None or self._stopping:
             return
-        for slot in range(1, self._wanted + 1):
+        for slot in range(1, self.wanted + 1):
             if slot not in self._slots:
                 self._slots.add(slot)
                 self._nursery.start_soon(self._keep, slot)
@@ -120,14 +117,14 @@ class Workers:
         self._table = table
         for worker in self._serving():
             self._send_table(worker)
-        self._changed.notify()
+        self.changed.notify()
 
     async def wait_applied(self, epoch: int) -> None:
         """Returns when every worker that accepts clients has applied a table of at least `epoch`, or begins with one.
 
         A hung worker is killed, so the wait ends.
         """
-        await self._changed.wait(lambda: all(max(worker.applied, worker.born) >= epoch for worker in self._serving()))
+        await self.changed.wait(lambda: all(max(worker.applied, worker.born) >= epoch for worker in self._serving()))
 
     async def wait_drained(self, backend: BackendId, epoch: int) -> None:
         """Returns when every live worker reports, after a table of at least `epoch`, that it has no lease on `backend`.
@@ -135,62 +132,25 @@ class Workers:
         A stopping worker does not report any more: the wait lasts until it is gone.
         """
         name = str(backend)
-        await self._changed.wait(lambda: all(worker.is_drained(name, epoch) for worker in self._live.values()))
+        await self.changed.wait(lambda: all(worker.is_drained(name, epoch) for worker in self._live.values()))
 
     async def wait_all_serving(self) -> None:
         """Returns when every wanted worker is alive and serves; also in a stop, when none is wanted any more."""
-        await self._changed.wait(
-            lambda: self._stopping or sum(one.state == "serving" for one in self._live.values()) >= self._wanted
+        await self.changed.wait(
+            lambda: self._stopping or sum(one.state == "serving" for one in self._live.values()) >= self.wanted
         )
 
     async def renew_certificates(self) -> None:
         """Give every worker the certificates that it does not have. Returns when all have answered."""
         for worker in self._serving():
             if self._table is not None:
-                self.delivery.send(worker, self._table.listeners)
-        await self._changed.wait(lambda: not any(worker.unanswered for worker in self._serving()))
+                self.delivery.send(worker, self._table.listeners, table_is_sent=True)
+        await self.changed.wait(lambda: not any(worker.unanswered for worker in self._serving()))
 
-    # An upgrade
-
-    @property
-    def can_be_handed_on(self) -> bool:
-        """Whether no worker is in the middle of a start or of its end, and no message is on its way to one."""
-        live = self._live.values()
-        return (
-            self._new_serving >= self._wanted
-            and len(self._taken_rows) == len(self._live)
-            and not any(worker.channel.waiting or worker.silent.is_set() for worker in live)
-            and not self.moves_under_way()
-        )
-
-    @property
-    def _new_serving(self) -> int:
-        return sum(worker.state == "serving" and not worker.is_old for worker in self._live.values())
-
-    def hand_on(self) -> HandedWorkers:
-        return HandedWorkers(self._ask, tuple(worker.hand_on() for worker in self._live.values()))
-
-    def take_over(self, handed: HandedWorkers, children: Children) -> None:
-        """Before `run`: the workers of the program before this one. They serve on until `retire_old`."""
-        self._ask = handed.ask
-        for one in handed.workers:
-            self._live[one.id] = WorkerProcess.take_over(one, children, handed.ask)
-            self._taken_rows.add(one.id - 1)
-
-    async def wait_new_serving(self) -> None:
-        """Returns when each slot has a serving worker of this program; also in a stop."""
-        await self._changed.wait(lambda: self._stopping or self._new_serving >= self._wanted)
-
-    def retire_old(self, grace_s: float, tunnels_s: float) -> None:
-        """The workers of the program before this one leave: see messages.GiveAway."""
-        for worker in self._serving():
-            if worker.is_old and worker.state != "leaving":
-                worker.state = "leaving"
-                worker.channel.post(GiveAway(grace_s, tunnels_s))
-        self._changed.notify()
-
-    async def wait_old_gone(self) -> None:
-        await self._changed.wait(lambda: not any(worker.is_old for worker in self._live.values()))
+    def adopt(self, worker: WorkerProcess) -> None:
+        """A worker of the program before this one: see old_workers.py. Before `run`."""
+        self._live[worker.id] = worker
+        self._taken_rows.add(worker.id - 1)
 
     async def stop(self, grace_s: float) -> None:
         """Accept no new work; leases have `grace_s`. Returns when all processes are gone."""
@@ -200,21 +160,30 @@ class Workers:
         self._sockets.close()
         for worker in self._serving():
             self._stop_one(worker, grace_s)
-        self._changed.notify()
+        self.changed.notify()
         with trio.move_on_after(grace_s + STOP_SLACK_S):
-            await self._changed.wait(lambda: not self._live)
+            await self.changed.wait(lambda: not self._live)
         self.kill()
-        await self._changed.wait(lambda: not self._live)
+        await self.changed.wait(lambda: not self._live)
 
     def kill(self) -> None:
         self._stopping = True
         for worker in self._live.values():
             worker.process.kill()
-        self._changed.notify()
+        self.changed.notify()
 
     def reopen(self) -> None:
         for worker in self._live.values():
             worker.channel.post(Reopen())
+
+    @property
+    def is_spawning(self) -> bool:
+        """Whether a process is being made that is not among `live` yet."""
+        return len(self._taken_rows) != len(self._live)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
 
     @property
     def serving(self) -> list[int]:
@@ -237,16 +206,16 @@ class Workers:
 
     async def wait_channels(self, known: Collection[int]) -> None:
         """Returns when a worker serves whose pid is not known."""
-        await self._changed.wait(lambda: not self.channels().keys() <= set(known))
+        await self.changed.wait(lambda: not self.channels().keys() <= set(known))
 
     async def stats(self) -> list[WorkerStatus]:
         """The status of each worker now. For a worker that does not answer in time it is the newest known one."""
-        self._ask += 1
-        ask = self._ask
+        self.ask += 1
+        ask = self.ask
         for worker in self._serving():
             worker.channel.post(AskStats(ask))
         with trio.move_on_after(STATS_WAIT_S):
-            await self._changed.wait(lambda: all(one.stats.ask >= ask for one in self._serving() if one.applied))
+            await self.changed.wait(lambda: all(one.stats.ask >= ask for one in self._serving() if one.applied))
         return self.known()
 
     def known(self) -> list[WorkerStatus]:
@@ -258,7 +227,7 @@ class Workers:
     async def _keep(self, slot: int) -> None:
         pause_s = RESPAWN_PAUSE_S
         try:
-            while not self._stopping and slot <= self._wanted:
+            while not self._stopping and slot <= self.wanted:
                 started = trio.current_time()
                 served = False
                 try:
@@ -272,11 +241,11 @@ class Workers:
                     pause_s = min(2 * pause_s, RESPAWN_PAUSE_MAX_S)
         finally:
             self._slots.discard(slot)
-            self._changed.notify()
+            self.changed.notify()
 
     async def _run_one(self, slot: int) -> bool:
         """One process, from start to end. Returns whether it ever served."""
-        await self._changed.wait(lambda: len(self._taken_rows) < self._grid.rows)  # old workers may have all of them
+        await self.changed.wait(lambda: len(self._taken_rows) < self._grid.rows)  # old workers may have all of them
         rows = [slot - 1, *range(self._grid.rows)]
         row = next(row for row in rows if row not in self._taken_rows)
         self._taken_rows.add(row)
@@ -289,7 +258,7 @@ class Workers:
         self._emit(WorkerStarted(worker.id, worker.process.pid))
         welcome = Welcome(worker.id, self._grid.rows, self._grid.cells, self._log.format)
         worker.channel.post(welcome, [self._grid.fd])
-        if self._stopping or slot > self._wanted:
+        if self._stopping or slot > self.wanted:
             worker.state = "stopping"  # the order came while it was being started
             worker.process.kill()
         else:
@@ -302,7 +271,7 @@ class Workers:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(worker.channel.run_writer)
                 nursery.start_soon(self._listen, worker)
-                nursery.start_soon(partial(watch, worker, self._epoch, self._changed, self._emit))
+                nursery.start_soon(partial(watch, worker, self._epoch, self.changed, self._emit))
                 await worker.wait_ended()
                 with trio.move_on_after(EXIT_S):
                     await worker.silent.wait()
@@ -316,7 +285,7 @@ class Workers:
             self._taken_rows.discard(worker.id - 1)
             self._grid.clear_gauges(worker.id - 1)
             self.on_ended(worker.id)
-            self._changed.notify()
+            self.changed.notify()
         if not self._stopping and worker.state != "stopping" and (worker.state != "leaving" or code):
             self._emit(WorkerExited(worker.id, worker.process.pid, how_it_ended(code)))
         return bool(worker.applied)
@@ -334,13 +303,14 @@ class Workers:
             fds = self._sockets.for_worker(worker.slot - 1, new)
             self.delivery.send(worker, listeners)
             worker.channel.post(Publish(self._table, tuple(listener.key for listener in new)), fds)
+            self.delivery.send(worker, listeners, table_is_sent=True)
 
     async def _listen(self, worker: WorkerProcess) -> None:
         """Handle the messages of a worker. A worker that sends nonsense is replaced."""
         try:
             while (message := await worker.channel.receive()) is not None:
                 self._take(worker, message)
-                self._changed.notify()
+                self.changed.notify()
             worker.silent.set()
             with trio.move_on_after(EXIT_S):
                 await worker.wait_ended()  # it most likely exits by itself, and its exit code says why
@@ -383,12 +353,12 @@ class Workers:
         """Ask a worker for its stats between tables, to see that it answers."""
         while True:
             await trio.sleep(HEARTBEAT_S)
-            self._ask += 1
+            self.ask += 1
             for worker in self._live.values():
                 if worker.state in ("serving", "leaving"):
-                    worker.asked = self._ask
-                    worker.channel.post(AskStats(self._ask))
-            self._changed.notify()
+                    worker.asked = self.ask
+                    worker.channel.post(AskStats(self.ask))
+            self.changed.notify()
 
     def _serving(self) -> list[WorkerProcess]:
         """The workers that were not told to stop."""

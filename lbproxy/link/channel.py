@@ -22,14 +22,14 @@ RIGHTS_BYTES = socket.CMSG_SPACE(FDS_A_SEND * array.array("i").itemsize)
 
 
 class Closable(Protocol):
-    """A socket, or anything else that owns one descriptor."""
+    """The owner of a descriptor: a socket, or anything that is closed when it is sent."""
 
     def fileno(self) -> int: ...
 
     def close(self) -> None: ...
 
 
-Given: TypeAlias = Closable | int
+Given: TypeAlias = Closable | int  # a descriptor that goes with a message
 
 
 class Channel:
@@ -49,7 +49,7 @@ class Channel:
     def post(self, message: Any, fds: Sequence[int] = (), *, give: Sequence[Given] = ()) -> None:
         """Send in the background, in order. The descriptors must stay open until sent: control keeps them anyway.
 
-        `give`: sockets or descriptors that go with the message, too, and are closed here when they are sent.
+        `give`: descriptors that go with the message, too, and are closed here when they are sent.
         """
         data = encode(message, self.version)
         all_fds = (*fds, *(one if isinstance(one, int) else one.fileno() for one in give))

@@ -28,7 +28,8 @@ def make_copy() -> PrivateDirectory | None:
         return None
     try:
         source, target = Path(lbproxy.__path__[0]), directory.path / FOLDER / "lbproxy"
-        target.parent.mkdir(mode=0o755)
+        target.parent.mkdir()
+        target.parent.chmod(0o755)  # workers may run as another user, whatever the umask is
         _copy(str(source), str(target))
     except OSError:
         directory.close()
@@ -54,7 +55,7 @@ def _copy(source: str, target: str) -> None:
     for folder, _, files in os.walk(source):
         into = target + folder[len(source) :]
         os.mkdir(into)
-        os.chmod(into, 0o755)  # workers may run as another user
+        os.chmod(into, 0o755)
         for name in files:
             with open(os.path.join(folder, name), "rb", buffering=0) as file:
                 facts, data = os.fstat(file.fileno()), file.read()

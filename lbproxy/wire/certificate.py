@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[^\n]*\n(.*?)-----END \1-----", re.DOTALL)
+_END = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]+)-----")
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE")
 KEY_LABEL = "PRIVATE KEY"  # the end of every label of a private key
@@ -50,16 +50,20 @@ class Certificate:
 
 
 def pem_blocks(text: bytes | bytearray) -> list[tuple[str, bytes]]:
-    """The label of each block, and the DER bytes of those that are certificates. Raises ValueError."""
+    """The label of each block, and the DER bytes of those that are certificates. Raises ValueError.
+
+    Nothing of a private key is copied.
+    """
     blocks = []
     at = 0
     while (begin := _BEGIN.search(text, at)) is not None:
         label = begin[1].decode()
-        block = _PEM.match(text, begin.start())
-        if block is None or _BEGIN.search(block[2]):
+        end = _END.search(text, begin.end())
+        if end is None or end[0] != b"-----END %b-----" % begin[1]:
             raise ValueError(f"the block BEGIN {label} has no END {label}")
-        blocks.append((label, _base64(block[2], label) if label in CERTIFICATE_LABELS else b""))
-        at = block.end()
+        is_certificate = label in CERTIFICATE_LABELS
+        blocks.append((label, _base64(bytes(text[begin.end() : end.start()]), label) if is_certificate else b""))
+        at = end.end()
     return blocks
 
 

@@ -5,6 +5,7 @@ Knows no key, no socket and no certificate, and answers nothing.
 """
 
 import re
+import struct
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,6 +16,7 @@ _HANDSHAKE = 0x16
 _CLIENT_HELLO = 1
 _SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS = 0, 16, 43
 _READ = frozenset((_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS))
+_head_of_extension = struct.Struct(">HH").unpack_from  # number, length
 _request_line = re.compile(rb"[A-Z]{1,64} [!-~]").match
 _may_be_request_line = re.compile(rb"[A-Z]{1,64} ?").fullmatch
 _host = re.compile(rb"[-_.:0-9A-Za-z]{1,255}").fullmatch
@@ -127,8 +129,8 @@ def _hello(message: bytes) -> ClientHello:
             if at + listed != size:
                 raise _broken("extensions that do not end with the ClientHello")
             while at < size:
-                number = message[at] << 8 | message[at + 1]
-                end = at + 4 + (message[at + 2] << 8 | message[at + 3])
+                number, length = _head_of_extension(message, at)
+                end = at + 4 + length
                 if end > size:
                     raise _broken("an extension that is cut off")
                 if number in _READ:
@@ -136,7 +138,7 @@ def _hello(message: bytes) -> ClientHello:
                         raise _broken("an extension that is there twice")
                     found[number] = message[at + 4 : end]
                 at = end
-    except IndexError:
+    except (IndexError, struct.error):
         raise _broken("a ClientHello that is cut off inside") from None
     name, protocols, versions = found.get(_SERVER_NAME), found.get(_ALPN), found.get(_SUPPORTED_VERSIONS)
     return ClientHello(
@@ -183,4 +185,4 @@ def _versions(value: bytes) -> tuple[int, ...]:
     listed = _listed(value, 1)
     if len(listed) % 2:
         raise _broken("half a version")
-    return tuple(listed[at] << 8 | listed[at + 1] for at in range(0, len(listed), 2))
+    return struct.unpack(f">{len(listed) // 2}H", listed)

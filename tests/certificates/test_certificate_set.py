@@ -169,3 +169,47 @@ def test_other_settings_with_the_same_files_have_them_as_their_older_version(tmp
     assert assembled(named(pair, certificate(tmp_path, "b.example")), [first.found]) is None
     assert assembled(named(pair, client_ca="/x"), [first.found]) is None
     assert assembled(TlsSettings(directory="/x"), [first.found]) is None
+
+
+def test_a_secret_of_kubernetes_is_followed_to_its_next_version(tmp_path: Path, spare: list[Pair]) -> None:
+    for number, pair in enumerate(spare):
+        version = tmp_path / f"..2026_01_0{number}"
+        version.mkdir()
+        shutil.copy(pair.cert, version / "tls.crt")
+        shutil.copy(pair.key, version / "tls.key")
+    (tmp_path / "..data").symlink_to("..2026_01_00")
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    tls = TlsSettings(directory=str(tmp_path))
+    first = look_at(tls)
+    assert names(first) == ["spare0.example"]
+    (tmp_path / "..data_tmp").symlink_to("..2026_01_01")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+    assert trace_of(tls) != first.trace
+    second = look_at(tls, first.found, later())
+    assert (names(second), second.defects) == (["spare1.example"], ())
+
+
+def test_a_renewal_of_certbot_is_followed(tmp_path: Path, spare: list[Pair]) -> None:
+    """New files in archive/, then four links of live/ one after the other."""
+    live, archive = tmp_path / "live/example.com", tmp_path / "archive/example.com"
+    live.mkdir(parents=True)
+    archive.mkdir(parents=True)
+
+    def link(name: str, number: int) -> None:
+        (live / "new").symlink_to(f"../../archive/example.com/{name}{number}.pem")
+        (live / "new").rename(live / f"{name}.pem")
+
+    for number, pair in enumerate(spare):
+        shutil.copy(pair.cert, archive / f"fullchain{number}.pem")
+        shutil.copy(pair.key, archive / f"privkey{number}.pem")
+    for name in ("privkey", "fullchain"):
+        link(name, 0)
+    tls = TlsSettings(directory=str(tmp_path / "live"))
+    first = look_at(tls)
+    assert names(first) == ["spare0.example"]
+    link("privkey", 1)
+    half = look_at(tls, first.found, later())
+    assert (half.found is first.found, len(half.kept)) == (True, 1)
+    link("fullchain", 1)
+    assert names(look_at(tls, half.found, later())) == ["spare1.example"]

@@ -132,3 +132,21 @@ async def test_what_a_worker_cannot_load_is_passed_on(tmp_path: Path) -> None:
         delivery.answered(worker, 1, "no room")
         delivery.answered(worker, 99, "never sent")
     assert refused == [(7, found, "no room")]
+
+
+@trio_test
+async def test_a_set_that_has_lost_its_authorities_comes_behind_the_table(tmp_path: Path) -> None:
+    tls, first = made_of(tmp_path, "a.example")
+    sets = [first]
+    delivery = CertificateDelivery()
+    delivery.current = lambda view: sets[0]
+    async with linked() as (worker, other):
+        delivery.send(worker, [view_of(7, tls)])
+        assert (await other.receive()).has_client_ca
+        contents(other, 3)
+        sets[0] = CertificateSet(first.pairs)
+        delivery.send(worker, [view_of(7, tls)])
+        assert worker.certificates[7] is first
+        delivery.send(worker, [view_of(7, tls)], table_is_sent=True)
+        assert not (await other.receive()).has_client_ca
+        contents(other, 2)

@@ -80,7 +80,7 @@ async def test_a_start_says_what_is_served_and_what_to_know(pair: Pair) -> None:
     made.certificates.adopt(settings(tls, tls))
     remark, loaded = made.events
     assert isinstance(remark, Notice)
-    assert remark.text == f"listener.key: '{pair.key}' holds a private key that everybody can read (mode 0604)"
+    assert remark.text == f"listener.tls.key: '{pair.key}' holds a private key that everybody can read (mode 0604)"
     assert loaded == CertificateLoaded(str(pair.cert), ("a.example", "www.a.example"), loaded.not_after, ("l0", "l1"))
     assert made.certificates.of(tls).pairs[0].names == ("a.example", "www.a.example")
     assert made.certificates.of(None) is None

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 from support.hiring import REQUEST, House, answer, house, pretender, until
+from support.numbered import SWITCH, UPGRADE
 from support.trio_test import trio_test
 
+from lbproxy.control import old_workers
 from lbproxy.control.moving import Moving
 from lbproxy.control.worker_process import WorkerProcess
 from lbproxy.link.grid import Counter
@@ -26,7 +28,7 @@ def retire(made: House) -> WorkerProcess:
     """Worker 1 is told to leave, as one of an earlier program."""
     worker = made.workers.live[1]
     worker.is_old = True
-    made.workers.retire_old(5.0, 0.0)
+    old_workers.tell_to_leave(made.workers, 5.0, 0.0)
     return worker
 
 
@@ -153,6 +155,45 @@ async def test_what_an_old_worker_had_given_outlives_its_death() -> None:
             assert await made.ask(stream) == b"one"
 
 
+@trio_test(timeout_s=20)
+async def test_a_tunnel_that_cannot_be_moved_has_its_time_and_then_its_drain() -> None:
+    """A WebSocket whose client has begun to close, and whose server says nothing."""
+
+    async def switch(stream: trio.SocketStream) -> None:
+        data = b""
+        while not data.endswith(b"\r\n\r\n"):
+            data += await stream.receive_some()
+        await stream.send_all(SWITCH)
+        await trio.sleep_forever()
+
+    async with house() as made:
+        made.drain = DrainSettings(websocket_s=0.1, goodbye_s=0.1)
+        Moving(made.workers, made.events.append)
+        one = await made.origin(b"one")
+        one.serve = switch  # type: ignore[method-assign]
+        await made.serve(one.view, workers=2)
+        async with trio.open_nursery() as nursery:
+            streams = [await made.connect() for _ in range(20)]
+            for stream in streams:
+                await stream.send_all(UPGRADE % 1)
+                assert b" 101 " in await stream.receive_some()
+                await stream.send_all(b"\x88\x82\0\0\0\0\x03\xe8")
+            await until(lambda: made.total(one.view.cell, Counter.WEBSOCKET) == 20)
+            await trio.sleep(0.1)
+            worker = made.workers.live[1]
+            worker.is_old = True
+            old_workers.tell_to_leave(made.workers, 2.0, 0.8)
+            (event,) = await made.wait_saw(WorkerGaveAway)
+            assert isinstance(event, WorkerGaveAway)
+            assert event.moved == 0
+            assert event.left > 0
+            began = trio.current_time()
+            await until(lambda: worker not in made.workers.live.values())
+            assert 0.7 < trio.current_time() - began < 3.0
+            assert made.total(one.view.cell, Counter.WEBSOCKET) == 20 - event.left
+            nursery.cancel_scope.cancel()
+
+
 # Pretenders: worker 1 gives one connection when it is told to, and says what becomes of it.
 
 GIVER = (
@@ -164,7 +205,7 @@ GIVER = (
     "        link.take_fds(len(message.sockets)); link.post(Applied(message.table.epoch))",
     "    elif isinstance(message, AskStats): link.post(Stats(message.ask, 0, 0, {}))",
     "    elif isinstance(message, GiveAway):",
-    "        moved = MovedConnection(MovedKind.IDLE, 1, MovedClient('', False, 'http'), 0.0)",
+    "        moved = MovedConnection(MovedKind.IDLE, 1, MovedClient(''), 0.0)",
     "        link.post(Given(7, moved), [1])",
     "    elif isinstance(message, Released): link.post(Notice(f'{message.number} {message.is_taken}'))",
 )

@@ -36,6 +36,16 @@ class Outer:
     maybe: int | None = None
     many: tuple[str, ...] = field(default_factory=tuple)
     is_on: bool = False
+    is_many: bool = field(init=False, default=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "is_many", len(self.many) > 1)
+
+
+def test_what_a_value_knows_by_itself_is_not_written():
+    value = Outer(Inner(1.0), many=("a", "b"))
+    assert "is_many" not in plain(value)
+    assert from_plain(Outer, plain(value)) == value
 
 
 def test_unknown_fields_are_passed_over_and_missing_ones_get_their_default():

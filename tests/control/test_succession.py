@@ -7,10 +7,9 @@ import pytest
 from lbproxy.control.succession import Succession
 
 
-def succession(*, fleet=True, workers=True, spawning=False, guard=7):
-    context = SimpleNamespace(
-        fleet=SimpleNamespace(is_settled=fleet), workers=SimpleNamespace(can_be_handed_on=workers)
-    )
+def succession(*, fleet=True, workers=0, spawning=False, guard=7):
+    crew = SimpleNamespace(live={}, wanted=workers, is_spawning=False, moves_under_way=lambda: 0)
+    context = SimpleNamespace(fleet=SimpleNamespace(is_settled=fleet), workers=crew)
     children, guarded = SimpleNamespace(is_spawning=spawning), SimpleNamespace(pid=guard)
     resources = SimpleNamespace(children=children, guard=guarded)
     return Succession(None, context, resources, None, None, 0.0)
@@ -24,7 +23,7 @@ def test_it_is_settled_when_nothing_is_between_two_states():
     ("changes", "why"),
     [
         ({"fleet": False}, "a backend is being started or stopped"),
-        ({"workers": False}, "a worker is being started, or ends"),
+        ({"workers": 1}, "a worker is being started, or ends"),
         ({"spawning": True}, "a process is being started"),
         ({"guard": None}, "a process is being started"),
     ],

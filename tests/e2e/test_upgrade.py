@@ -116,6 +116,7 @@ def test_everything_is_handed_on_and_nobody_notices(tmp_path: Path) -> None:
         before, history = facts(lb), lb.cli("history", "--json").stdout
         workers = {worker["pid"] for worker in lb.status()["workers"]}
         uptime_s = lb.status()["uptime_s"]
+        descriptors = len(os.listdir(f"/proc/{lb.pid}/fd"))
         with load(lb.port) as clients, load(lb.port, keep_alive=False) as others:
             clients.wait_more(20)
             counted = counters(lb)
@@ -128,6 +129,7 @@ def test_everything_is_handed_on_and_nobody_notices(tmp_path: Path) -> None:
                 others.wait_more(20)
             assert (clients.lost, others.lost) == ([], [])
         assert facts(lb) == before
+        lb.wait_until(lambda: len(os.listdir(f"/proc/{lb.pid}/fd")) <= descriptors)
         status = lb.status()
         assert status["uptime_s"] > uptime_s
         assert len(status["workers"]) == 2
