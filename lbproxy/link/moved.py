@@ -23,11 +23,10 @@ class MovedKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MovedClient:
-    """wire.headers.ClientFacts."""
+    """What wire.headers.ClientFacts is made of, with the settings of the listener."""
 
-    ip: str
-    is_trusted: bool
-    proto: str
+    ip: str  # empty for a peer without one
+    port: int = 0  # that a PROXY header announced
 
 
 @dataclass(frozen=True, slots=True)

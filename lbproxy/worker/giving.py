@@ -27,7 +27,7 @@ from lbproxy.worker.relay.tcp import TcpClient
 from lbproxy.worker.relay.upgrade import UpgradedClient
 from lbproxy.worker.relay.websocket import WebSocketRelay
 
-MOST_UNDER_WAY = 64
+MOST_UNDER_WAY = 24  # each waits for some 40 ms while a thousand move on two busy CPUs
 A_TURN = 8  # lifted in a row before others get their turn
 
 Post = Callable[[Given, Sequence[int]], None]
@@ -184,9 +184,8 @@ def _kind(record: Record, relay: Relay) -> MovedKind:
 
 def _client(record: Record) -> MovedClient:
     if isinstance(record, UpgradedClient):
-        return MovedClient(record.client_ip.decode("latin-1"), False, "http")  # nobody asks for more
-    facts = record.facts
-    return MovedClient(facts.ip.decode("latin-1"), facts.trusted, facts.proto.decode("latin-1"))
+        return MovedClient(record.client_ip.decode("latin-1"))  # nobody asks for more
+    return MovedClient(record.facts.ip.decode("latin-1"), record.facts.port)
 
 
 def _request(record: UpgradedClient) -> MovedRequest:

@@ -150,6 +150,10 @@ class Lanes:
         """It is open, and not on its way to another worker."""
         return record in self._records and record not in self.lifted
 
+    def facts_of(self, view: ListenerView, ip: str, port: int) -> ClientFacts:
+        """The facts of a client that another worker has accepted. Raises LookupError, ValueError."""
+        return self._acceptor.facts_of(view, ip, port)
+
     def adopt(self, record: Record) -> None:
         """A connection that another worker had. It was accepted there."""
         self._records.add(record)

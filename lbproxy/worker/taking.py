@@ -16,7 +16,6 @@ from lbproxy.model import BackendId, LeaseKind, ListenerView
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.telemetry.events import Notice
 from lbproxy.wire.head import RequestHead
-from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.upgrades import WEBSOCKET
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.handover import Upgrade
@@ -79,7 +78,7 @@ class Taker:
         received = bytes_of(moved.received)
         (sock,) = sockets
         sock.setblocking(False)
-        record = ExpressClient(lanes, sock, view, _facts(moved.client), received)
+        record = ExpressClient(lanes, sock, view, lanes.facts_of(view, moved.client.ip, moved.client.port), received)
         record.has_risked = moved.has_risked
         lanes.adopt(record)
         record.begin()
@@ -112,19 +111,16 @@ class Taker:
     def _record(
         self, moved: MovedConnection, relay: MovedRelay, view: ListenerView, sockets: list[socket.socket], lease: Lease
     ) -> TcpClient | UpgradedClient:
+        lanes = self._lanes
         if moved.kind is MovedKind.TCP:
-            return TcpClient(self._lanes, sockets[0], view, _facts(moved.client))
+            return TcpClient(lanes, sockets[0], view, lanes.facts_of(view, moved.client.ip, moved.client.port))
         if relay.request is None:
             raise ValueError("an upgraded connection without its request")
         access = _access(relay.request, moved.client, lease.backend.id)
         started = trio.current_time() - moved.age_s
         protocol = WEBSOCKET if moved.kind is MovedKind.WEBSOCKET else b""
         upgrade = Upgrade(lease, sockets[0], sockets[1], b"", b"", b"", access, started, protocol)
-        return UpgradedClient(self._lanes, view, upgrade)
-
-
-def _facts(client: MovedClient) -> ClientFacts:
-    return ClientFacts(client.ip.encode("latin-1"), client.is_trusted, client.proto.encode("latin-1"))
+        return UpgradedClient(lanes, view, upgrade)
 
 
 def _access(request: MovedRequest, client: MovedClient, served_by: BackendId) -> AccessRecord:

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from support.installed import Installed
-from support.numbered import Numbered
+from support.numbered import TCP_BEGINS, Numbered
 from support.serve import Serving, serving
 from support.trio_test import trio_test
 
@@ -68,6 +69,7 @@ def sessions(tmp_path: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line["status"] == 101 or line["method"] == "TCP"]
 
 
+@pytest.mark.long
 @trio_test(timeout_s=100)
 async def test_live_connections_go_through_upgrades_to_another_version_and_back(tmp_path: Path) -> None:
     installed = Installed(tmp_path / "installed")
@@ -112,5 +114,5 @@ async def test_live_connections_go_through_upgrades_to_another_version_and_back(
         assert len(sessions(tmp_path)) == CLIENTS, "each session has one line, from the worker where it ended"
         assert sum(line["request_bytes"] for line in sessions(tmp_path)) == sum(
             end.bytes_sent for end in numbered.clients
-        ) + CLIENTS // 2 * len(b"tcp ")
+        ) + CLIENTS // 2 * len(TCP_BEGINS % 0)
         assert max(end.longest_s for end in numbered.clients) < 1.5

@@ -19,7 +19,7 @@ from lbproxy.link.moved import (
 )
 from lbproxy.model import BackendId, BackendView
 
-CLIENT = MovedClient("127.0.0.1", False, "http")
+CLIENT = MovedClient("127.0.0.1")
 LEASE = MovedLease(BackendView(BackendId("web", 1, 7), Address("127.0.0.1", 20000), 4), 3.5)
 
 

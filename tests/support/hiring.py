@@ -102,7 +102,7 @@ class House:
     async def origin(self, name: bytes = b"one", slot: int = 1) -> Origin:
         origin = Origin(name, slot, self.book.take())
         self._owned.append(origin.listener)
-        self._nursery.start_soon(trio.serve_listeners, origin.serve, [origin.listener])
+        self._nursery.start_soon(trio.serve_listeners, lambda stream: origin.serve(stream), [origin.listener])
         await trio.lowlevel.checkpoint()
         return origin
 

@@ -12,8 +12,9 @@ import trio
 from support.peer import Ended, Peer
 
 SIZE = 8
+TCP_BEGINS = b"tcp %08d"  # the pace of the session in ms
 UPGRADE = (
-    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"GET /%08d HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 SWITCH = (
@@ -33,7 +34,7 @@ class Ends:
         self.longest_s = 0.0  # between two numbers
         self._head = head  # of each frame that is sent
         self._heard_head = heard_head  # bytes in front of each that is heard
-        self._pace_s = pace_s
+        self.pace_s = pace_s
 
     async def say(self, stop: trio.Event) -> None:
         """Numbers in pieces that have nothing to do with their frames."""
@@ -44,7 +45,7 @@ class Ends:
             cut = len(data) - self.sent % 3
             await self.peer.send(data[:cut])
             rest = data[cut:]
-            with trio.move_on_after(self._pace_s):
+            with trio.move_on_after(self.pace_s):
                 await stop.wait()
         await self.peer.send(rest + self._head + b"E%07d" % self.heard)
         self.bytes_sent = (self.sent + 1) * (len(self._head) + SIZE)
@@ -85,14 +86,13 @@ class Numbered:
 
     async def _serve(self, peer: Peer) -> None:
         with suppress(Ended):  # the client tells of it
-            first = await peer.exactly(4)
-            if first == b"GET ":
+            if await peer.exactly(4) == b"GET ":
+                pace_s = int((await peer.exactly(1 + SIZE))[1:]) / 1000
                 await peer.until(b"\r\n\r\n")
                 await peer.send(SWITCH)
-                end = Ends(peer, b"\x82\x08", 6, self.pace_s)
+                end = Ends(peer, b"\x82\x08", 6, pace_s)
             else:
-                assert first == b"tcp "
-                end = Ends(peer, b"", 0, self.pace_s)
+                end = Ends(peer, b"", 0, int(await peer.exactly(SIZE)) / 1000)
             asked = trio.Event()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._say, end, asked)
@@ -109,13 +109,14 @@ class Numbered:
         sock = trio.socket.socket()
         await sock.connect(("127.0.0.1", port))
         peer = Peer(sock)
+        pace_s = pace_s or self.pace_s
         try:
             if websocket:
-                await peer.send(UPGRADE)
+                await peer.send(UPGRADE % round(pace_s * 1000))
                 await peer.until(b"\r\n\r\n")
             else:
-                await peer.send(b"tcp ")
-            end = Ends(peer, b"\x82\x88\0\0\0\0" if websocket else b"", 2 if websocket else 0, pace_s or self.pace_s)
+                await peer.send(TCP_BEGINS % round(pace_s * 1000))
+            end = Ends(peer, b"\x82\x88\0\0\0\0" if websocket else b"", 2 if websocket else 0, pace_s)
             self.clients.append(end)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._say, end, self.stop)

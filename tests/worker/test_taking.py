@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import trio
 from support.peer import Peer
-from support.proxy import FIRST_CELL, GET, LISTENER_CELL, OK, Setup, answering, proxy, wait_until
+from support.proxy import FIRST_CELL, GET, LISTENER_CELL, OK, Setup, answering, get, proxy, wait_until
 from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
@@ -25,9 +25,10 @@ from lbproxy.link.moved import (
 )
 from lbproxy.model import BackendId, BackendView
 from lbproxy.wire.websocket import FramePosition, close_frame
+from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.taking import Taker
 
-CLIENT = MovedClient("192.0.2.7", False, "http")
+CLIENT = MovedClient("192.0.2.7")
 IDLE = MovedConnection(MovedKind.IDLE, 1, CLIENT, 0.5)
 PLACE = FramePosition(0, "", False, False, 3, 3)
 REQUEST = MovedRequest(
@@ -66,6 +67,21 @@ async def test_an_idle_connection_is_served_from_the_bytes_that_had_come() -> No
 
 
 @trio_test(timeout_s=8)
+async def test_the_listener_decides_whether_the_client_is_believed() -> None:
+    async with proxy("express", answering(OK), setup=Setup(trusted=("192.0.2.0/24",))) as lb:
+        taker = Taker(lb.lanes)
+        with connection() as (client, fd):
+            assert taker.take(replace(IDLE, client=MovedClient("192.0.2.7", 4711)), [fd]) == ""
+            (record,) = lb.lanes.records
+            assert isinstance(record, ExpressClient)
+            assert (record.facts.ip, record.facts.port, record.facts.trusted) == (b"192.0.2.7", 4711, True)
+            await client.send(get(b"/", b"X-Forwarded-For: 203.0.113.9"))
+            assert (await client.answer()).status == 200
+            assert lb.records[0].client == b"203.0.113.9"
+        await wait_until(lambda: not lb.lanes.connections)
+
+
+@trio_test(timeout_s=8)
 async def test_a_websocket_goes_on_and_its_line_has_what_it_was_and_all_that_it_moved() -> None:
     async with proxy("express", answering(OK)) as lb:
         taker = Taker(lb.lanes)
@@ -100,7 +116,7 @@ async def test_a_descriptor_that_is_no_socket_is_refused_and_closed() -> None:
     [
         (replace(IDLE, listener=9), "listener 9 is not in the table"),
         (replace(IDLE, received="no base64!"), "base64"),
-        (replace(IDLE, client=MovedClient("Ω", False, "http")), "latin-1"),
+        (replace(IDLE, client=MovedClient("Ω")), "does not appear to be an IPv4 or IPv6 address"),
         (replace(IDLE, kind=MovedKind.TCP), "a relay without what it has in hand"),
         ("tcp of a backend", r"other\.1@1 is not in the table"),
         ("tcp of bad bytes", "padding"),

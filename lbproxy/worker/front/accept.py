@@ -151,6 +151,10 @@ class Listening:
             stages.append(ServerNameStage())
         self._acceptor.admit(sock, self.view, facts, stages)
 
+    def facts_of(self, ip: str, port: int) -> ClientFacts:
+        facts = self._facts((ip, 0) if ip else "")
+        return replace(facts, port=port) if port else facts
+
     def _secure(self, sock: socket.socket, facts: ClientFacts) -> None:
         self._acceptor.opened(self.view)
         self._acceptor.secure(sock, self.view, facts)
@@ -329,6 +333,14 @@ class Acceptor:
         values, base = self._values, self._row_base + view.cell * WIDTH
         values[base + CONNECTIONS] += 1
         values[base + ACCEPTED] += 1
+
+    def facts_of(self, view: ListenerView, ip: str, port: int) -> ClientFacts:
+        """The facts of a client that another worker has accepted. `port`: announced by a PROXY header, else 0.
+
+        Raises LookupError, ValueError."""
+        if (listening := self._listening.get(view.key)) is None:
+            raise LookupError(f"listener {view.settings.name} is not open here")
+        return listening.facts_of(ip, port)
 
     def adopted(self, view: ListenerView) -> None:
         """Another worker has accepted it."""

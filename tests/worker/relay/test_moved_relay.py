@@ -2,6 +2,7 @@
 
 import base64
 import random
+import socket
 from dataclasses import replace
 
 import pytest
@@ -28,14 +29,16 @@ LEASE = MovedLease(BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 1), 
 KIB = 1024
 
 
+class Secure(socket.socket):
+    """A socket with state of this process behind it, as that of a TLS session."""
+
+
 def moved(made: Rig, link: Relayed[Relay], kind: type[Relay] = Relay, pipes: Pipes | None = None) -> None:
     """The relay of `link` is another one from now on, made of the value of the first, over copies of its sockets."""
     before = link.relay
     before.lift()
     value = value_of(before, LEASE)
-    take = decode(
-        encode(Take(1, MovedConnection(MovedKind.TCP, 1, MovedClient("", False, "http"), 0.0, relay=value))), ToWorker
-    )
+    take = decode(encode(Take(1, MovedConnection(MovedKind.TCP, 1, MovedClient(""), 0.0, relay=value))), ToWorker)
     more = {} if pipes is None else {"pipes": pipes}
     client, backend = before.client.sock.dup(), before.backend.sock.dup()
     for sock in (client, backend):
@@ -221,6 +224,10 @@ async def test_what_cannot_go_on_elsewhere_is_not_movable() -> None:
         assert isinstance(leaving.relay, WebSocketRelay)
         leaving.relay.say_goodbye(trio.current_time() + 1.0)
         assert not leaving.relay.is_movable
+        secure: Relayed[Relay] = made.relay(Relay)
+        secure.relay.start()
+        secure.relay.backend.sock = Secure(fileno=secure.relay.backend.sock.detach())
+        assert not secure.relay.is_movable
         over: Relayed[Relay] = made.relay(Relay)
         over.relay.start()
         over.relay.cut()
