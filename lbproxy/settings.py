@@ -30,6 +30,7 @@ class ListenerLimits:
     headers: int = 100
     body_bytes: int = 0  # 0 = no limit
     connections: int = 20_000
+    connections_per_client: int = 0  # over all workers; 0 = no limit
 
 
 @dataclass(frozen=True, slots=True)
