@@ -22,6 +22,7 @@ class ProxySettings:
     shutdown_timeout_s: float = 30.0
     state_dir: str | None = None  # absolute; None: nothing is kept
     control_group: str | None = None  # may use the control socket, too
+    user: str | None = None  # of the workers; None: of control
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from fuzz.pump import PARSERS, pump
 from fuzz.values import control_api, link
 from lbproxy.address import Address
 from lbproxy.link.codec import encode
-from lbproxy.link.messages import Applied, AskStats, Drained, Publish, Reopen, Stats, Stop, Unreachable, Welcome
+from lbproxy.link.messages import Applied, AskStats, Drained, LogFile, Publish, Stats, Stop, Unreachable, Welcome
 from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
 from lbproxy.settings import DrainSettings, ListenerSettings, PoolLimits, PoolTimeouts, RouteSettings
 from lbproxy.wire.proxy_protocol import SIGNATURE, Endpoint, own_header, proxy_header
@@ -116,7 +116,7 @@ _MESSAGES = [
             Stats(1, 2, 3, {"upgrade": 4}),
             Welcome(1, 2, 3, "json"),
             Stop(2.5),
-            Reopen(),
+            LogFile("a"),
             AskStats(3),
         ],
     ),
