@@ -16,7 +16,7 @@ from lbproxy.control.worker_watch import HUNG_AFTER_S
 from lbproxy.link.grid import Counter
 from lbproxy.model import BackendId, BackendView
 from lbproxy.settings import DrainSettings
-from lbproxy.telemetry.events import WorkerExited, WorkerHung, WorkerStarted
+from lbproxy.telemetry.events import Notice, WorkerExited, WorkerHung, WorkerStarted
 
 
 @trio_test
