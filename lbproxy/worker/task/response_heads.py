@@ -27,11 +27,11 @@ class NoAnswer(LbproxyError):
         self.was_reset = was_reset
 
 
-def is_to_blame(trouble: NoAnswer | ProxyError | Refused) -> bool:
+def is_to_blame(trouble: LbproxyError) -> bool:
     """Whether an attempt failed because of its backend. The end of a kept connection is nobody's fault."""
     if isinstance(trouble, NoAnswer):
         return not trouble.reused
-    return trouble.status in (502, 504) and trouble.token != "cut"
+    return isinstance(trouble, ProxyError | Refused) and trouble.status in (502, 504) and trouble.token != "cut"
 
 
 class ResponseHeads:
