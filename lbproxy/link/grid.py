@@ -1,5 +1,5 @@
 """The counts that every process must see, in one small shared memory: a row per worker, a column (cell) per backend,
-pool and listener.
+pool and listener. Behind them the connections of clients, by a hash of their address (worker/front/client_counts.py).
 
 A row has one writer, its worker; control and the other workers only read. Each counter is an aligned 64-bit integer, so
 a reader sees an old value or a new one, never half of each. The memory outlives a worker: totals continue where its
@@ -33,6 +33,9 @@ GAUGES = (*range(Counter.LEASES, Counter.TCP + 1), Counter.CONNECTIONS)
 LONGER = range(Counter.TRANSFER, Counter.TCP + 1)
 WIDTH = len(Counter)
 ITEM_BYTES = 8
+CLIENT_CELLS = 1 << 17  # of a row; no page of them takes memory before something is counted there
+CLIENT_BYTES = 4
+SALT_BYTES = 16
 
 
 class Grid:
@@ -42,13 +45,19 @@ class Grid:
         self.fd = fd
         self.rows = rows
         self.cells = cells
-        self._memory = mmap.mmap(fd, rows * cells * WIDTH * ITEM_BYTES)
-        self.values = memoryview(self._memory).cast("q")
+        end, self._clients_at, salt_at, size = _layout(rows, cells)
+        self._memory = mmap.mmap(fd, size)
+        whole = memoryview(self._memory)
+        self.values = whole[:end].cast("q")
+        self.clients = whole[self._clients_at : salt_at].cast("I")
+        self.salt = bytes(whole[salt_at:])  # so that nobody outside knows which addresses share a cell
 
     @classmethod
     def create(cls, rows: int, cells: int) -> "Grid":
+        _, _, salt_at, size = _layout(rows, cells)
         fd = os.memfd_create("lbproxy-grid", os.MFD_CLOEXEC)
-        os.ftruncate(fd, rows * cells * WIDTH * ITEM_BYTES)
+        os.ftruncate(fd, size)
+        os.pwrite(fd, os.urandom(SALT_BYTES), salt_at)
         return cls(fd, rows, cells)
 
     @classmethod
@@ -91,6 +100,8 @@ class Grid:
             base = self.base(row, cell)
             for counter in GAUGES:
                 self.values[base + counter] = 0
+        length = CLIENT_CELLS * CLIENT_BYTES
+        self._memory.madvise(mmap.MADV_REMOVE, self._clients_at + row * length, length)  # zeros without pages
 
     def clear_cell(self, cell: int) -> None:
         for row in range(self.rows):
@@ -100,8 +111,17 @@ class Grid:
 
     def close(self) -> None:
         self.values.release()
+        self.clients.release()
         self._memory.close()
         os.close(self.fd)
+
+
+def _layout(rows: int, cells: int) -> tuple[int, int, int, int]:
+    """Where the counters end, where the clients begin, where the salt begins, where the memory ends: in bytes."""
+    end = rows * cells * WIDTH * ITEM_BYTES
+    clients = -(-end // mmap.PAGESIZE) * mmap.PAGESIZE
+    salt = clients + rows * CLIENT_CELLS * CLIENT_BYTES
+    return end, clients, salt, salt + SALT_BYTES
 
 
 class CellBook:
