@@ -5,6 +5,7 @@ told so (alert 120), and plain HTTP gets a sentence. Bounded by `timeouts.header
 level debug; a client that goes away is none. Knows no lane and no HTTP.
 """
 
+import select
 import socket
 from collections.abc import Callable
 from typing import Protocol
@@ -101,8 +102,9 @@ class Handshake:
             return
         except OSError:
             data = b""
-        if len(data) <= self._seen:  # the end, behind a part of a hello
-            self._gone()
+        if len(data) <= self._seen:
+            if not data or self._has_ended():
+                self._gone()
             return
         assert self._hello is not None
         new, self._seen = data[self._seen :], len(data)
@@ -119,6 +121,12 @@ class Handshake:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         self._hello = None
         self._begin(hello)
+
+    def _has_ended(self) -> bool:
+        """The end stands behind a part of a hello. Else the event was another one's, which had this descriptor."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def _begin(self, hello: ClientHello) -> None:
         protocols = rules_of(self.view).protocols
