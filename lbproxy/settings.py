@@ -22,6 +22,7 @@ class ProxySettings:
     shutdown_timeout_s: float = 30.0
     state_dir: str | None = None  # absolute; None: nothing is kept
     control_group: str | None = None  # may use the control socket, too
+    user: str | None = None  # of the workers; None: of control
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class ListenerLimits:
     headers: int = 100
     body_bytes: int = 0  # 0 = no limit
     connections: int = 20_000
+    connections_per_client: int = 0  # over all workers; 0 = no limit
 
 
 @dataclass(frozen=True, slots=True)

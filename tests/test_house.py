@@ -57,7 +57,7 @@ WORKER_FLOORS = {
     "__main__": 9,
 }
 DEEPEST = 3  # classes of ours above each other
-VALUES = ("address", "model", "settings", "errors", "descriptors")
+VALUES = ("address", "model", "settings", "errors", "descriptors", "privileges")
 
 # Each third-party library has one door.
 DOORS = {

@@ -40,6 +40,9 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
     # A reload signal that comes while lbproxy starts (the imports below take their time) is too early, but must not
     # kill the process.
     ignored = take_over_signals(unblock=taken is None)
+    from lbproxy.privileges import hide_memory
+
+    hide_memory()  # before there are secrets in it
     from lbproxy.config.control_path import named_path
     from lbproxy.config.load import from_command, load
     from lbproxy.config.problems import ConfigInvalid

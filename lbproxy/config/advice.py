@@ -25,7 +25,14 @@ def advise(settings: Settings) -> list[str]:
     """One line each, with the key that it is about."""
     parts = (_command, _hooks, _targets, _ejection)
     of_pools = [line for pool in settings.pools for part in parts for line in part(pool)]
-    return [*_workers(settings), *of_pools, *_routes(settings), *_sticky_keys(settings), *_admin(settings)]
+    return [
+        *_workers(settings),
+        *_rights(settings),
+        *of_pools,
+        *_routes(settings),
+        *_sticky_keys(settings),
+        *_admin(settings),
+    ]
 
 
 def _workers(settings: Settings) -> Iterator[str]:
@@ -52,6 +59,11 @@ def _sticky_keys(settings: Settings) -> Iterator[str]:
         for pool in settings.pools:
             if pool.sticky is not None and pool.name not in keyed:
                 yield f"pool.{pool.name}.sticky: no state_dir and no key: cookies are good until lbproxy ends"
+
+
+def _rights(settings: Settings) -> Iterator[str]:
+    if settings.path is not None and settings.proxy.user is None and os.geteuid() == 0:
+        yield "proxy.user: workers, which read what clients send, run as root (it names another user for them)"
 
 
 def _admin(settings: Settings) -> Iterator[str]:

@@ -44,6 +44,7 @@ from lbproxy.settings import (
     WebhookSettings,
 )
 
+_ZERO_IS_NONE = ("body_bytes", "connections_per_client")  # the code asks whether there is a limit
 _PORTS = (20_000, 29_999)
 
 
@@ -113,7 +114,7 @@ def _tls(table: TlsTable | None, base: str) -> TlsSettings | None:
 
 
 def _without_limit(table: listener_tables.ListenerLimitsTable | None) -> dict[str, Any]:
-    return {key: value or (0 if key == "body_bytes" else NO_LIMIT) for key, value in _given(table).items()}
+    return {key: value or (0 if key in _ZERO_IS_NONE else NO_LIMIT) for key, value in _given(table).items()}
 
 
 def _pool(name: str, table: pool_tables.PoolTable, base: str) -> PoolSettings:

@@ -35,6 +35,8 @@ class ListenerLimitsTable(Table):
     """The longest body of a request; a longer one is answered 413."""
     connections: Natural | None = None
     """The most connections at a time; more wait in the kernel's queue."""
+    connections_per_client: Annotated[Natural | None, Facts(100)] = None
+    """The most connections of one address (of IPv6 the first 64 bits); more are closed. Trusted peers have no limit."""
 
 
 class ListenerTimeoutsTable(Table):

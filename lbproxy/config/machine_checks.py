@@ -42,6 +42,8 @@ def check(document: Table, base: str) -> Iterator[Finding]:
     proxy = document.get("proxy")
     if isinstance(proxy, dict) and _is_path(proxy.get("control")):
         yield from _measured(("proxy", "control"), os.path.join(base, proxy["control"]))
+    if isinstance(proxy, dict):
+        yield from _user(("proxy", "user"), proxy.get("user"))
     if isinstance(proxy, dict) and _is_path(proxy.get("control_group")):
         try:
             grp.getgrnam(proxy["control_group"])
@@ -63,13 +65,17 @@ def _pool(path: Path, pool: Table, base: str) -> Iterator[Finding]:
             yield Finding((*path, "env_file"), f"there is no file {env_file!r}{dangling_symlink(env_file)}")
         elif not os.access(env_file, os.R_OK):
             yield Finding((*path, "env_file"), f"{env_file!r} cannot be read")
-    if _is_path(pool.get("user")):
+    yield from _user((*path, "user"), pool.get("user"))
+
+
+def _user(path: Path, user: Any) -> Iterator[Finding]:
+    if _is_path(user):
         try:
-            why = why_not(user_of(pool["user"]))
+            why = why_not(user_of(user))
         except ValueError as exc:
             why = str(exc)
         if why is not None:
-            yield Finding((*path, "user"), why)
+            yield Finding(path, why)
 
 
 def _authorities(path: Path, tls: object, base: str) -> Iterator[Finding]:

@@ -55,6 +55,8 @@ class ProxyTable(Table):
     """Where lbproxy keeps what outlives it: the history, and the generations for `lbproxy rollback`."""
     control_group: Annotated[Filled | None, Facts("deploy", "root and its own user only", NEXT_START)] = None
     """A group whose members may use the control socket."""
+    user: Annotated[Filled | None, Facts("www-data", "the user that lbproxy runs as", NEXT_START)] = None
+    """The user that the workers run as: a name or a number, with a group or without ("1000:1000")."""
     ports: Annotated[Ports | None, Facts(unset='"20000-29999"')] = None
     """The ports that {port} in a command is taken from."""
     shutdown_timeout_s: Seconds | None = None

@@ -81,6 +81,11 @@ def withhold(settings: Settings, environ: MutableMapping[str, str]) -> dict[str,
         secrets.append(redis.url)
     secrets += [key for _, key in settings.sticky_keys]
     names = [secret.variable for secret in secrets if secret is not None and secret.variable is not None]
+    if environ is os.environ:
+        from lbproxy.privileges import overwrite_variable
+
+        for name in names:
+            overwrite_variable(name)
     return {name: environ.pop(name) for name in names if name in environ}
 
 

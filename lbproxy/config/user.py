@@ -8,6 +8,8 @@ import os
 import pwd
 from dataclasses import dataclass
 
+from lbproxy.privileges import Identity
+
 _SETGID, _SETUID = 6, 7  # capabilities(7), as bits
 
 
@@ -37,6 +39,14 @@ def user_of(text: str) -> User:
     if entry is None:
         return User(name, int(name), gid, (gid,), "/")
     return User(entry.pw_name, entry.pw_uid, gid, tuple(os.getgrouplist(entry.pw_name, gid)), entry.pw_dir)
+
+
+def identity_of(text: str | None) -> Identity | None:
+    """What a process becomes. None: it stays what it is. Raises ValueError."""
+    if text is None:
+        return None
+    user = user_of(text)
+    return Identity(user.uid, user.gid)
 
 
 def why_not(user: User) -> str | None:

@@ -13,6 +13,7 @@ from functools import partial
 import trio
 
 from lbproxy.config.advice import advise
+from lbproxy.config.user import identity_of
 from lbproxy.control.admin import Admin
 from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
@@ -40,6 +41,7 @@ from lbproxy.control.sticky import StickyTokens
 from lbproxy.control.succession import Succession
 from lbproxy.control.terminal import has_terminal
 from lbproxy.control.upgrader import Site, Upgrader
+from lbproxy.control.worker_process import worker_command
 from lbproxy.control.workers import Workers
 from lbproxy.link.grid import Counter
 from lbproxy.model import BackendId, BackendSpec
@@ -95,7 +97,8 @@ class Control:
         self._log = parts.log
         document = self._document = parts.start.document
         started = trio.current_time() if document is None else taken_time(document.started_at)
-        self._resources = Resources.make(self._emit, settings.proxy.ports, settings.log.backend_lines)
+        worker = identity_of(settings.proxy.user)
+        self._resources = Resources.make(self._emit, settings.proxy.ports, settings.log.backend_lines, worker)
         if document is not None:
             self._resources.take_over(document.resources)
         measured = Measured(probes=self._resources.probes)
@@ -106,10 +109,12 @@ class Control:
             parts.sockets,
             log=replace(settings.log, format=parts.log.format),
             on_unreachable=self._on_unreachable,
+            command=worker_command(worker),
             mark=self._resources.guard.new_mark(),
         )
         parts.certificates.serve_to(self._workers, parts.log.emit)
         self._workers.on_stats = measured.tallies.add
+        self._workers.on_process = self._resources.guard.know
         self._moving = Moving(self._workers, parts.log.emit)
         self._tokens = StickyTokens(settings.proxy.state_dir, parts.log.emit)
         self._tokens.use(settings.sticky_keys)

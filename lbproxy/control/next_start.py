@@ -12,6 +12,7 @@ def waiting_keys(old: Settings, new: Settings, worker_count: int) -> list[str]:
             ("proxy.pid_file", old.proxy.pid_file, new.proxy.pid_file),
             ("proxy.state_dir", old.proxy.state_dir, new.proxy.state_dir),
             ("proxy.control_group", old.proxy.control_group, new.proxy.control_group),
+            ("proxy.user", old.proxy.user, new.proxy.user),
             ("log.format", old.log.format, new.log.format),
             ("proxy.workers", worker_count, new.proxy.workers),
         )

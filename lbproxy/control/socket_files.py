@@ -16,12 +16,12 @@ def permissions_of(path: str) -> tuple[int, int]:
     return stat.S_IMODE(found.st_mode), found.st_gid
 
 
-def permit(path: str, settings: ListenerSettings, otherwise: tuple[int, int]) -> None:
-    """Give the file the mode and the group of the settings, or `otherwise`. Only what differs is changed.
+def permit(path: str, settings: ListenerSettings, otherwise: tuple[int, int] | None) -> None:
+    """Give the file the mode and the group of the settings, or `otherwise` (None: as they are now).
 
     The group comes first, so that no other group has the rights of the new one for a moment.
     """
-    mode, gid = otherwise
+    mode, gid = otherwise or permissions_of(path)
     if settings.socket_mode is not None:
         mode = settings.socket_mode
     if settings.socket_group is not None:

@@ -45,7 +45,7 @@ class _Bound:
     is_shared: bool = False  # one socket for all workers
     why_shared: str = ""  # of a TCP socket: the workers get clients unevenly
     inode: int = 0  # of the path: `close` removes only a file that lbproxy made
-    permissions: tuple[int, int] = (0, 0)  # of the path where the settings say nothing: mode and group
+    permissions: tuple[int, int] | None = None  # of the path where the settings say nothing: mode and group
     listening: int = 0  # how many of the sockets listen; the others are only bound
     hidden: bool = False
     joins: bool = False  # it overlaps with an address that is held already, and listens only when it is shown

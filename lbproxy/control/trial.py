@@ -17,10 +17,11 @@ import trio
 
 import lbproxy
 from lbproxy import __version__
+from lbproxy.config.user import identity_of
 from lbproxy.control.certificates import Certificates
 from lbproxy.control.document import DocumentRefused, descriptors, read_document
 from lbproxy.control.handed_on import Document
-from lbproxy.control.worker_process import COMMAND
+from lbproxy.control.worker_process import worker_command
 from lbproxy.link.channel import Channel
 from lbproxy.link.codec import LinkBroken
 from lbproxy.link.grid import Grid
@@ -70,7 +71,7 @@ async def _have_applied(document: Document) -> None:
     channel = Channel(ours, ToControl)
     with theirs:
         process = await trio.lowlevel.open_process(
-            [*COMMAND, str(theirs.fileno())],
+            [*worker_command(identity_of(document.settings.proxy.user)), str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             pass_fds=[theirs.fileno()],

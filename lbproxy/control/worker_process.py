@@ -14,12 +14,18 @@ from lbproxy.control.handed_on import HandedWorker
 from lbproxy.link.channel import Channel
 from lbproxy.link.messages import Stats, ToControl
 from lbproxy.model import ListenerView
+from lbproxy.privileges import Identity
 from lbproxy.supervise.found_process import FoundProcess
 from lbproxy.supervise.reap import Children
 
 # -P: a trio.py in the working directory must not be imported. The descriptor of the link is added as an argument.
 COMMAND = (sys.executable, "-P", "-m", "lbproxy.worker")
 REMEMBERED_DRAINS = 4096
+
+
+def worker_command(identity: Identity | None) -> tuple[str, ...]:
+    """Of a worker that becomes `identity` once it has imported what it needs."""
+    return COMMAND if identity is None else (*COMMAND, str(identity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,7 @@ class WorkerProcess:
     channel: Channel
     is_old: bool = False  # of the program before an upgrade: another one has its slot, or will have
     state: str = "starting"
+    log: tuple[str, str] = ("off", "-")  # format and path of the access log
     born: int = 0  # epoch of its first table: it never had a lease on a backend that left before
     applied: int = 0
     holds: set[int] = field(default_factory=set)  # keys of the listeners in the last table that it was sent

@@ -25,8 +25,8 @@ from lbproxy.link.messages import (
     AskStats,
     CertificatesLoaded,
     Drained,
+    LogFile,
     Publish,
-    Reopen,
     Stats,
     Stop,
     ToControl,
@@ -41,6 +41,7 @@ from lbproxy.supervise.process import how_it_ended
 from lbproxy.supervise.program_copy import child_environment
 from lbproxy.supervise.session import MARK
 from lbproxy.telemetry.events import Event, Notice, WorkerExited, WorkerStarted
+from lbproxy.telemetry.sink import open_for_append
 
 HEARTBEAT_S = 1.0
 RESPAWN_PAUSE_S = 0.5  # after a worker that died in its first second or never served; doubled each time, up to:
@@ -85,6 +86,7 @@ class Workers:
         self.on_stats: Callable[[Stats, Stats], None] = lambda before, stats: None
         self.delivery = CertificateDelivery()
         self.hearers: dict[type, Callable[[int, Any], None]] = {}  # of messages that concern other parts of control
+        self.on_process: Callable[[int, bool], None] = lambda pid, lives: None  # it has been started, or has gone
         self.on_ended: Callable[[int], None] = lambda worker_id: None  # a worker's process has gone
         self.moves_under_way: Callable[[], int] = lambda: 0  # connections that no worker has for certain
 
@@ -173,8 +175,9 @@ class Workers:
         self.changed.notify()
 
     def reopen(self) -> None:
+        """Open the access log anew."""
         for worker in self._live.values():
-            worker.channel.post(Reopen())
+            self._send_log_file(worker)
 
     @property
     def is_spawning(self) -> bool:
@@ -256,6 +259,7 @@ class Workers:
             raise
         self._live[worker.id] = worker
         self._emit(WorkerStarted(worker.id, worker.process.pid))
+        self.on_process(worker.process.pid, True)
         welcome = Welcome(worker.id, self._grid.rows, self._grid.cells, self._log.format)
         worker.channel.post(welcome, [self._grid.fd])
         if self._stopping or slot > self.wanted:
@@ -280,6 +284,7 @@ class Workers:
             worker.process.kill()
             with trio.CancelScope(shield=True):  # ends soon, because KILL cannot be ignored
                 code = await worker.wait_ended()
+            self.on_process(worker.process.pid, False)
             worker.channel.close()
             del self._live[worker.id]
             self._taken_rows.discard(worker.id - 1)
@@ -292,6 +297,9 @@ class Workers:
 
     def _send_table(self, worker: WorkerProcess) -> None:
         if self._table is not None:
+            if worker.log != (log := (self._table.access, self._table.access_path)):
+                worker.log = log
+                self._send_log_file(worker)
             worker.born = worker.born or self._table.epoch
             if worker.state == "leaving":
                 worker.channel.post(Publish(self._table, ()))
@@ -304,6 +312,18 @@ class Workers:
             self.delivery.send(worker, listeners)
             worker.channel.post(Publish(self._table, tuple(listener.key for listener in new)), fds)
             self.delivery.send(worker, listeners, table_is_sent=True)
+
+    def _send_log_file(self, worker: WorkerProcess) -> None:
+        """A worker may have no right to open it."""
+        format, path = worker.log
+        if format == "off" or path == "-":
+            return
+        try:
+            fd = open_for_append(path)
+        except OSError as exc:
+            self._emit(Notice(f"cannot open the access log {path}: {exc.strerror}"))
+            return
+        worker.channel.post(LogFile(path), give=[fd])
 
     async def _listen(self, worker: WorkerProcess) -> None:
         """Handle the messages of a worker. A worker that sends nonsense is replaced."""

@@ -91,8 +91,11 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
-class Reopen:
-    """Open the access log anew (USR1)."""
+class LogFile:
+    """The file of the access log comes with this, open: a worker may have no right to open it. It is for the next table
+    with this path; of the path that is in use it is the file to go on with (USR1)."""
+
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +330,7 @@ ToWorker = (
     | GiveAway
     | Take
     | Released
-    | Reopen
+    | LogFile
     | CopyAccess
     | AskStats
     | AskConnections

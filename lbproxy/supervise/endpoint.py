@@ -3,13 +3,16 @@
 Does not know processes. Each process has an endpoint of its own: its successor gets another.
 """
 
+import contextlib
 import os
 import shutil
 import socket
+import stat
 from dataclasses import dataclass
 
 from lbproxy.address import Address
 from lbproxy.config.user import User
+from lbproxy.privileges import Identity
 from lbproxy.supervise.handed_on import HandedDirectory, HandedEndpoint
 from lbproxy.supervise.launch import FD
 from lbproxy.supervise.ports import NoFreePort, Ports
@@ -29,9 +32,24 @@ class Endpoint:
     port: int | None = None  # held until `give_back`
     directory: str | None = None  # of a unix socket
     listener: socket.socket | None = None  # bind = "fd": our copy, until the process has its own
+    is_others: bool = False  # the workers that connect to a unix socket run as another user than its backend
 
     def hand_on(self) -> HandedEndpoint:
-        return HandedEndpoint(self.address, self.port, self.directory)
+        return HandedEndpoint(self.address, self.port, self.directory, self.is_others)
+
+    def admit_workers(self) -> None:
+        """Let workers connect to the socket that the backend has made: only they and the backend can reach it.
+
+        The backend may put anything into its directory, so the path is followed once, and not through a symlink.
+        """
+        if self.is_others and self.address.path is not None:
+            with contextlib.suppress(OSError):  # it is gone again: probes will tell
+                file = os.open(self.address.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    if stat.S_ISSOCK(os.fstat(file).st_mode):
+                        os.chmod(f"/proc/self/fd/{file}", 0o666)
+                finally:
+                    os.close(file)
 
     def close_listener(self) -> None:
         """Close our copy. While it is open a connect succeeds, even if the backend is dead."""
@@ -45,6 +63,7 @@ class Endpoints:
     """Hands out endpoints and takes them back. `close` removes the directory of the unix sockets."""
 
     ports: Ports
+    worker: Identity | None = None  # what workers become; None: they stay what control is
     _base: PrivateDirectory | None = None
     _next_number: int = 1
 
@@ -77,7 +96,7 @@ class Endpoints:
         """The endpoint of a process that runs already: what its command and environment were told is not known."""
         if handed.port is not None:
             self.ports.hold(handed.port)
-        return Endpoint(handed.address, {}, {}, handed.port, handed.directory)
+        return Endpoint(handed.address, {}, {}, handed.port, handed.directory, is_others=handed.is_others)
 
     def close(self) -> None:
         if self._base is not None:
@@ -90,11 +109,17 @@ class Endpoints:
         directory = self._base.path / str(self._next_number)
         self._next_number += 1
         directory.mkdir(mode=0o700)
-        if user is not None and user.uid != os.geteuid():
-            os.chown(directory, user.uid, user.gid)
+        uid, gid = (os.geteuid(), os.getegid()) if user is None else (user.uid, user.gid)
+        is_others = self.worker is not None and self.worker.uid != uid
+        if self.worker is not None and is_others:
+            gid = self.worker.gid  # its members may pass through, and list nothing
+            directory.chmod(0o710)
+        if uid != os.geteuid() or is_others:
+            os.chown(directory, uid, gid)
         room_for_name = 107 - len(os.fsencode(directory)) - 1
         path = str(directory / name.encode()[:room_for_name].decode(errors="ignore"))
-        return Endpoint(Address(path=path), {"socket": path}, {"LBPROXY_SOCKET": path}, directory=str(directory))
+        values, env = {"socket": path}, {"LBPROXY_SOCKET": path}
+        return Endpoint(Address(path=path), values, env, directory=str(directory), is_others=is_others)
 
     def _take_listener(self, name: str) -> Endpoint:
         values = {"fd": str(FD)}

@@ -61,6 +61,13 @@ class Guard:
         self._found, self._pipe, self.pid = self._children.adopt(handed.pid), handed.pipe_fd, handed.pid
         os.set_inheritable(handed.pipe_fd, False)
 
+    def know(self, pgid: int, lives: bool) -> None:
+        """`add` or `remove`, for a process whose environment the guard cannot read."""
+        if lives:
+            self.add(pgid)
+        else:
+            self.remove(pgid)
+
     def add(self, pgid: int) -> None:
         """Never blocks."""
         self._groups.add(pgid)

@@ -253,6 +253,7 @@ class ProcessRunner(Runner):
             after_s = round(trio.current_time() - run.began, 3)
             self._emit(BackendReady(self.id.pool, str(self.id), after_s, self.reload))
             self._port_tries = 0
+            endpoint.admit_workers()
             self._become_ready()
             return True
         return False

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lbproxy.privileges import Identity
 from lbproxy.supervise.endpoint import Endpoints
 from lbproxy.supervise.guard_handle import Guard
 from lbproxy.supervise.handed_on import HandedResources
@@ -28,12 +29,14 @@ class Resources:
     probes: dict[tuple[str, bool], int] = field(default_factory=dict)  # their number by pool, and whether they passed
 
     @classmethod
-    def make(cls, emit: Callable[[Event], None], ports: tuple[int, int], backend_lines: int) -> "Resources":
-        """`ports`: the first and the last of the range. `backend_lines`: see OutputBook."""
+    def make(
+        cls, emit: Callable[[Event], None], ports: tuple[int, int], backend_lines: int, worker: Identity | None = None
+    ) -> "Resources":
+        """`ports`: the first and the last of the range. `backend_lines`: see OutputBook. `worker`: see Endpoints."""
         children = Children()
         port_range = Ports(*ports)
         guard = Guard(children, emit)
-        return cls(emit, port_range, Endpoints(port_range), guard, children, OutputBook(backend_lines))
+        return cls(emit, port_range, Endpoints(port_range, worker), guard, children, OutputBook(backend_lines))
 
     def hand_on(self) -> HandedResources | None:
         """None while no guard runs."""

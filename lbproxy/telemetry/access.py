@@ -115,11 +115,11 @@ class AccessLog:
         self._told_at = now
         return True
 
-    def reopen(self) -> None:
-        """See Sink.reopen. Raises OSError."""
+    def go_on_with(self, fd: int) -> None:
+        """See Sink.go_on_with."""
         self.flush()
-        if self._sink is not None:
-            self._sink.reopen()
+        assert self._sink is not None
+        self._sink.go_on_with(fd)
 
     def close(self, timeout_s: float) -> None:
         self.flush()

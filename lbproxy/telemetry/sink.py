@@ -27,12 +27,20 @@ ENTRY_BYTES = 64  # what an entry costs in memory beside its bytes
 class Sink:
     """Whole lines to one file, pipe, socket or terminal. `write` never blocks and never raises.
 
-    `target` is a descriptor, which stays open in the end, or a path, which is appended to. Raises OSError when the
-    path cannot be opened.
+    `target` is a descriptor, which stays open in the end unless it is `owned`, or a path, which is appended to. Raises
+    OSError when the path cannot be opened.
     """
 
-    def __init__(self, target: int | str, *, queue_bytes: int = QUEUE_BYTES, copies: LineCopies | None = None) -> None:
+    def __init__(
+        self,
+        target: int | str,
+        *,
+        owned: bool = False,
+        queue_bytes: int = QUEUE_BYTES,
+        copies: LineCopies | None = None,
+    ) -> None:
         self._path = target if isinstance(target, str) else None
+        self._owned = owned or self._path is not None
         self._fd = open_for_append(target) if isinstance(target, str) else target
         self._batch_bytes = _batch_bytes(self._fd)
         self._queue_bytes = queue_bytes
@@ -85,6 +93,13 @@ class Sink:
         if self._path is not None and not self._closed:
             self._entries.put(open_for_append(self._path))
 
+    def go_on_with(self, fd: int) -> None:
+        """As `reopen`, for an owned descriptor. This one is the sink's from now on."""
+        if self._closed:
+            os.close(fd)
+        else:
+            self._entries.put(fd)
+
     def close(self, timeout_s: float) -> None:
         """Write the queued lines, for at most `timeout_s`. Blocks: this is for the end of a process."""
         if not self._closed:
@@ -113,10 +128,10 @@ class Sink:
                 if self._copies is not None:
                     self._copies.put(lines)
             if isinstance(entry, int):
-                self._go_on_with(entry)
+                self._change_to(entry)
             elif not isinstance(entry, bytes):
                 self._tell_losses()  # the last time, however short ago it was said before
-                if self._path is not None:
+                if self._owned:
                     os.close(self._fd)
                 return
             elif time.monotonic() >= self._told_at + LOSS_EVERY_S:
@@ -131,7 +146,7 @@ class Sink:
                 self._tell_losses()
         return self._entries.get()
 
-    def _go_on_with(self, fd: int) -> None:
+    def _change_to(self, fd: int) -> None:
         old, self._fd = self._fd, fd
         self._batch_bytes = _batch_bytes(fd)
         self._fresh_line = True

@@ -43,6 +43,7 @@ class ClientFacts:
     trust: Trust = field(default=_NOBODY, repr=False)
     port: int = field(default=0, compare=False)  # that a PROXY header announced; 0: the socket knows
     certificate: bytes = b""  # the lines that tell of the client's certificate (client_certificate.py)
+    counted: tuple[int, ...] = field(default=(), compare=False)  # where its connections are (client_counts.py)
     forwarded: bytes = field(init=False, repr=False, compare=False)  # the lines that only the connection decides
     varies: bool = field(init=False, repr=False, compare=False)  # what else is said of it differs with the request
 

@@ -1,4 +1,4 @@
-"""`python -m lbproxy.worker FD`: how control starts a worker."""
+"""`python -m lbproxy.worker [UID:GID] FD`: how control starts a worker."""
 
 import sys
 
@@ -6,6 +6,8 @@ from lbproxy.descriptors import open_missing_streams
 
 if __name__ == "__main__":
     open_missing_streams()
+    from lbproxy.privileges import Identity
     from lbproxy.worker.main import main
 
-    sys.exit(main(int(sys.argv[1])))
+    *who, link = sys.argv[1:]
+    sys.exit(main(int(link), Identity.parse(who[0]) if who else None))

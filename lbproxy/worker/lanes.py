@@ -61,6 +61,7 @@ class Lanes:
         self._acceptor = acceptor
         self._records: set[Record] = set()
         self._in_tasks: dict[ExpressClient, Client] = {}
+        self._counted: dict[Record, tuple[int, ...]] = {}  # connections that count for their clients, and where
         self._emptied = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -136,6 +137,8 @@ class Lanes:
         if view.settings.hsts_s is not None or self.stopping:
             self._add_lines(record)
         self._records.add(record)
+        if facts.counted:
+            self._counted[record] = facts.counted
         record.begin()
         return record
 
@@ -180,6 +183,8 @@ class Lanes:
     def closed(self, record: Record) -> None:
         self._records.discard(record)
         self._acceptor.closed(record.view)
+        if self._counted:
+            self._acceptor.clients.left(self._counted.pop(record, ()))
         if self.stopping and not self._records and not self._acceptor.leaving:
             self._emptied.set()
 
@@ -244,6 +249,8 @@ class Lanes:
         upgraded = UpgradedClient(self, record.view, upgrade)
         self._records.remove(record)
         self._records.add(upgraded)
+        if record in self._counted:
+            self._counted[upgraded] = self._counted.pop(record)
         upgraded.begin(upgrade)
         self.offer(upgraded)
 

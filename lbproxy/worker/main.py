@@ -27,9 +27,9 @@ from lbproxy.link.messages import (
     Drained,
     GaveAway,
     GiveAway,
+    LogFile,
     Publish,
     Released,
-    Reopen,
     Stats,
     Stop,
     Take,
@@ -38,6 +38,7 @@ from lbproxy.link.messages import (
     Welcome,
 )
 from lbproxy.model import BackendView
+from lbproxy.privileges import Identity, renounce
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import LogDropped, Notice
 from lbproxy.telemetry.line_copies import LineCopies
@@ -64,14 +65,15 @@ LONGEST_WITHIN_S = 60.0  # `longest` in Stats: control asks every second, and a 
 GC_THRESHOLDS = (20_000, 20, 20)  # thousands of connections in hand are no garbage: look at them seldom
 
 
-def main(fd: int) -> int:
-    """Run until the link ends or control says stop. `fd` is the link."""
+def main(fd: int, identity: Identity | None = None) -> int:
+    """Run until the link ends or control says stop. `fd` is the link, `identity` the user that a worker becomes."""
     # A stray `pkill -USR2 -f lbproxy` reaches workers too, and so does the TERM of a service manager that stops us:
     # it is for control to say how a worker ends.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    renounce(identity)
     return trio.run(_run, Channel(socket.socket(fileno=fd), ToWorker))
 
 
@@ -115,6 +117,7 @@ class Worker:
         self._giver = Giver(self._lanes, channel.post)
         self._taker = Taker(self._lanes)
         self._access: tuple[str, str] = ("off", "-")
+        self._log_file: tuple[str, int] | None = None  # of a table that is about to come
         self._copies = LineCopies()  # of the access log
 
     async def run(self) -> None:
@@ -161,8 +164,8 @@ class Worker:
                 case Take(number, moved):
                     why = self._taker.take(moved, self._channel.take_fds(moved.descriptors))
                     self._channel.post(Taken(number, why))
-                case Reopen():
-                    self._reopen()
+                case LogFile(path):
+                    self._take_log_file(path, *self._channel.take_fds(1))
                 case CopyAccess(follow):
                     (fd,) = self._channel.take_fds(1)
                     self._copies.add(socket.socket(fileno=fd), follow=follow)
@@ -256,11 +259,14 @@ class Worker:
             return
         self._access = (format, path)
         self._context.access.close(0)
-        try:
-            sink = Sink(1 if path == "-" else path, copies=self._copies) if format != "off" else None
-        except OSError as exc:
-            self._emit(Notice(f"cannot open the access log {path}: {exc.strerror}"))
-            sink = None
+        given, self._log_file = self._log_file, None
+        sink = None
+        if given is not None and given[0] == path and format != "off":
+            sink = Sink(given[1], owned=True, copies=self._copies)
+        elif given is not None:
+            os.close(given[1])
+        if path == "-" and format != "off":
+            sink = Sink(1, copies=self._copies)
         if path == "-" and format != "off" and self._log_format == "json" and is_same_file(1, 2):
             format = "event"  # a stream of JSON events stays one
         self._context.access = AccessLog(
@@ -270,11 +276,17 @@ class Worker:
             lambda: self._flush.plan(FLUSH_S),
         )
 
-    def _reopen(self) -> None:
-        try:
-            self._context.access.reopen()
-        except OSError as exc:
-            self._emit(Notice(f"cannot reopen the access log: {exc.strerror}"))
+    def _take_log_file(self, path: str, fd: int) -> None:
+        format, used = self._access
+        if path == used and self._context.access.is_on:
+            self._context.access.go_on_with(fd)
+            return
+        if self._log_file is not None:
+            os.close(self._log_file[1])
+        self._log_file = path, fd
+        if path == used:  # it could not be opened before
+            self._access = ("off", "-")
+            self._use_access_log(format, path)
 
     def _sweep_backends(self) -> None:
         pools = self._context.router.table.pools

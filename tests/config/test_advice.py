@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ def _a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "node"):
         (tmp_path / name).touch(mode=0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
 
 def advice(pool: str, tmp_path: Path, proxy: str = "") -> list[str]:
@@ -100,3 +102,12 @@ def test_ejection_that_ejects_nobody_is_mentioned(tmp_path: Path) -> None:
     for at_most, said in (("50%", []), ("49%", ["49% of 2 backends is none: nothing is ejected"])):
         file.write_text(f'{text}health.passive.at_most = "{at_most}"\n')
         assert advise(load(file)) == [f"pool.web.health.passive: {one}" for one in said]
+
+
+def test_workers_that_would_run_as_root_are_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = 'command = "a {port}"'
+    assert advice(pool, tmp_path) == []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (line,) = advice(pool, tmp_path)
+    assert line.startswith("proxy.user: workers, which read what clients send, run as root")
+    assert advice(pool, tmp_path, 'user = "0:0"') == []

@@ -142,7 +142,11 @@ mode             = "http"
 pool             = "web"
 proxy_protocol   = "off"
 trusted_proxies  = ["127.0.0.0/8", "::1"]
-limits           = { header_bytes = "8KiB", headers = 50, body_bytes = "1MB", connections = 0 }
+limits.header_bytes = "8KiB"
+limits.headers = 50
+limits.body_bytes = "1MB"
+limits.connections = 0
+limits.connections_per_client = 9
 timeouts         = { header = "11s", idle = "76s", body = "61s" }
 
 [[listener]]
@@ -244,7 +248,7 @@ def test_everything_arrives(loaded: Callable[[str], Settings], tmp_path: Path):
         address=Address("0.0.0.0", 8080),
         pool="web",
         trusted_proxies=("127.0.0.0/8", "::1/128"),
-        limits=ListenerLimits(8192, 50, 1_000_000, 2**62),
+        limits=ListenerLimits(8192, 50, 1_000_000, 2**62, 9),
         timeouts=ListenerTimeouts(11, 76, 61),
     )
     assert unix == ListenerSettings(

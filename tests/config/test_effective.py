@@ -28,7 +28,7 @@ address = "[::1]:8080"
 trusted_proxies = ["10.0.0.0/8", "::1", "unix"]
 forwarded = true
 proxy_protocol = "accept"
-limits = { header_bytes = "0", headers = 0, body_bytes = "1MB", connections = 7 }
+limits = { header_bytes = "0", headers = 0, body_bytes = "1MB", connections = 7, connections_per_client = 0 }
 timeouts = { header = "250ms" }
 
 [[listener]]

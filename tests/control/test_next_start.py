@@ -10,7 +10,7 @@ SETTINGS = settings_of(pool_settings())
 
 
 def test_the_keys_are_those_of_which_explain_says_so() -> None:
-    proxy = dict.fromkeys(("control", "pid_file", "state_dir", "control_group"), "/elsewhere")
+    proxy = dict.fromkeys(("control", "pid_file", "state_dir", "control_group", "user"), "/elsewhere")
     new = dataclasses.replace(
         SETTINGS,
         proxy=dataclasses.replace(SETTINGS.proxy, **proxy, workers=1),

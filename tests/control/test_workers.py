@@ -11,11 +11,12 @@ from support.hiring import REQUEST, answer, house, is_alive, pretender, send, un
 from support.trio_test import trio_test
 
 from lbproxy.address import Address
+from lbproxy.control.worker_process import COMMAND
 from lbproxy.control.worker_watch import HUNG_AFTER_S
 from lbproxy.link.grid import Counter
 from lbproxy.model import BackendId, BackendView
 from lbproxy.settings import DrainSettings
-from lbproxy.telemetry.events import WorkerExited, WorkerHung, WorkerStarted
+from lbproxy.telemetry.events import Notice, WorkerExited, WorkerHung, WorkerStarted
 
 
 @trio_test
@@ -329,6 +330,47 @@ async def test_access_logs_are_opened_anew(tmp_path: Path) -> None:
         await made.ask()
         (tmp_path / "access.log").rename(tmp_path / "old.log")
         made.workers.reopen()
-        await until((tmp_path / "access.log").exists)
+        await made.workers.stats()  # the answer comes behind the new file
         await made.ask()
         await until(lambda: (tmp_path / "access.log").stat().st_size > 0)
+
+
+@trio_test
+async def test_an_access_log_that_cannot_be_opened_is_told_and_costs_nobody_an_answer(tmp_path: Path) -> None:
+    async with house() as made:
+        path = tmp_path / "none" / "access.log"
+        made.access_path = str(path)
+        one = await made.origin()
+        await made.serve(one.view)
+        assert await made.ask() == b"one"
+        assert made.events.count(Notice(f"cannot open the access log {path}: No such file or directory")) == 1
+        path.parent.mkdir()
+        made.workers.reopen()
+        await until(path.exists)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@trio_test
+async def test_a_worker_of_another_user_has_no_rights_of_ours(tmp_path: Path) -> None:
+    """It becomes user 65534 of group 65533, writes into a file that only root may open, and serves."""
+    tmp_path.chmod(0o700)
+    async with house([*COMMAND, "65534:65533"]) as made:
+        known: list[tuple[int, bool]] = []
+        made.workers.on_process = lambda pid, lives: known.append((pid, lives))
+        made.access_path = str(tmp_path / "access.log")
+        one = await made.origin()
+        await made.serve(one.view)
+        assert await made.ask() == b"one"
+        await until(lambda: (tmp_path / "access.log").stat().st_size > 0)
+        (pid,) = await made.wait_serving(1)
+        assert known == [(pid, True)]
+        facts = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        assert (facts["Uid"], facts["Gid"]) == ("65534\t65534\t65534\t65534", "65533\t65533\t65533\t65533")
+        assert facts["Groups"].strip() == ""
+        assert {int(facts[f"Cap{kind}"], 16) for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+        assert facts["NoNewPrivs"] == "1"
+        assert os.stat(f"/proc/{pid}/environ").st_uid == 0, "its memory belongs to root: it is not dumpable"
+        made.workers.kill()
+        await until(lambda: known[-1] == (pid, False))

@@ -74,7 +74,8 @@ def facts(lb: Serving) -> dict[str, Any]:
         + [[one["backend"], one["pid"], one["address"], one["state"], one["restarts"]] for one in pool["backends"]]
         for name, pool in status["pools"].items()
     }
-    return {"pid": status["pid"], "pools": pools, "config": status["config"], "listeners": status["listeners"]}
+    listeners = [[listener[key] for key in ("name", "address", "mode", "pool")] for listener in status["listeners"]]
+    return {"pid": status["pid"], "pools": pools, "config": status["config"], "listeners": listeners}
 
 
 def counters(lb: Serving) -> dict[str, float]:

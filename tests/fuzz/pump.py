@@ -11,6 +11,7 @@ from lbproxy.control.api_server import Declined, path_and_query, values_of
 from lbproxy.link.codec import LinkBroken, decode
 from lbproxy.link.messages import ToControl
 from lbproxy.wire.body import request_body
+from lbproxy.wire.forwarded import Trust, hops_of
 from lbproxy.wire.head import Lines, Refused, head_end, read_request, read_response
 from lbproxy.wire.sse import EventTracker
 from lbproxy.wire.websocket import Boundary, FrameTracker
@@ -47,6 +48,8 @@ PARSERS: list[Callable[[bytes], object]] = [
     lambda raw: decode(raw, ToControl),
     path_and_query,
     values_of,
+    lambda raw: hops_of([raw]),
+    lambda raw: Trust(("10.0.0.0/8",)).client_of(b"10.0.0.1", [raw]),
 ]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from support.http_corpus import ACCEPTED_REQUESTS, ACCEPTED_RESPONSES, REFUSED_REQUESTS, REFUSED_RESPONSES
 
+from fuzz import clients
 from fuzz.bodies import chunked_request, chunked_response, known_length
 from fuzz.frames import events, websocket
 from fuzz.heads import request_head, response_head
@@ -13,9 +14,10 @@ from fuzz.pump import PARSERS, pump
 from fuzz.values import control_api, link
 from lbproxy.address import Address
 from lbproxy.link.codec import encode
-from lbproxy.link.messages import Applied, AskStats, Drained, Publish, Reopen, Stats, Stop, Unreachable, Welcome
+from lbproxy.link.messages import Applied, AskStats, Drained, LogFile, Publish, Stats, Stop, Unreachable, Welcome
 from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
 from lbproxy.settings import DrainSettings, ListenerSettings, PoolLimits, PoolTimeouts, RouteSettings
+from lbproxy.wire.proxy_protocol import SIGNATURE, Endpoint, own_header, proxy_header
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "request_head": request_head,
@@ -26,6 +28,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "websocket": websocket,
     "events": events,
     "client_hello": client_hello,
+    "proxy_header": clients.proxy,
+    "forwarded": clients.forwarded,
     "link": link,
     "control_api": control_api,
     "pump": pump,
@@ -62,6 +66,25 @@ _EVENTS = [
     b"\xef\xbb\xbfdata: a\n\r\n",
     b": comment\n\nretry: 3\n",
 ]
+_HEADERS = [
+    b"PROXY TCP4 192.0.2.7 10.0.0.1 40000 80\r\nGET / HTTP/1.1\r\n",
+    b"PROXY TCP6 2001:db8::7 ::1 40000 80\r\n",
+    b"PROXY UNKNOWN ffff:f...f:ffff ffff 65535 65535\r\n",
+    *(
+        proxy_header("v2", Endpoint(ip, 40000), Endpoint("10.0.0.1", 80)) + b"GET"
+        for ip in ("192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7")
+    ),
+    SIGNATURE + b"\x21\x11\x00\x16" + bytes(12) + b"\x03\x00\x04abcd\x04\x00\x00",
+    SIGNATURE + b"\x21\x31\x00\xd8" + bytes(216),
+    own_header("v1"),
+    own_header("v2"),
+]
+_CHAINS = [
+    b"6.6.6.6, 192.0.2.7:1234, [2001:db8::7]:80, fd00::1, 10.0.0.3",
+    b"unknown, _hidden, ::ffff:10.0.0.1, fe80::1%eth0",
+    b'for=192.0.2.43, for="[2001:db8:cafe::17]:4711";proto=http;by=203.0.113.43;host="a.example:80"',
+    b'for="_gaz\\"elle", for=unknown;;secret=x , For=1.2.3.4',
+]
 _TABLE = RoutingTable(
     epoch=3,
     name="edge-1",
@@ -93,7 +116,7 @@ _MESSAGES = [
             Stats(1, 2, 3, {"upgrade": 4}),
             Welcome(1, 2, 3, "json"),
             Stop(2.5),
-            Reopen(),
+            LogFile("a"),
             AskStats(3),
         ],
     ),
@@ -152,6 +175,8 @@ _RAW: dict[str, list[bytes]] = {
     "websocket": _FRAMES,
     "events": _EVENTS,
     "client_hello": SEEDS,
+    "proxy_header": _HEADERS,
+    "forwarded": _CHAINS,
     "control_api": _QUESTIONS,
 }
 

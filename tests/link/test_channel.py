@@ -18,7 +18,7 @@ from support.trio_test import trio_test
 
 from lbproxy.link.channel import FDS_A_SEND, MAX_MESSAGE_BYTES, Channel
 from lbproxy.link.codec import LinkBroken, encode
-from lbproxy.link.messages import Applied, AskStats, CopyAccess, Publish, Reopen, Stats, Stop, ToControl, ToWorker
+from lbproxy.link.messages import Applied, AskStats, CopyAccess, LogFile, Publish, Stats, Stop, ToControl, ToWorker
 from lbproxy.model import RoutingTable
 
 LARGE = Stats(1, 2, 3, {str(number): number for number in range(30_000)})  # more than the kernel buffers
@@ -149,11 +149,11 @@ async def test_descriptors_of_messages_that_follow_each_other_are_not_mixed() ->
         async with linked() as (control, worker):
             for start in range(0, 30, 3):
                 control.post(AskStats(start), sent[start : start + 3])
-                control.post(Reopen())
+                control.post(LogFile("a"))
             for start in range(0, 30, 3):
                 assert await worker.receive() == AskStats(start)
                 assert [number_of(fd) for fd in worker.take_fds(3)] == [start, start + 1, start + 2]
-                assert await worker.receive() == Reopen()
+                assert await worker.receive() == LogFile("a")
 
 
 @trio_test

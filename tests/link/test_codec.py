@@ -15,8 +15,8 @@ from lbproxy.link.messages import (
     Applied,
     AskStats,
     Drained,
+    LogFile,
     Publish,
-    Reopen,
     Stats,
     Stop,
     ToControl,
@@ -158,7 +158,7 @@ def test_a_message_that_was_cut_short_breaks_the_link(message: Any, cut: int) ->
         decoded(data[: cut % len(data)])
 
 
-@pytest.mark.parametrize("message", [Stop(1.0), Reopen(), AskStats(1), Welcome(1, 2, 3, "json")])
+@pytest.mark.parametrize("message", [Stop(1.0), LogFile("a"), AskStats(1), Welcome(1, 2, 3, "json")])
 def test_an_end_takes_only_the_messages_that_are_meant_for_it(message: Any) -> None:
     assert decode(encode(message), ToWorker) == message
     with pytest.raises(LinkBroken):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lbproxy.config.user import user_of
+from lbproxy.privileges import Identity
 from lbproxy.supervise.endpoint import Endpoints
 from lbproxy.supervise.ports import NoFreePort, Ports
 
@@ -82,3 +83,41 @@ def test_an_inherited_socket_listens_already_until_we_close_our_copy(endpoints):
     endpoint.close_listener()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(where)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has workers of another user")
+def test_workers_of_another_user_reach_the_socket_of_a_backend_and_nobody_else_does():
+    made = Endpoints(Ports(21100, 21103), Identity(33, 34))
+    endpoint = made.take("unix", "web.3", user_of("nobody"))
+    path = Path(endpoint.address.path)
+    found = path.parent.stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o710, user_of("nobody").uid, 34)
+    endpoint.admit_workers()  # the socket is not there yet
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        path.chmod(0o755)
+        endpoint.admit_workers()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+    same = made.take("unix", "web.4", user_of("33:33"))
+    assert stat.S_IMODE(Path(same.directory).stat().st_mode) == 0o700
+    made.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has workers of another user")
+def test_no_backend_gets_rights_to_another_file_by_way_of_its_socket(tmp_path):
+    made = Endpoints(Ports(21100, 21103), Identity(33, 34))
+    endpoint = made.take("unix", "web.3", user_of("nobody"))
+    path, secret = Path(endpoint.address.path), tmp_path / "secret"
+    secret.touch(mode=0o600)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "other"))
+        (tmp_path / "other").chmod(0o700)
+        for target in (secret, tmp_path / "other"):
+            path.symlink_to(target)
+            endpoint.admit_workers()
+            path.unlink()
+    os.link(secret, path)
+    endpoint.admit_workers()
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o700
+    made.close()

@@ -54,14 +54,15 @@ class Clients:
     def run(self) -> None:
         """One client: it asks until the end."""
         sock: socket.socket | None = None
+        stays = self._keep_alive
         while not self._stop.wait(PAUSE_S):
             try:
                 sock = sock or socket.create_connection(("127.0.0.1", self._port), timeout=LONGEST_WAIT_S)
-                status, body = self._ask(sock)
+                status, body, stays = self._ask(sock)
                 how = "" if status == 200 else f"status {status}: {body[:100]!r}"
             except OSError as exc:
                 how, body = repr(exc), b""
-            if how or not self._keep_alive:
+            if how or not stays:
                 if sock is not None:
                     sock.close()
                 sock = None
@@ -78,7 +79,8 @@ class Clients:
     def stop(self) -> None:
         self._stop.set()
 
-    def _ask(self, sock: socket.socket) -> tuple[int, bytes]:
+    def _ask(self, sock: socket.socket) -> tuple[int, bytes, bool]:
+        """The status, the body, and whether the connection stays open."""
         sock.sendall(self._request)
         data = b""
         while (end := data.find(b"\r\n\r\n")) < 0:
@@ -88,7 +90,8 @@ class Clients:
         length = int(found[1]) if found else 0
         while len(data) < length:
             data += _received(sock, "body", data)
-        return int(head[9:12]), data
+        stays = self._keep_alive and not re.search(rb"\r\nconnection: close\b", head, re.IGNORECASE)
+        return int(head[9:12]), data, stays
 
 
 def _received(sock: socket.socket, part: str, so_far: bytes) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 
 from lbproxy.model import BackendId
 from lbproxy.telemetry.access import AccessLog, AccessRecord, combined_maker, escaped, for_access, json_maker
-from lbproxy.telemetry.sink import Sink
+from lbproxy.telemetry.sink import Sink, open_for_append
 from lbproxy.wire.head import RequestHead
 
 HEAD = RequestHead(
@@ -188,10 +188,10 @@ def test_off_writes_nothing(tmp_path: Path) -> None:
 
 def test_reopening_puts_what_came_before_into_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "access"
-    access = AccessLog(Sink(str(path)), "combined")
+    access = AccessLog(Sink(open_for_append(str(path)), owned=True), "combined")
     access.add(RECORD)
     path.rename(tmp_path / "access.1")
-    access.reopen()
+    access.go_on_with(open_for_append(str(path)))
     access.add(RECORD)
     access.add(RECORD)
     access.close(5)

@@ -28,8 +28,8 @@ from lbproxy.link.messages import (
     Certificates,
     CertificatesLoaded,
     Drained,
+    LogFile,
     Publish,
-    Reopen,
     Stats,
     Stop,
     ToControl,
@@ -38,7 +38,6 @@ from lbproxy.link.messages import (
 )
 from lbproxy.model import ListenerView, RoutingTable
 from lbproxy.settings import ListenerSettings, ListenerTimeouts, TlsSettings
-from lbproxy.telemetry.events import Notice
 
 
 class Hired:
@@ -59,7 +58,13 @@ class Hired:
         self.epoch += 1
         return RoutingTable(self.epoch, "edge", (self.view,), (), tuple(pools))
 
+    def give_log(self, path: Path) -> None:
+        self.channel.post(LogFile(str(path)), give=[path.open("ab", buffering=0)])
+
     def publish(self, table: RoutingTable) -> None:
+        path = Path(table.access_path)
+        if table.access != "off" and path.parent.exists() and path.name != "-":
+            self.give_log(path)
         self.channel.post(Publish(table, (self.view.key,)), [self.server.fileno()])
 
     async def hear(self) -> Any:
@@ -297,11 +302,12 @@ async def test_an_access_log_that_cannot_be_opened_costs_nobody_an_answer(tmp_pa
     async with hired() as worker:
         path = tmp_path / "none" / "access.log"
         worker.publish(replace(worker.table(), access="json", access_path=str(path)))
-        assert await worker.hear() == Notice(f"cannot open the access log {path}: No such file or directory")
         assert await worker.hear() == Applied(1)
         assert (await worker.get()).startswith(b"HTTP/1.1 404 ")
-        worker.channel.post(Reopen())
+        path.parent.mkdir()
+        worker.give_log(path)  # control could open it at last
         assert (await worker.get()).startswith(b"HTTP/1.1 404 ")
+        await until(lambda: path.read_text().count("\n") == 1)
 
 
 @trio_test

@@ -19,7 +19,8 @@ from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice,
 from lbproxy.tls.contexts import ServerContexts
 from lbproxy.wire.forwarded import Trust, unmapped
 from lbproxy.wire.headers import ClientFacts
-from lbproxy.worker.front.admission import Admission, ClientConnection, ProxyHeaderStage, Stage
+from lbproxy.worker.front.admission import Admission, ClientConnection, NotAdmitted, ProxyHeaderStage, Stage
+from lbproxy.worker.front.client_counts import ClientCounts
 from lbproxy.worker.front.handshake_turns import HandshakeTurns
 from lbproxy.worker.front.server_name import ServerNameStage
 from lbproxy.worker.front.tls import Handshake, rules_of
@@ -67,11 +68,14 @@ class Listening:
         self._expects_header = settings.proxy_protocol == "accept"
         self._asks_name = by_name and settings.mode == "tcp" and settings.tls is None
         # None: a plain listener, whose clients go to a lane at once.
+        self._most = settings.limits.connections_per_client
         self._admits: Callable[[socket.socket, ClientFacts], None] | None = None
         if self._expects_header or self._asks_name:
             self._admits = self._admit
         elif settings.tls is not None:
             self._admits = self._secure
+        elif self._most:
+            self._admits = self._open_counted
 
     def on_ready(self, mask: int) -> None:
         self._accept(ACCEPT_BATCH)
@@ -140,24 +144,56 @@ class Listening:
     def _admit(self, sock: socket.socket, facts: ClientFacts) -> None:
         """A PROXY header is believed from trusted peers only, and other peers have no business here."""
         stages: list[Stage] = []
+        counted: ClientFacts | None = facts
         if self._expects_header:
             if not facts.trusted:
                 sock.close()
                 why = f"{facts.ip.decode() or 'a unix peer'} is not in trusted_proxies"
                 self._acceptor.tell_refused(self.view, why)
                 return
-            stages.append(ProxyHeaderStage(lambda ip, port: replace(self._facts((ip, port)), port=port)))
+            stages.append(ProxyHeaderStage(self._announced))
+        else:
+            counted = self._count(sock, facts)
         if self._asks_name:
             stages.append(ServerNameStage())
-        self._acceptor.admit(sock, self.view, facts, stages)
+        if counted is not None:
+            self._acceptor.admit(sock, self.view, counted, stages)
 
     def facts_of(self, ip: str, port: int) -> ClientFacts:
         facts = self._facts((ip, 0) if ip else "")
         return replace(facts, port=port) if port else facts
 
     def _secure(self, sock: socket.socket, facts: ClientFacts) -> None:
-        self._acceptor.opened(self.view)
-        self._acceptor.secure(sock, self.view, facts)
+        if (counted := self._count(sock, facts)) is not None:
+            self._acceptor.opened(self.view)
+            self._acceptor.secure(sock, self.view, counted)
+
+    def _open_counted(self, sock: socket.socket, facts: ClientFacts) -> None:
+        if (counted := self._count(sock, facts)) is not None:
+            self._acceptor.open(sock, self.view, counted)
+
+    def _count(self, sock: socket.socket, facts: ClientFacts) -> ClientFacts | None:
+        """None: the client is let go of."""
+        try:
+            return self._counted(facts)
+        except NotAdmitted as exc:
+            sock.close()
+            self._acceptor.tell_refused(self.view, str(exc))
+            return None
+
+    def _announced(self, ip: str, port: int) -> ClientFacts:
+        """Raises NotAdmitted."""
+        return self._counted(replace(self._facts((ip, port)), port=port))
+
+    def _counted(self, facts: ClientFacts) -> ClientFacts:
+        """Raises NotAdmitted where the client has all the connections that it may have. A trusted peer is no client:
+        it has those of all its clients."""
+        if not self._most or facts.trusted or not facts.ip:
+            return facts
+        counted = self._acceptor.clients.came(facts.ip, self._most)
+        if not counted:
+            raise NotAdmitted(f"{facts.ip.decode()} has {self._most} connections (limits.connections_per_client)")
+        return replace(facts, counted=counted)
 
     def _facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:
         host = peer[0] if isinstance(peer, tuple) else ""  # unix: a path, or bytes for a name without one
@@ -184,6 +220,7 @@ class Acceptor:
         self.open: Open = _closed_at_once
         self.open_admitted: Callable[[ClientConnection], None] = lambda connection: connection.sock.close()
         self.note: Callable[..., None] = _not_counted  # Tally.note
+        self.clients = ClientCounts(grid, row)
         self._connections = grid.summing(CONNECTIONS)
         self._values = grid.values
         self._row_base = grid.base(row, 0)
@@ -236,6 +273,7 @@ class Acceptor:
         if contexts is None:
             sock.close()
             self.closed(view)
+            self.clients.left(facts.counted)
             self.tell_refused(view, "there is no certificate")
             return
         self._admitting.add(Handshake(self, sock, view, facts, contexts))
@@ -267,6 +305,7 @@ class Acceptor:
     def not_admitted(self, admission: Admitting, why: str | None) -> None:
         self._admitting.discard(admission)
         self.closed(admission.view)
+        self.clients.left(admission.facts.counted)
         if why is not None:
             self.tell_refused(admission.view, why)
         self._tell_left()
