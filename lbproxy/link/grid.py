@@ -33,9 +33,12 @@ GAUGES = (*range(Counter.LEASES, Counter.TCP + 1), Counter.CONNECTIONS)
 LONGER = range(Counter.TRANSFER, Counter.TCP + 1)
 WIDTH = len(Counter)
 ITEM_BYTES = 8
-CLIENT_CELLS = 1 << 17  # of a row; no page of them takes memory before something is counted there
-CLIENT_BYTES = 4
+# Where the clients stand in the memory, however many rows the counters have now or get later. No page of it takes memory
+# before something is written there.
+CLIENTS_AT = 1 << 32
 SALT_BYTES = 16
+CLIENT_CELLS = 1 << 17  # of a row
+CLIENT_BYTES = 4
 
 
 class Grid:
@@ -45,27 +48,25 @@ class Grid:
         self.fd = fd
         self.rows = rows
         self.cells = cells
-        end, self._clients_at, salt_at, size = _layout(rows, cells)
-        self._memory = mmap.mmap(fd, size)
-        whole = memoryview(self._memory)
-        self.values = whole[:end].cast("q")
-        self.clients = whole[self._clients_at : salt_at].cast("I")
-        self.salt = bytes(whole[salt_at:])  # so that nobody outside knows which addresses share a cell
+        self._memory = mmap.mmap(fd, rows * cells * WIDTH * ITEM_BYTES)
+        self.values = memoryview(self._memory).cast("q")
+        self._clients = mmap.mmap(fd, mmap.PAGESIZE + rows * CLIENT_CELLS * CLIENT_BYTES, offset=CLIENTS_AT)
+        self.salt = self._clients[:SALT_BYTES]  # so that nobody outside knows which addresses share a cell
+        self.clients = memoryview(self._clients)[mmap.PAGESIZE :].cast("I")
 
     @classmethod
     def create(cls, rows: int, cells: int) -> "Grid":
-        _, _, salt_at, size = _layout(rows, cells)
         fd = os.memfd_create("lbproxy-grid", os.MFD_CLOEXEC)
-        os.ftruncate(fd, size)
-        os.pwrite(fd, os.urandom(SALT_BYTES), salt_at)
-        return cls(fd, rows, cells)
+        os.pwrite(fd, os.urandom(SALT_BYTES), CLIENTS_AT)
+        return cls.extend(fd, rows, cells)
 
     @classmethod
     def extend(cls, fd: int, rows: int, cells: int) -> "Grid":
         """The grid of an earlier program, with at least `rows` rows. Whoever has mapped it already sees the rows that
         it knows."""
-        if os.fstat(fd).st_size < rows * cells * WIDTH * ITEM_BYTES:
-            os.ftruncate(fd, rows * cells * WIDTH * ITEM_BYTES)
+        size = CLIENTS_AT + mmap.PAGESIZE + rows * CLIENT_CELLS * CLIENT_BYTES
+        if os.fstat(fd).st_size < size:
+            os.ftruncate(fd, size)
         return cls(fd, rows, cells)
 
     def base(self, row: int, cell: int) -> int:
@@ -101,7 +102,7 @@ class Grid:
             for counter in GAUGES:
                 self.values[base + counter] = 0
         length = CLIENT_CELLS * CLIENT_BYTES
-        self._memory.madvise(mmap.MADV_REMOVE, self._clients_at + row * length, length)  # zeros without pages
+        self._clients.madvise(mmap.MADV_REMOVE, mmap.PAGESIZE + row * length, length)  # zeros without pages
 
     def clear_cell(self, cell: int) -> None:
         for row in range(self.rows):
@@ -113,15 +114,8 @@ class Grid:
         self.values.release()
         self.clients.release()
         self._memory.close()
+        self._clients.close()
         os.close(self.fd)
-
-
-def _layout(rows: int, cells: int) -> tuple[int, int, int, int]:
-    """Where the counters end, where the clients begin, where the salt begins, where the memory ends: in bytes."""
-    end = rows * cells * WIDTH * ITEM_BYTES
-    clients = -(-end // mmap.PAGESIZE) * mmap.PAGESIZE
-    salt = clients + rows * CLIENT_CELLS * CLIENT_BYTES
-    return end, clients, salt, salt + SALT_BYTES
 
 
 class CellBook:

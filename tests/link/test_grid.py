@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbproxy.link.grid import GAUGES, ITEM_BYTES, WIDTH, CellBook, Counter, Grid
+from lbproxy.link.grid import CLIENT_CELLS, GAUGES, ITEM_BYTES, WIDTH, CellBook, Counter, Grid
 from lbproxy.model import LeaseKind
 
 ROWS, CELLS = 3, 5
@@ -142,3 +142,20 @@ def test_summing_says_for_each_cell_what_sum_says(rows: int) -> None:
         assert connections(cell) == grid.sum(cell, Counter.CONNECTIONS) == int("1" * rows) * (cell + 1)
         assert leases(cell) == 0
     grid.close()
+
+
+def test_clients_stay_where_they_are_when_rows_come(grid: Grid) -> None:
+    """An upgrade: old workers have mapped fewer rows than new ones."""
+    grid.clients[CLIENT_CELLS + 5] = 7  # of row 1
+    other = Grid.extend(os.dup(grid.fd), ROWS + 4, CELLS)
+    assert other.clients[CLIENT_CELLS + 5] == 7
+    assert other.salt == grid.salt
+    assert not any(other.values)
+    other.values[other.base(ROWS + 3, CELLS - 1)] = 1
+    other.clients[(ROWS + 3) * CLIENT_CELLS] = 1
+    assert sum(grid.clients[::CLIENT_CELLS]) == sum(grid.values) == 0
+    grid.clear_gauges(1)
+    assert other.clients[CLIENT_CELLS + 5] == 0
+    assert other.clients[(ROWS + 3) * CLIENT_CELLS] == 1
+    assert os.stat(f"/proc/self/fd/{grid.fd}").st_blocks * 512 < 1024 * 1024
+    other.close()
