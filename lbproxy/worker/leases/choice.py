@@ -26,7 +26,7 @@ class Choice:
     def __init__(self, load: Callable[[int], int], on_back: Callable[[], None]) -> None:
         self.skipped: dict[BackendId, float] = {}  # until when: clock readings
         self._new: dict[str, dict[int, float]] = {}  # by pool: the cells of backends in slow start, and when they came
-        self._known: set[BackendId] | None = None  # had work before; None: there was no table
+        self._known: set[int] | None = None  # cells of the last table; None: there was none
         self._is_unusual = False  # something is skipped or new
         self._load = load
         self._on_back = on_back
@@ -41,7 +41,8 @@ class Choice:
         """
         self.skipped.clear()
         self._new = {pool.name: new for pool in pools if pool.slow_start_s and (new := self._new_in(pool))}
-        self._known = {view.id for pool in pools for view in pool.backends or pool.resting}
+        # Not by id: the successor of a backend that is restarted has the same.
+        self._known = {view.cell for pool in pools for view in pool.backends or pool.resting}
         self._is_unusual = bool(self._new)
         self._sticky = {pool.name: StickySlots(pool) for pool in pools if pool.sticky is not None}
 
@@ -95,6 +96,11 @@ class Choice:
         slots = self._sticky.get(view.id.pool)
         return slots.line(view, secure=secure) if slots is not None else b""
 
+    def turn_back(self, pool: str) -> None:
+        """The next choice is made as the last one was: a claim that is made a second time took no turn."""
+        if pool in self._turns:
+            self._turns[pool] -= 1
+
     def skip(self, backend: BackendId) -> None:
         self.skipped[backend] = trio.current_time() + SKIP_S
         self._is_unusual = True
@@ -115,7 +121,7 @@ class Choice:
         if self._known is None:
             return {}
         now, came = trio.current_time(), self._new.get(pool.name, {})
-        new = [view.cell for view in pool.backends if view.cell in came or view.id not in self._known]
+        new = [view.cell for view in pool.backends if view.cell in came or view.cell not in self._known]
         return {cell: came.get(cell, now) for cell in new}
 
     def _shares(self, pool: PoolView, candidates: Sequence[BackendView]) -> dict[int, float]:

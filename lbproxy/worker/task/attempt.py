@@ -27,7 +27,7 @@ from lbproxy.worker.handover import Begun, Upgrade
 from lbproxy.worker.io.stream import SocketStream, StreamBroken, StreamStalled
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.client import Client
-from lbproxy.worker.task.response_heads import ResponseHeads
+from lbproxy.worker.task.response_heads import ResponseHeads, is_to_blame
 
 BUFFER_BYTES = 64 * 1024
 MAX_INTERIM = 16
@@ -97,6 +97,8 @@ class Attempt:
                 await self._guarded(self._backend_side, nursery.cancel_scope)
                 nursery.cancel_scope.cancel()
             if self._trouble is not None:
+                if is_to_blame(self._trouble):
+                    self._exchange.context.errors.note(self._lease.backend, str(self._trouble))
                 raise self._trouble
             if self._cut:
                 raise self._cut_error()

@@ -20,6 +20,9 @@ class NoAnswer(LbproxyError):
     rest of an earlier answer. `was_reset`: the backend has not read the whole request.
     """
 
+    was_sent = True  # the request may have come to the backend
+    token = "connection_terminated"  # the error type of RFC 9209, if nothing helps
+
     def __init__(self, reason: str, backend: BackendView, *, reused: bool, was_reset: bool) -> None:
         super().__init__(reason)
         self.backend = backend
@@ -27,11 +30,11 @@ class NoAnswer(LbproxyError):
         self.was_reset = was_reset
 
 
-def is_to_blame(trouble: NoAnswer | ProxyError | Refused) -> bool:
+def is_to_blame(trouble: LbproxyError) -> bool:
     """Whether an attempt failed because of its backend. The end of a kept connection is nobody's fault."""
     if isinstance(trouble, NoAnswer):
         return not trouble.reused
-    return trouble.status in (502, 504) and trouble.token != "cut"
+    return isinstance(trouble, ProxyError | Refused) and trouble.status in (502, 504) and trouble.token != "cut"
 
 
 class ResponseHeads:
