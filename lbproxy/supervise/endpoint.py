@@ -35,7 +35,7 @@ class Endpoint:
     is_others: bool = False  # the workers that connect to a unix socket run as another user than its backend
 
     def hand_on(self) -> HandedEndpoint:
-        return HandedEndpoint(self.address, self.port, self.directory)
+        return HandedEndpoint(self.address, self.port, self.directory, self.is_others)
 
     def admit_workers(self) -> None:
         """Let workers connect to the socket that the backend has made: only they and the backend can reach it.
@@ -96,7 +96,7 @@ class Endpoints:
         """The endpoint of a process that runs already: what its command and environment were told is not known."""
         if handed.port is not None:
             self.ports.hold(handed.port)
-        return Endpoint(handed.address, {}, {}, handed.port, handed.directory)
+        return Endpoint(handed.address, {}, {}, handed.port, handed.directory, is_others=handed.is_others)
 
     def close(self) -> None:
         if self._base is not None:

@@ -44,6 +44,7 @@ class HandedEndpoint:
     address: Address
     port: int | None
     directory: str | None
+    is_others: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbproxy.link.grid import GAUGES, ITEM_BYTES, WIDTH, CellBook, Counter, Grid
+from lbproxy.link.grid import CLIENT_CELLS, GAUGES, ITEM_BYTES, WIDTH, CellBook, Counter, Grid
 from lbproxy.model import LeaseKind
 
 ROWS, CELLS = 3, 5
@@ -24,7 +24,11 @@ def test_every_counter_has_a_place_of_its_own(grid: Grid) -> None:
     places = [
         grid.base(row, cell) + counter for row in range(ROWS) for cell in range(CELLS) for counter in range(WIDTH)
     ]
-    assert sorted(places) == list(range(len(grid.values)))
+    assert len(set(places)) == ROWS * CELLS * WIDTH
+    for place in places:
+        grid.values[place] = 1
+    assert not any(grid.clients[cell :: grid.client_step].tolist() != [0] * ROWS for cell in (0, CLIENT_CELLS - 1))
+    assert sum(grid.values) == len(places)
 
 
 def test_a_new_grid_counts_nothing(grid: Grid) -> None:
@@ -142,3 +146,23 @@ def test_summing_says_for_each_cell_what_sum_says(rows: int) -> None:
         assert connections(cell) == grid.sum(cell, Counter.CONNECTIONS) == int("1" * rows) * (cell + 1)
         assert leases(cell) == 0
     grid.close()
+
+
+def test_more_rows_leave_the_others_where_they_are(grid: Grid) -> None:
+    """As an upgrade has it: the workers before know fewer rows than those behind."""
+    place = grid.base(ROWS - 1, 2) + Counter.LEASES
+    client = (ROWS - 1) * grid.client_step + 7
+    grid.values[place], grid.clients[client] = 5, 6
+    more = Grid.extend(os.dup(grid.fd), 2 * ROWS, CELLS)
+    assert (more.values[place], more.clients[client], more.salt) == (5, 6, grid.salt)
+    more.values[more.base(2 * ROWS - 1, 2) + Counter.LEASES] = 1
+    more.clients[(2 * ROWS - 1) * more.client_step + 7] = 1
+    assert (more.sum(2, Counter.LEASES), grid.sum(2, Counter.LEASES)) == (6, 5)
+    assert sum(more.clients[7 :: more.client_step]) == 7
+    more.clear_gauges(ROWS - 1)
+    assert (grid.values[place], grid.clients[client]) == (0, 0)
+    assert more.sum(2, Counter.LEASES) == 1
+    again = Grid.extend(os.dup(grid.fd), 2 * ROWS, CELLS)
+    assert again.sum(2, Counter.LEASES) == 1
+    again.close()
+    more.close()

@@ -19,7 +19,8 @@ class ClientCounts:
     def __init__(self, grid: Grid, row: int) -> None:
         self._counts = grid.clients
         self._salt = grid.salt
-        self._base = row * CLIENT_CELLS
+        self._step = grid.client_step
+        self._base = row * self._step
 
     def came(self, ip: bytes, most: int) -> Cells:
         """Count one connection more, unless the client has `most` already: then (). `ip`: an address as text."""
@@ -27,7 +28,7 @@ class ClientCounts:
         digest = int.from_bytes(blake2b(name, digest_size=8, key=self._salt).digest(), "big")
         cells = digest % CLIENT_CELLS, (digest >> 32) % CLIENT_CELLS
         counts = self._counts
-        if min(sum(counts[cell::CLIENT_CELLS]) for cell in cells) >= most:
+        if min(sum(counts[cell :: self._step]) for cell in cells) >= most:
             return ()
         for cell in cells:
             counts[self._base + cell] += 1
