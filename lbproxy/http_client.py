@@ -13,7 +13,9 @@ import trio
 
 from lbproxy.address import Address
 from lbproxy.errors import LbproxyError
-from lbproxy.tls.contexts import client_context
+from lbproxy.settings import TargetTls
+from lbproxy.tls.contexts import BadCertificate
+from lbproxy.tls.targets import target_context
 from lbproxy.wire.bare_lf import with_crlf
 from lbproxy.wire.body import Body, response_body
 from lbproxy.wire.head import Lines, ResponseHead, read_response, response_head_end
@@ -51,12 +53,19 @@ class Answer:
     body: bytes  # its beginning
 
 
-async def connect(address: Address, *, secure: bool = False) -> trio.abc.Stream:
-    """`secure`: TLS; the certificate must be good for the address's host. Raises NoAnswer, CannotAsk and OSError."""
+async def connect(address: Address, *, secure: bool = False, tls: TargetTls | None = None) -> trio.abc.Stream:
+    """`secure`, or a secure address: TLS; the certificate must be good for the address's host, as `tls` says. Raises
+    NoAnswer, CannotAsk and OSError."""
     stream = await _connect(address)
-    if not secure:
+    if not secure and not address.secure:
         return stream
-    secured = trio.SSLStream(stream, client_context(), server_hostname=address.host, https_compatible=True)
+    rules = tls if tls is not None else TargetTls()
+    name = rules.server_name or address.server_name
+    try:
+        secured = trio.SSLStream(stream, target_context(rules), server_hostname=name, https_compatible=True)
+    except BadCertificate as exc:
+        await trio.aclose_forcefully(stream)
+        raise NoAnswer(f"TLS: {exc}") from None
     try:
         await secured.do_handshake()
     except BaseException as exc:

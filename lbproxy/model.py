@@ -16,6 +16,7 @@ from lbproxy.settings import (
     PoolTimeouts,
     RouteSettings,
     StickySettings,
+    TargetTls,
 )
 
 
@@ -107,6 +108,7 @@ class BackendView:
     cell: int  # its column in the shared grid
     token: str = ""  # the value of a sticky cookie that names its slot; empty: the pool is not sticky
     send_proxy: str = ""  # v1 | v2: its connections begin with a PROXY header, and are not shared by clients
+    tls: TargetTls | None = None  # where the address is secure: how its certificate is verified
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,16 @@ class PoolLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetTls:
+    """How the certificates of https targets are verified."""
+
+    ca: str | None = None  # absolute path of a PEM file; None: the system's authorities
+    server_name: str | None = None  # None: the host of the target
+    verify: bool = True
+    authorities: str | None = field(default=None, repr=False)  # the text of `ca`
+
+
+@dataclass(frozen=True, slots=True)
 class StickySettings:
     """The cookie that keeps a client on its slot. Its key is no part of it: generations are written to a file."""
 
@@ -196,6 +206,7 @@ class PoolSettings:
     limits: PoolLimits = field(default_factory=PoolLimits)
     retry_attempts: int = 2
     buffer_request_bytes: int = EARLY_BODY_BYTES  # a request body up to this is complete before a backend is claimed
+    tls: TargetTls | None = None  # None: no target speaks TLS
     accept_bare_lf: bool = False  # lines of response heads may end in a bare LF
     upgrades: tuple[str, ...] = ("websocket",)  # protocols of Upgrade that pass, in lower case
     sticky: StickySettings | None = None

@@ -11,14 +11,15 @@ from support.trio_test import trio_test
 from lbproxy import http_client
 from lbproxy.address import Address
 from lbproxy.http_client import Answer, Ask, NoAnswer, ask, connect, reason_of
+from lbproxy.settings import TargetTls
 from lbproxy.tls.contexts import client_context
 
 POST = Ask("POST", "/hook?a", (("Host", "h"), ("X-A", "b")), b"hello")
 
 
-async def send(address: Address, *, secure: bool = False) -> Answer:
+async def send(address: Address, *, secure: bool = False, tls: TargetTls | None = None) -> Answer:
     with trio.fail_after(10):
-        async with await connect(address, secure=secure) as stream:
+        async with await connect(address, secure=secure, tls=tls) as stream:
             return await ask(stream, POST, most_bytes=100, body_s=1.0)
 
 
@@ -48,13 +49,15 @@ async def test_the_certificate_must_be_trusted_and_for_that_host(
         with pytest.raises(NoAnswer, match=r"TLS: self.signed certificate"):
             await send(address, secure=True)
 
-        def trusting(ca: str | None = None) -> ssl.SSLContext:
+        def trusting(tls: TargetTls) -> ssl.SSLContext:
             return client_context(str(file))
 
-        monkeypatch.setattr(http_client, "client_context", trusting)
+        monkeypatch.setattr(http_client, "target_context", trusting)
         assert (await send(address, secure=True)).status == 204
         with pytest.raises(NoAnswer, match="TLS: Hostname mismatch"):
             await send(Address("localhost", server.port), secure=True)
+        other = TargetTls(server_name="127.0.0.1")
+        assert (await send(Address("localhost", server.port, secure=True), tls=other)).status == 204
         with pytest.raises((NoAnswer, trio.BrokenResourceError)):
             await send(address)
     with receiver() as server, pytest.raises(NoAnswer, match="TLS: "):

@@ -23,7 +23,8 @@ _GUESSABLE_BYTES = 16
 
 def advise(settings: Settings) -> list[str]:
     """One line each, with the key that it is about."""
-    of_pools = [line for pool in settings.pools for line in (*_command(pool), *_hooks(pool), *_ejection(pool))]
+    parts = (_command, _hooks, _targets, _ejection)
+    of_pools = [line for pool in settings.pools for part in parts for line in part(pool)]
     return [
         *_workers(settings),
         *_rights(settings),
@@ -83,6 +84,11 @@ def _command(pool: PoolSettings) -> Iterator[str]:
             f"pool.{pool.name}.command: names no {placeholder}: the program has to read {spelt} by itself, "
             "or it will not be found"
         )
+
+
+def _targets(pool: PoolSettings) -> Iterator[str]:
+    if pool.tls is not None and not pool.tls.verify:
+        yield f"pool.{pool.name}.tls.verify: false: anybody on the way to its targets can read and change everything"
 
 
 def _hooks(pool: PoolSettings) -> Iterator[str]:

@@ -7,8 +7,10 @@ import os
 import re
 import socket
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from lbproxy.address import Address
 from lbproxy.config import listener_tables, pool_tables, schema
 from lbproxy.config.cpus import usable_cpus
 from lbproxy.config.events_tables import EventsTable, RedisTable, WebhookTable
@@ -37,6 +39,7 @@ from lbproxy.settings import (
     RouteSettings,
     Settings,
     StickySettings,
+    TargetTls,
     TlsSettings,
     WebhookSettings,
 )
@@ -133,6 +136,7 @@ def _pool(name: str, table: pool_tables.PoolTable, base: str) -> PoolSettings:
     given["restart"] = _restart(table.restart)
     given["timeouts"] = PoolTimeouts(**_given(table.timeouts))
     given["limits"] = _pool_limits(table.limits)
+    given["tls"] = _target_tls(table.tls, base) if table.tls is not None or _has_secure(targets) else None
     if "upgrades" in given:
         given["upgrades"] = tuple(dict.fromkeys(given["upgrades"]))
     if table.sticky is not None:
@@ -143,6 +147,21 @@ def _pool(name: str, table: pool_tables.PoolTable, base: str) -> PoolSettings:
     given.pop("retry", None)
     given |= {f"retry_{key}": value for key, value in _given(table.retry).items()}
     return PoolSettings(name=name, **given)
+
+
+def _has_secure(targets: tuple[Address, ...]) -> bool:
+    return any(target.secure for target in targets)
+
+
+def _target_tls(table: pool_tables.TargetTlsTable | None, base: str) -> TargetTls:
+    given = _given(table)
+    if "ca" in given:
+        given["ca"] = os.path.join(base, given["ca"])
+        try:
+            given["authorities"] = Path(given["ca"]).read_text("ascii", "replace")
+        except OSError as exc:  # gone since it was checked: then no certificate is good
+            given["authorities"] = f"{given['ca']}: {exc.strerror}"
+    return TargetTls(**given)
 
 
 def _health(table: pool_tables.HealthTable | None) -> HealthSettings:

@@ -242,7 +242,21 @@ def _pool_values(path: Path, pool: Table) -> Iterator[Finding]:
     for number, target in enumerate(targets):
         if isinstance(target, str) and targets.index(target) < number:
             yield Finding((*path, "targets", number), f"{shown(target)} is there twice")
+    yield from _target_tls(path, pool, targets)
     yield from _backoff(path, pool)
+
+
+def _target_tls(path: Path, pool: Table, targets: list[Any]) -> Iterator[Finding]:
+    is_secure = any(isinstance(target, str) and target.startswith("https://") for target in targets)
+    if is_secure and pool.get("send_proxy", "off") != "off":
+        yield Finding((*path, "send_proxy"), "is not supported with https targets", see=(*path, "targets"))
+    tls = pool.get("tls")
+    if not isinstance(tls, dict):
+        return
+    if not is_secure:
+        yield Finding((*path, "tls"), 'means something only with targets such as "https://10.0.0.7:443"')
+    elif tls.get("verify") is False and "ca" in tls:
+        yield Finding((*path, "tls", "ca"), "means nothing with verify = false", see=(*path, "tls", "verify"))
 
 
 def _backoff(path: Path, pool: Table) -> Iterator[Finding]:

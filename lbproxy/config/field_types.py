@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import PlainValidator
 
 from lbproxy.address import Address
-from lbproxy.config import kinds, secret_types, units, values
+from lbproxy.config import kinds, secret_types, targets, units, values
 from lbproxy.config.table import Read
 from lbproxy.settings import Secret
 
@@ -22,7 +22,8 @@ Words = Annotated[list[str], Read(values.words), kinds.COMMAND]
 Ports = Annotated[tuple[int, int], Read(values.port_range), kinds.PORTS]
 Listen = Annotated[Address, Read(values.address), kinds.LISTEN]
 Bound = Annotated[Address, Read(values.bound_address), kinds.BOUND]
-Target = Annotated[Address, Read(values.target), kinds.TARGET]
+Target = Annotated[Address, Read(targets.target), kinds.TARGET]
+ServerName = Annotated[str, Read(targets.server_name), kinds.SERVER_NAME]
 TrustedProxy = Annotated[str, Read(values.trusted_proxy), kinds.TRUSTED_PROXY]
 FileMode = Annotated[int, Read(values.file_mode), kinds.FILE_MODE]
 RouteHost = Annotated[str, Read(values.route_host), kinds.HOST]

@@ -108,7 +108,8 @@ LISTEN = _text(
     'an address: "host:port", ":port", "[v6]:port", "unix:/path" or "fd:NAME" (a socket of systemd)', ":8080", "", str
 )
 BOUND = _text('an address: "host:port", ":port", "[v6]:port" or "unix:/path"', "127.0.0.1:9901", "", str)
-TARGET = _text('an address: "host:port", "[v6]:port" or "unix:/path"', "127.0.0.1:9000", "", str)
+TARGET = _text('an address: "host:port", "[v6]:port", "https://host:port" or "unix:/path"', "127.0.0.1:9000", "", str)
+SERVER_NAME = _text("a host name, or an IP address", "app.internal")
 TRUSTED_PROXY = _text('a network, an IP address, or "unix": the peers of a unix listener', "10.0.0.0/8")
 FILE_MODE = _text('permissions in octal digits such as "0660"', "0660", "^0?[0-7]{3}$", lambda mode: f"0{mode:03o}")
 HOST = _text("a host name, without scheme, port or wildcard", "api.example.com")

@@ -23,6 +23,7 @@ def check(document: Table, base: str) -> Iterator[Finding]:
     """`base`: the directory that relative paths start from."""
     for path, pool in pools(document):
         yield from _pool(path, pool, base)
+        yield from _authorities(path, pool.get("tls"), base)
         targets = pool.get("targets")
         for number, target in enumerate(targets if isinstance(targets, list) else []):
             yield from _socket((*path, "targets", number), target, base)
@@ -75,6 +76,18 @@ def _user(path: Path, user: Any) -> Iterator[Finding]:
             why = str(exc)
         if why is not None:
             yield Finding(path, why)
+
+
+def _authorities(path: Path, tls: object, base: str) -> Iterator[Finding]:
+    if not isinstance(tls, dict) or not _is_path(tls.get("ca")) or "-----BEGIN" in tls["ca"]:
+        return
+    file = os.path.join(base, tls["ca"])
+    try:
+        with open(file, "rb") as opened:
+            if b"-----BEGIN CERTIFICATE-----" not in opened.read():
+                yield Finding((*path, "tls", "ca"), f"{file!r} holds no certificate in PEM")
+    except OSError as exc:
+        yield Finding((*path, "tls", "ca"), f"{file!r} cannot be read: {exc.strerror}{dangling_symlink(file)}")
 
 
 def _directory(path: Path, full: str) -> Iterator[Finding]:

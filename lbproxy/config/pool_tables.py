@@ -1,6 +1,6 @@
 """The tables of a pool: see schema.py."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from lbproxy.config.field_types import (
     Bytes,
@@ -17,6 +17,7 @@ from lbproxy.config.field_types import (
     ProbePath,
     Processes,
     Seconds,
+    ServerName,
     Signal,
     SomeSeconds,
     Statuses,
@@ -30,6 +31,7 @@ from lbproxy.config.field_types import (
 )
 from lbproxy.config.kinds import Facts
 from lbproxy.config.table import REPLACES, WHOLE, Table
+from lbproxy.config.tls_tables import PemFile
 
 
 class PassiveTable(Table):
@@ -179,6 +181,19 @@ class RetryTable(Table):
     """How often a request is sent in all, where it is safe to send it again; 1 is never again."""
 
 
+class TargetTlsTable(Table):
+    """How the certificates of https targets are verified."""
+
+    applies: ClassVar[str] = REPLACES
+
+    ca: Annotated[PemFile | None, Facts("internal-ca.pem", "the authorities of the system")] = None
+    """A file of certificate authorities in whose place the system's are not asked; read at every reload."""
+    server_name: Annotated[ServerName | None, Facts(unset="the host of the target")] = None
+    """The name that must stand in the certificate, and that the target is asked for (SNI)."""
+    verify: Annotated[Truth | None, Facts(False, "true")] = None
+    """false: any certificate is taken, and whoever is on the way can read and change everything."""
+
+
 class StickyTable(Table):
     """A cookie that keeps a client on its slot, over reloads and restarts of lbproxy. `sticky = {}` is enough."""
 
@@ -204,12 +219,13 @@ class PoolTable(Table):
     targets: Annotated[
         list[Target] | None,
         Facts(
-            ["127.0.0.1:9000", "unix:/run/app.sock"],
+            ["127.0.0.1:9000", "app.internal:8080", "https://10.0.0.7:443", "unix:/run/app.sock"],
             "none: then the pool has a command",
             "at every reload; an address that stays keeps its connections",
         ),
     ] = None
-    """Fixed addresses of backends that lbproxy does not start."""
+    """Addresses of backends that lbproxy does not start. A name is looked up every 10 s; all its addresses are used."""
+    tls: TargetTlsTable | None = None
     directory: Annotated[Filled | None, Facts("current", "the directory of the file", REPLACES)] = None
     """The working directory of the backends; a symlink is resolved once for each generation."""
     env: Annotated[dict[str, Text] | None, Facts({"SETTINGS": "prod"}, "nothing", REPLACES)] = None

@@ -183,16 +183,6 @@ def bound_address(value: object) -> Address:
     return where
 
 
-def target(value: object) -> Address:
-    """The fixed address of a backend."""
-    if isinstance(value, str) and value.startswith("https://"):
-        raise ValueError(f"targets with TLS are not supported yet, got {shown(value)}")
-    where = bound_address(value)
-    if where.path is None and not where.host:
-        raise ValueError(f'a target needs a host, got {shown(value)} (write "127.0.0.1{value}")')
-    return where
-
-
 def network(value: object) -> str:
     """ "10.0.0.0/8" or one address, as a network in CIDR form."""
     try:

@@ -36,7 +36,6 @@ from lbproxy.control.observation import resident_bytes
 from lbproxy.control.outgoing_events import OutgoingEvents
 from lbproxy.control.parts import Parts, Start, make_parts
 from lbproxy.control.reloader import Reloader
-from lbproxy.control.resolver import Resolver
 from lbproxy.control.scrape import owners
 from lbproxy.control.sticky import StickyTokens
 from lbproxy.control.succession import Succession
@@ -134,8 +133,6 @@ class Control:
             certificates=parts.certificates,
             measured=measured,
         )
-        self._resolver = Resolver(self._context)
-        self._context.learn_names = self._resolver.learn
         self._ejector = Ejector(self._fleet, self._workers, parts.log.emit)
         self._reloader = Reloader(self._context, load)
         self._drains = Drains(self._context)
@@ -275,9 +272,7 @@ class Control:
         self, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         with scope:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._resolver.run)
-                await self._reloader.run(task_status=task_status)
+            await self._reloader.run(task_status=task_status)
 
     # Signals
 

@@ -47,6 +47,4 @@ class ControlContext:
     hooks: Hooks | None = None  # None: they are not run
     # Of the sessions of these pids; None: nobody looks.
     resident_bytes: Callable[[set[int]], Awaitable[dict[int, int]]] | None = None
-    # Looks up the names in targets that are new in these settings; None: no name is looked up.
-    learn_names: Callable[[Settings], Awaitable[None]] | None = None
     measured: Measured = field(default_factory=Measured)

@@ -76,13 +76,14 @@ def _retarget(pool: Pool, wanted: Generation, number: Callable[[], int]) -> Diff
     """The change of a pool with fixed addresses. An address that stays in the list keeps its backend."""
     by_address: dict[Address, Member] = {}
     staying = [member for member in pool.members if not is_leaving(member)]
+    stale = tuple(member for member in staying if _is_stale(member, wanted))
     for member in staying:
         address = target_of(member.spec)
-        if address is not None:
+        if address is not None and member not in stale:
             by_address.setdefault(address, member)
     targets = pool.names.expand(wanted.settings.targets)
     keep = tuple(by_address[address] for address in targets if address in by_address)
-    leave = gone(pool, wanted.settings.targets)
+    leave = (*stale, *(member for member in gone(pool, wanted.settings.targets) if member not in stale))
     keep += tuple(member for member in staying if member not in keep and member not in leave)
     come = [address for address in targets if address not in by_address]
     if not come and not leave:
@@ -98,6 +99,13 @@ def target_of(spec: BackendSpec) -> Address | None:
     """The fixed address of a backend; None for one that runs a command."""
     settings = spec.generation.settings
     return settings.targets[spec.slot - 1] if settings.command is None else None
+
+
+def _is_stale(member: Member, wanted: Generation) -> bool:
+    """Its certificate is verified by other rules now: a new backend proves itself by these."""
+    address = target_of(member.spec)
+    secure = address is not None and address.secure
+    return secure and member.spec.generation.settings.tls != wanted.settings.tls
 
 
 def gone(pool: Pool, targets: tuple[Address, ...]) -> tuple[Member, ...]:

@@ -29,7 +29,7 @@ from lbproxy.supervise.usage import Usage, read_usage
 
 RECENT_RELOADS = 5  # of a pool; their median is the expected duration
 _NOTHING: dict[str, list[Any]] = {"added": [], "changed": [], "gone": []}
-_MOVING = ("size", "targets")  # keys that start or stop backends, and leave the others alone
+_MOVING = ("size", "targets", "tls")  # keys that start or stop backends, and leave the others alone
 _LEAVING = (State.DRAINING, State.STOPPING)  # backends that go whatever is planned
 
 
@@ -114,7 +114,7 @@ class Forecast:
         old_slots = {member.spec.slot for member in leaving}
         replaced = [member for member in leaving if member.spec.slot in slots]
         because = [key for key in keys if key in making]
-        because += [key for key in keys if key in _MOVING and key not in making]
+        because += [key for key in keys if key.partition(".")[0] in _MOVING and key not in making]
         return {
             "action": "added" if is_new else _action(change, keys),
             "generation": generation.number,

@@ -137,6 +137,7 @@ _IN_FILE = {
     "max_surge_is_percent": "max_surge",
     "buffer_request_bytes": "buffer_request",
     "retry_attempts": "retry.attempts",
+    "authorities": "ca",
     "queue_size": "queue.size",
     "queue_timeout_s": "queue.timeout",
     "backoff_first_s": "backoff.first",

@@ -15,7 +15,7 @@ from lbproxy.control.names import Names
 from lbproxy.link.grid import Counter, Grid
 from lbproxy.model import Backend, BackendId, BackendSpec, BackendView, Generation, LeaseKind, PoolView, State
 from lbproxy.policy import health
-from lbproxy.settings import PoolSettings
+from lbproxy.settings import PoolSettings, TargetTls
 from lbproxy.supervise.handed_on import handed_time, taken_time
 from lbproxy.supervise.runner import Runner
 from lbproxy.telemetry.events import BackendExited
@@ -252,6 +252,7 @@ class Pool:
                 *(member.backend.id, member.backend.address, member.cell),
                 send_proxy=send_proxy,
                 token=self._token_of(member.spec) if is_sticky else "",
+                tls=_tls_of(member),
             )
             for member in sorted(self.serving(), key=lambda member: member.backend.id)
             if member.backend.address is not None
@@ -344,6 +345,12 @@ class Pool:
         """The number of leases by kind, without the zeros."""
         counts = {kind: self._grid.sum(member.cell, Counter[kind.name]) for kind in LeaseKind}
         return {str(kind): count for kind, count in counts.items() if count}
+
+
+def _tls_of(member: Member) -> TargetTls | None:
+    """By the rules of the generation that made it: others make a backend of its own (diff.py)."""
+    address = member.backend.address
+    return member.spec.generation.settings.tls if address is not None and address.secure else None
 
 
 def lowest_free(taken: Iterable[int], count: int) -> list[int]:

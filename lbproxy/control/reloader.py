@@ -21,6 +21,7 @@ from lbproxy.control.plan import (
     plan_of,
 )
 from lbproxy.control.reload import Reload
+from lbproxy.control.resolver import Resolver
 from lbproxy.errors import LbproxyError
 from lbproxy.settings import Settings
 from lbproxy.telemetry.events import ConfigRejected, Notice
@@ -35,6 +36,7 @@ class Reloader:
     def __init__(self, context: ControlContext, load: Callable[[], Settings]) -> None:
         self._context = context
         self._load = load
+        self._resolver = Resolver(context)
         self._busy = False
         self._freed = trio.Event()
         self._again: str | None = None
@@ -46,6 +48,7 @@ class Reloader:
         """Run the reloads. A reload that is cancelled emits a verdict and leaves the backends as they are."""
         try:
             async with trio.open_nursery() as self._nursery:
+                await self._nursery.start(self._resolver.run)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -187,8 +190,7 @@ class Reloader:
             return None
         try:
             settings = await trio.to_thread.run_sync(self._load)
-            if self._context.learn_names is not None:
-                await self._context.learn_names(settings)
+            await self._resolver.learn(settings)
             await self._context.certificates.prepare(settings, keep=keep)
             return settings
         except ConfigInvalid:

@@ -41,8 +41,8 @@ async def look_up(host: str, port: int) -> Sequence[str]:
     """Every address of the name; of several loopback addresses the one that answers. Raises NotFound."""
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as exc:
-        raise NotFound(exc.strerror or str(exc)) from None
+    except (OSError, RuntimeError) as exc:  # RuntimeError: there can be no further thread
+        raise NotFound(getattr(exc, "strerror", None) or str(exc)) from None
     except UnicodeError:
         raise NotFound("not the name of a host") from None
     addresses = sorted({str(where[0]) for *_, where in found})
@@ -104,7 +104,7 @@ class Resolver:
             for pool in list(self._context.fleet.pools.values()):
                 if name in names_of([pool.settings]):
                     used_at = trio.current_time()
-                    self._follow(pool)
+                    self._try_to_follow(pool)
             await trio.sleep(AGAIN_S if name in self._names.found else AGAIN_UNKNOWN_S)
         del self._watched[name]
         self._names.found.pop(name, None)
@@ -128,6 +128,12 @@ class Resolver:
         self._names.found[name] = found[:MOST_ADDRESSES]
 
     # The pool
+
+    def _try_to_follow(self, pool: Pool) -> None:
+        try:
+            self._follow(pool)
+        except Exception as exc:  # a mistake of ours, which must not end control
+            self._context.emit(Notice(f"{pool.name} does not follow its names: lbproxy made a mistake: {exc!r}"))
 
     def _follow(self, pool: Pool) -> None:
         """Not during a reload, nor while the last change is carried out: the next answer comes soon."""

@@ -21,7 +21,7 @@ async def warm_up(address: Address, paths: Sequence[str], settings: PoolSettings
     with trio.move_on_after(WARM_UP_S) as limit:
         for path in paths:
             try:
-                stream = await connect(address)
+                stream = await connect(address, tls=settings.tls)
                 async with stream:
                     request = Ask("GET", path, fields, greeting=own_header(settings.send_proxy))
                     await ask(stream, request, most_bytes=MOST_BYTES, body_s=WARM_UP_S)

@@ -12,7 +12,7 @@ HANDED_OVER: dict[str, str] = {
     "connect": "the backend refused the connection, or did not accept it in time",
     "crowded": "the queue of the backend's unix socket is full",
     "expect": "the client asks whether it may send its body (Expect: 100-continue)",
-    "name": "the backend's address is a host name that must be looked up",
+    "secure": "a fresh connection to the backend needs a handshake of TLS",
     "no_route": "no route and no pool takes the request: 404",
     "off": "LBPROXY_EXPRESS=off: everything takes the task lane",
     "queue": "no backend is ready or has room: the request waits",

@@ -30,7 +30,7 @@ async def probe(address: Address, settings: PoolSettings) -> ProbeResult:
     asked = f"GET {health.path}: " if health.path is not None else ""
     try:
         with trio.fail_after(health.timeout_s):
-            stream = await connect(address)
+            stream = await connect(address, tls=settings.tls)
             async with stream:
                 greeting = own_header(settings.send_proxy)
                 if health.path is None:

@@ -128,10 +128,17 @@ def _load_pair(context: ssl.SSLContext, pair: Pair) -> None:
         raise BadCertificate(f"certificate or private key cannot be read: {exc.strerror}") from None
 
 
-def client_context(ca: str | None = None, *, verify: bool = True, protocols: Iterable[str] = ()) -> ssl.SSLContext:
+def client_context(
+    ca: str | None = None, *, verify: bool = True, protocols: Iterable[str] = (), authorities: str | None = None
+) -> ssl.SSLContext:
     """It verifies the server's certificate and name, unless `verify` is False. `ca`: a file of authorities instead of
-    the system's."""
-    context = ssl.create_default_context(cafile=ca)
+    the system's; `authorities`: its text, where it was read before. Raises BadCertificate for a text that is none."""
+    if authorities is not None and not authorities.strip():  # OpenSSL would take the system's
+        raise BadCertificate(f"{ca or 'the authorities'} cannot be used: it is empty")
+    try:
+        context = ssl.create_default_context(cafile=ca if authorities is None else None, cadata=authorities)
+    except (ssl.SSLError, ValueError) as exc:
+        raise BadCertificate(f"{ca or 'the authorities'} cannot be used: {reason_of(exc)}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= KERNEL_TLS
     context.options &= TELLS_CUT_ENDS

@@ -12,7 +12,8 @@ from lbproxy.policy.retry import NOT_CONNECTED
 from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import Event
 from lbproxy.wire.lines import Lines
-from lbproxy.worker.backends.connections import BackendConnections
+from lbproxy.worker.backends.connections import BackendConnection, BackendConnections, connect
+from lbproxy.worker.backends.secure import SecureConnections, Untrusted
 from lbproxy.worker.error_reports import ErrorReports
 from lbproxy.worker.failures import FailureReports
 from lbproxy.worker.io.reactor import Reactor
@@ -29,6 +30,7 @@ class Context:
     emit: Callable[[Event], None]
     access: AccessLog = field(default_factory=lambda: AccessLog(None, "off"))
     lines: Lines = field(default_factory=Lines)  # of the task lane
+    secure: SecureConnections = field(default_factory=SecureConnections)
     stopping: trio.Event = field(default_factory=trio.Event)
     failures: FailureReports = field(init=False)
     errors: ErrorReports = field(init=False)
@@ -46,6 +48,18 @@ class Context:
     @property
     def proxy_name(self) -> str:
         return self.router.table.name
+
+    async def connect(self, backend: BackendView, connect_s: float) -> BackendConnection:
+        """A fresh connection. Raises ConnectFailed or Untrusted."""
+        if not backend.address.secure:
+            return await connect(backend, connect_s)
+        try:
+            return await self.secure.connect(backend, connect_s)
+        except Untrusted as exc:  # it counts as a failed probe; the backend stays: other handshakes may succeed
+            self.tally.note("backend_error", backend.id.pool, exc.token)
+            self.errors.note(backend, str(exc))
+            self.post(Unreachable(str(backend.id), str(exc)))
+            raise
 
     def unreachable(self, backend: BackendView, why: str, *, timed_out: bool = False) -> None:
         """No connection came about: the backend is passed over here. The client's work is not lost: it claims anew.

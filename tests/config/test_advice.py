@@ -73,6 +73,12 @@ def test_more_workers_than_cpus_are_mentioned(monkeypatch: pytest.MonkeyPatch, t
     assert advise(load(file)) == ["proxy.workers: 3 workers share 1 CPU"]
 
 
+def test_targets_that_are_not_verified_are_mentioned(tmp_path: Path) -> None:
+    assert advice('targets = ["https://a.internal"]', tmp_path) == []
+    (line,) = advice('targets = ["https://a.internal"]\ntls.verify = false', tmp_path)
+    assert line.startswith("pool.web.tls.verify: false: anybody on the way")
+
+
 def test_routes_that_a_tcp_listener_cannot_follow_are_mentioned(tmp_path: Path) -> None:
     file = tmp_path / "lb.toml"
     routes = "".join(f'[[route]]\npool = "web"\n{keys}\n' for keys in ('host = "a.b"', 'path = "/v1/"'))

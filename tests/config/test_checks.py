@@ -119,6 +119,18 @@ def test_what_fits_together_is_left_alone(text: str):
             LISTENER + WEB + "hash_key = 'path'\n",
             "means something only with balance = \"hash\", and balance is 'least_conn'",
         ),
+        (
+            LISTENER + "[pool.web]\ntargets = ['https://a']\nsend_proxy = 'v2'\n",
+            "is not supported with https targets",
+        ),
+        (
+            LISTENER + "[pool.web]\ntargets = ['a:1']\ntls.verify = true\n",
+            'means something only with targets such as "https://10.0.0.7:443"',
+        ),
+        (
+            LISTENER + "[pool.web]\ntargets = ['https://a']\ntls = {verify = false, ca = 'a.pem'}\n",
+            "means nothing with verify = false",
+        ),
         (LISTENER + WEB + "restart.backoff.first = '1m'\n", "first is longer than max"),
         (
             LISTENER + WEB + "balance = 'hash'\nslow_start = '9s'\n",
@@ -144,7 +156,7 @@ def test_names_of_pools_are_not_doubted_when_there_is_no_pool():
     [
         "listener = 1\nroute = [1]\npool = 2",
         "[[listener]]\naddress = 1\npool = 2\nname = 3\n[pool.web]\ncommand = 4\nbind = 5\nhealth = 6\nrestart = 7",
-        "[[listener]]\naddress = 'x'\n[pool.web]\ntargets = 1\nhealth = []\nhash_key = []\nbalance = 'hash'",
+        "[[listener]]\naddress = 'x'\n[pool.web]\ntargets = 1\ntls = 1\nhealth = []\nhash_key = []\nbalance = 'hash'",
         "[[listener]]\naddress = ':1'\n[pool.web]\ncommand = 'a'\nrestart.backoff = 1",
         "[[listener]]\naddress = ':1'\n[pool.web]\ncommand = 'a'\nrestart.backoff = {first = 1, max = 'x'}",
         "[[listener]]\naddress = ':1'\n[pool.web]\ncommand = 'a {port}'\nbind = ['fd']",

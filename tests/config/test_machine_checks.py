@@ -27,6 +27,8 @@ def test_what_is_there_is_found_from_the_directory_of_the_file(tmp_path: Path):
         ("directory = '.env'", "there is no directory '{base}/.env'"),
         ("env_file = 'gone'", "there is no file '{base}/gone'"),
         ("env_file = '.'", "there is no file '{base}/.'"),
+        ("tls.ca = 'gone'", "'{base}/gone' cannot be read: No such file or directory"),
+        ("tls.ca = '.env'", "'{base}/.env' holds no certificate in PEM"),
         ("user = 'nobody-of-that-name'", "there is no user 'nobody-of-that-name'"),
         ("[[listener]]\naddress = ':1'\nsocket_group = 'no-such-group'", "there is no group 'no-such-group'"),
     ],
@@ -60,7 +62,7 @@ def test_the_path_of_a_unix_socket_is_measured_from_the_root():
     "text",
     [
         "listener = 1\npool = 1\nproxy = 1",
-        "[pool.web]\ndirectory = 1\nenv_file = 2\nuser = 3\ntargets = 4",
+        "[pool.web]\ndirectory = 1\nenv_file = 2\nuser = 3\ntargets = 4\ntls = 5",
         '[pool.web]\ndirectory = \'\'\nenv_file = "\\u0000"\nuser = "\\u0000"\ntargets = [1]',
         "[[listener]]\naddress = 1\n[proxy]\ncontrol = 1",
     ],

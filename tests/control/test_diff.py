@@ -7,7 +7,7 @@ from control.fakes import World, made_of, pool_settings, settings_of
 from lbproxy.address import Address
 from lbproxy.control.diff import diff, is_same_making, making_keys, target_of
 from lbproxy.model import BackendSpec, Generation
-from lbproxy.settings import HealthSettings
+from lbproxy.settings import HealthSettings, TargetTls
 
 ONE, TWO, THREE = (Address("10.0.0.1", port) for port in (1, 2, 3))
 
@@ -60,6 +60,14 @@ def test_fixed_targets_keep_their_slots_and_new_ones_take_free_slots():
     after = pool_settings(command=None, targets=(TWO, THREE))
     assert decided(before, after, config_only=False) == ([1], [1], [2], 2)
     assert decided(before, before, config_only=False) == ([], [], [1, 2], 1)
+
+
+def test_https_targets_are_made_anew_when_other_rules_verify_them():
+    secure = Address("10.0.0.1", 443, secure=True)
+    before = pool_settings(command=None, targets=(ONE, secure), tls=TargetTls())
+    after = pool_settings(command=None, targets=(ONE, secure), tls=TargetTls(server_name="a"))
+    assert decided(before, after, config_only=True) == ([2], [2], [1], 2)
+    assert decided(before, before, config_only=True) == ([], [], [1, 2], 1)
 
 
 def test_a_pool_that_turns_to_fixed_targets_is_replaced_whole():

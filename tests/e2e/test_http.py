@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import over_tls
 from support.apps.scripted import Peer, scripted
 from support.serve import Serving, serving
 from support.web import web
@@ -187,7 +188,7 @@ def test_forwarded_fields_are_lbproxys_own(brittle: Serving) -> None:
     forged = ("X-Forwarded-For", "X_Forwarded_For", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "X-Request-ID")
     seen = head_seen(brittle, dict.fromkeys(forged, "forged") | {"Via": "1.0 before"})
     assert seen["x-forwarded-for"] == ["127.0.0.1"]
-    assert seen["x-forwarded-proto"] == ["http"]
+    assert seen["x-forwarded-proto"] == ["https" if over_tls.IS_ON else "http"]
     assert seen["x-forwarded-host"] == [f"127.0.0.1:{brittle.port}"]
     assert seen["via"] in (["1.0 before, 1.1 lbproxy"], ["1.0 before", "1.1 lbproxy"])
     assert "forged" not in json.dumps(seen)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.load import ab, load
+from support.over_tls import plain_only
 from support.serve import Serving, serving
 from support.web import web
 
@@ -284,6 +285,7 @@ def test_surge_of_a_hundred_percent_replaces_all_at_once(tmp_path: Path) -> None
         assert log.rindex('"backend.starting"') < log.index('"backend.draining"')
 
 
+@plain_only
 def test_listeners_and_pools_come_and_go_with_a_reload(tmp_path: Path) -> None:
     with serving(TWO_POOLS, tmp_path) as lb:
         second = '\n[[listener]]\nname = "second"\naddress = "127.0.0.1:$port2"\npool = "web"\n'

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.load import load
+from support.over_tls import plain_only
 from support.serve import Serving, serving
 
 CONFIG = """
@@ -100,6 +101,7 @@ def test_a_listener_without_a_pool_knows_only_routes(lb: Serving) -> None:
     assert b"Proxy-Status: " in answer
 
 
+@plain_only
 def test_status_shows_every_listener(lb: Serving) -> None:
     names = {listener["name"]: listener["address"] for listener in lb.status()["listeners"]}
     assert names["public"] == f"127.0.0.1:{lb.port}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from support.apps.scripted import scripted
 from support.load import load
 from support.ports import free_port
+from support.receiver import certificate, receiver
 from support.serve import Serving, serving
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -108,3 +109,36 @@ def test_a_name_is_looked_up_and_one_that_is_not_found_holds_up_nobody(tmp_path:
             assert lb.backends("legacy")[0]["backend"] == backend["backend"], "an address that stays keeps its backend"
             express = lb.status()["workers"][0]["express"]
             assert "name" not in express["handed_over"]
+
+
+def https(port: int, more: str) -> str:
+    return config(
+        f"https://127.0.0.1:{port}", more=f'path = "/healthz"\nstart_timeout = "2s"\n[pool.legacy.tls]\n{more}'
+    )
+
+
+def test_an_https_target_is_probed_and_served_once_its_certificate_is_good(tmp_path: Path) -> None:
+    pem = certificate(tmp_path, "IP:127.0.0.1")
+    with receiver(tls=pem) as app:
+        app.answers = [200] * 1000
+        with serving(https(app.port, "verify = true"), tmp_path, wait=False) as lb:
+            lb.wait_log("serve.started")
+            lb.wait_until(lambda: states(lb) == ["unhealthy"])
+            (backend,) = lb.backends("legacy")
+            assert backend["address"] == f"https://127.0.0.1:{app.port}"
+            assert "TLS: self-signed certificate" in backend["why"] or "self signed" in backend["why"]
+            answer = lb.get("/")
+            assert (answer.status, answer.headers["proxy-status"].partition("; ")[2]) == (
+                502,
+                "error=tls_certificate_error",
+            )
+            lb.write_config(https(app.port, 'ca = "certificate.pem"'))
+            assert lb.cli("reload", "--config-only").returncode == 0
+            lb.wait_until(lambda: states(lb) == ["ready"])
+            assert [lb.get("/").status for _ in range(3)] == [200] * 3
+            lb.write_config(https(app.port, 'ca = "certificate.pem"\nserver_name = "other.internal"'))
+            failed = lb.cli("reload")
+            assert (failed.returncode, "Hostname mismatch" in failed.stdout) == (5, True), failed.stdout
+            assert [lb.get("/").status for _ in range(3)] == [200] * 3, "by the old rules"
+            lb.write_config(https(app.port, "verify = false"))
+            assert "can read and change everything" in lb.cli("check").stdout

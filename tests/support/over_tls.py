@@ -1,8 +1,8 @@
 """The end-to-end suite over TLS: with LBPROXY_TESTS_OVER=tls, every TCP listener of a test's configuration has TLS.
 
 Tests go on to speak plain, to the ports that they know: there a bridge (tls_bridge.py) secures their connections. So
-all clients, tools and raw sockets of the suite are TLS clients. Left plain: unix and inherited sockets, listeners with
-tls of their own, behind a PROXY header, or that redirect.
+all clients, tools and raw sockets of the suite are TLS clients. Left plain: other addresses than 127.0.0.1, and
+listeners with tls of their own, behind a PROXY header, or that redirect.
 """
 
 import os
@@ -20,7 +20,7 @@ IS_ON = os.environ.get("LBPROXY_TESTS_OVER") == "tls"
 plain_only = pytest.mark.skipif(IS_ON, reason="about connections as the kernel knows them, or a client's own TLS")
 
 _table = re.compile(r"^\[\[listener\]\]\n(?:(?!\[).*\n?)*", re.MULTILINE)
-_address = re.compile(r'^address *= *"(?:127\.0\.0\.1)?:\$(port\d*)"', re.MULTILINE)
+_address = re.compile(r'^address *= *"127\.0\.0\.1:\$(port\d*)"', re.MULTILINE)
 _left_alone = re.compile(r"^(tls|proxy_protocol|redirect|acme_challenges) *=", re.MULTILINE)
 
 

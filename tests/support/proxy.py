@@ -25,6 +25,7 @@ from lbproxy.link.messages import ToControl
 from lbproxy.model import BackendId, BackendView, ListenerView, PoolView, RoutingTable
 from lbproxy.settings import (
     ListenerSettings,
+    TargetTls,
     TlsSettings,
 )
 from lbproxy.telemetry.access import AccessLog, AccessRecord
@@ -101,6 +102,7 @@ class Backend:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.peers: list[Peer] = []
+        self.tls: TargetTls | None = None
         self._sock = trio.socket.from_stdlib_socket(socket.create_server(("127.0.0.1", 0), backlog=512))
         self.address = Address("127.0.0.1", self._sock.getsockname()[1])
 
@@ -198,8 +200,9 @@ class Proxy:
     # The table
 
     def view(self, index: int) -> BackendView:
+        backend = self.backends[index]
         token = f"token-{index + 1}" if self.setup.sticky is not None else ""
-        view = BackendView(BackendId("web", index + 1, 1), self.backends[index].address, FIRST_CELL + index)
+        view = BackendView(BackendId("web", index + 1, 1), backend.address, FIRST_CELL + index, tls=backend.tls)
         return replace(view, send_proxy=self.setup.send_proxy, token=token)
 
     def publish(self, *indices: int, **changes: object) -> None:

@@ -61,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Receiver
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.server.told:
             self.server.got.append(Got(self.path, self.headers, body))
             answers = self.server.answers
@@ -73,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", f"http://127.0.0.1:{self.server.port}/elsewhere")
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    do_GET = do_POST  # of a backend
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

@@ -260,3 +260,24 @@ def test_a_session_is_good_for_its_own_listener_only(pem: Path) -> None:
         session = client.session
     with pair((contexts(pem)[0], both[1]), session) as (server, _):
         assert not server.is_resumed
+
+
+def test_where_the_kernel_encrypts_nothing_openssl_goes_on_without_it(
+    pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it does, this test is of that."""
+    enable_ktls = 1 << 3  # SSL_OP_ENABLE_KTLS; Python 3.12 has a name for it
+    monkeypatch.setattr("lbproxy.tls.contexts.KERNEL_TLS", enable_ktls)
+    both = contexts(pem)
+    assert all(context.options & enable_ktls for context in both)
+    with pair(both) as (server, client):
+        data = os.urandom(60_000)
+        assert server.send(data) == len(data)
+        got = b""
+        while len(got) < len(data):
+            got += take(client, 65536)
+        assert got == data
+        client.send(b"more")
+        server.shutdown(socket.SHUT_WR)
+        assert take(client, 100) == b""
+        assert take(server, 100) == b"more"

@@ -10,7 +10,6 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Protocol
 
 import trio
@@ -156,7 +155,7 @@ class BackendConnections:
         """As `take`, for a task: off the reactor, and its end is looked for once more, because nobody is told later."""
         while (connection := self.take(backend, keepalive_s)) is not None:
             self._reactor.unregister(connection.fd)
-            if connection.fd < 0 or is_silent(connection.sock):
+            if connection.is_silent():
                 return connection
             connection.close()
         return None
@@ -250,17 +249,20 @@ def _nobody_sweeps() -> None:
 async def connect(backend: BackendView, connect_s: float) -> BackendConnection:
     """A fresh connection. Raises ConnectFailed, or ConnectTimedOut."""
     with trio.move_on_after(connect_s):
-        return BackendConnection(backend, await _open_socket(backend.address))
+        return BackendConnection(backend, await open_socket(backend.address))
     raise ConnectTimedOut(f"{backend.address} did not accept a connection within {connect_s:g}s")
 
 
 def begin_connect(address: Address) -> socket.socket | None:
-    """A non-blocking socket that is connected or about to be; None where that needs a task (a name to look up).
+    """A non-blocking socket that is connected or about to be; None where that needs a task (a handshake of TLS).
 
     Raises ConnectFailed, or Crowded, which may pass.
     """
-    if address.path is None and not _is_numeric(address.host):
-        return None
+    return None if address.secure else begin_plain(address)
+
+
+def begin_plain(address: Address) -> socket.socket:
+    """As begin_connect; of a secure address the connection under TLS."""
     family = socket.AF_UNIX if address.path is not None else socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -270,7 +272,11 @@ def begin_connect(address: Address) -> socket.socket | None:
         code = sock.connect_ex(address.path)
     else:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex((address.host or "127.0.0.1", address.port))
+        try:
+            code = sock.connect_ex((address.host or "127.0.0.1", address.port))
+        except OSError as exc:  # no address: control looks names up before they come here
+            sock.close()
+            raise ConnectFailed(f"{address}: {_reason(exc)}") from exc
     if code not in IN_PROGRESS:
         sock.close()
         if code == errno.EAGAIN:
@@ -314,21 +320,14 @@ def _is_connected_to_itself(sock: socket.socket, port: int) -> bool:
     return bool(name[1] == port and name == sock.getpeername())
 
 
-async def _open_socket(address: Address) -> socket.socket:
+async def open_socket(address: Address) -> socket.socket:
+    """A socket that is connected. Raises ConnectFailed."""
     while True:
         try:
-            sock = begin_connect(address)
+            sock = begin_plain(address)
             break
         except Crowded:
             await trio.sleep(CROWDED_S)  # nobody tells when there is room in the queue of a unix socket
-    if sock is None:
-        try:
-            stream = await trio.open_tcp_stream(address.host, address.port)
-        except OSError as exc:
-            raise ConnectFailed(f"{address}: {_reason(exc)}") from exc
-        sock = socket.socket(fileno=stream.socket.detach())
-        sock.setblocking(False)
-        return sock
     try:
         await trio.lowlevel.wait_writable(sock)
         while not finish_connect(sock, address):  # it is gone again, and the next look says why
@@ -347,18 +346,6 @@ def is_silent(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
     return not poll.poll(0)
-
-
-@lru_cache(256)
-def _is_numeric(host: str) -> bool:
-    """Else the kernel's resolver would be asked, and everybody would wait for it."""
-    if host == "":
-        return True
-    try:
-        socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
-    except OSError:
-        return False
-    return True
 
 
 def _reason(exc: OSError) -> str:

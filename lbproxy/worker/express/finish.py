@@ -268,7 +268,9 @@ def give_up(record: ExpressRecord, why: str) -> None:
     if connection is not None:
         record.lanes.reactor.unregister(connection.fd)
         connection.close()
-    if lease is not None:
+    if lease is not None and why == "secure":
+        record.lanes.router.give_back(lease)  # else of two backends the same one would get every fresh connection
+    elif lease is not None:
         record.lanes.router.release(lease)
     enter_again(record, why)
 

@@ -297,7 +297,7 @@ def connect_and_send(record: ExpressRecord, lease: Lease, data: bytes) -> None:
         connect_refused(record, str(exc))
         return
     if sock is None:
-        give_up(record, "name")
+        give_up(record, "secure")
         return
     connection = record.connection = BackendConnection(lease.backend, sock)
     connection.owner = record

@@ -5,6 +5,7 @@ told so (alert 120), and plain HTTP gets a sentence. Bounded by `timeouts.header
 level debug; a client that goes away is none. Knows no lane and no HTTP.
 """
 
+import select
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,8 +108,9 @@ class Handshake:
             return
         except OSError:
             data = b""
-        if len(data) <= self._seen:  # the end, behind a part of a hello
-            self._gone()
+        if len(data) <= self._seen:
+            if not data or self._has_ended():
+                self._gone()
             return
         assert self._reader is not None
         new, self._seen = data[self._seen :], len(data)
@@ -128,6 +130,12 @@ class Handshake:
         self._owner.turns.ask(self)
         if self._hello is not None:  # its turn has not come: what can be read stays where it is
             self._owner.reactor.unregister(self._fd)
+
+    def _has_ended(self) -> bool:
+        """The end stands behind a part of a hello. Else the event was another one's, which had this descriptor."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def begin(self) -> None:
         """It is this client's turn."""

@@ -96,6 +96,11 @@ class Choice:
         slots = self._sticky.get(view.id.pool)
         return slots.line(view, secure=secure) if slots is not None else b""
 
+    def turn_back(self, pool: str) -> None:
+        """The next choice is made as the last one was: a claim that is made a second time took no turn."""
+        if pool in self._turns:
+            self._turns[pool] -= 1
+
     def skip(self, backend: BackendId) -> None:
         self.skipped[backend] = trio.current_time() + SKIP_S
         self._is_unusual = True

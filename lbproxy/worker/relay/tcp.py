@@ -20,9 +20,9 @@ from lbproxy.worker.backends.connections import (
     ConnectTimedOut,
     Crowded,
     begin_connect,
-    connect,
     finish_connect,
 )
+from lbproxy.worker.backends.secure import Untrusted
 from lbproxy.worker.ending import end
 from lbproxy.worker.handover import Home
 from lbproxy.worker.io.reactor import NEVER, WRITE, FunctionHandler
@@ -94,6 +94,9 @@ class TcpClient:
                 self._connect(lease)
                 return
             except Crowded:
+                if lease.backend.address.secure:
+                    self._lease = None
+                    self.lanes.router.give_back(lease)
                 self._let_go()
                 break
             except ConnectFailed as exc:
@@ -117,7 +120,7 @@ class TcpClient:
         reactor, address = self.lanes.reactor, lease.backend.address
         sock = self._backend = begin_connect(address)
         if sock is None:
-            raise Crowded(f"{address}: a name to look up")
+            raise Crowded(f"{address}: a handshake of TLS")
         if finish_connect(sock, address):
             self._start(lease, sock)
             return
@@ -145,7 +148,7 @@ class TcpClient:
             self._refused(f"no connection within {self._pool.timeouts.connect_s:g}s", timed_out=True)
 
     async def _begin_in_task(self) -> None:
-        """In the queue, or with a name to look up."""
+        """In the queue, or with a handshake of TLS."""
         lanes = self.lanes
         while True:
             pool = lanes.router.route_session(self.view, self.server_name)
@@ -160,7 +163,13 @@ class TcpClient:
                 self.close()
                 return
             try:
-                connection = await connect(lease.backend, pool.timeouts.connect_s)
+                connection = await lanes.context.connect(lease.backend, pool.timeouts.connect_s)
+            except Untrusted as exc:
+                record = self._record(exc.token, str(exc), served_by=lease.backend.id)
+                end(lanes.context, record, cell=lease.backend.cell, failed=pool.name)
+                lanes.router.release(lease)
+                self.close()
+                return
             except ConnectFailed as exc:
                 lanes.context.unreachable(lease.backend, str(exc), timed_out=isinstance(exc, ConnectTimedOut))
                 lanes.router.release(lease)

@@ -19,7 +19,8 @@ from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
 from lbproxy.wire.headers import client_of, is_dated, request_id_of, sets_hsts
 from lbproxy.wire.pages import ErrorPage
-from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, ConnectTimedOut, connect
+from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, ConnectTimedOut
+from lbproxy.worker.backends.secure import Untrusted
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, Handover, Sent
@@ -179,7 +180,7 @@ class Exchange:
         while True:
             try:
                 return await self._attempt()
-            except NoAnswer as exc:
+            except (NoAnswer, Untrusted) as exc:
                 self._note_try(exc.backend, str(exc))
                 attempts += not exc.reused
                 self._fresh = True
@@ -187,16 +188,17 @@ class Exchange:
                 if left <= 0 and forgiven < FORGIVEN_MOST and await self._was_unread(exc):
                     forgiven += 1
                     left += 1
-                follows = after_no_answer(reused=exc.reused, replayable=self.may_replay, attempts_left=left)
+                replayable = self.may_replay or not exc.was_sent
+                follows = after_no_answer(reused=exc.reused, replayable=replayable, attempts_left=left)
                 if follows is Retry.CLOSE:
                     raise LeftUnanswered(str(exc)) from exc
                 if follows is Retry.FAIL:
-                    raise ProxyError(502, "connection_terminated", str(exc)) from exc
+                    raise ProxyError(502, exc.token, str(exc)) from exc
                 if follows is Retry.ELSEWHERE:
                     self._avoid = (*self._avoid, exc.backend)
                 self.context.tally.note("retry", exc.backend.id.pool, REASONS[follows])
 
-    async def _was_unread(self, exc: NoAnswer) -> bool:
+    async def _was_unread(self, exc: NoAnswer | Untrusted) -> bool:
         """The backend has ended before it read the request: that is no attempt.
 
         Who ends resets what waits in its accept queue, and what is sent again may meet the next one that ends. Who has
@@ -297,7 +299,7 @@ class Exchange:
             if not self._fresh and (self.client.has_risked or self.may_replay):
                 connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
             if connection is None:
-                connection = await connect(lease.backend, pool.timeouts.connect_s)
+                connection = await self.context.connect(lease.backend, pool.timeouts.connect_s)
         except ConnectFailed as exc:
             self._note_try(lease.backend, str(exc))
             self.context.unreachable(lease.backend, str(exc), timed_out=isinstance(exc, ConnectTimedOut))

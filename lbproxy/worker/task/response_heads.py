@@ -20,6 +20,9 @@ class NoAnswer(LbproxyError):
     rest of an earlier answer. `was_reset`: the backend has not read the whole request.
     """
 
+    was_sent = True  # the request may have come to the backend
+    token = "connection_terminated"  # the error type of RFC 9209, if nothing helps
+
     def __init__(self, reason: str, backend: BackendView, *, reused: bool, was_reset: bool) -> None:
         super().__init__(reason)
         self.backend = backend

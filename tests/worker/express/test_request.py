@@ -163,7 +163,7 @@ async def test_a_connection_to_itself_is_no_backend_and_nothing_is_sent_on_it(mo
         assert itself.fileno() == -1
 
 
-@pytest.mark.parametrize("how", ["refused", "crowded", "name"])
+@pytest.mark.parametrize("how", ["refused", "crowded", "secure"])
 @trio_test(timeout_s=8)
 async def test_who_cannot_be_connected_to_at_once_is_left_to_the_task_lane(
     monkeypatch: pytest.MonkeyPatch, how: str
