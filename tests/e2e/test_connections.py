@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import psutil
 import pytest
+from support.over_tls import plain_only
 from support.serve import Serving, serving
 from support.web import web
 from support.ws import dial, following
@@ -71,6 +72,7 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
 
 
+@plain_only
 def test_every_open_connection_is_listed_with_its_kind_and_closed_by_its_kind(lb: Serving) -> None:
     with ExitStack() as stack:
         idle = stack.enter_context(asked(lb, b""))
@@ -151,6 +153,7 @@ def paged(lb: Serving, limit: int) -> Iterator[list[str]]:
         after = f"&after={page['next']}"
 
 
+@plain_only
 def test_what_holds_a_drain_is_told_with_the_time_that_it_has_left(lb: Serving) -> None:
     client = ControlClient(lb.control)
     with pytest.raises(Fail) as refused:
