@@ -25,7 +25,7 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
     --effective prints it with every default, as a file that means the same; secrets are not shown.
     """
     from lbproxy.certificates.judge import found_in, read_all, remarks
-    from lbproxy.config.advice import advise
+    from lbproxy.config.advice import advise, rights
     from lbproxy.config.load import load
     from lbproxy.config.problems import ConfigInvalid, dotted
     from lbproxy.control.plan import resolve_all
@@ -39,7 +39,8 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
         problems = [asdict(problem) for problem in exc.problems]
         print(json.dumps({"ok": False, "path": path, "errors": problems}) if as_json else exc.text)
         return CONFIG_INVALID
-    warnings = [(warning.partition(": ")[0], warning) for warning in advise(settings)]
+    advice = (*rights(settings), *advise(settings))
+    warnings = [(warning.partition(": ")[0], warning) for warning in advice]
     warnings += [(".".join(map(str, at)), f"{dotted(at)}: {remark}") for at, remark in remarks(settings, certificates)]
     if as_json:
         texts = [text for _, text in warnings]

@@ -27,7 +27,6 @@ def advise(settings: Settings) -> list[str]:
     of_pools = [line for pool in settings.pools for part in parts for line in part(pool)]
     return [
         *_workers(settings),
-        *_rights(settings),
         *of_pools,
         *_routes(settings),
         *_sticky_keys(settings),
@@ -61,7 +60,8 @@ def _sticky_keys(settings: Settings) -> Iterator[str]:
                 yield f"pool.{pool.name}.sticky: no state_dir and no key: cookies are good until lbproxy ends"
 
 
-def _rights(settings: Settings) -> Iterator[str]:
+def rights(settings: Settings) -> Iterator[str]:
+    """For `check` alone: a log need not say it at every start."""
     if settings.path is not None and settings.proxy.user is None and os.geteuid() == 0:
         yield "proxy.user: workers, which read what clients send, run as root (it names another user for them)"
 

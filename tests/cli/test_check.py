@@ -19,7 +19,7 @@ BAD = GOOD.replace("command", "comand") + 'balance = "least_con"\n'
 @pytest.fixture(autouse=True)
 def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lbproxy.config.advice._rights", lambda settings: ())  # whoever runs the tests
+    monkeypatch.setattr("lbproxy.config.advice.rights", lambda settings: ())  # whoever runs the tests
 
 
 def test_a_good_file_is_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lbproxy.config.advice import advise
+from lbproxy.config.advice import advise, rights
 from lbproxy.config.load import load
 
 HEALTH = '[pool.web.health]\npath = "/"\n'
@@ -107,7 +107,10 @@ def test_ejection_that_ejects_nobody_is_mentioned(tmp_path: Path) -> None:
 def test_workers_that_would_run_as_root_are_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = 'command = "a {port}"'
     assert advice(pool, tmp_path) == []
+    settings = load(tmp_path / "lb.toml")
+    assert list(rights(settings)) == []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    (line,) = advice(pool, tmp_path)
+    (line,) = rights(settings)
     assert line.startswith("proxy.user: workers, which read what clients send, run as root")
-    assert advice(pool, tmp_path, 'user = "0:0"') == []
+    advice(pool, tmp_path, 'user = "0:0"')
+    assert list(rights(load(tmp_path / "lb.toml"))) == []
