@@ -148,6 +148,15 @@ class HandedUpgrade:
 
 
 @dataclass(frozen=True, slots=True)
+class HandedEvents:
+    """The newest events: their time and themselves, as JSON."""
+
+    first_id: int = 0
+    newest_id: int = 0
+    events: Any = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     version: int
     program: str  # the version of lbproxy that wrote this
@@ -171,3 +180,4 @@ class Document:
     history: Any
     generations: Any
     measured: Any
+    events: HandedEvents = field(default_factory=HandedEvents)

@@ -11,11 +11,15 @@ from lbproxy.control.context import ControlContext
 from lbproxy.control.document import counter_names
 from lbproxy.control.drains import Drains
 from lbproxy.control.handed_counts import hand_on_counts, take_over_counts
-from lbproxy.control.handed_on import VERSION, Document, HandedGrid, HandedUpgrade
+from lbproxy.control.handed_on import VERSION, Document, HandedEvents, HandedGrid, HandedUpgrade
 from lbproxy.control.memory import Memory
 from lbproxy.control.parts import Parts
 from lbproxy.supervise.handed_on import handed_time
 from lbproxy.supervise.resources import Resources
+from lbproxy.telemetry.events import Notice
+from lbproxy.telemetry.text import event_from_json, event_json
+
+HANDED_EVENTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,14 @@ class Succession:
             history=list(self.memory.history.records),
             generations=self.memory.hand_on_generations(),
             measured=hand_on_counts(context.measured),
+            events=self._events(),
         )
+
+    def _events(self) -> HandedEvents:
+        ring = self.parts.ring
+        newest = ring.after(ring.last(HANDED_EVENTS))
+        events = [[one.at, event_json(one.event, one.at)] for one in newest]
+        return HandedEvents(ring.first_id, ring.newest_id, events)
 
     def take_over(self, document: Document) -> None:
         """Go on where the program before stood, when the fleet and the drains run and the workers do not yet. What
@@ -71,6 +82,12 @@ class Succession:
         context.loaded_at = document.loaded_at
         self.memory.take_over(document.history, document.generations, document.ids)
         take_over_counts(context.measured, document.measured)
+        handed = document.events
+        if handed.first_id:
+            known = [(float(at), event_from_json(values)) for at, values in handed.events]
+            # What this version does not know stays in its place, so that the numbers stay right.
+            events = [(at, event or Notice("an event of another version")) for at, event in known]
+            self.parts.ring.restore(handed.first_id, events, handed.newest_id)
         old_workers.take_over(context.workers, document.workers, self.resources.children)
         for pool, member, drain in context.fleet.take_over(document.fleet):
             self.drains.take_over(pool, member, drain)

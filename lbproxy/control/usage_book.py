@@ -54,10 +54,16 @@ class UsageBook:
         await self._looked.wait()
 
     def hand_on(self) -> dict[Hashable, float]:
-        return dict(self._cpu_s)
+        """CPU time by owner, and by pid that of the processes that were seen last."""
+        return {**self._cpu_s, **{pid: usage.cpu_s for pid, usage in self._seen.items()}}
 
     def take_over(self, cpu_s: Mapping[Hashable, float]) -> None:
-        self._cpu_s.update(cpu_s)
+        """What those processes have used by now counts already."""
+        for key, used_s in cpu_s.items():
+            if isinstance(key, int):
+                self._seen[key] = Usage(used_s, 0)
+            else:
+                self._cpu_s[key] = used_s
 
     def cpu_s(self, owner: Hashable) -> float:
         return self._cpu_s.get(owner, 0.0)

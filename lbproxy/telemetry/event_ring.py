@@ -6,7 +6,7 @@ memory, and what it missed shows in the numbers. Knows neither HTTP nor what the
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -43,6 +43,15 @@ class EventRing:
         self.newest_id += 1
         self._events.append(Numbered(self.newest_id, at, event))
         self._changed.unpark_all()
+
+    def restore(self, first_id: int, events: Sequence[tuple[float, Event]], newest_id: int) -> None:
+        """Go on behind the ring of an earlier program, with its numbers: readers go on where they were. `events`: its
+        newest ones, up to `newest_id`."""
+        own = list(self._events)
+        self._events.clear()
+        self.first_id, self.newest_id = first_id, newest_id - len(events)
+        for at, event in (*events, *((one.at, one.event) for one in own)):
+            self.add(event, at)
 
     def after(self, id: int, most: int = RING_EVENTS) -> list[Numbered]:
         """The oldest `most` events with a greater id."""

@@ -49,6 +49,6 @@ def test_a_descriptor_that_is_missing_is_said(opened):
 
 
 def test_a_worker_that_ends_without_a_word_is_a_failure(monkeypatch):
-    monkeypatch.setattr(trial, "COMMAND", ("/bin/true",))
+    monkeypatch.setattr(trial, "worker_command", lambda identity: ("/bin/true",))
     with pytest.raises(DocumentRefused, match="does not apply the table"):
         trio.run(trial._have_applied, document())

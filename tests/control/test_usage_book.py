@@ -55,3 +55,12 @@ async def test_it_looks_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None
     assert looked == [{5}] * 3
     assert (book.cpu_s("1"), book.resident_bytes("1"), book.resident_bytes_of(5)) == (1.0, 10, 10)
     assert book.resident_bytes_of(None) is None
+
+
+@trio_test
+async def test_what_was_counted_before_an_exec_is_not_counted_again():
+    before, after = UsageBook(), UsageBook()
+    before.take([("web", 44)], {44: Usage(5.0, 0)})
+    after.take_over(before.hand_on())
+    after.take([("web", 44)], {44: Usage(6.0, 0)})
+    assert after.cpu_s("web") == 6.0

@@ -140,6 +140,9 @@ def test_everything_is_handed_on_and_nobody_notices(tmp_path: Path) -> None:
         requests = 'lbproxy_http_requests_total{code="200",method="GET",pool="web"}'
         assert after[requests] >= counted[requests] + 120, "what was served meanwhile counts"
         assert lb.cli("history", "--json").stdout == history
+        events = lb.cli("events", "--json", "--since", "10m").stdout
+        assert events.count('"upgrade.started"') == 3, "what happened before the exec is still known"
+        assert '"backend.ready"' in events
         assert notify.states() == ["READY"], "the service manager notices nothing"
 
         # It goes on as any other.
@@ -238,6 +241,17 @@ def test_a_program_that_breaks_behind_the_exec_is_a_crash_of_control(tmp_path: P
         lb.wait_until(lb.exited)
         assert "a mistake of the new version" in lb.log()
         lb.wait_nothing_left()
-        lb.start({})  # the service manager starts it anew, from what is installed
+        installed.restore("control/succession.py")
+        lb.start(installed.environment)  # the service manager starts it anew, from what is installed
+        lb.wait_ready()
+
+        asked = subprocess.Popen(lb.command("upgrade"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        lb.wait_until(lambda: lb.log().count('"upgrade.proved"') == 2)
+        lb.signal(signal.SIGKILL)  # about to execute, or in the middle of taking over
+        asked.communicate(timeout=30)
+        assert asked.returncode == 1
+        lb.wait_until(lb.exited)
+        lb.wait_nothing_left()
+        lb.start(installed.environment)
         lb.wait_ready()
         assert lb.get("/").status == 200

@@ -49,3 +49,12 @@ async def test_a_reader_waits_for_a_newer_event_or_the_end() -> None:
         ring.add(Notice("next"), 1.0)
     assert not ring.end()
     await ring.wait_newer(ring.newest_id)
+
+
+def test_a_ring_goes_on_behind_that_of_an_earlier_program() -> None:
+    before, ring = filled(6), EventRing(now=lambda: 500.0)
+    ring.add(Notice("own"), 9.0)
+    ring.restore(before.first_id, [(one.at, one.event) for one in before.after(before.last(2))], before.newest_id)
+    assert [one.id for one in ring.after(0)] == [100_004, 100_005, 100_006]
+    assert [one.id for one in ring.after(100_005)] == [100_006], "a reader goes on where it was"
+    assert ring.lost_after(100_001) == 2
