@@ -86,6 +86,7 @@ class MovedConnection:
     received: str = ""  # of an idle connection: the beginning of the next request, base64
     has_risked: bool = False  # of an idle connection: see ExpressRecord
     relay: MovedRelay | None = None
+    server_name: str | None = None  # of a TCP session: what its ClientHello asked for
 
     @property
     def descriptors(self) -> int:

@@ -153,6 +153,7 @@ def _lift(lanes: Lanes, record: Record) -> Lifted | None:
         _client(record),
         trio.current_time() - since,
         relay=value_of(relay, held, _request(record) if isinstance(record, UpgradedClient) else None),
+        server_name=record.server_name if isinstance(record, TcpClient) else None,
     )
     return moved, (relay.client.sock.fileno(), relay.backend.sock.fileno())
 

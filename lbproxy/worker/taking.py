@@ -103,6 +103,7 @@ class Taker:
         record: TcpClient | UpgradedClient
         if access is None:
             record = TcpClient(lanes, sockets[0], view, facts)
+            record.server_name = moved.server_name
         else:
             protocol = WEBSOCKET if moved.kind is MovedKind.WEBSOCKET else b""
             started = trio.current_time() - moved.age_s

@@ -57,9 +57,11 @@ async def test_a_tcp_session_goes_on_in_the_new_worker_and_is_written_down_once(
         client = await lb.now.client()
         await client.send(b"hello")
         assert await client.exactly(5) == b"HELLO"
+        lb.now.lanes.records[0].server_name = "a.example"  # type: ignore[union-attr]
         old = await lb.replace()
         assert lb.whys == [""]
         assert (old.lanes.connections, lb.now.lanes.connections) == (0, 1)
+        assert [record.server_name for record in lb.now.lanes.records] == ["a.example"]  # type: ignore[union-attr]
         assert lb.now.count(Counter.TCP) == lb.now.count(Counter.LEASES) == 1
         assert lb.now.grid.sum(LISTENER_CELL, Counter.CONNECTIONS) == 1
         assert lb.now.grid.sum(LISTENER_CELL, Counter.ACCEPTED) == 1
