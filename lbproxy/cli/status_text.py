@@ -132,12 +132,18 @@ def _row(backend: dict[str, Any]) -> tuple[str, ...]:
         f"{backend['id']}@{backend['generation']}",
         str(backend["state"]),
         str(backend.get("pid") or "-"),
-        str(backend.get("address") or "-"),
+        _address(backend),
         up(backend["uptime_s"]) if backend.get("uptime_s") is not None else "-",
         str(backend["restarts"]),
         _in_flight(backend),
         str(backend["requests_total"]),
     )
+
+
+def _address(backend: dict[str, Any]) -> str:
+    """With the name in the file, if the address was found for one: `10.0.0.7:443 (app.internal)`."""
+    address, target = str(backend.get("address") or "-"), backend.get("target")
+    return f"{address} ({str(target).rpartition('://')[2].rpartition(':')[0]})" if target else address
 
 
 def _in_flight(backend: dict[str, Any]) -> str:

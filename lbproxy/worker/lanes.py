@@ -157,10 +157,11 @@ class Lanes:
         """The facts of a client that another worker has accepted. Raises LookupError, ValueError."""
         return self._acceptor.facts_of(view, ip, port)
 
-    def adopt(self, record: Record) -> None:
+    def adopt(self, record: Record, facts: ClientFacts) -> None:
         """A connection that another worker had. It was accepted there."""
         self._records.add(record)
-        self._acceptor.adopted(record.view)
+        if counted := self._acceptor.adopted(record.view, facts):
+            self._counted[record] = counted
 
     def _add_lines(self, record: Record) -> None:
         """Answers of this connection have lines that the remembered ones have not, or say that it ends."""

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 
 import trio
 
-from lbproxy.link.moved import MovedClient, MovedConnection, MovedKind, MovedRelay, MovedRequest, bytes_of
+from lbproxy.link.moved import MovedConnection, MovedKind, MovedRelay, MovedRequest, bytes_of
 from lbproxy.model import BackendId, LeaseKind, ListenerView
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.telemetry.events import Notice
 from lbproxy.wire.head import RequestHead
+from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.upgrades import WEBSOCKET
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.handover import Upgrade
 from lbproxy.worker.io.reactor import NEVER
 from lbproxy.worker.lanes import Lanes
-from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.leases.moved_lease import lease_of
 from lbproxy.worker.relay.tcp import TcpClient
 from lbproxy.worker.relay.upgrade import UpgradedClient
@@ -72,58 +72,56 @@ class Taker:
         view = next((view for view in lanes.router.table.listeners if view.key == moved.listener), None)
         if view is None:
             raise LookupError(f"listener {moved.listener} is not in the table")
-        if moved.kind is not MovedKind.IDLE:
-            self._begin_relay(moved, view, sockets)
+        facts = lanes.facts_of(view, moved.client.ip, moved.client.port)
+        for sock in sockets:
+            sock.setblocking(False)
+        if moved.relay is not None:
+            self._begin_relay(moved, moved.relay, view, facts, sockets)
             return
-        received = bytes_of(moved.received)
+        if moved.kind is not MovedKind.IDLE:
+            raise ValueError("a relay without what it has in hand")
         (sock,) = sockets
-        sock.setblocking(False)
-        record = ExpressClient(lanes, sock, view, lanes.facts_of(view, moved.client.ip, moved.client.port), received)
+        record = ExpressClient(lanes, sock, view, facts, bytes_of(moved.received))
         record.has_risked = moved.has_risked
-        lanes.adopt(record)
+        lanes.adopt(record, facts)
         record.begin()
         record.entered_at -= moved.age_s
 
-    def _begin_relay(self, moved: MovedConnection, view: ListenerView, sockets: list[socket.socket]) -> None:
-        relay = moved.relay
-        if relay is None:
-            raise ValueError("a relay without what it has in hand")
-        for sock in sockets:
-            sock.setblocking(False)
+    def _begin_relay(
+        self,
+        moved: MovedConnection,
+        relay: MovedRelay,
+        view: ListenerView,
+        facts: ClientFacts,
+        sockets: list[socket.socket],
+    ) -> None:
         lanes = self._lanes
+        if (moved.kind is MovedKind.TCP) != (relay.request is None):
+            raise ValueError("an upgraded connection without its request")
+        access = None if relay.request is None else _access(relay.request, facts, relay.lease.backend.id)
         lease = lease_of(lanes.router, relay.lease, LEASE_KINDS[moved.kind])
-        record: TcpClient | UpgradedClient | None = None
+        record: TcpClient | UpgradedClient
+        if access is None:
+            record = TcpClient(lanes, sockets[0], view, facts)
+        else:
+            protocol = WEBSOCKET if moved.kind is MovedKind.WEBSOCKET else b""
+            started = trio.current_time() - moved.age_s
+            upgrade = Upgrade(lease, sockets[0], sockets[1], b"", b"", b"", access, started, protocol)
+            record = UpgradedClient(lanes, view, upgrade)
+        lanes.adopt(record, facts)
         try:
-            record = self._record(moved, relay, view, sockets, lease)
-            lanes.adopt(record)
             record.go_on(lease, sockets[1], moved)
-        except (ValueError, OSError):
+        except ValueError:
             lanes.router.release(lease)
-            if record is not None:
-                lanes.closed(record)
+            lanes.closed(record)
             raise
         except Exception:  # our own mistake: bytes may have moved, so the old worker cannot go on
             lanes.context.emit(Notice(f"a moved connection was dropped: {traceback.format_exc(limit=-4).strip()}"))
-            if record is None or record.relay is None:
-                raise
+            assert record.relay is not None
             lanes.reactor.defer(record.relay.abort)  # control hears that the worker has a lease before it has none
 
-    def _record(
-        self, moved: MovedConnection, relay: MovedRelay, view: ListenerView, sockets: list[socket.socket], lease: Lease
-    ) -> TcpClient | UpgradedClient:
-        lanes = self._lanes
-        if moved.kind is MovedKind.TCP:
-            return TcpClient(lanes, sockets[0], view, lanes.facts_of(view, moved.client.ip, moved.client.port))
-        if relay.request is None:
-            raise ValueError("an upgraded connection without its request")
-        access = _access(relay.request, moved.client, lease.backend.id)
-        started = trio.current_time() - moved.age_s
-        protocol = WEBSOCKET if moved.kind is MovedKind.WEBSOCKET else b""
-        upgrade = Upgrade(lease, sockets[0], sockets[1], b"", b"", b"", access, started, protocol)
-        return UpgradedClient(lanes, view, upgrade)
 
-
-def _access(request: MovedRequest, client: MovedClient, served_by: BackendId) -> AccessRecord:
+def _access(request: MovedRequest, facts: ClientFacts, served_by: BackendId) -> AccessRecord:
     """As it was when the WebSocket began."""
     method, target, host = (text.encode("latin-1") for text in (request.method, request.target, request.host))
     fields = {
@@ -137,6 +135,6 @@ def _access(request: MovedRequest, client: MovedClient, served_by: BackendId) ->
         response_bytes=0,
         duration_s=0.0,
         served_by=served_by,
-        client=client.ip.encode("latin-1"),
+        client=facts.ip,
         request_id=request.request_id.encode("latin-1"),
     )

@@ -49,6 +49,12 @@ def test_routes_and_the_release_directory_are_shown() -> None:
     assert "  generation 7 in /srv/releases/42" in lines
 
 
+def test_an_address_that_was_found_for_a_name_is_shown_with_it() -> None:
+    pool = pool_of("ready")
+    pool["backends"][0] |= {"address": "https://10.0.0.7:443", "target": "https://app.internal:443"}
+    assert "https://10.0.0.7:443 (app.internal)" in status_lines(document(pool), PLAIN)[-1]
+
+
 def test_a_backend_that_does_not_serve_says_why_below_its_row() -> None:
     pool = pool_of("ready", "failed")
     pool["backends"][1]["why"] = "exit code 3\x1b[2J; 5 crashes within 60s: not started again"

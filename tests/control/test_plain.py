@@ -1,15 +1,17 @@
 """Values as plain JSON, and what files of other versions say."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
+from support.routing import ONE, TWO, routing
 
 from control.fakes import generation
 from lbproxy.address import Address
 from lbproxy.control.generations import Kept
 from lbproxy.control.plain import from_plain, plain
-from lbproxy.settings import DrainSettings, HealthSettings
+from lbproxy.model import PoolView
+from lbproxy.settings import DrainSettings, HealthSettings, StickySettings
 
 
 def test_a_generation_comes_back_as_it_was():
@@ -71,3 +73,13 @@ def test_unknown_fields_are_passed_over_and_missing_ones_get_their_default():
 def test_nonsense_is_refused(value):
     with pytest.raises((ValueError, TypeError, KeyError)):
         from_plain(Outer, value)
+
+
+def test_what_a_value_derives_from_its_fields_is_not_written_and_not_read():
+    with routing() as bench:
+        pool = replace(bench.pool(ONE, TWO), sticky=StickySettings())
+    written = plain(pool)
+    assert not {"is_keyed", "is_choosy"} & set(written)
+    found = from_plain(PoolView, {**written, "is_keyed": False})
+    assert found == pool
+    assert found.is_keyed

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from support.over_tls import plain_only
 from support.serve import serving
 
 CONFIG = """
@@ -82,6 +83,7 @@ def curl(name: str, port: int, directory: Path, ca: str = "") -> subprocess.Comp
     return subprocess.run(words, capture_output=True, text=True)
 
 
+@plain_only
 @pytest.mark.peer("curl", "openssl")
 def test_names_lead_to_the_servers_that_have_their_keys(tmp_path: Path) -> None:
     with tls_server(tmp_path, "a.example") as one, tls_server(tmp_path, "b.example") as two:

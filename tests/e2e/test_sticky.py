@@ -91,6 +91,9 @@ def test_a_client_stays_on_its_slot_over_ten_reloads_and_a_restart(tmp_path: Pat
         assert (
             secret not in lb.log() + lb.api("GET", "/v1/status").body.decode() + lb.cli("check", "--effective").stdout
         )
+        upgraded = lb.cli("upgrade")
+        assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr
+        assert_stay(lb, tokens)
         lb.signal(signal.SIGTERM)
         lb.start({})
         lb.wait_ready()

@@ -201,3 +201,32 @@ def test_a_reload_says_1001_and_lets_downloads_finish(lb: Serving) -> None:
         done = next(line for line in verdict if line["event"] == "reload.done")
         assert (done["failed"], done["cut"], done["websockets_closed"]) == (0, 0, 1)
         assert ask(idle, "/whoami").status == 200, "an idle connection does not notice"
+
+
+def test_no_client_is_lost_when_it_stops(tmp_path: Path) -> None:
+    """A connection that was accepted is served, whatever stage of its handshake it is in. Then they are refused."""
+    with serving(CONFIG.format(pem=pem()), tmp_path) as lb:
+        answered, lost = [0], []
+        one = context()
+
+        def come() -> None:
+            while True:
+                try:
+                    plain = socket.create_connection(("127.0.0.1", lb.port), timeout=TIMEOUT_S)
+                except ConnectionRefusedError:
+                    return
+                try:
+                    with one.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as sock:
+                        assert ask(sock, "/whoami", "Connection: close").status == 200
+                        answered[0] += 1
+                except (OSError, http.client.HTTPException) as exc:
+                    lost.append(repr(exc))
+
+        clients = [threading.Thread(target=come) for _ in range(4)]
+        for client in clients:
+            client.start()
+        lb.wait_until(lambda: answered[0] > 20 or lost)
+        assert lb.stop() == 0
+        for client in clients:
+            client.join()
+        assert lost == []

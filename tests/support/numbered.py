@@ -96,7 +96,8 @@ class Numbered:
             asked = trio.Event()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._say, end, asked)
-                await end.hear()
+                with suppress(Ended):
+                    await end.hear()
                 asked.set()
         peer.close()
 
@@ -120,11 +121,16 @@ class Numbered:
             self.clients.append(end)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._say, end, self.stop)
-                heard_there = await end.hear()
+                try:
+                    heard_there = await end.hear()
+                except (Ended, AssertionError) as exc:
+                    self.errors.append(f"{'websocket' if websocket else 'tcp'}: {exc}")
+                    nursery.cancel_scope.cancel()
+                    return
             if heard_there != end.sent:
                 self.errors.append(f"{end.sent} numbers were sent, {heard_there} came")
-        except (Ended, AssertionError, OSError) as exc:
-            self.errors.append(f"{'websocket' if websocket else 'tcp'}: {exc}")
+        except (Ended, OSError) as exc:
+            self.errors.append(f"no {'websocket' if websocket else 'tcp'} session: {exc}")
         finally:
             peer.close()
 

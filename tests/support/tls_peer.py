@@ -26,7 +26,9 @@ aside()  # else a test would seem to leave its descriptors open
 @cache
 def pem() -> Path:
     """A self-signed certificate for a.example, and its key."""
-    return certificate(Path(tempfile.mkdtemp(prefix="lb-tls-")), "DNS:a.example,DNS:localhost,IP:127.0.0.1")
+    file = certificate(Path(tempfile.mkdtemp(prefix="lb-tls-")), "DNS:a.example,DNS:localhost,IP:127.0.0.1")
+    file.chmod(0o600)
+    return file
 
 
 def server_contexts() -> ServerContexts:

@@ -11,7 +11,7 @@ from support.proxy import FIRST_CELL, GET, LISTENER_CELL, OK, Setup, answering, 
 from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
-from lbproxy.settings import DrainSettings
+from lbproxy.settings import DrainSettings, ListenerLimits
 from lbproxy.worker.relay.tcp import TcpClient
 
 TCP = Setup(mode="tcp")
@@ -317,3 +317,24 @@ async def test_a_drain_that_begins_after_the_move_is_the_new_workers() -> None:
         lb.now.publish(1 - (held.backend.cell - FIRST_CELL))
         assert await client.rest() == b""
         await wait_until(lambda: lb.now.drained == [held.backend.id])
+
+
+@trio_test(timeout_s=8)
+async def test_a_client_that_has_moved_counts_for_its_limit_in_the_new_worker_and_no_more_in_the_old_one() -> None:
+    setup = replace(TCP, limits=ListenerLimits(connections_per_client=3))
+    async with workers(shouting, setup=setup) as lb:
+        clients = [await lb.now.client() for _ in range(3)]
+        for client in clients:
+            await client.send(b"a")
+            assert await client.exactly(1) == b"A"
+        old = await lb.replace()
+        assert not old.lanes._counted
+        assert len(lb.now.lanes._counted) == 3
+        lb.now.expected_notices = 1  # it is said that a client was let go of
+        refused = await lb.now.client()
+        assert await refused.rest() == b""
+        clients[0].close()
+        await wait_until(lambda: len(lb.now.lanes._counted) == 2)
+        admitted = await lb.now.client()
+        await admitted.send(b"b")
+        assert await admitted.exactly(1) == b"B"

@@ -20,7 +20,7 @@ from lbproxy.tls.contexts import ServerContexts
 from lbproxy.wire.forwarded import Trust, unmapped
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import Admission, ClientConnection, NotAdmitted, ProxyHeaderStage, Stage
-from lbproxy.worker.front.client_counts import ClientCounts
+from lbproxy.worker.front.client_counts import NO_LIMIT, Cells, ClientCounts
 from lbproxy.worker.front.handshake_turns import HandshakeTurns
 from lbproxy.worker.front.server_name import ServerNameStage
 from lbproxy.worker.front.tls import Handshake, rules_of
@@ -127,9 +127,9 @@ class Listening:
                 return
             sock.setblocking(False)
             if self._admits is None:
-                acceptor.open(sock, view, self._facts(peer))
+                acceptor.open(sock, view, self.facts(peer))
             else:
-                self._admits(sock, self._facts(peer))
+                self._admits(sock, self.facts(peer))
         if self._paused:
             self._paused = False
             acceptor.emit(AcceptResumed(view.settings.name))
@@ -159,9 +159,9 @@ class Listening:
         if counted is not None:
             self._acceptor.admit(sock, self.view, counted, stages)
 
-    def facts_of(self, ip: str, port: int) -> ClientFacts:
-        facts = self._facts((ip, 0) if ip else "")
-        return replace(facts, port=port) if port else facts
+    def adopted(self, facts: ClientFacts) -> Cells:
+        is_counted = self._most and facts.ip and not facts.trusted
+        return self._acceptor.clients.came(facts.ip, NO_LIMIT) if is_counted else ()
 
     def _secure(self, sock: socket.socket, facts: ClientFacts) -> None:
         if (counted := self._count(sock, facts)) is not None:
@@ -183,7 +183,7 @@ class Listening:
 
     def _announced(self, ip: str, port: int) -> ClientFacts:
         """Raises NotAdmitted."""
-        return self._counted(replace(self._facts((ip, port)), port=port))
+        return self._counted(replace(self.facts((ip, port)), port=port))
 
     def _counted(self, facts: ClientFacts) -> ClientFacts:
         """Raises NotAdmitted where the client has all the connections that it may have. A trusted peer is no client:
@@ -195,7 +195,7 @@ class Listening:
             raise NotAdmitted(f"{facts.ip.decode()} has {self._most} connections (limits.connections_per_client)")
         return replace(facts, counted=counted)
 
-    def _facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:
+    def facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:
         host = peer[0] if isinstance(peer, tuple) else ""  # unix: a path, or bytes for a name without one
         facts = self._peers.get(host)
         if facts is None:
@@ -379,11 +379,13 @@ class Acceptor:
         Raises LookupError, ValueError."""
         if (listening := self._listening.get(view.key)) is None:
             raise LookupError(f"listener {view.settings.name} is not open here")
-        return listening.facts_of(ip, port)
+        facts = listening.facts((ip, 0) if ip else "")
+        return replace(facts, port=port) if port else facts
 
-    def adopted(self, view: ListenerView) -> None:
-        """Another worker has accepted it."""
+    def adopted(self, view: ListenerView, facts: ClientFacts) -> Cells:
+        """Another worker has accepted the client. Returns where it counts here."""
         self._values[self._row_base + view.cell * WIDTH + CONNECTIONS] += 1
+        return self._listening[view.key].adopted(facts)
 
     def closed(self, view: ListenerView) -> None:
         self._values[self._row_base + view.cell * WIDTH + CONNECTIONS] -= 1

@@ -12,6 +12,7 @@ from ipaddress import IPv6Address
 from lbproxy.link.grid import CLIENT_CELLS, Grid
 
 Cells = tuple[int, ...]
+NO_LIMIT = 1 << 62
 
 
 class ClientCounts:

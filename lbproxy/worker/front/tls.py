@@ -23,6 +23,7 @@ from lbproxy.worker.front.handshake_turns import HandshakeTurns
 from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
 
 LINGER_S = 1.0  # the last words of a failed handshake are not lost to what the client still sends
+LAST_S = 2.0  # more than two round trips to anywhere
 DROPPED_AT_ONCE_BYTES = 64 * 1024
 # RFC 7301, 3.2: a fatal alert, no_application_protocol, in a record of its own.
 NO_PROTOCOL = b"\x15\x03\x01\x00\x02\x02\x78"
@@ -242,8 +243,9 @@ class Handshake:
         self._owner.tell_failed(TlsFailed(name, self.facts.ip.decode(), why))
 
     def leave(self, in_s: float) -> None:
-        """The worker stops: the client has so much time."""
-        self._owner.reactor.arm(self, in_s)
+        """The worker stops: the client has so much time, or LAST_S if its ClientHello is on the way."""
+        reactor = self._owner.reactor
+        reactor.arm_at(self, min(self.deadline, reactor.now + (max(in_s, LAST_S) if self._seen else in_s)))
 
     def close(self, why: str | None) -> None:
         """`why`: see Admission.close."""

@@ -57,8 +57,9 @@ class Choice:
             return candidates[0] if candidates else None
         if kind in LONG_LIVED:
             candidates = tuple(view for view in candidates if view.id.generation == pool.newest) or candidates
+        turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
         hashed: bytes | None = key  # type: ignore[assignment]  # a StickyKey is of a pool that is choosy
-        return pick(pool.balance, candidates, self._load, self._next_turn(pool), hashed, draw=random.random)
+        return pick(pool.balance, candidates, self._load, turn, hashed, draw=random.random)
 
     def _choose_carefully(
         self, pool: PoolView, kind: LeaseKind, key: Key, avoid: Sequence[BackendView]
@@ -71,8 +72,10 @@ class Choice:
             key = key.hashed
         limit = pool.limits.connections
         candidates: Sequence[BackendView] = pool.backends or (pool.resting if kind is LeaseKind.TCP else ())
-        candidates = [view for view in candidates if self._has_room(view, limit)]
-        candidates = [view for view in candidates if view not in avoid] or candidates
+        if limit or self.skipped:
+            candidates = [view for view in candidates if self._has_room(view, limit)]
+        if avoid:
+            candidates = [view for view in candidates if view not in avoid] or candidates
         if kind in LONG_LIVED:
             candidates = [view for view in candidates if view.id.generation == pool.newest] or candidates
         if not candidates:
@@ -83,11 +86,8 @@ class Choice:
                 candidates = slow_start.taking_part(candidates, shares, random.random)
             else:
                 load = slow_start.eased(load, shares, random.random)
-        return pick(pool.balance, candidates, load, self._next_turn(pool), key, draw=random.random)
-
-    def _next_turn(self, pool: PoolView) -> int:
         turn = self._turns[pool.name] = self._turns.get(pool.name, self._first_turn) + 1
-        return turn
+        return pick(pool.balance, candidates, load, turn, key, draw=random.random)
 
     def cookie(self, view: BackendView, key: Key, *, secure: bool) -> bytes:
         """The line that binds the client to this backend's slot, behind a CRLF; empty where it is bound already."""

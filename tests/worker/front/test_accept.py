@@ -365,9 +365,9 @@ async def test_a_peer_is_known_by_its_address(peer: tuple[str, int] | str | byte
         bench.apply(view)
         listening = bench.acceptor._listening[view.key]
         for _ in range(2):
-            facts = listening._facts(peer)
+            facts = listening.facts(peer)
             assert (facts.ip, facts.trusted, facts.proto) == (ip, trusted, b"http")
-            assert listening._facts(peer) is facts
+            assert listening.facts(peer) is facts
 
 
 @trio_test
@@ -394,5 +394,5 @@ async def test_the_peers_of_a_unix_listener_are_trusted_where_it_says_unix() -> 
         view = bench.listen(trusted=("unix",))
         bench.apply(view)
         listening = bench.acceptor._listening[view.key]
-        assert listening._facts("").trusted
-        assert not listening._facts(("127.0.0.1", 1)).trusted
+        assert listening.facts("").trusted
+        assert not listening.facts(("127.0.0.1", 1)).trusted

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.handshake_turns import (
     AT_ONCE,
@@ -218,3 +221,33 @@ def test_one_that_leaves_the_queue_is_forgotten_and_nothing_stays() -> None:
         bench.turns.done(client)
         bench.turns.done(client)
     assert (bench.turns._running, bench.turns._of_address, bench.turns._waiting) == ({}, {}, {})
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["come", "done", "turn", "later"]), st.integers(0, 30), st.integers(0, 5)), max_size=80
+)
+
+
+@given(STEPS)
+def test_whatever_happens_the_limits_hold_and_nobody_is_forgotten(steps: list[tuple[str, int, int]]) -> None:
+    bench, alive = Bench(), []
+    for what, number, address in steps:
+        if what == "come":
+            alive += bench.come(number, b"10.0.0.%d" % address if address else b"")
+        elif what == "done" and alive:
+            bench.turns.done(alive.pop(number % len(alive)))
+        else:
+            bench.reactor.turn(number / 10 if what == "later" else 0.0)
+        alive = [client for client in alive if client not in bench.gave_way]
+        running = list(bench.turns._running)
+        assert len(running) <= MOST
+        for source in {client.facts.ip for client in running} - {b""}:
+            assert sum(client.facts.ip == source for client in running) <= MOST_OF_ADDRESS
+        queued = [waiter for queue in bench.turns._waiting.values() for waiter, _ in queue]
+        assert len(queued) == bench.turns.waiting
+        assert {*running, *queued} == {*alive}
+        assert not queued or bench.reactor.deferred or bench.reactor.armed is not None, "nobody would call them"
+    for _ in range(200):  # those that have begun stand still: the others get their turn all the same
+        bench.reactor.turn(PATIENCE_S)
+        bench.all_turns()
+    assert not bench.turns.waiting
