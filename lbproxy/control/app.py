@@ -143,6 +143,8 @@ class Control:
         self._context.hooks = Hooks(partial(run_hook, resources=self._resources), self._memory.history.record_of)
         self._succession = Succession(parts, self._context, self._resources, self._memory, self._drains, started)
         self._upgrader = Upgrader(self._site())
+        if document is not None:
+            self._upgrader.take_over(document.upgrade)
         self._api = Api(
             self._context,
             parts.grid,

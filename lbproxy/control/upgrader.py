@@ -156,15 +156,18 @@ class Upgrader:
 
     # The program after the exec
 
+    def take_over(self, handed: HandedUpgrade) -> None:
+        """Before anything else: a signal that has waited for this program finds the upgrade running."""
+        self._leaving = _running(handed.id)
+        self._site.reloader.hold(self._leaving)
+        if handed.again is not None:
+            self._site.reloader.signal(handed.again)
+
     async def finish(self, document: Document, context: ControlContext, api_server: ApiServer) -> None:
         """The upgrade that has made this program goes on: the new workers serve, then the old ones leave. Returns when
-        the last one is gone. Until the old ones are told to leave, no other change of the pools begins.
+        the last one is gone. From `take_over` until the old ones are told to leave no other change of the pools begins.
         """
         site, handed, workers = self._site, document.upgrade, context.workers
-        self._leaving = _running(handed.id)
-        site.reloader.hold(self._leaving)
-        if handed.again is not None:
-            site.reloader.signal(handed.again)
         stream = self._stream = UpgradeStream(site.log, handed.id, handed.client_fd)
         async with trio.open_nursery() as nursery:
             if handed.client_fd >= 0:

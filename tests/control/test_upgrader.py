@@ -47,7 +47,7 @@ async def upgrader(code=PROOF, *, unsettled=lambda: None, is_stopping=lambda: Fa
         FakeProgram((sys.executable, "-c", code), dict(os.environ)),
         log,
         resources,
-        Reloader(SimpleNamespace(emit=log.emit), lambda: None),
+        Reloader(SimpleNamespace(emit=log.emit, fleet=SimpleNamespace(names=None)), lambda: None),
         ChangeIds(),
         succession,
         (),

@@ -229,6 +229,23 @@ def test_a_program_that_is_broken_does_not_take_over(tmp_path: Path) -> None:
         lb.wait_log('"reload.finished"')
 
 
+def test_signals_wait_over_the_exec(tmp_path: Path) -> None:
+    with serving(SMALL, tmp_path) as lb:
+        for number in (1, 2):
+            asked = subprocess.Popen(lb.command("upgrade"), stdout=subprocess.DEVNULL)
+            lb.wait_until(lambda number=number: lb.log().count('"upgrade.proved"') == number)
+            if number == 2:
+                lb.status()  # waits for the program behind the exec
+            lb.signal(signal.SIGUSR2)
+            assert asked.wait(30) == 0
+            lb.wait_until(lambda number=number: lb.log().count('"reload.finished"') == number)
+            assert [one["generation"] for one in lb.backends()] == [number + 1]
+        asked = subprocess.Popen(lb.command("upgrade"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lb.wait_until(lambda: lb.log().count('"upgrade.proved"') == 3)
+        assert lb.stop() == 0, "TERM waits, too"
+        assert asked.wait(30) == 1
+
+
 def test_a_program_that_breaks_behind_the_exec_is_a_crash_of_control(tmp_path: Path) -> None:
     installed = Installed(tmp_path / "installed")
     with serving(SMALL, tmp_path / "run", environment=installed.environment) as lb:
