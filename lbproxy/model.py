@@ -132,6 +132,7 @@ class PoolView:
     accept_bare_lf: bool = False  # lines of response heads may end in a bare LF
     maintenance: str | None = None  # its requests are answered with 503 and this page ("": the usual one)
     sticky: StickySettings | None = None
+    coming: tuple[str, ...] = ()  # tokens of slots in their first start: their clients wait a moment for them
     reports_errors: bool = False  # control counts the errors of its backends
     slow_start_s: float = 0.0
     is_keyed: bool = field(init=False, compare=False)  # a claim needs a key, made of the request

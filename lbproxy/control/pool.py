@@ -283,6 +283,7 @@ class Pool:
             accept_bare_lf=settings.accept_bare_lf,
             is_hopeless=self.is_hopeless,
             sticky=settings.sticky,
+            coming=tuple(self._token_of(one.spec) for one in self.members if is_sticky and is_coming(one)),
             slow_start_s=settings.slow_start_s,
             reports_errors=settings.health.passive is not None,
         )
@@ -351,6 +352,12 @@ def _tls_of(member: Member) -> TargetTls | None:
     """By the rules of the generation that made it: others make a backend of its own (diff.py)."""
     address = member.backend.address
     return member.spec.generation.settings.tls if address is not None and address.secure else None
+
+
+def is_coming(member: Member) -> bool:
+    """Whether it is in its first start. What is started again after a crash may take its time, or never come."""
+    backend = member.backend
+    return member.published and backend.state is State.STARTING and not backend.restarts and not member.runner.recycled
 
 
 def lowest_free(taken: Iterable[int], count: int) -> list[int]:

@@ -10,6 +10,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from support.trio_test import trio_test
 
 from control.fakes import World, made_of, pool_settings, settings_of
 from lbproxy.address import Address
@@ -129,3 +130,17 @@ def test_over_any_row_of_reloads_and_scales_no_slot_is_missing_and_its_token_sta
                 present = wanted
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@trio_test(clock="autojump")
+async def test_the_table_says_which_slots_are_in_their_first_start() -> None:
+    tokens = StickyTokens(None, lambda event: None)
+    world = World(settings_of(pool_settings(size=2, sticky=StickySettings())))
+    world.fleet._context = replace(world.fleet.context, token_of=tokens.token)
+    async with world.running():
+        both = (tokens.token(spec(1)), tokens.token(spec(2)))
+        assert world.workers.tables[0].pools[0].coming == both
+        assert world.workers.tables[-1].pools[0].coming == ()
+        world.member("web.1@1").runner.die()
+        await trio.sleep(1.0)
+        assert all(table.pools[0].coming == () for table in world.workers.tables[-2:])

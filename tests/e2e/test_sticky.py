@@ -43,6 +43,14 @@ def ask(lb: Serving, token: str) -> Answer:
     return lb.get("/whoami", {"Cookie": f"theme=dark; lbproxy={token}"})
 
 
+def is_open(lb: Serving) -> bool:
+    try:
+        lb.connect().close()
+    except OSError:
+        return False
+    return True
+
+
 def shake(lb: Serving, *fields: str) -> bytes:
     """The head of the answer to a WebSocket handshake."""
     with contextlib.closing(lb.connect()) as sock:
@@ -96,5 +104,6 @@ def test_a_client_stays_on_its_slot_over_ten_reloads_and_a_restart(tmp_path: Pat
         assert_stay(lb, tokens)
         lb.signal(signal.SIGTERM)
         lb.start({})
+        lb.wait_until(lambda: is_open(lb))
+        assert_stay(lb, tokens)  # at once: a client waits for its slot, and not only for any backend
         lb.wait_ready()
-        assert_stay(lb, tokens)

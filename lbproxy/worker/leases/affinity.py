@@ -12,6 +12,7 @@ class StickyKey(NamedTuple):
 
     token: bytes | None = None  # what its cookie says
     hashed: bytes | None = None
+    may_wait: bool = True  # for a slot in its first start
 
 
 Key: TypeAlias = bytes | StickyKey | None

@@ -13,6 +13,7 @@ from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView
 from lbproxy.policy import slow_start
 from lbproxy.policy.balance import pick
 from lbproxy.worker.leases.affinity import Key, StickyKey
+from lbproxy.worker.leases.slot_waits import is_coming
 from lbproxy.worker.leases.sticky import StickySlots
 
 SKIP_S = 1.0  # how long a backend that could not be connected to is passed over, if no table comes before
@@ -67,7 +68,7 @@ class Choice:
         """As `choose`, with limits, cookies, and backends that are passed over or new."""
         if isinstance(key, StickyKey):
             named = self._named(pool, key, avoid)
-            if named is not None:
+            if named is not None or is_coming(pool, key):
                 return named
             key = key.hashed
         limit = pool.limits.connections

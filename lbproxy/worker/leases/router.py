@@ -18,10 +18,11 @@ from lbproxy.model import BackendId, BackendView, LeaseKind, ListenerView, PoolV
 from lbproxy.policy.goodbye import within
 from lbproxy.settings import EARLY_BODY_BYTES, DrainSettings
 from lbproxy.telemetry.events import Event, Notice
-from lbproxy.worker.leases.affinity import Key, still_fits
+from lbproxy.worker.leases.affinity import Key, StickyKey, still_fits
 from lbproxy.worker.leases.choice import Choice
 from lbproxy.worker.leases.drain import Lease, Leases
 from lbproxy.worker.leases.routes import answers_itself, best_route, route_by_name
+from lbproxy.worker.leases.slot_waits import SlotWaits
 from lbproxy.worker.leases.waiting import Waiter, why_nobody
 from lbproxy.worker.tally import Tally
 
@@ -61,6 +62,7 @@ class Router:
         self._choice = Choice(grid.summing(Counter.LEASES.value), self._find_single)
         self._row_base = grid.base(row, 0)
         self.queues: dict[str, deque[Waiter]] = {}
+        self._slot_waits = SlotWaits(self)
         self.drains_changed = trio.Event()
 
     # The table
@@ -120,6 +122,7 @@ class Router:
             for pool in self.table.pools
             if len(pool.backends) == 1
             and not pool.limits.connections
+            and not pool.coming
             and pool.backends[0].id not in self._choice.skipped
         }
 
@@ -185,6 +188,8 @@ class Router:
 
         `since`: when this work was here first; what it claimed then could not be reached.
         """
+        if isinstance(key, StickyKey):
+            key = await self._slot_waits.wait(pool_name, key)
         pool = self._pools.get(pool_name)
         if pool is None:
             raise ProxyError(503, "destination_unavailable", "the pool is gone")
