@@ -106,8 +106,10 @@ class Choice:
         self.skipped[backend] = trio.current_time() + SKIP_S
         self._is_unusual = True
 
-    def retry_at(self, pool: PoolView) -> float:
-        """When the first backend of the pool is not passed over any more; infinite if none is."""
+    def recheck_at(self, pool: PoolView, recheck_s: float) -> float:
+        """When a request in the queue should look again although no event calls it."""
+        if pool.limits.connections and pool.backends:
+            return trio.current_time() + recheck_s
         return min((self.skipped[view.id] for view in pool.backends if view.id in self.skipped), default=float("inf"))
 
     def _named(self, pool: PoolView, key: StickyKey, avoid: Sequence[BackendView]) -> BackendView | None:

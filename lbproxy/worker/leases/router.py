@@ -213,7 +213,7 @@ class Router:
                 if pool is None or pool.is_hopeless or pool.maintenance is not None or trio.current_time() >= deadline:
                     raise why_nobody(pool)
                 # Who stands far behind need not look often: somebody before him does.
-                recheck_at = self._recheck_at(pool, RECHECK_S * (queue.index(waiter) + 1))
+                recheck_at = self._choice.recheck_at(pool, RECHECK_S * (queue.index(waiter) + 1))
                 with trio.move_on_at(min(deadline, recheck_at)):
                     await waiter.called.wait()
                 if waiter.lease is None:
@@ -391,9 +391,3 @@ class Router:
         del self._draining[view.cell]
         del self._leases[view.cell]
         self._on_drained(view)
-
-    def _recheck_at(self, pool: PoolView, recheck_s: float) -> float:
-        """When somebody waiting should look again although nobody calls him."""
-        if pool.limits.connections and pool.backends:
-            return trio.current_time() + recheck_s
-        return self._choice.retry_at(pool)

@@ -32,7 +32,7 @@ from lbproxy.worker.task.attempt import Attempt
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.http1_reply import Http1Reply
 from lbproxy.worker.task.own_answer import answer_itself
-from lbproxy.worker.task.response_heads import NoAnswer, is_to_blame
+from lbproxy.worker.task.response_heads import NoAnswer
 
 RETRY_AFTER_S = 1
 FORGIVEN_MOST = 3  # attempts of one request
@@ -274,12 +274,7 @@ class Exchange:
             begun = await self._claim_and_connect(since)
         backend = begun.lease.backend
         self.backend, self._cell = backend.id, backend.cell
-        try:
-            await Attempt(self, begun).run()
-        except (NoAnswer, ProxyError, Refused) as exc:
-            if is_to_blame(exc):
-                self.context.errors.note(backend, str(exc))
-            raise
+        await Attempt(self, begun).run()
 
     async def _claim_and_connect(self, since: float) -> Begun | None:
         """None when the backend that was claimed could not be reached: it is passed over now. All tries together may
