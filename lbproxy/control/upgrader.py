@@ -162,13 +162,15 @@ class Upgrader:
         self._site.reloader.hold(self._leaving)
         if handed.again is not None:
             self._site.reloader.signal(handed.again)
+        self._stream = UpgradeStream(self._site.log, handed.id, handed.client_fd)
 
     async def finish(self, document: Document, context: ControlContext, api_server: ApiServer) -> None:
         """The upgrade that has made this program goes on: the new workers serve, then the old ones leave. Returns when
         the last one is gone. From `take_over` until the old ones are told to leave no other change of the pools begins.
         """
         site, handed, workers = self._site, document.upgrade, context.workers
-        stream = self._stream = UpgradeStream(site.log, handed.id, handed.client_fd)
+        stream = self._stream
+        assert stream is not None
         async with trio.open_nursery() as nursery:
             if handed.client_fd >= 0:
                 client = trio.socket.from_stdlib_socket(taken_socket(handed.client_fd))
