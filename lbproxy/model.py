@@ -166,3 +166,4 @@ class RoutingTable:
     pools: tuple[PoolView, ...]
     access: str = "off"  # combined | json | off
     access_path: str = "-"
+    challenges: tuple[tuple[str, str], ...] = ()  # of ACME orders: token, and what the authority wants to read there

@@ -10,6 +10,7 @@ from lbproxy.address import Address
 
 EARLY_BODY_BYTES = 64 * 1024
 LONGEST_PAGE_BYTES = 64 * 1024  # of `pause --maintenance`
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,25 @@ class CertificateFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class AcmeSettings:
+    """A certificate that lbproxy orders, and renews, at an authority that speaks ACME (RFC 8555)."""
+
+    domains: tuple[str, ...]
+    email: str | None = None
+    server: str = LETS_ENCRYPT  # the URL of its directory
+    ca: str | None = None  # absolute path of a PEM file: whom the server's own certificate must be of
+
+
+@dataclass(frozen=True, slots=True)
 class TlsSettings:
     """Where the certificates of a listener come from, and what is asked of its clients."""
 
-    certs: tuple[CertificateFiles, ...] = ()
+    certs: tuple[CertificateFiles, ...] = ()  # with `acme`: the one file that holds what was ordered
     directory: str | None = None  # absolute; holds certificates instead of `certs`
     min_version: str = "1.2"  # 1.2 | 1.3
     client_ca: str | None = None  # absolute path of a PEM file
     client_auth: str | None = None  # require | request; None without client_ca
+    acme: AcmeSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ FLOORS = {
     "http_client": 3,
     "worker": 4,
     "supervise": 4,
+    "acme": 4,
     "control": 5,
     "cli": 6,
 }
@@ -69,9 +70,12 @@ DOORS = {
     "prometheus_client": "telemetry/metrics.py",
     "redis": "control/redis_publisher.py",
     "ssl": "tls/",
+    "acme": "acme/",
+    "josepy": "acme/",
+    "cryptography": "acme/",
 }
 
-EXTRAS = ("redis",)  # libraries that are imported only where the configuration asks for them
+EXTRAS = ("redis", "acme")  # libraries that are imported only where the configuration asks for them
 
 # Bytes and decisions: no I/O, no clock, no dice (but for the request id that wire/headers.py makes).
 NOT_IN_SANS_IO = {"trio", "socket", "select", "ssl", "subprocess", "threading", "signal", "time", "random", "secrets"}

@@ -1,5 +1,6 @@
 """All certificates that a configuration names: read, judged, and what is wrong with them as mistakes of the file."""
 
+import os
 from collections.abc import Iterator, Mapping
 
 from lbproxy.certificates.certificate_set import CertificateSet, Look, assembled, look_at
@@ -29,8 +30,8 @@ def read_all(settings: Settings, known: Known | None = None) -> dict[TlsSettings
     looks: dict[TlsSettings, Look] = {}
     problems = []
     for path, tls in places(settings):
-        if tls in known:
-            continue
+        if tls in known or (tls.acme is not None and not os.path.exists(tls.certs[0].cert)):
+            continue  # `acme`: it comes when lbproxy runs
         if tls not in looks:
             looks[tls] = look_at(tls, assembled(tls, known.values()))
         for defect in looks[tls].missing:
@@ -62,6 +63,8 @@ def _key(tls: TlsSettings, defect: Defect) -> Path:
         return ("directory",)
     if defect.file == tls.client_ca:
         return ("client_ca",)
+    if tls.acme is not None:
+        return ("acme",)
     for number, files in enumerate(tls.certs):
         key = "cert" if defect.file == files.cert else "key"
         if defect.file in (files.cert, files.key):

@@ -40,6 +40,7 @@ def status_lines(answer: dict[str, Any], options: Options, width: int = WIDEST) 
         lines += flowing([f"listener {'  '.join(names)}", f"{listener['mode']}{to}"], width)
         for certificate in listener.get("certificates", []):
             lines += [f"  {line}" for line in _certificate_lines(certificate, options, width - 2)]
+        lines += [f"  {line}" for line in _order_lines(listener.get("acme"), options, width - 2)]
     for route in answer.get("routes", []):
         lines += flowing([f"route {route.get('host') or ''}{route['path']} -> {route['pool']}"], width)
     for worker in answer["workers"]:
@@ -63,6 +64,24 @@ def _certificate_lines(certificate: dict[str, Any], options: Options, width: int
     if left < _SOON_DAYS:
         color = "red" if left < _VERY_SOON_DAYS else "yellow"
         lines = [line.replace(said, options.colored(said, color)) for line in lines]
+    return lines
+
+
+def _order_lines(order: dict[str, Any] | None, options: Options, width: int) -> list[str]:
+    """How the order of a certificate stands, where there is one."""
+    from lbproxy.telemetry.text import few, printable
+
+    if order is None:
+        return []
+    next_try = str(order["next_try"])[:16].replace("T", " ") if "next_try" in order else ""
+    parts = [f"acme {printable(few(order['domains']))}"]
+    if order["state"] == "waiting":
+        parts.append(f"next {next_try}Z")
+    else:
+        parts += [order["state"], *([f"next try {next_try}Z"] if next_try else [])]
+    lines = flowing(parts, width)
+    if "why" in order:
+        lines.append(options.colored(printable(f"  {order['why']}"), "red"))
     return lines
 
 

@@ -27,6 +27,7 @@ def advise(settings: Settings) -> list[str]:
     of_pools = [line for pool in settings.pools for part in parts for line in part(pool)]
     return [
         *_workers(settings),
+        *_acme(settings),
         *of_pools,
         *_routes(settings),
         *_sticky_keys(settings),
@@ -38,6 +39,18 @@ def _workers(settings: Settings) -> Iterator[str]:
     cpus = usable_cpus()
     if settings.proxy.workers > cpus:
         yield f"proxy.workers: {settings.proxy.workers} workers share {cpus} CPU{'' if cpus == 1 else 's'}"
+
+
+def _acme(settings: Settings) -> Iterator[str]:
+    """An authority asks at port 80, without TLS."""
+    if any(listener.mode == "http" and listener.tls is None for listener in settings.listeners):
+        return
+    for number, listener in enumerate(settings.listeners):
+        if listener.tls is not None and listener.tls.acme is not None:
+            yield (
+                f"listener.{number}.tls.acme: no listener without tls answers what the authority asks at port 80 "
+                '(add a [[listener]] with address = ":80")'
+            )
 
 
 def _routes(settings: Settings) -> Iterator[str]:

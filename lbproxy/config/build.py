@@ -12,13 +12,15 @@ from typing import Any
 
 from lbproxy.address import Address
 from lbproxy.config import listener_tables, pool_tables, schema
+from lbproxy.config.acme_values import certificate_file
 from lbproxy.config.cpus import usable_cpus
 from lbproxy.config.events_tables import EventsTable, RedisTable, WebhookTable
 from lbproxy.config.kinds import NO_LIMIT
 from lbproxy.config.machine_checks import absolute
 from lbproxy.config.table import Table
-from lbproxy.config.tls_tables import TlsTable
+from lbproxy.config.tls_tables import AcmeTable, TlsTable
 from lbproxy.settings import (
+    AcmeSettings,
     AdminSettings,
     CertificateFiles,
     DrainSettings,
@@ -57,15 +59,16 @@ def build(
     """
     pools = tuple(_pool(name, pool, base) for name, pool in (document.pool or {}).items())
     only = pools[0].name if len(pools) == 1 else None
-    listeners = [_listener(listener, base) for listener in document.listener or []]
+    proxy = _proxy(document.proxy or schema.ProxyTable(), base, control, state_dir)
+    listeners = [_listener(listener, base, proxy.state_dir) for listener in document.listener or []]
     return Settings(
         path=path,
-        proxy=_proxy(document.proxy or schema.ProxyTable(), base, control, state_dir),
+        proxy=proxy,
         listeners=tuple(replace(listener, pool=listener.pool or only) for listener in listeners),
         routes=tuple(RouteSettings(**route.given()) for route in document.route or []),
         pools=pools,
         log=_log(document.log or schema.LogTable(), base),
-        admin=_admin(document.admin, base) if document.admin is not None else None,
+        admin=_admin(document.admin, base, proxy.state_dir) if document.admin is not None else None,
         events=_events(document.events or EventsTable()),
         sticky_keys=tuple(
             (name, pool.sticky.key)
@@ -85,7 +88,7 @@ def _proxy(table: schema.ProxyTable, base: str, control: str, state_dir: str | N
     return ProxySettings(**given)
 
 
-def _listener(table: listener_tables.ListenerTable, base: str) -> ListenerSettings:
+def _listener(table: listener_tables.ListenerTable, base: str, state: str | None) -> ListenerSettings:
     given = table.given()
     given["address"] = absolute(base, table.address)
     given.setdefault("name", str(table.address))
@@ -94,13 +97,13 @@ def _listener(table: listener_tables.ListenerTable, base: str) -> ListenerSettin
         given["acme_challenges"] = os.path.join(base, table.acme_challenges)
     given["limits"] = ListenerLimits(**_without_limit(table.limits))
     given["timeouts"] = ListenerTimeouts(**_given(table.timeouts))
-    given["tls"] = _tls(table.tls, base)
+    given["tls"] = _tls(table.tls, base, state)
     if table.protocols is not None:
         given["protocols"] = tuple(table.protocols)
     return ListenerSettings(**given)
 
 
-def _tls(table: TlsTable | None, base: str) -> TlsSettings | None:
+def _tls(table: TlsTable | None, base: str, state: str | None) -> TlsSettings | None:
     if table is None:
         return None
     given = table.given()
@@ -110,7 +113,19 @@ def _tls(table: TlsTable | None, base: str) -> TlsSettings | None:
     given |= {name: os.path.join(base, given[name]) for name in ("directory", "client_ca") if name in given}
     if table.client_ca is not None:
         given.setdefault("client_auth", "require")
+    if table.acme is not None:
+        acme = given["acme"] = _acme(table.acme, base)
+        file = certificate_file(acme, state or base)
+        given["certs"] = (CertificateFiles(file, file),)
     return TlsSettings(**given)
+
+
+def _acme(table: AcmeTable, base: str) -> AcmeSettings:
+    given = table.given()
+    given["domains"] = tuple(dict.fromkeys(given["domains"]))
+    if table.ca is not None:
+        given["ca"] = os.path.join(base, table.ca)
+    return AcmeSettings(**given)
 
 
 def _without_limit(table: listener_tables.ListenerLimitsTable | None) -> dict[str, Any]:
@@ -207,11 +222,11 @@ def _log(table: schema.LogTable, base: str) -> LogSettings:
     return LogSettings(**given)
 
 
-def _admin(table: schema.AdminTable, base: str) -> AdminSettings:
+def _admin(table: schema.AdminTable, base: str, state: str | None) -> AdminSettings:
     given = table.given()
     given["address"] = absolute(base, table.address)
     given |= {key: tuple(given[key]) for key in ("open", "hosts") if key in given}
-    given["tls"] = _tls(table.tls, base)
+    given["tls"] = _tls(table.tls, base, state)
     return AdminSettings(**given)
 
 

@@ -62,8 +62,9 @@ def _table(table: type[Table], source: object, prefix: str = "") -> dict[str, An
             written = _table(below, value) if value is not None else {}
         if written not in (_ABSENT, None, [], {}):
             found[info.alias or name] = written
-    if isinstance(source, TlsSettings) and len(source.certs) == 1:  # the form for one pair
+    if isinstance(source, TlsSettings) and len(source.certs) == 1:  # the form for one pair, or made by `acme`
         del found["certs"]
+    if isinstance(source, TlsSettings) and len(source.certs) == 1 and source.acme is None:
         found |= {"cert": source.certs[0].cert, "key": source.certs[0].key}
     if "name" in found and not _is_label(found["name"]):
         del found["name"]  # of a listener: its address, where that cannot be a name

@@ -157,6 +157,8 @@ EVENT_PATTERN = _text('the name of an event, or a pattern such as "reload.*"', "
 UPGRADE = _text("a protocol as the field Upgrade names it, with a version or without", "websocket", r"^[!-~]+$")
 STICKY_KEY = _text(f"visible ASCII {_ELSEWHERE}", "env:STICKY_KEY", "", _secret)
 COOKIE = _text("the name of a cookie", "lbproxy", r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
+EMAIL = _text("an e-mail address", "ops@example.com", "^[^@]+@[^@]+$")
+ACME_SERVER = _text("a URL that begins with https://", "https://acme.example/directory", "^https://")
 HASH_KEY = _text(
     "client_ip, path, header:NAME or cookie:NAME", "header:X-User", "^(client_ip|path|(header|cookie):.+)$"
 )

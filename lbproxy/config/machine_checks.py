@@ -33,8 +33,10 @@ def check(document: Table, base: str) -> Iterator[Finding]:
             yield from _directory((*path, "acme_challenges"), os.path.join(base, listener["acme_challenges"]))
         if _is_path(listener.get("socket_group")) and (why := why_not_group(listener["socket_group"])) is not None:
             yield Finding((*path, "socket_group"), why)
+        yield from _acme((*path, "tls", "acme"), listener.get("tls"), base)
     admin = document.get("admin")
     if isinstance(admin, dict):
+        yield from _acme(("admin", "tls", "acme"), admin.get("tls"), base)
         yield from _socket(("admin", "address"), admin.get("address"), base)
     events = document.get("events")
     if isinstance(events, dict) and "redis" in events and find_spec("redis") is None:
@@ -49,6 +51,18 @@ def check(document: Table, base: str) -> Iterator[Finding]:
             grp.getgrnam(proxy["control_group"])
         except KeyError:
             yield Finding(("proxy", "control_group"), f"there is no group {proxy['control_group']!r}")
+
+
+def _acme(path: Path, tls: object, base: str) -> Iterator[Finding]:
+    acme = tls.get("acme") if isinstance(tls, dict) else None
+    if not isinstance(acme, dict):
+        return
+    if any(find_spec(package) is None for package in ("acme", "josepy")):
+        yield Finding(path, "needs the packages acme and josepy: pip install 'lbproxy[acme]'")
+    if _is_path(acme.get("ca")):
+        ca = os.path.join(base, acme["ca"])
+        if not os.access(ca, os.R_OK):
+            yield Finding((*path, "ca"), f"there is no file {ca!r} that can be read{dangling_symlink(ca)}")
 
 
 def absolute(base: str, address: Address) -> Address:

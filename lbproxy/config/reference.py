@@ -72,10 +72,10 @@ def defaults() -> dict[str, Any]:
     """The smallest file, with every default."""
     smallest = Document.model_validate(
         {
-            "listener": [{"address": ":8080", "tls": {"cert": "cert.pem", "key": "key.pem"}}],
+            "listener": [{"address": ":8080", "tls": {"acme": {"domains": ["a.example"]}}}],
             "route": [{"pool": ANY}],
             "pool": {ANY: {"command": "true", "sticky": {}, "health": {"passive": {}}}},
-            "admin": {"address": "127.0.0.1:9901", "tls": {"cert": "cert.pem", "key": "key.pem"}},
+            "admin": {"address": "127.0.0.1:9901", "tls": {"acme": {"domains": ["a.example"]}}},
             "events": {"webhook": {"url": "http://127.0.0.1"}, "redis": {"url": "redis://127.0.0.1"}},
         },
         context=Secrets(),

@@ -80,7 +80,8 @@ def kind_of(info: FieldInfo) -> Kind | None:
 
 def container_of(info: FieldInfo) -> type | None:
     """list or dict, where a key has several values of its kind."""
-    return next((get_origin(part) for part in get_args(info.annotation) if get_origin(part) in (list, dict)), None)
+    parts = (info.annotation, *get_args(info.annotation))
+    return next((get_origin(part) for part in parts if get_origin(part) in (list, dict)), None)
 
 
 def facts_of(info: FieldInfo) -> Facts:

@@ -9,6 +9,7 @@ from typing import Any
 from lbproxy.config.checks import Table, elements
 from lbproxy.config.problems import Finding, Path
 
+MOST_DOMAINS = 100  # of Let's Encrypt
 _SOURCES = {"cert": "cert and key", "certs": "certs", "directory": "directory", "acme": "acme"}
 
 
@@ -29,7 +30,7 @@ def _tls(path: Path, tls: Any) -> Iterator[Finding]:
             yield Finding(path, f"{key} needs {other} beside it", at_table=True, lacks=(other,))
     sources = [key for key in _SOURCES if key in tls or (key == "cert" and "key" in tls)]
     if not sources:
-        message = 'needs cert and key, or certs, or directory: tls = { cert = "cert.pem", key = "key.pem" }'
+        message = 'needs cert and key, or certs, or directory, or acme: tls = { cert = "cert.pem", key = "key.pem" }'
         yield Finding(path, message, at_table=True, lacks=tuple(_SOURCES))
     for key in sources[1:]:
         first = sources[0] if sources[0] in tls else "key"
@@ -37,9 +38,24 @@ def _tls(path: Path, tls: Any) -> Iterator[Finding]:
         yield Finding((*path, key), message, see=(*path, first))
     if tls.get("certs") == []:
         yield Finding((*path, "certs"), "is empty")
+    yield from _acme((*path, "acme"), tls.get("acme"))
     if "client_auth" in tls and "client_ca" not in tls:
         message = "needs client_ca: the file of the authorities whose certificates are good"
         yield Finding((*path, "client_auth"), message, lacks=("client_ca",))
+
+
+def _acme(path: Path, acme: Any) -> Iterator[Finding]:
+    domains = acme.get("domains") if isinstance(acme, dict) else None
+    if not isinstance(domains, list):
+        return
+    if not domains:
+        yield Finding((*path, "domains"), 'is empty (write domains = ["example.com"])')
+    if len(domains) > MOST_DOMAINS:
+        yield Finding((*path, "domains"), f"has {len(domains)} names; authorities take at most {MOST_DOMAINS}")
+    written = [domain.lower() if isinstance(domain, str) else domain for domain in domains]
+    for number, domain in enumerate(written):
+        if domain in written[:number]:
+            yield Finding((*path, "domains", number), f"{domain!r} is there twice")
 
 
 def _protocols(path: Path, listener: Table) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
-"""The table `tls` of a listener and of [admin]: see schema.py."""
+"""The table `tls` of a listener and of [admin], and `acme` inside it: see schema.py."""
 
 from typing import Annotated, ClassVar, Literal
 
-from lbproxy.config import kinds
+from lbproxy.config import acme_values, kinds
 from lbproxy.config.kinds import Facts
 from lbproxy.config.problems import shown
 from lbproxy.config.table import WHOLE, Read, Table
@@ -37,8 +37,28 @@ PemFile = Annotated[str, Read(pem_file), kinds.PEM_FILE]
 Pair = Annotated[CertificateFiles, Read(certificate_files), kinds.CERTIFICATE_FILES]
 
 
+Domain = Annotated[str, Read(acme_values.domain), kinds.HOST]
+Email = Annotated[str, Read(acme_values.email), kinds.EMAIL]
+AcmeServer = Annotated[str, Read(acme_values.server), kinds.ACME_SERVER]
+
+
+class AcmeTable(Table):
+    """A certificate that lbproxy gets, and renews, from an authority by ACME (needs lbproxy[acme])."""
+
+    applies: ClassVar[str] = WHOLE
+
+    domains: Annotated[list[Domain], Facts(["example.com", "www.example.com"])]
+    """The host names of the certificate. A listener without tls must answer for each of them at port 80."""
+    email: Annotated[Email | None, Facts("ops@example.com", "none")] = None
+    """The address that the authority may write to."""
+    server: Annotated[AcmeServer | None, Facts("https://acme.example/directory")] = None
+    """The ACME directory of the authority; the default is Let's Encrypt, whose terms you agree to by this key."""
+    ca: Annotated[PemFile | None, Facts("pebble.pem", "the system's authorities")] = None
+    """A file of authorities: the ACME server itself must have a certificate of one of these."""
+
+
 class TlsTable(Table):
-    """TLS: cert and key, or certs, or a directory. The files are read again when they change."""
+    """TLS: cert and key, or certs, or a directory, or acme. The files are read again when they change."""
 
     applies: ClassVar[str] = WHOLE
 
@@ -59,3 +79,4 @@ class TlsTable(Table):
     """A file of certificate authorities: clients are asked for a certificate of one of these."""
     client_auth: Annotated[Literal["require", "request"] | None, Facts("request", '"require" with client_ca')] = None
     """Whether a client must have a certificate, or may come without; one of another authority is always refused."""
+    acme: AcmeTable | None = None

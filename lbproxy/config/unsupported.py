@@ -20,8 +20,6 @@ class NotYet:
 
 
 NOT_YET = (
-    NotYet(("admin", "tls", "acme")),
-    NotYet(("listener", "*", "tls", "acme")),
     NotYet(("listener", "*", "protocols"), only=("h2", "h2c")),
     NotYet(("pool", "*", "sticky", "cluster"), only=(True,)),
 )

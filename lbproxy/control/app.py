@@ -19,6 +19,7 @@ from lbproxy.control.announce import Announcer
 from lbproxy.control.api import Api
 from lbproxy.control.api_server import ApiServer, Door, admit_anyone
 from lbproxy.control.audit import Audit
+from lbproxy.control.certificate_orders import CertificateOrders
 from lbproxy.control.connections import OpenConnections
 from lbproxy.control.context import ControlContext, Hooks
 from lbproxy.control.drains import Drains
@@ -131,8 +132,10 @@ class Control:
             most_workers=parts.grid.rows,
             apply_live=self._apply_live,
             certificates=parts.certificates,
+            orders=CertificateOrders(self._fleet, parts.log.emit),
             measured=measured,
         )
+        self._context.orders.apply(settings)
         self._ejector = Ejector(self._fleet, self._workers, parts.log.emit)
         self._reloader = Reloader(self._context, load)
         self._drains = Drains(self._context)
@@ -209,9 +212,11 @@ class Control:
                 nursery.start_soon(api_server.run)
                 nursery.start_soon(self._admin.run)
                 nursery.start_soon(self._parts.certificates.run)
+                nursery.start_soon(self._context.orders.run)
                 if self._document is None:
                     self._say_started()
                 else:
+                    nursery.start_soon(self._resources.children.reap_orphans)
                     nursery.start_soon(self._upgrader.finish, self._document, self._context, api_server)
                 await self._stopping.wait()
                 reloading.cancel()
@@ -375,6 +380,7 @@ class Control:
         self._admin.apply(new.admin)
         self._outgoing.apply(new.events)
         self._tokens.use(new.sticky_keys)
+        self._context.orders.apply(new)
         notices = [line for line in advise(new) if line not in advise(old)]
         self._remark_sockets()
         waiting = waiting_keys(old, new, self._context.worker_count)

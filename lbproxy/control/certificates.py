@@ -17,6 +17,7 @@ from lbproxy.certificates.certificate_set import CertificateSet, Look, Trace, lo
 from lbproxy.certificates.loaded_pair import Authorities, LoadedPair
 from lbproxy.certificates.sealed import Defect
 from lbproxy.config.problems import dotted
+from lbproxy.control.acme_process import make_stand_ins
 from lbproxy.control.workers import Workers
 from lbproxy.model import ListenerView
 from lbproxy.settings import Settings, TlsSettings
@@ -74,6 +75,8 @@ class Certificates:
         """Read the certificates of settings that may come into force. Raises ConfigInvalid. `keep`: for `adopt`."""
         looks: dict[TlsSettings, Look] = {}
         if any(judge.places(settings)):
+            if keep:
+                await trio.to_thread.run_sync(make_stand_ins, settings)
             known = {tls: served.set for tls, served in self._served.items()}
             looks = await trio.to_thread.run_sync(judge.read_all, settings, known)
         if keep:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from lbproxy.control.certificate_orders import CertificateOrders
 from lbproxy.control.certificates import Certificates
 from lbproxy.control.change_ids import ChangeIds
 from lbproxy.control.fleet import Fleet
@@ -41,6 +42,7 @@ class ControlContext:
     # (old, new): applies the settings of the process as a whole, and returns what an operator should know of it.
     apply_live: Callable[[Settings, Settings], list[str]]
     certificates: Certificates
+    orders: CertificateOrders
     loaded_at: float = field(default_factory=time.time)
     ids: ChangeIds = field(default_factory=ChangeIds)
     generations: Generations = field(default_factory=Generations)

@@ -47,6 +47,7 @@ class Fleet:
         self._force = False
         self._nursery: trio.Nursery | None = None
         self._leaving: list[HandedCell] = []  # of backends that are gone
+        self.challenges: tuple[tuple[str, str], ...] = ()  # of ACME orders: for the next table
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the task of every backend."""
@@ -259,6 +260,7 @@ class Fleet:
             pools=tuple(pool.view() for pool in self.pools.values()),
             access=proxy_view.access,
             access_path=proxy_view.access_path,
+            challenges=self.challenges,
         )
         for pool in self.pools.values():
             serving = pool.serving()

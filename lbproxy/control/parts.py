@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, replace
 
 from lbproxy.control import passed_sockets, sd_notify
+from lbproxy.control.acme_process import make_stand_ins
 from lbproxy.control.admin_socket import AdminSocket
 from lbproxy.control.certificates import Certificates
 from lbproxy.control.control_socket import ControlSocket
@@ -67,6 +68,7 @@ def make_parts(settings: Settings, start: Start, owned: contextlib.ExitStack) ->
     notify, passed = sd_notify.take(os.environ, os.getpid()), passed_sockets.take(os.environ, os.getpid())
     document = start.document
     generations = resolve_all(list(settings.pools), settings) if document is None else ()
+    make_stand_ins(settings)
     certificates = Certificates(settings)
     if document is None:
         control_socket = ControlSocket(settings.proxy.control, settings.proxy.control_group)

@@ -44,6 +44,8 @@ def _listener(context: ControlContext, view: ListenerView, grid: Grid) -> dict[s
     }
     if view.settings.tls is not None:
         document["certificates"] = context.certificates.facts(view.settings.tls)
+        if (order := context.orders.facts(view.settings.tls)) is not None:
+            document["acme"] = order
     return document
 
 

@@ -40,7 +40,7 @@ def test_every_mistake_is_told_at_once_each_by_whoever_finds_it(report):
 [[listener]]
 address = ":8080"
 timeouts = { header = 10, idle = "75s" }
-tls = { acme = { email = "a@b" } }
+tls = { acme = { domains = ["*.b.c"] } }
 
 [[listener]]
 address = "127.0.0.1:8080"
@@ -63,8 +63,9 @@ host = "a"
     expected = """\
 lb.toml:3:14: error: listener.timeouts.header: expected a duration such as "30s", got 10 (write "10s")
      3 | timeouts = { header = 10, idle = "75s" }
-lb.toml:4:9: error: listener.tls.acme is not supported yet
-     4 | tls = { acme = { email = "a@b" } }
+lb.toml:4:29: error: listener.tls.acme.domains: '*.b.c': a wildcard needs a challenge in the DNS, and lbproxy \
+answers by HTTP only
+     4 | tls = { acme = { domains = ["*.b.c"] } }
 lb.toml:7:1: error: listener.address: '127.0.0.1:8080' is covered by ':8080' (line 2)
      7 | address = "127.0.0.1:8080"
 lb.toml:8:1: error: listener.pool: no pool is called 'wbe' (did you mean 'web'?)

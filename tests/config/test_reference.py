@@ -24,6 +24,8 @@ def test_every_key_has_an_example_that_is_accepted_where_it_says(entry: Entry, m
         "[admin]": address,
         "[[route]]": 'pool = "web"',
         "[events.webhook]": 'url = "http://h"',
+        "[listener.tls.acme]": 'domains = ["a.b"]',
+        "[admin.tls.acme]": 'domains = ["a.b"]',
         "[events.redis]": 'url = "redis://h"',
     }.get(entry.header_for("web"), "")
     if needed.partition(" ")[0] == entry.path[-1]:

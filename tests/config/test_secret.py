@@ -103,7 +103,7 @@ def test_admin_has_its_defaults_and_values(loaded: Load) -> None:
         (admin(address=":80") + f'token = "{TOKEN}"', "admin.address: ':80' is the same address as ':80' (line 2)"),
         (admin('open = ["/x"]'), "admin.open: expected /, /livez"),
         (admin('hosts = ["http://x"]'), "admin.hosts: expected a host name"),
-        (admin("tls = { acme = {} }"), "admin.tls.acme is not supported yet"),
+        (admin("tls = { acme = {} }"), "'domains' is missing in [admin.tls.acme]"),
         (admin("opn = []"), "unknown key 'opn' in [admin] (did you mean 'open'?)"),
         (POOL + "[admin]\n", "'address' is missing in [admin]"),
         (admin(address=f"unix:{'x' * 120}"), "at most 107 bytes"),

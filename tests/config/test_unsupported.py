@@ -37,11 +37,11 @@ def test_what_works_stays():
 
 def test_every_listener_and_pool_is_looked_at():
     document = tomllib.loads(
-        "listener = [{tls.acme = 1}, {tls.acme = 1}]\n[pool]\na.sticky.cluster = true\nb.sticky = {}"
+        "listener = [{protocols = ['h2']}, {protocols = ['h2c']}]\n[pool]\na.sticky.cluster = true\nb.sticky = {}"
     )
     assert [finding.message for finding in take_out(document)] == [
-        "listener.tls.acme is not supported yet",
-        "listener.tls.acme is not supported yet",
+        "listener.protocols = 'h2' is not supported yet",
+        "listener.protocols = 'h2c' is not supported yet",
         "pool.a.sticky.cluster = true is not supported yet",
     ]
 

@@ -8,6 +8,7 @@ import trio.testing
 
 from control.quiet_sink import QuietSink
 from lbproxy.address import Address
+from lbproxy.control.certificate_orders import CertificateOrders
 from lbproxy.control.certificates import Certificates
 from lbproxy.control.context import ControlContext
 from lbproxy.control.fleet import Fleet
@@ -333,6 +334,7 @@ class World:
             most_workers=2,
             apply_live=lambda old, new: self.applied_live.append((old, new)) or self.notices,
             certificates=Certificates(settings),
+            orders=CertificateOrders(self.fleet, self.emit),
         )
 
     def emit(self, event):

@@ -153,6 +153,7 @@ class Proxy:
         self, lane: str, scripts: tuple[Script, ...], setup: Setup, *, before: "Proxy | None" = None, row: int = 0
     ) -> None:
         self.setup = setup
+        self.challenges: tuple[tuple[str, str], ...] = ()  # of the next table
         self.lane = lane
         self.row = row
         self.events: list[Event] = []
@@ -223,7 +224,7 @@ class Proxy:
         listener = ListenerView(1, LISTENER_CELL, settings)
         epoch = self.router.table.epoch + 1
         pools = (replace(pool, **changes),)  # type: ignore[arg-type]
-        table = RoutingTable(epoch, "edge", (listener,), setup.routes, pools)
+        table = RoutingTable(epoch, "edge", (listener,), setup.routes, pools, challenges=self.challenges)
         self.router.apply(table)
         self.context.backends.share(views)
         if self._listening.fileno() < 0:

@@ -21,7 +21,7 @@ from lbproxy.telemetry.events import Event, Notice
 from lbproxy.worker.leases.affinity import Key, StickyKey, still_fits
 from lbproxy.worker.leases.choice import Choice
 from lbproxy.worker.leases.drain import Lease, Leases
-from lbproxy.worker.leases.routes import answers_itself, best_route, route_by_name
+from lbproxy.worker.leases.routes import answers_itself, best_route, may_answer_itself, route_by_name
 from lbproxy.worker.leases.slot_waits import SlotWaits
 from lbproxy.worker.leases.waiting import Waiter, why_nobody
 from lbproxy.worker.tally import Tally
@@ -55,6 +55,7 @@ class Router:
         # What need not be looked for, because the table leaves no choice: the pool that gets all of a listener, by the
         # listener's key; the only backend of a pool, by the pool's name, as long as nothing is said against it.
         self.unrouted: dict[int, PoolView] = {}
+        self.challenges: dict[bytes, bytes] = {}  # of our own ACME orders, by token
         self._answering: frozenset[int] = frozenset()  # listeners that answer some requests themselves, by their keys
         self._single: dict[str, Leases] = {}
         self.buffers_alike = True  # every pool waits for bodies as large as usual
@@ -94,10 +95,9 @@ class Router:
                     self._leases[cell].begin(drains[view.id.pool], trio.current_time(), random.random())
         self.rouse_drains()
         self.unrouted.clear()
+        self.challenges = {token.encode(): answer.encode() for token, answer in table.challenges}
         self._answering = frozenset(
-            listener.key
-            for listener in table.listeners
-            if listener.settings.redirect is not None or listener.settings.acme_challenges is not None
+            listener.key for listener in table.listeners if may_answer_itself(listener.settings, self.challenges)
         )
         if not table.routes:
             for listener in table.listeners:
@@ -132,7 +132,11 @@ class Router:
     def route(self, listener: ListenerView, host: bytes, target: bytes) -> PoolView | None:
         """The pool of the first route that fits, else the listener's; None when nobody claims the request, or the
         listener answers it itself."""
-        if self._answering and listener.key in self._answering and answers_itself(listener.settings, target):
+        if (
+            self._answering
+            and listener.key in self._answering
+            and answers_itself(listener.settings, target, self.challenges)
+        ):
             return None
         route = best_route(self.table.routes, host, target) if self.table.routes else None
         name = listener.settings.pool if route is None else route.pool

@@ -4,18 +4,30 @@ Which one takes a TLS connection that is passed on: by the host alone.
 Plain functions over the routes of a table. Knows no pool.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lbproxy.settings import ListenerSettings, RouteSettings
 
 ACME_CHALLENGES = b"/.well-known/acme-challenge/"  # RFC 8555, 8.3
 
 
-def answers_itself(listener: ListenerSettings, target: bytes) -> bool:
-    """True where no pool is asked: an ACME challenge from a directory, or a redirect of everything else."""
+def answers_itself(listener: ListenerSettings, target: bytes, challenges: Mapping[bytes, bytes]) -> bool:
+    """True where no pool is asked: an ACME challenge of ours or from a directory, or a redirect of everything else."""
     if target.startswith(ACME_CHALLENGES):
-        return listener.acme_challenges is not None
+        ours = listener.tls is None and token_in(target) in challenges
+        return ours or listener.acme_challenges is not None
     return listener.redirect is not None
+
+
+def token_in(target: bytes) -> bytes:
+    """The token that a target below ACME_CHALLENGES asks for."""
+    return target.removeprefix(ACME_CHALLENGES).partition(b"?")[0]
+
+
+def may_answer_itself(listener: ListenerSettings, challenges: Mapping[bytes, bytes]) -> bool:
+    """Whether there is any target for which `answers_itself` is true."""
+    asked = bool(challenges) and listener.tls is None and listener.mode == "http"
+    return asked or listener.redirect is not None or listener.acme_challenges is not None
 
 
 def best_route(routes: Sequence[RouteSettings], host: bytes, target: bytes) -> RouteSettings | None:

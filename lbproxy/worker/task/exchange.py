@@ -170,7 +170,7 @@ class Exchange:
 
     async def _serve(self) -> None:
         if self._begun is None:
-            if answers_itself(self.client.listener.settings, self.head.target):
+            if answers_itself(self.client.listener.settings, self.head.target, self.context.router.challenges):
                 return await answer_itself(self)
             pool = self._pool()  # raises where nobody takes it: before its body is read
             self.body = request_body(self.head, self.client.listener.settings.limits.body_bytes)

@@ -1,4 +1,4 @@
-"""What a listener answers without a backend: ACME challenges from a directory, and the redirect of all else to https.
+"""What a listener answers without a backend: ACME challenges, ours or from a directory, and the redirect to https.
 
 Knows one request and the listeners. Which requests these are says leases/routes.py.
 """
@@ -14,7 +14,8 @@ from lbproxy.model import ListenerView
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.worker.context import Context
-from lbproxy.worker.leases.routes import ACME_CHALLENGES
+from lbproxy.worker.leases.router import Router
+from lbproxy.worker.leases.routes import ACME_CHALLENGES, token_in
 from lbproxy.worker.reply import Reply
 from lbproxy.worker.task.challenge_file import read_challenge
 from lbproxy.worker.task.client import Client
@@ -52,7 +53,7 @@ async def answer_itself(exchange: Exchange) -> None:
     client, head = exchange.client, exchange.head
     exchange.body = body = request_body(head, client.listener.settings.limits.body_bytes)
     exchange.take_payload()
-    answer = await _answer(client.listener, head, exchange.context.router.table.listeners)
+    answer = await _answer(client.listener, head, exchange.context.router)
     if not body.done:  # nobody wants the rest of it
         exchange.keep = False
         exchange.linger = True
@@ -70,15 +71,18 @@ async def answer_itself(exchange: Exchange) -> None:
     await exchange.reply.flush(client.listener.settings.timeouts.body_s)
 
 
-async def _answer(listener: ListenerView, head: RequestHead, listeners: Sequence[ListenerView]) -> OwnAnswer:
-    directory = listener.settings.acme_challenges
-    if directory is None or not head.target.startswith(ACME_CHALLENGES):
+async def _answer(listener: ListenerView, head: RequestHead, router: Router) -> OwnAnswer:
+    directory, listeners = listener.settings.acme_challenges, router.table.listeners
+    is_challenge = head.target.startswith(ACME_CHALLENGES)
+    token = token_in(head.target) if is_challenge else b""
+    found = router.challenges.get(token) if listener.settings.tls is None else None
+    if not is_challenge or (directory is None and found is None):
         return OwnAnswer(308, b"Permanent Redirect", (b"Location: " + https_address(head, listeners),))
     if head.method not in (b"GET", b"HEAD"):
         return OwnAnswer(405, b"Method Not Allowed", (b"Allow: GET, HEAD",))
-    token = head.target.removeprefix(ACME_CHALLENGES).partition(b"?")[0]
-    # In a thread: a disk that does not answer must not stop the worker.
-    found = await trio.to_thread.run_sync(read_challenge, directory, token, abandon_on_cancel=True)
+    if found is None and directory is not None:
+        # In a thread: a disk that does not answer must not stop the worker.
+        found = await trio.to_thread.run_sync(read_challenge, directory, token, abandon_on_cancel=True)
     if found is None:
         raise ProxyError(404, "destination_not_found", "there is no such challenge")
     return OwnAnswer(200, b"OK", (b"Content-Type: text/plain", b"Cache-Control: no-store"), found)

@@ -147,3 +147,25 @@ def test_a_target_that_is_no_path_becomes_one() -> None:
     assert https_address(head(b"a", b"*"), ()) == b"https://a/"
     with pytest.raises(ProxyError):
         https_address(head(b""), ())
+
+
+@pytest.mark.parametrize("lane", ["express", "task"])  # without TLS: there an authority does not ask
+@pytest.mark.parametrize("more", [{}, {"redirect": "https"}])
+@trio_test(timeout_s=8)
+async def test_a_challenge_of_our_own_order_is_answered_as_long_as_the_table_has_it(
+    lane: str, more: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_bytes(b"of a file")
+    for directory in (None, str(tmp_path)):
+        setup = Setup(more={"acme_challenges": directory, **more})
+        async with proxy(lane, answering(OK), setup=setup) as lb:
+            before = await lb.ask(get(CHALLENGE + b"ours"))
+            lb.challenges = (("ours", "ours.print"),)
+            lb.publish()
+            answer = await lb.ask(get(CHALLENGE + b"ours"))
+            assert (answer.status, answer.body) == (200, b"ours.print")
+            lb.challenges = ()
+            lb.publish(0)
+            assert (await lb.ask(get(CHALLENGE + b"ours"))).status == before.status
+            if directory is not None:
+                assert (await lb.ask(get(CHALLENGE + b"token"))).body == b"of a file"
