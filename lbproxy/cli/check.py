@@ -10,6 +10,7 @@ from lbproxy import __version__
 from lbproxy.cli.options import Options, with_options
 
 if TYPE_CHECKING:
+    from lbproxy.config.problems import Problem
     from lbproxy.settings import Settings
 
 CONFIG_INVALID = 78
@@ -18,11 +19,14 @@ CONFIG_INVALID = 78
 @click.command(short_help="Every mistake of the configuration at once.")
 @click.option("--json", "as_json", is_flag=True, help="The mistakes as one JSON object.")
 @click.option("--effective", is_flag=True, help="Print the whole file, with every default.")
+@click.option("--acme", is_flag=True, help="Also look at what tls.acme needs: DNS, port 80 and CAA of each domain.")
 @with_options
-def check(options: Options, as_json: bool, effective: bool) -> int:
+def check(options: Options, as_json: bool, effective: bool, acme: bool) -> int:
     """Read the configuration and say everything that is wrong with it.
 
     --effective prints it with every default, as a file that means the same; secrets are not shown.
+    --acme asks what an authority would ask, while lbproxy runs: does each domain lead to a port 80 that answers, and do
+    its CAA records allow a certificate?
     """
     from lbproxy.certificates.judge import found_in, read_all, remarks
     from lbproxy.config.advice import advise, rights
@@ -40,6 +44,11 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
         print(json.dumps({"ok": False, "path": path, "errors": problems}) if as_json else exc.text)
         return CONFIG_INVALID
     advice = (*rights(settings), *advise(settings))
+    to_mend = _to_mend(settings, path) if acme else []
+    if to_mend:
+        said = {"ok": False, "path": path, "errors": [asdict(problem) for problem in to_mend]}
+        print(json.dumps(said) if as_json else ConfigInvalid(to_mend).text)
+        return CONFIG_INVALID
     warnings = [(warning.partition(": ")[0], warning) for warning in advice]
     warnings += [(".".join(map(str, at)), f"{dotted(at)}: {remark}") for at, remark in remarks(settings, certificates)]
     if as_json:
@@ -59,6 +68,24 @@ def check(options: Options, as_json: bool, effective: bool) -> int:
         listeners = count(len(settings.listeners), "listener")
         print(f"{path}: ok: {listeners}, {count(len(settings.pools), 'pool')}")
     return 0
+
+
+def _to_mend(settings: "Settings", path: str) -> list["Problem"]:
+    """What an authority would stumble over, where the file has its `acme`."""
+    import trio
+
+    from lbproxy.acme.preflight import Surroundings, examine
+    from lbproxy.certificates.judge import places
+    from lbproxy.config.load import problem_at
+    from lbproxy.config.problems import dotted
+
+    problems = []
+    for at, tls in places(settings):
+        if tls.acme is not None:
+            at = (*at, "acme")
+            lines = trio.run(examine, tls.acme, Surroundings.of_this_machine())
+            problems += [problem_at(path, at, f"{dotted(at)}: {line}") for line in lines]
+    return problems
 
 
 def _whole(settings: "Settings", path: str) -> dict[str, Any]:

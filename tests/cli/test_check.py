@@ -98,3 +98,16 @@ def test_an_env_file_with_mistakes_is_told_before_serve_refuses_it(
 def test_a_file_that_is_not_named_with_c_is_told_how(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "my.toml"]) == 2
     assert "(a file is named with -c: lbproxy check -c my.toml)" in capsys.readouterr().err
+
+
+def test_what_an_authority_would_stumble_over_is_a_mistake_of_its_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lb.toml").write_text(
+        '[[listener]]\naddress = ":80"\n[[listener]]\naddress = ":443"\n'
+        'tls = { acme = { domains = ["a.invalid"] } }\n[pool.web]\ntargets = ["127.0.0.1:1"]\n'
+    )
+    assert run(["check"]) == 0
+    capsys.readouterr()
+    assert run(["check", "--acme"]) == 78
+    assert "lb.toml:5:9: error: listener.tls.acme: a.invalid: has no address in the DNS (" in capsys.readouterr().out
