@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import trio
 
@@ -59,9 +60,12 @@ def try_to_take_over(document_fd: int, load: Callable[[], Settings]) -> Proof:
 
 
 def import_everything() -> None:
-    """Every module of the package, so that none is missing or broken when it is needed."""
+    """Every module of the package, so that none is missing or broken when it is needed. Those that order certificates
+    only where their libraries are installed."""
+    orders = all(find_spec(library) is not None for library in ("acme", "josepy"))
     for module in pkgutil.walk_packages(lbproxy.__path__, "lbproxy."):
-        importlib.import_module(module.name)
+        if orders or not module.name.startswith("lbproxy.acme."):
+            importlib.import_module(module.name)
 
 
 async def _have_applied(document: Document) -> None:

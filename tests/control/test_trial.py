@@ -15,6 +15,18 @@ def test_every_module_can_be_imported():
     import_everything()
 
 
+def test_an_upgrade_does_not_need_the_libraries_of_an_extra(monkeypatch):
+    imported = []
+    monkeypatch.setattr(trial.importlib, "import_module", imported.append)
+    import_everything()
+    assert "lbproxy.acme.issue" in imported
+    imported.clear()
+    monkeypatch.setattr(trial, "find_spec", lambda name: None)
+    import_everything()
+    assert not any(name.startswith("lbproxy.acme.") for name in imported)
+    assert "lbproxy.control.certificate_orders" in imported
+
+
 @pytest.fixture
 def opened():
     """Every descriptor that the sample names is open."""
