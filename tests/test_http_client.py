@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from support.receiver import certificate, receiver
+from support.certificates import pem_file
+from support.receiver import receiver
 from support.trio_test import trio_test
 
 from lbproxy import http_client
@@ -43,7 +44,7 @@ async def test_a_server_gets_the_request_and_its_status_comes_back() -> None:
 async def test_the_certificate_must_be_trusted_and_for_that_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = certificate(tmp_path, "IP:127.0.0.1")
+    file = pem_file(tmp_path, "127.0.0.1")
     with receiver(tls=file) as server:
         address = Address("127.0.0.1", server.port)
         with pytest.raises(NoAnswer, match=r"TLS: self.signed certificate"):

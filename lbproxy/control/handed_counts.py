@@ -30,6 +30,7 @@ def hand_on_counts(measured: Measured) -> dict[str, Any]:
         "reloads": _histograms(events.reloads),
         "restarts": _pairs(events.restarts),
         "starts": _histograms(events.starts),
+        "ejections": _pairs(events.ejections),
         "last_reload_ok": events.was_last_reload_ok,
         "probes": _pairs(measured.probes),
         "cpu": _pairs(measured.usage.hand_on()),
@@ -66,6 +67,7 @@ def take_over_counts(measured: Measured, handed: Mapping[str, Any]) -> None:
     take("reloads", histograms(events.reloads, RELOAD_BOUNDS_S))
     take("restarts", counts(events.restarts))
     take("starts", histograms(events.starts, START_BOUNDS_S))
+    take("ejections", counts(events.ejections))
     take("last_reload_ok", last_reload)
     take("probes", counts(measured.probes))
     take("cpu", lambda pairs: measured.usage.take_over(_book(pairs)))

@@ -39,6 +39,7 @@ class HandedListener:
     listening: int
     hidden: bool
     joins: bool
+    permissions: tuple[int, int] | None = None  # of a path, where the settings say nothing: mode and group
 
 
 @dataclass(frozen=True, slots=True)

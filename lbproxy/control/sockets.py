@@ -139,6 +139,7 @@ class Sockets:
                     bound.listening,
                     bound.hidden,
                     bound.joins,
+                    bound.permissions,
                 )
                 for bound in self._bound.values()
             ),
@@ -151,7 +152,7 @@ class Sockets:
             sockets = [taken_socket(fd) for fd in one.sockets_fds]
             bound = self._bound[one.address] = _Bound(one.address, one.key, one.cell, sockets, one.is_shared)
             bound.why_shared, bound.inode, bound.listening = one.why_shared, one.inode, one.listening
-            bound.hidden, bound.joins = one.hidden, one.joins
+            bound.hidden, bound.joins, bound.permissions = one.hidden, one.joins, one.permissions
 
     def views(self, listeners: Sequence[ListenerSettings]) -> tuple[ListenerView, ...]:
         """Of listeners that are bound."""

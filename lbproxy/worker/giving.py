@@ -6,7 +6,6 @@ a drain never sees a moment in which nobody holds the connection, and a refusal 
 under way at once, so that each waits for milliseconds and the clients that stay are served between them.
 """
 
-import socket
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from lbproxy.telemetry.access import for_access
 from lbproxy.telemetry.events import Notice
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.express.phase import HEAD, IDLE
+from lbproxy.worker.io.splice import are_plain
 from lbproxy.worker.lanes import Lanes, Record
 from lbproxy.worker.leases import moved_lease
 from lbproxy.worker.relay.moved_relay import value_of
@@ -159,7 +159,7 @@ def _lift(lanes: Lanes, record: Record) -> Lifted | None:
 
 
 def _lift_idle(lanes: Lanes, record: ExpressClient) -> Lifted | None:
-    if record.phase not in (IDLE, HEAD) or record.lease is not None or type(record.sock) is not socket.socket:
+    if record.phase not in (IDLE, HEAD) or record.lease is not None or not are_plain(record.sock):
         return None
     age_s = lanes.reactor.now - record.entered_at
     received = text_of(record.buffer)

@@ -20,6 +20,7 @@ def counted() -> Measured:
     tallies.generations["web", 3].errors = 4
     measured.events.reloads["web", "ok"] = Histogram(RELOAD_BOUNDS_S)
     measured.events.restarts["web", "crash"] = 5
+    measured.events.ejections["web"] = 6
     measured.events.was_last_reload_ok = False
     measured.probes["web", True] = 11
     measured.usage.take_over({("web", "web.1"): 1.5, "1": 2.5})
@@ -38,6 +39,7 @@ def test_everything_that_was_counted_goes_on():
     before, after = counted(), over_an_exec(counted())
     assert hand_on_counts(after) == hand_on_counts(before)
     assert after.growing.total("public", "the same source under another name", 5) == 15
+    assert after.events.ejections == {"web": 6}
     assert after.usage.cpu_s(("web", "web.1")) == 1.5
 
 

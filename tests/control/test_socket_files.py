@@ -1,13 +1,17 @@
 """Who may connect to a unix socket."""
 
+import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lbproxy.address import Address
+from lbproxy.control.handed_on import HandedListener, HandedSockets
 from lbproxy.control.listening_socket import unix_socket
+from lbproxy.control.plain import from_plain, plain
 from lbproxy.control.socket_files import permissions_of, permit
 from lbproxy.control.sockets import Sockets, _Bound
 from lbproxy.link.grid import CellBook, Grid
@@ -60,3 +64,26 @@ def test_a_socket_has_its_mode_before_it_listens_and_a_new_one_when_it_is_shown(
         assert mode_of(path) == 0o600
     finally:
         sockets.close()
+
+
+def test_a_socket_that_is_taken_over_still_knows_the_mode_it_was_made_with(tmp_path: Path) -> None:
+    path = tmp_path / "lb.sock"
+    before = Sockets(CellBook(Grid.create(2, 8)))
+    before.bind([settings(path)], 2)
+    plain_mode = mode_of(path)
+    (view,) = before.bind([settings(path, 0o600)], 2)
+    before.show([view])
+    handed = from_plain(HandedSockets, json.loads(json.dumps(plain(before.hand_on()))))
+    after = Sockets(CellBook(Grid.create(2, 8)))
+    after.take_over(replace(handed, bound=tuple(_with_copies(one) for one in handed.bound)))
+    try:
+        after.show(after.views([settings(path)]))
+        assert mode_of(path) == plain_mode != 0o600
+    finally:
+        after.close()
+        before.close()
+
+
+def _with_copies(handed: HandedListener) -> HandedListener:
+    """Both programs are one process here."""
+    return replace(handed, sockets_fds=tuple(map(os.dup, handed.sockets_fds)))

@@ -4,9 +4,10 @@ import socket
 from pathlib import Path
 
 from support.apps.scripted import scripted
+from support.certificates import pem_file
 from support.load import load
 from support.ports import free_port
-from support.receiver import certificate, receiver
+from support.receiver import receiver
 from support.serve import Serving, serving
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -118,7 +119,7 @@ def https(port: int, more: str) -> str:
 
 
 def test_an_https_target_is_probed_and_served_once_its_certificate_is_good(tmp_path: Path) -> None:
-    pem = certificate(tmp_path, "IP:127.0.0.1")
+    pem = pem_file(tmp_path, "127.0.0.1")
     with receiver(tls=pem) as app:
         app.answers = [200] * 1000
         with serving(https(app.port, "verify = true"), tmp_path, wait=False) as lb:

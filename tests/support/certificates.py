@@ -55,6 +55,15 @@ def certificate(
     return pair
 
 
+def pem_file(directory: Path, *names: str) -> Path:
+    """One file with a self-signed certificate for `names`, which clients can take as an authority too, and its key."""
+    pair = certificate(directory, *names, extensions=["basicConstraints=CA:TRUE"])
+    file = directory / "certificate.pem"
+    file.write_bytes(pair.key.read_bytes() + pair.cert.read_bytes())
+    file.chmod(0o600)
+    return file
+
+
 def make_key(path: Path, kind: str = "ec") -> None:
     options = {
         "ec": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],

@@ -82,16 +82,6 @@ def answering(*answers: bytes) -> Script:
     return script
 
 
-def answering_once(answer: bytes) -> Script:
-    """A script that answers one request and closes."""
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(answer)
-
-    return script
-
-
 async def never_answering(peer: Peer) -> None:
     await peer.wait_ended()
 

@@ -8,7 +8,6 @@ with receiver() as hook:
 
 import json
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,13 +92,3 @@ def receiver(port: int = 0, tls: Path | None = None) -> Iterator[Receiver]:
         yield server
         server.shutdown()
         thread.join(5)
-
-
-def certificate(directory: Path, name: str) -> Path:
-    """A self-signed certificate for a subject alternative name ("IP:127.0.0.1", "DNS:example.org"), with its key."""
-    file = directory / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-keyout", "-", "-days", "2", "-subj", "/CN=test", "-addext", f"subjectAltName={name}"]
-    done = subprocess.run(command, check=True, capture_output=True)
-    file.write_bytes(done.stdout)
-    return file

@@ -17,7 +17,7 @@ import trio
 
 from lbproxy.tls.contexts import Pair, ServerContexts
 from lbproxy.tls.tls_socket import aside
-from support.receiver import certificate
+from support.certificates import pem_file
 
 RECORD_BYTES = 16 * 1024
 aside()  # else a test would seem to leave its descriptors open
@@ -26,9 +26,7 @@ aside()  # else a test would seem to leave its descriptors open
 @cache
 def pem() -> Path:
     """A self-signed certificate for a.example, and its key."""
-    file = certificate(Path(tempfile.mkdtemp(prefix="lb-tls-")), "DNS:a.example,DNS:localhost,IP:127.0.0.1")
-    file.chmod(0o600)
-    return file
+    return pem_file(Path(tempfile.mkdtemp(prefix="lb-tls-")), "a.example", "localhost", "127.0.0.1")
 
 
 def server_contexts() -> ServerContexts:
@@ -100,10 +98,6 @@ class TlsPeerSocket:
         data = before + self._out.read()
         while data:
             data = data[await self.plain.send(data) :]
-
-    def send_at_once(self, data: bytes) -> None:
-        self.tls.write(data)
-        self.plain._sock.send(self._out.read())  # type: ignore[attr-defined]
 
     def shutdown(self, how: int) -> None:
         """close_notify, then the plain end. Raises OSError."""

@@ -6,19 +6,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.receiver import certificate
+from support.certificates import pem_file
 
 from lbproxy.tls.contexts import BadCertificate, Pair, ServerContexts, ServerRules, client_context
 
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"), "DNS:a.example")
+    return pem_file(tmp_path_factory.mktemp("tls"), "a.example")
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"), "DNS:b.example")
+    return pem_file(tmp_path_factory.mktemp("tls"), "b.example")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from support.receiver import certificate
+from support.certificates import pem_file
 
 from lbproxy.settings import TargetTls
 from lbproxy.tls.contexts import BadCertificate
@@ -12,7 +12,7 @@ from lbproxy.tls.targets import target_context, token_of
 
 
 def test_a_context_is_made_once_for_the_same_rules(tmp_path: Path) -> None:
-    text = certificate(tmp_path, "DNS:a.example").read_text()
+    text = pem_file(tmp_path, "a.example").read_text()
     rules = TargetTls(ca="ca.pem", authorities=text)
     context = target_context(rules)
     assert target_context(TargetTls(ca="ca.pem", authorities=text)) is context

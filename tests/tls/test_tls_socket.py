@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from support.receiver import certificate
+from support.certificates import pem_file
 
 from lbproxy.tls.contexts import Pair, ServerContexts, ServerRules, client_context
 from lbproxy.tls.tls_socket import RECORD_BYTES, HandshakeFailed, TlsSocket, aside
@@ -19,7 +19,7 @@ VERSIONS = ("1.2", "1.3")
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"), "DNS:a.example")
+    return pem_file(tmp_path_factory.mktemp("tls"), "a.example")
 
 
 def contexts(pem: Path, version: str = "1.3") -> Contexts:

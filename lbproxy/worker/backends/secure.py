@@ -13,7 +13,12 @@ from lbproxy.settings import TargetTls
 from lbproxy.tls.contexts import BadCertificate
 from lbproxy.tls.targets import Context, Session, target_context, token_of
 from lbproxy.tls.tls_socket import HandshakeFailed, TlsSocket, Waits
-from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, open_socket
+from lbproxy.worker.backends.connections import (
+    BackendConnection,
+    ConnectFailed,
+    ConnectTimedOut,
+    open_socket,
+)
 
 MOST_SESSIONS = 1024
 PLAIN_RULES = TargetTls()
@@ -79,15 +84,18 @@ class SecureConnections:
             self._sessions[address] = context, session
 
     async def connect(self, backend: BackendView, connect_s: float) -> SecureConnection:
-        """A fresh connection, after its handshake: `connect_s` is for both. Raises ConnectFailed or Untrusted."""
-        address, rules, step = backend.address, backend.tls or PLAIN_RULES, "accept a connection"
+        """A fresh connection, after its handshake: `connect_s` is for both. Raises ConnectFailed, ConnectTimedOut
+        or Untrusted."""
+        address, rules = backend.address, backend.tls or PLAIN_RULES
+        step = "accept a connection"
+        failed: type[ConnectFailed] = ConnectTimedOut
         with trio.move_on_after(connect_s):
             try:
                 context = target_context(rules)
             except BadCertificate as exc:
                 raise Untrusted(str(exc), "tls_certificate_error", backend) from None
             sock = await open_socket(address)
-            step = "complete a TLS handshake"
+            step, failed = "complete a TLS handshake", ConnectFailed
             known, session = self._sessions.get(address, (None, None))
             name = rules.server_name or address.server_name
             try:
@@ -96,7 +104,7 @@ class SecureConnections:
             except HandshakeFailed as exc:
                 raise Untrusted(f"{address}: TLS: {exc}", token_of(str(exc)), backend) from None
             return SecureConnection(backend, secured, self, context)
-        raise ConnectFailed(f"{address} did not {step} within {connect_s:g}s")
+        raise failed(f"{address} did not {step} within {connect_s:g}s")
 
 
 async def _shake_hands(sock: TlsSocket) -> None:

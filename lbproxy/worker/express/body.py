@@ -13,7 +13,7 @@ from lbproxy.worker.express.finish import abandon, done, let_backend_go, log, st
 from lbproxy.worker.express.phase import BACKEND_FULL, CLIENT_FULL, DOWNLOADING, IDLE, UPLOADING, WAITING
 from lbproxy.worker.express.record import BODY_BYTES, ExpressRecord, act, change, put_off
 from lbproxy.worker.io.reactor import AT_LOOK, LOOK_S, WRITE
-from lbproxy.worker.io.splice import PIPE_BYTES, Pipe, can_splice
+from lbproxy.worker.io.splice import PIPE_BYTES, Pipe, are_plain
 from lbproxy.worker.tally import FIRST_BOUND_S, REQUEST_BYTES, RESPONSE_BYTES, TOOK_S, series_of
 
 SPLICE_FROM_BYTES = 256 * 1024
@@ -72,7 +72,7 @@ def begin_body(record: ExpressRecord, start: bytes, left: int) -> None:
     assert record.connection is not None
     record.body_left = left
     record.lanes.router.change_kind(record.lease, LeaseKind.TRANSFER)
-    if left >= SPLICE_FROM_BYTES and can_splice(record.sock, record.connection.sock):
+    if left >= SPLICE_FROM_BYTES and are_plain(record.sock, record.connection.sock):
         record.pipe = record.lanes.pipes.take()
     change(record, DOWNLOADING)
     pass_on(record, start)
@@ -206,7 +206,7 @@ def begin_upload(record: ExpressRecord) -> None:
     record.lanes.router.change_kind(record.lease, LeaseKind.TRANSFER)
     record.payload = b""  # on its way: this request is not sent twice
     record.recv_bytes = BODY_BYTES
-    if record.upload_left >= SPLICE_FROM_BYTES and can_splice(record.sock, record.connection.sock):
+    if record.upload_left >= SPLICE_FROM_BYTES and are_plain(record.sock, record.connection.sock):
         record.pipe = record.lanes.pipes.take()
     change(record, UPLOADING)
 

@@ -129,9 +129,8 @@ class ExpressRecord(Lease):
     pipe: Pipe | None  # for the rest of a large body
     unflushed: bytes  # not taken by the client yet
     close_after: bool
-    added: (
-        bytes | None
-    )  # lines that this listener adds to answers; b"": the worker stops; None: the usual answer will do
+    # Lines that this listener adds to answers; b"": the worker stops; None: the usual answer will do.
+    added: bytes | None
 
     # Set by the class in client.py.
     on_ready: Callable[[int], None]

@@ -8,7 +8,6 @@ import errno
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from ipaddress import ip_address
 from typing import Any
 
 import trio
@@ -17,11 +16,11 @@ from lbproxy.link.grid import WIDTH, Counter, Grid
 from lbproxy.model import ListenerView, RoutingTable
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice, TlsFailed
 from lbproxy.tls.contexts import ServerContexts
-from lbproxy.wire.forwarded import Trust, unmapped
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import Admission, ClientConnection, NotAdmitted, ProxyHeaderStage, Stage
 from lbproxy.worker.front.client_counts import NO_LIMIT, Cells, ClientCounts
 from lbproxy.worker.front.handshake_turns import HandshakeTurns
+from lbproxy.worker.front.peers import Peers
 from lbproxy.worker.front.server_name import ServerNameStage
 from lbproxy.worker.front.tls import Handshake, rules_of
 from lbproxy.worker.io.dead_peer import notice_dead_peer
@@ -32,7 +31,6 @@ QUEUE_MOST = 100_000  # more than a listening socket can have waiting
 LEAVE_S = 0.3  # more than most round trips: for the last part of a handshake
 PAUSE_S = 0.05  # out of descriptors, or at the limit: nobody tells us when another process has freed one
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-REMEMBERED_PEERS = 4096
 REFUSALS_S = 60.0
 TOLD_PER_S = 10  # failed handshakes as events; the metric counts them all
 
@@ -62,9 +60,7 @@ class Listening:
         settings = view.settings
         self.view = view
         notice_dead_peer(self._sock, view.settings.timeouts.idle_s)
-        self._trust = Trust(view.settings.trusted_proxies)
-        self._peers: dict[str, ClientFacts] = {}
-        self._proto = b"http" if settings.tls is None else b"https"
+        self.facts = Peers(settings).facts
         self._expects_header = settings.proxy_protocol == "accept"
         self._asks_name = by_name and settings.mode == "tcp" and settings.tls is None
         # None: a plain listener, whose clients go to a lane at once.
@@ -194,20 +190,6 @@ class Listening:
         if not counted:
             raise NotAdmitted(f"{facts.ip.decode()} has {self._most} connections (limits.connections_per_client)")
         return replace(facts, counted=counted)
-
-    def facts(self, peer: tuple[str, int] | str | bytes) -> ClientFacts:
-        host = peer[0] if isinstance(peer, tuple) else ""  # unix: a path, or bytes for a name without one
-        facts = self._peers.get(host)
-        if facts is None:
-            if len(self._peers) >= REMEMBERED_PEERS:
-                self._peers.clear()
-            ip = str(unmapped(ip_address(host.partition("%")[0]))).encode() if host else b""
-            forwarded = self.view.settings.forwarded
-            facts = ClientFacts(
-                ip, self._trust.believes(ip), self._proto, writes_forwarded=forwarded, trust=self._trust
-            )
-            self._peers[host] = facts
-        return facts
 
 
 class Acceptor:

@@ -18,8 +18,9 @@ MOST_PIPES = 64  # as many of that size as the kernel grants a user; slow reader
 FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
-def can_splice(*socks: socket.socket) -> bool:
-    """Not through a socket that changes the bytes: TLS."""
+def are_plain(*socks: socket.socket) -> bool:
+    """False with TLS: its socket changes the bytes, so they cannot move in the kernel, and its session is state of this
+    process, so another process cannot go on with the descriptor."""
     return all(type(sock) is socket.socket for sock in socks)
 
 

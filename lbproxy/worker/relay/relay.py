@@ -8,12 +8,12 @@ is read to its end first. Then both are closed.
 """
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Self
 
 from lbproxy.worker.io.reactor import Reactor
-from lbproxy.worker.io.splice import Pipe, Pipes, can_splice
+from lbproxy.worker.io.splice import Pipe, Pipes, are_plain
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.side import Side
 
@@ -121,8 +121,9 @@ class Relay:
     @property
     def is_movable(self) -> bool:
         """Nothing is wrong with it, so that it can go on elsewhere as if it had begun there."""
-        sides = (self.client, self.backend)
-        return self.why is None and self.is_well and not any(side.broken for side in sides) and _are_plain(sides)
+        client, backend = self.client, self.backend
+        is_whole = self.why is None and self.is_well and not (client.broken or backend.broken)
+        return is_whole and are_plain(client.sock, backend.sock)
 
     def lift(self) -> None:
         """Stop moving bytes, and keep what is in hand. Until `go_on` or `let_go` no drain reaches the relay."""
@@ -156,7 +157,7 @@ class Relay:
 
     def take_pipe(self) -> Pipe | None:
         """A pipe; None if none is left, or every byte has to be seen."""
-        if self._pipes is None or not can_splice(self.client.sock, self.backend.sock):
+        if self._pipes is None or not are_plain(self.client.sock, self.backend.sock):
             return None
         return self._pipes.take()
 
@@ -185,11 +186,6 @@ class Relay:
         client, backend = self.client, self.backend
         client.deliver = backend.deliver = _nobody
         del client.other, client.relay, backend.other, backend.relay
-
-
-def _are_plain(sides: Iterable[Side]) -> bool:
-    """A TLS session is state of this process, which no descriptor carries."""
-    return all(type(side.sock) is socket.socket for side in sides)
 
 
 def _nobody(what: object) -> None:

@@ -76,16 +76,6 @@ def answering(answer: bytes) -> Behaviour:
     return behave
 
 
-def answering_once(answer: bytes) -> Behaviour:
-    """The first head is answered with these bytes, then the connection is closed."""
-
-    def behave(peer: Peer) -> None:
-        peer.read_head()
-        peer.send(answer)
-
-    return behave
-
-
 @contextlib.contextmanager
 def scripted(script: bytes | Behaviour, port: int = 0) -> Iterator[Scripted]:
     """A backend on 127.0.0.1 that runs `script` on each connection, in a thread of its own; bytes: `answering`."""

@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 import trio
-from support.receiver import certificate
+from support.certificates import pem_file
 from support.tls_door import server_context
 from support.trio_test import trio_test
 
 from lbproxy.address import Address
 from lbproxy.model import BackendId, BackendView
 from lbproxy.settings import TargetTls
-from lbproxy.worker.backends.connections import ConnectFailed
+from lbproxy.worker.backends import secure
+from lbproxy.worker.backends.connections import ConnectFailed, ConnectTimedOut
 from lbproxy.worker.backends.secure import SecureConnection, SecureConnections, Untrusted
 
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
+    return pem_file(tmp_path_factory.mktemp("tls"), "127.0.0.1")
 
 
 @contextmanager
@@ -93,4 +94,16 @@ async def test_what_was_not_verified_is_never_handed_out(pem: Path) -> None:
 @trio_test(timeout_s=10)
 async def test_a_handshake_has_its_time_and_leaves_nothing(pem: Path) -> None:
     with serving(None) as (view, _), pytest.raises(ConnectFailed, match=r"TLS handshake within 0\.1s"):
+        await SecureConnections().connect(view, 0.1)
+
+
+@trio_test(timeout_s=10)
+async def test_a_connection_that_nobody_takes_in_time_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without TLS: the accept queue of a backend that lives may be full."""
+
+    async def full(address: Address) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(secure, "open_socket", full)
+    with serving(None) as (view, _), pytest.raises(ConnectTimedOut, match=r"accept a connection within 0\.1s"):
         await SecureConnections().connect(view, 0.1)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import trio
+from support.certificates import pem_file
 from support.peer import Peer
 from support.proxy import GET, OK, Proxy, Script, Setup, answering, get, lanes, post, proxy, wait_until
-from support.receiver import certificate
 from support.tls_door import Door, server_context, tls_door
 from support.trio_test import trio_test
 
@@ -23,7 +23,7 @@ NAME = "app.internal"
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"), f"DNS:{NAME}")
+    return pem_file(tmp_path_factory.mktemp("tls"), NAME)
 
 
 def trusting(pem: Path, **more: object) -> TargetTls:

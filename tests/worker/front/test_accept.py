@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import trio
 import trio.testing
 from support.trio_test import trio_test
@@ -344,32 +343,6 @@ def peer_of(sock: socket.socket) -> object:
 # Who they are
 
 
-@pytest.mark.parametrize(
-    ("peer", "ip", "trusted"),
-    [
-        (("192.0.2.7", 1), b"192.0.2.7", False),
-        (("10.1.2.3", 1), b"10.1.2.3", True),
-        (("::ffff:10.1.2.3", 1, 0, 0), b"10.1.2.3", True),
-        (("::ffff:192.0.2.7", 1, 0, 0), b"192.0.2.7", False),
-        (("2001:db8::1", 1, 0, 0), b"2001:db8::1", False),
-        (("fe80::1%eth0", 1, 0, 2), b"fe80::1", True),
-        ("", b"", False),
-        ("/run/client.sock", b"", False),
-        (b"\0abstract", b"", False),
-    ],
-)
-@trio_test
-async def test_a_peer_is_known_by_its_address(peer: tuple[str, int] | str | bytes, ip: bytes, trusted: bool) -> None:
-    async with running() as bench:
-        view = bench.listen(trusted=("10.0.0.0/8", "fe80::/10"))
-        bench.apply(view)
-        listening = bench.acceptor._listening[view.key]
-        for _ in range(2):
-            facts = listening.facts(peer)
-            assert (facts.ip, facts.trusted, facts.proto) == (ip, trusted, b"http")
-            assert listening.facts(peer) is facts
-
-
 @trio_test
 async def test_a_client_of_a_unix_socket_has_no_address_whatever_it_calls_itself(tmp_path: Path) -> None:
     async with running() as bench:
@@ -386,13 +359,3 @@ async def test_a_client_of_a_unix_socket_has_no_address_whatever_it_calls_itself
             client.connect(str(tmp_path / "lb.sock"))
         await until(lambda: len(bench.open) == 3)
         assert {(facts.ip, facts.trusted) for _, _, facts in bench.open} == {(b"", False)}
-
-
-@trio_test
-async def test_the_peers_of_a_unix_listener_are_trusted_where_it_says_unix() -> None:
-    async with running() as bench:
-        view = bench.listen(trusted=("unix",))
-        bench.apply(view)
-        listening = bench.acceptor._listening[view.key]
-        assert listening.facts("").trusted
-        assert not listening.facts(("127.0.0.1", 1)).trusted

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import trio
+from support.certificates import pem_file
 from support.peer import Peer, connect
 from support.proxy import GET, OK, Proxy, Setup, answering, proxy, wait_until
-from support.receiver import certificate
 from support.tls_peer import TlsPeerSocket, client_context, pem, server_contexts
 from support.trio_test import trio_test
 
@@ -26,7 +26,7 @@ LISTENER_CELL = 1
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"), "DNS:b.example")
+    return pem_file(tmp_path_factory.mktemp("tls"), "b.example")
 
 
 @contextmanager
