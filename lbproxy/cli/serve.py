@@ -33,8 +33,11 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
         raise click.UsageError(
             "without a file it is: lbproxy serve -n 4 -l :8080 -- COMMAND, and {port} in the command"
         )
+    from lbproxy.config.control_path import named_path
     from lbproxy.control.program import Program
 
+    here = os.environ["PWD"] = named_path("")  # also for the programs of later upgrades: this directory may be deleted
+    full = named_path(options.config_path)
     program = Program.take(os.environ)
     taken = None if program.is_trial else program.document_fd  # `lbproxy upgrade` has executed this program
     # A reload signal that comes while lbproxy starts (the imports below take their time) is too early, but must not
@@ -43,14 +46,12 @@ def serve(options: Options, size: int | None, listen: str | None, command: tuple
     from lbproxy.privileges import hide_memory
 
     hide_memory()  # before there are secrets in it
-    from lbproxy.config.control_path import named_path
     from lbproxy.config.load import from_command, load
     from lbproxy.config.problems import ConfigInvalid
     from lbproxy.config.secret import withhold
     from lbproxy.errors import LbproxyError
 
     withheld: dict[str, str] = {}  # variables that hold secrets: a reload reads them here, no child inherits them
-    here, full = named_path(""), named_path(options.config_path)
 
     def read() -> "Settings":
         if without_file:
@@ -124,8 +125,10 @@ def _ignore(number: int, frame: object) -> None:
 
 def overridden(settings: "Settings", options: Options) -> "Settings":
     """--control, and -v and -q as steps of the log's level."""
+    from lbproxy.config.control_path import named_path
+
     if options.control:
-        settings = replace(settings, proxy=replace(settings.proxy, control=os.path.abspath(options.control)))
+        settings = replace(settings, proxy=replace(settings.proxy, control=named_path(options.control)))
     if options.verbosity:
         step = _LEVELS.index(settings.log.level) - options.verbosity
         level = _LEVELS[min(max(step, 0), len(_LEVELS) - 1)]

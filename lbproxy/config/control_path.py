@@ -19,8 +19,10 @@ _CONTROL = re.compile(r"""\s*(proxy\s*\.\s*)?control\s*=\s*("(?:\\.|[^"\\])*"|'[
 def named_path(path: str) -> str:
     """The absolute path as it was named: a symlink in the working directory's own name (`current`) stays a symlink.
 
-    The shell tells that name in $PWD; it counts while it leads to the working directory.
+    The shell tells that name in $PWD; it counts while it leads to the working directory, and once that is deleted.
     """
+    if os.path.isabs(path):
+        return os.path.normpath(path)
     return os.path.normpath(os.path.join(_working_directory(), path))
 
 
@@ -137,7 +139,10 @@ def _working_directory() -> str:
             return named
     except OSError:
         pass
-    return os.getcwd()
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # deleted, as old releases are: its name may lead to another one now
+        return named if os.path.isabs(named) else os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
 
 
 def _stem(full: str) -> str:

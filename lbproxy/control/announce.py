@@ -46,7 +46,9 @@ class Announcer:
             task_status.started()
             async with trio.open_nursery() as nursery:
                 if self._is_ready:
-                    await self._send(self._status())
+                    # The exec and the imports have taken a part of the watchdog's time, and new workers take theirs.
+                    fed = () if self._notify.watchdog_s is None else ("WATCHDOG=1",)
+                    await self._send(*fed, self._status())
                 else:
                     await self._send(self._status(), _extension(self._longest_start_s() + EXTEND_S))
                     nursery.start_soon(self._become_ready, ready)

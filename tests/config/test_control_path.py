@@ -157,3 +157,16 @@ def test_where_neither_place_can_be_written_there_is_one_that_always_works(monke
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/proc/nowhere")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert os.path.dirname(control_path("lb.toml")) == f"/tmp/lbproxy-{os.geteuid()}"
+
+
+def test_a_working_directory_that_is_deleted_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Old releases are deleted while lbproxy runs in one of them."""
+    release = tmp_path / "1"
+    release.mkdir()
+    monkeypatch.chdir(release)
+    monkeypatch.setenv("PWD", str(tmp_path / "current"))  # a link that leads elsewhere by now
+    release.rmdir()
+    assert named_path("/etc/lb.toml") == "/etc/lb.toml"
+    assert named_path("lb.toml") == str(tmp_path / "current/lb.toml")
+    monkeypatch.delenv("PWD")
+    assert named_path("lb.toml") == str(release / "lb.toml")

@@ -126,6 +126,18 @@ async def test_the_watchdog_is_fed_at_half_its_time_and_not_while_a_worker_is_mi
 
 
 @trio_test(clock="autojump", timeout_s=1000)
+async def test_the_watchdog_is_fed_at_once_behind_an_exec():
+    made = World(settings_of(pool_settings()))
+    made.context.workers = Workers()
+    made.context.workers.missing = trio.Event()
+    notify = Notified(watchdog_s=30.0)
+    async with made.running():
+        await made.nursery.start(Announcer(notify, made.context, made.log, is_ready=True).run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(notify.times_of("WATCHDOG=1")) == 1
+
+
+@trio_test(clock="autojump", timeout_s=1000)
 async def test_a_stop_asks_for_time_until_its_grace_is_over():
     made = World(settings_of(pool_settings()))
     made.context.workers = Workers()

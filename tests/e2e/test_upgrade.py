@@ -229,8 +229,10 @@ def test_a_program_that_is_broken_does_not_take_over(tmp_path: Path) -> None:
         lb.wait_log('"reload.finished"')
 
 
-def test_signals_wait_over_the_exec(tmp_path: Path) -> None:
-    with serving(SMALL, tmp_path) as lb:
+def test_signals_wait_over_the_exec_and_a_deleted_working_directory_is_not_missed(tmp_path: Path) -> None:
+    (tmp_path / "release").mkdir()
+    with serving(SMALL, tmp_path, prefix=("sh", "-c", 'cd release && exec "$@"', "sh")) as lb:
+        (tmp_path / "release").rmdir()
         for number in (1, 2):
             asked = subprocess.Popen(lb.command("upgrade"), stdout=subprocess.DEVNULL)
             lb.wait_until(lambda number=number: lb.log().count('"upgrade.proved"') == number)
