@@ -69,6 +69,7 @@ class ServerContexts:
         contexts = [_server_context(pair, authorities) for pair in pairs]
         self.first = contexts[0]
         self._all = contexts
+        self.offered: frozenset[bytes] = frozenset()  # of ALPN; empty: nothing is offered, and anything goes
         self._by_name: dict[str, ssl.SSLContext] = {}
         for pair, context in zip(pairs, contexts, strict=True):
             for name in pair.names:
@@ -77,6 +78,7 @@ class ServerContexts:
     def follow(self, rules: ServerRules) -> None:
         """The rules of handshakes that begin from now on. Where client certificates are required and no authorities
         came with the certificates, no client gets in."""
+        self.offered = frozenset(name.encode() for name in rules.protocols)
         for context in self._all:
             context.minimum_version = VERSIONS[rules.min_version]
             context.verify_mode = CLIENT_AUTH.get(rules.client_auth or "", ssl.CERT_NONE)

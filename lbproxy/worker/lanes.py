@@ -114,32 +114,30 @@ class Lanes:
     def open(self, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         """A new client. The socket is ours from now on."""
         self._acceptor.opened(view)
-        self._begin(sock, view, facts, b"")
+        self._made(sock, view, facts, b"").begin()
 
     def open_admitted(self, connection: ClientConnection) -> None:
         """As `open`, for a client that came through the front door, where it has been counted."""
-        name = connection.server_name
-        self.offer(self._begin(connection.sock, connection.view, connection.facts, connection.early, server_name=name))
+        record = self._made(connection.sock, connection.view, connection.facts, connection.early)
+        if isinstance(record, TcpClient):
+            record.server_name = connection.server_name
+            if connection.events:
+                self.reactor.unregister(connection.sock.fileno())
+        else:
+            record.client_events = connection.events
+        record.begin()
+        self.offer(record)
 
-    def _begin(
-        self,
-        sock: socket.socket,
-        view: ListenerView,
-        facts: ClientFacts,
-        early: bytes,
-        *,
-        server_name: str | None = None,
-    ) -> Record:
+    def _made(
+        self, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes
+    ) -> ExpressClient | TcpClient:
         make = TcpClient if view.settings.mode == "tcp" else ExpressClient
         record: ExpressClient | TcpClient = make(self, sock, view, facts, early)
-        if server_name is not None and isinstance(record, TcpClient):
-            record.server_name = server_name
         if view.settings.hsts_s is not None or self.stopping:
             self._add_lines(record)
         self._records.add(record)
         if facts.counted:
             self._counted[record] = facts.counted
-        record.begin()
         return record
 
     # Between workers

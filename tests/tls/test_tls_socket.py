@@ -281,3 +281,23 @@ def test_where_the_kernel_encrypts_nothing_openssl_goes_on_without_it(
         server.shutdown(socket.SHUT_WR)
         assert take(client, 100) == b""
         assert take(server, 100) == b"more"
+
+
+def test_a_descriptor_from_accept_becomes_a_tls_socket_without_a_plain_one(pem: Path) -> None:
+    server_context, client_context_ = contexts(pem)
+    with tcp() as (near, far):
+        accepted = TlsSocket.accepted(int(far.family), socket.SOCK_STREAM, 0, far.detach())
+        with closing(TlsSocket.client(near, client_context_, "a.example")) as client, closing(accepted):
+            accepted.setblocking(False)
+            server = TlsSocket.server(accepted, server_context)
+            assert server is accepted
+            shake(server, client)
+            server.send(b"hello")
+            assert take(client, 5) == b"hello"
+
+
+def test_a_descriptor_from_accept_can_be_closed_before_it_speaks_tls() -> None:
+    with tcp() as (near, far):
+        TlsSocket.accepted(int(far.family), socket.SOCK_STREAM, 0, far.detach()).close()
+        select.select([near], [], [], 5)
+        assert near.recv(1) == b""

@@ -16,6 +16,7 @@ from lbproxy.link.grid import WIDTH, Counter, Grid
 from lbproxy.model import ListenerView, RoutingTable
 from lbproxy.telemetry.events import AcceptPaused, AcceptResumed, Event, Notice, TlsFailed
 from lbproxy.tls.contexts import ServerContexts
+from lbproxy.tls.tls_socket import TlsSocket
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import Admission, ClientConnection, NotAdmitted, ProxyHeaderStage, Stage
 from lbproxy.worker.front.client_counts import NO_LIMIT, Cells, ClientCounts
@@ -66,10 +67,11 @@ class Listening:
         # None: a plain listener, whose clients go to a lane at once.
         self._most = settings.limits.connections_per_client
         self._admits: Callable[[socket.socket, ClientFacts], None] | None = None
+        self._made: Callable[[int, int, int, int], socket.socket] = socket.socket
         if self._expects_header or self._asks_name:
             self._admits = self._admit
         elif settings.tls is not None:
-            self._admits = self._secure
+            self._admits, self._made = self._secure, TlsSocket.accepted
         elif self._most:
             self._admits = self._open_counted
 
@@ -113,7 +115,7 @@ class Listening:
                 if acceptor.is_full(view):
                     raise OSError(errno.EMFILE, "the listener's limit of connections is reached")
                 fd, peer = accept()
-                sock = socket.socket(family, socket.SOCK_STREAM, 0, fd)
+                sock = self._made(family, socket.SOCK_STREAM, 0, fd)
             except BlockingIOError:
                 break
             except OSError as exc:
@@ -213,7 +215,7 @@ class Acceptor:
         self.turns = HandshakeTurns(reactor)
         self._told_since, self._told = NEVER, 0
         self._refusals: dict[int, float] = {}  # when a refused client was last told of, by listener key
-        self._one_has_left = trio.Event()
+        self._one_has_left = trio.lowlevel.ParkingLot()
 
     def apply(self, table: RoutingTable, sockets: dict[int, socket.socket]) -> None:
         """The listeners of a new table: see `wait_left`. `sockets` are ours from now on, by listener key: of those that
@@ -307,8 +309,7 @@ class Acceptor:
             self.emit(failed)
 
     def _tell_left(self) -> None:
-        self._one_has_left.set()
-        self._one_has_left = trio.Event()
+        self._one_has_left.unpark_all()
 
     def _leave(self, key: int) -> None:
         listening = self._listening.pop(key)
@@ -328,7 +329,7 @@ class Acceptor:
     async def wait_closed(self) -> None:
         """Until the listeners that go are closed, with everybody accepted: LEAVE_S."""
         while self._leaving:
-            await self._one_has_left.wait()
+            await self._one_has_left.park()
 
     def has_left(self, listening: Listening) -> None:
         self._leaving.discard(listening)
@@ -337,7 +338,7 @@ class Acceptor:
     async def wait_left(self) -> None:
         """Until those that go are closed, with everybody accepted: LEAVE_S, if at all."""
         while self.leaving:
-            await self._one_has_left.wait()
+            await self._one_has_left.park()
 
     def close(self) -> None:
         """At once: nobody is accepted any more."""

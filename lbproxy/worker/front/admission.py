@@ -25,6 +25,7 @@ class ClientConnection:
     early: bytes = b""  # received behind the stage's own bytes
     protocol: str = "http/1.1"
     server_name: str | None = None  # that its ClientHello asks for, where routes go by it
+    events: int = 0  # for which its descriptor is registered already
 
 
 class NotAdmitted(Exception):

@@ -23,8 +23,9 @@ LATE_S = 1.0
 class Shaking(Protocol):
     facts: ClientFacts
 
-    def begin(self) -> None: ...
-    def abort(self) -> None: ...
+    def begin(self) -> None:
+        """If that fails by a mistake of ours, the reactor tells it to `abort`."""
+
     def give_way(self) -> None:
         """End it: another client waits. To tell `done` is part of that."""
 
@@ -54,7 +55,8 @@ class HandshakeTurns:
             return
         self._waiting.setdefault(one.facts.ip, deque()).append((one, now))
         self.waiting += 1
-        self._plan()
+        if not self._is_planned:
+            self._plan()
 
     def done(self, one: Shaking) -> None:
         """It is over, whatever became of it, and wherever it stood."""
@@ -71,9 +73,22 @@ class HandshakeTurns:
             else:
                 del self._waiting[address]
         if self._waiting:
-            self._plan()
+            if not self._is_planned:
+                self._go_on()
         elif self.deadline != NEVER:
             self._reactor.disarm(self)
+
+    def _go_on(self) -> None:
+        """A place is free: the next begins in this batch, if this batch may begin one more. To defer each of them costs
+        a trip through Trio's loop for a few."""
+        now = self._reactor.now
+        if now != self._begun_at:
+            self._begun_at, self._begun = now, 0
+        if self._begun < AT_ONCE and (address := self._next_address()) is not None:
+            self._begun += 1
+            self._start(self._take(address))
+        elif self._waiting:
+            self._plan()
 
     def _has_place(self, address: bytes) -> bool:
         """The peers of a unix socket have no address: they are not held to be one."""
@@ -82,22 +97,16 @@ class HandshakeTurns:
     def _start(self, one: Shaking) -> None:
         self._running[one] = self._reactor.now
         self._of_address[one.facts.ip] = self._of_address.get(one.facts.ip, 0) + 1
-        try:
-            one.begin()
-        except Exception:  # a mistake of ours: it must not keep its place
-            one.abort()
-            raise
+        self._reactor.guarded(one.begin)  # aborted after a mistake of ours, it does not keep its place
 
     def _plan(self) -> None:
-        """Somebody waits: the next turn if there is a place, else when one has been held for too long."""
+        """Somebody waits: the next turn if there is a place, else a look whether one has been held for too long."""
         if self._next_address() is not None:
-            if not self._is_planned:
-                self._is_planned = True
-                self._reactor.defer(self._take_turn)
-            return
-        at = min(self._running[one] + self._patience_s(one) for one in self._blocking())
-        if at < self.deadline:
-            self._reactor.arm_at(self, at)
+            self._is_planned = True
+            self._reactor.defer(self._take_turn)
+        elif self.deadline == NEVER:  # not anew for each that comes, although patience gets shorter with it
+            at = min(self._running[one] + self._patience_s(one) for one in self._blocking())
+            self._reactor.arm_at(self, min(at, self._reactor.now + LEAST_PATIENCE_S))
 
     def _take_turn(self) -> None:
         self._is_planned = False
@@ -105,14 +114,18 @@ class HandshakeTurns:
             address = self._next_address()
             if address is None:
                 break
-            queue = self._waiting.pop(address)
-            one, _ = queue.pop() if self._is_late(queue) else queue.popleft()
-            self.waiting -= 1
-            if queue:
-                self._waiting[address] = queue  # behind all other addresses
-            self._start(one)
-        if self._waiting:
+            self._start(self._take(address))
+        if self._waiting and not self._is_planned:
             self._plan()
+
+    def _take(self, address: bytes) -> Shaking:
+        """The next of this address."""
+        queue = self._waiting.pop(address)
+        one, _ = queue.pop() if self._is_late(queue) else queue.popleft()
+        self.waiting -= 1
+        if queue:
+            self._waiting[address] = queue  # behind all other addresses
+        return one
 
     def _is_late(self, queue: deque[tuple[Shaking, float]]) -> bool:
         return self._reactor.now - queue[0][1] > LATE_S
@@ -145,5 +158,5 @@ class HandshakeTurns:
         blocking = self._blocking()[: self.waiting]
         for one in [one for one in blocking if self._running[one] + self._patience_s(one) <= now]:
             one.give_way()
-        if self._waiting:
+        if self._waiting and not self._is_planned:
             self._plan()

@@ -20,11 +20,12 @@ from lbproxy.wire.client_hello import MOST_BYTES, ClientHello, ClientHelloReader
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import ClientConnection
 from lbproxy.worker.front.handshake_turns import HandshakeTurns
-from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
+from lbproxy.worker.io.reactor import EDGE, NEVER, READ, WRITE, Reactor
 
 LINGER_S = 1.0  # the last words of a failed handshake are not lost to what the client still sends
 LAST_S = 2.0  # more than two round trips to anywhere
 DROPPED_AT_ONCE_BYTES = 64 * 1024
+PEEK = int(socket.MSG_PEEK)
 # RFC 7301, 3.2: a fatal alert, no_application_protocol, in a record of its own.
 NO_PROTOCOL = b"\x15\x03\x01\x00\x02\x02\x78"
 _SENTENCE = b"400 Bad Request: this port speaks HTTPS, and the request came as plain HTTP.\n"
@@ -61,6 +62,7 @@ class Handshake:
 
     __slots__ = (
         "_contexts",
+        "_events",
         "_fd",
         "_has_left",
         "_hello",
@@ -90,7 +92,9 @@ class Handshake:
         self.view = view
         self.facts = facts
         self.deadline = self.queued_at = NEVER
-        owner.reactor.register(self._fd, READ, self)
+        # Bytes that are only looked at stay readable: of those no event is to tell again. OpenSSL reads all there are.
+        self._events = READ | EDGE
+        owner.reactor.register(self._fd, self._events, self)
         owner.reactor.arm(self, view.settings.timeouts.header_s)
 
     def on_ready(self, mask: int) -> None:
@@ -98,13 +102,13 @@ class Handshake:
             self._shake(self._tls)
         elif self._has_left:
             self._drop()
-        else:
+        elif self._hello is None:  # else its turn has not come: what can be read stays where it is
             self._look()
 
     def _look(self) -> None:
         """Read the ClientHello where it stands: OpenSSL reads it again."""
         try:
-            data = self.sock.recv(MOST_BYTES + 1, socket.MSG_PEEK)
+            data = socket.socket.recv(self.sock, MOST_BYTES + 1, PEEK)
         except BlockingIOError:
             return
         except OSError:
@@ -121,16 +125,10 @@ class Handshake:
             self._refuse_other(exc)
             return
         if hello is None:
-            # Bytes that are only looked at stay readable: epoll is to report more of them, not the same.
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1)
             return
-        if self._seen > len(new):
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         self._reader = None
         self._hello = hello
         self._owner.turns.ask(self)
-        if self._hello is not None:  # its turn has not come: what can be read stays where it is
-            self._owner.reactor.unregister(self._fd)
 
     def _has_ended(self) -> bool:
         """The end stands behind a part of a hello. Else the event was another one's, which had this descriptor."""
@@ -142,14 +140,10 @@ class Handshake:
         """It is this client's turn."""
         hello, self._hello = self._hello, None
         assert hello is not None
-        if not self._owner.reactor.has(self._fd):
-            self._owner.reactor.register(self._fd, READ, self)
-        protocols = rules_of(self.view).protocols
-        if hello.protocols is not None and protocols:
-            offered = [name.encode() for name in protocols]
-            if not any(name in offered for name in hello.protocols):
-                self._refuse("no protocol of the client is one of ours", NO_PROTOCOL)
-                return
+        offered = self._contexts.offered
+        if hello.protocols is not None and offered and offered.isdisjoint(hello.protocols):
+            self._refuse("no protocol of the client is one of ours", NO_PROTOCOL)
+            return
         self.sock = self._tls = TlsSocket.server(self.sock, self._contexts.named(hello.server_name))
         self._shake(self._tls)
 
@@ -164,14 +158,20 @@ class Handshake:
             self._refuse(str(exc), b"")
             return
         if waits is not None:
-            owner.reactor.modify(self._fd, WRITE if waits is Waits.WRITE else READ)
+            self._wait_for(WRITE if waits is Waits.WRITE else READ | EDGE)
             return
         owner.note("tls_handshake", self.view.settings.name, RESUMED if tls.is_resumed else OK, tls.tls_version)
-        owner.reactor.unregister(self._fd)
+        self._wait_for(READ)
         owner.reactor.disarm(self)
-        owner.turns.done(self)
         protocol = tls.protocol or "http/1.1"
-        owner.admitted(self, ClientConnection(tls, self.view, self._facts_of(tls), protocol=protocol))
+        facts = self._facts_of(tls)
+        owner.admitted(self, ClientConnection(tls, self.view, facts, protocol=protocol, events=READ))
+        owner.turns.done(self)
+
+    def _wait_for(self, events: int) -> None:
+        if events != self._events:
+            self._events = events
+            self._owner.reactor.modify(self._fd, events)
 
     def _facts_of(self, tls: TlsSocket) -> ClientFacts:
         """With what backends are told of the client's certificate, where this listener asks for one."""
@@ -199,7 +199,6 @@ class Handshake:
         """Say `answer` (OpenSSL has said its alert itself), and let the client read it."""
         owner = self._owner
         self._failed(why)
-        owner.turns.done(self)
         self._tls, self._has_left = None, True
         plain = socket.socket
         try:
@@ -209,9 +208,9 @@ class Handshake:
         except OSError:
             self.close(None)
             return
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        owner.reactor.modify(self._fd, READ)
+        self._wait_for(READ)
         owner.reactor.arm(self, LINGER_S)
+        owner.turns.done(self)
         self._drop()
 
     def _drop(self) -> None:
@@ -251,9 +250,9 @@ class Handshake:
         """`why`: see Admission.close."""
         self._owner.reactor.forget(self._fd)
         self._owner.reactor.disarm(self)
-        self._owner.turns.done(self)
         self.sock.close()
         self._owner.not_admitted(self, why)
+        self._owner.turns.done(self)
 
     def abort(self) -> None:
         """A mistake of ours costs this connection."""

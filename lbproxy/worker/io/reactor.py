@@ -31,6 +31,7 @@ ERROR = select.EPOLLERR
 HANGUP = select.EPOLLHUP
 DATA = select.EPOLLIN  # alone: neither an end nor an error
 LAST = select.EPOLLRDHUP  # the peer's end stands behind what can be read
+EDGE = select.EPOLLET  # with others: told once, also of bytes that stay where they are
 
 BATCH_EVENTS = 64  # handled before Trio's tasks get their turn
 CROWD = 8  # with so many ready, answers go first the next time,
@@ -217,7 +218,7 @@ class Reactor:
                     self._queue(item)
                 continue
             item.deadline = NEVER
-            self._guarded(item.on_deadline)
+            self.guarded(item.on_deadline)
 
     # The loop
 
@@ -261,7 +262,7 @@ class Reactor:
                 if self._deferred:
                     self.now = now
                     for _ in range(len(self._deferred)):
-                        self._guarded(self._deferred.popleft())
+                        self.guarded(self._deferred.popleft())
                     self.now = now = clock()
                 if now - started > self.longest_turn_s:
                     self.longest_turn_s = now - started
@@ -319,7 +320,8 @@ class Reactor:
         self.now = trio.current_time()
         self._wall_offset = time.time() - self.now
 
-    def _guarded(self, callback: Callable[[], None]) -> None:
+    def guarded(self, callback: Callable[[], None]) -> None:
+        """Call it. A mistake in it costs its own connection, and not that of the caller."""
         try:
             callback()
         except Exception:

@@ -28,6 +28,9 @@ class Reactor:
     def defer(self, callback: Callable[[], None]) -> None:
         self.deferred.append(callback)
 
+    def guarded(self, callback: Callable[[], None]) -> None:
+        callback()
+
     def arm_at(self, item: Any, deadline: float) -> None:
         item.deadline, self.armed = deadline, item
 
@@ -110,6 +113,18 @@ def test_of_one_address_only_some_run_and_another_address_need_not_wait_for_it()
     bench.turns.done(flood[0])
     bench.all_turns()
     assert bench.begun[-1] is flood[MOST_OF_ADDRESS]
+
+
+def test_places_that_become_free_in_one_batch_are_taken_in_it_but_only_so_many() -> None:
+    bench = Bench()
+    flood = bench.come(3 * MOST_OF_ADDRESS)
+    bench.all_turns()
+    bench.reactor.now += 0.001
+    for client in flood[:MOST_OF_ADDRESS]:
+        bench.turns.done(client)
+    assert bench.begun == flood[: MOST_OF_ADDRESS + AT_ONCE]
+    bench.reactor.turn()
+    assert bench.begun == flood[: 2 * MOST_OF_ADDRESS]
 
 
 def test_addresses_take_turns() -> None:
