@@ -69,6 +69,7 @@ class ServerContexts:
         contexts = [_server_context(pair, authorities) for pair in pairs]
         self.first = contexts[0]
         self._all = contexts
+        self.is_single = len(contexts) == 1  # whatever name a client asks for
         self.offered: frozenset[bytes] = frozenset()  # of ALPN; empty: nothing is offered, and anything goes
         self._by_name: dict[str, ssl.SSLContext] = {}
         for pair, context in zip(pairs, contexts, strict=True):

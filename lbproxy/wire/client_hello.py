@@ -6,6 +6,7 @@ Knows no key, no socket and no certificate, and answers nothing.
 
 import re
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,6 +16,7 @@ _MOST_IN_RECORD = 2**14
 _HANDSHAKE = 0x16
 _CLIENT_HELLO = 1
 _SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS = 0, 16, 43
+_ALPN_BEGINS = b"\0\x10\0"  # its number, and the first byte of its length
 _READ = frozenset((_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS))
 _head_of_extension = struct.Struct(">HH").unpack_from  # number, length
 _request_line = re.compile(rb"[A-Z]{1,64} [!-~]").match
@@ -44,6 +46,20 @@ class ClientHello:
     server_name: str | None  # lower case, without the dot of the root; None: no name, or one that is no host name
     protocols: tuple[bytes, ...] | None  # of ALPN, as the client prefers them; None: it says nothing of them
     versions: tuple[int, ...]  # 0x0304 is TLS 1.3; also values that mean nothing (GREASE, RFC 8701)
+
+
+def needs_no_look(data: bytes, protocols: Collection[bytes]) -> bool:
+    """True for one record with one whole ClientHello that offers one of these protocols by ALPN, or says nothing of
+    ALPN. False where only a reader can tell.
+
+    Costs a fifth of reading it. A name that stands in another place spares a client its alert, and no more.
+    """
+    if len(data) < _RECORD + 4 or data[0] != _HANDSHAKE or data[1] != 3 or data[5] != _CLIENT_HELLO:
+        return False
+    size = data[3] << 8 | data[4]
+    if len(data) < _RECORD + size or data[6] << 16 | data[7] << 8 | data[8] != size - 4:
+        return False
+    return _ALPN_BEGINS not in data or any(bytes((len(name),)) + name in data for name in protocols)
 
 
 class ClientHelloReader:

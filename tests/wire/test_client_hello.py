@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.browser import FLAGS
 from support.each import each
 
-from lbproxy.wire.client_hello import MOST_BYTES, ClientHello, ClientHelloReader, NotClientHello, Spoken
+from lbproxy.wire.client_hello import MOST_BYTES, ClientHello, ClientHelloReader, NotClientHello, Spoken, needs_no_look
 
 NAME = "app.example.com"
 TLS12, TLS13 = 0x0303, 0x0304
@@ -293,3 +293,20 @@ def test_a_bent_hello_is_read_or_refused_and_nothing_else(data: bytes, draw: st.
     except NotClientHello:
         return
     assert hello is None or hello.server_name is None or hello.server_name == hello.server_name.lower()
+
+
+@pytest.mark.parametrize("offered", [(), ("http/1.1",), ("h2", "http/1.1"), ("h2",)])
+def test_a_hello_that_decides_nothing_is_known_at_a_glance_but_only_when_it_is_whole(offered: tuple[str, ...]) -> None:
+    data = of_python(protocols=offered)
+    assert needs_no_look(data, [b"http/1.1"]) == (offered != ("h2",))
+    assert needs_no_look(data, [b"h2"]) == ("h2" in offered or not offered)
+    for cut in range(len(data)):
+        assert not needs_no_look(data[:cut], [b"http/1.1"])
+    assert not needs_no_look(in_records(message_of(data), 50), [b"http/1.1"]), "a reader has to put it together"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x15\x03\x01\0\x02\x01\0", b"\x16\x03\x01\0\x04\x02\0\0\0"]
+)
+def test_what_is_no_hello_is_left_to_the_reader(data: bytes) -> None:
+    assert not needs_no_look(data, [b"http/1.1"])

@@ -12,8 +12,8 @@ from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.express.body import begin_body, send_last
 from lbproxy.worker.express.finish import let_backend_go, resume
 from lbproxy.worker.express.phase import WAITING
-from lbproxy.worker.express.record import BODY_BYTES, ExpressRecord, act
-from lbproxy.worker.io.read_size import read_on, room_for
+from lbproxy.worker.express.record import ExpressRecord, act
+from lbproxy.worker.io.read_size import LARGE_RECV_BYTES, read_on, room_for_answer
 
 LENGTH = Framing.LENGTH  # an attribute of an enum costs as much as three of these
 
@@ -78,7 +78,7 @@ def consider_reply(record: ExpressRecord, connection: BackendConnection, data: b
     elif length is not None:
         have = len(data) - end
         if have == length:
-            connection.recv_bytes = room_for(len(data))
+            connection.recv_bytes = room_for_answer(len(data))
             answer(record, head, LENGTH, data[end:], have, clean=True)
         elif have > length:
             answer(record, head, LENGTH, data[end : end + length], length, clean=False)
@@ -86,7 +86,7 @@ def consider_reply(record: ExpressRecord, connection: BackendConnection, data: b
             record.status = status
             record.response = head
             record.reply_bytes = have
-            connection.recv_bytes = BODY_BYTES
+            connection.recv_bytes = LARGE_RECV_BYTES
             begin_body(record, for_client(record, head, LENGTH, data[end:]), length - have)
     elif head.chunked and request.minor:
         answer_chunked(record, head, data, end)

@@ -16,7 +16,14 @@ from lbproxy.telemetry.events import TlsFailed
 from lbproxy.tls.contexts import ServerContexts, ServerRules
 from lbproxy.tls.tls_socket import HandshakeFailed, PeerGone, TlsSocket, Waits
 from lbproxy.wire.client_certificate import certificate_lines
-from lbproxy.wire.client_hello import MOST_BYTES, ClientHello, ClientHelloReader, NotClientHello, Spoken
+from lbproxy.wire.client_hello import (
+    MOST_BYTES,
+    ClientHello,
+    ClientHelloReader,
+    NotClientHello,
+    Spoken,
+    needs_no_look,
+)
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.worker.front.admission import ClientConnection
 from lbproxy.worker.front.handshake_turns import HandshakeTurns
@@ -26,6 +33,7 @@ LINGER_S = 1.0  # the last words of a failed handshake are not lost to what the 
 LAST_S = 2.0  # more than two round trips to anywhere
 DROPPED_AT_ONCE_BYTES = 64 * 1024
 PEEK = int(socket.MSG_PEEK)
+ANY_HELLO = ClientHello(None, None, ())  # nothing in it decides anything
 # RFC 7301, 3.2: a fatal alert, no_application_protocol, in a record of its own.
 NO_PROTOCOL = b"\x15\x03\x01\x00\x02\x02\x78"
 _SENTENCE = b"400 Bad Request: this port speaks HTTPS, and the request came as plain HTTP.\n"
@@ -82,7 +90,7 @@ class Handshake:
     ) -> None:
         self._owner = owner
         self._contexts = contexts
-        self._reader: ClientHelloReader | None = ClientHelloReader()
+        self._reader: ClientHelloReader | None = None  # of a hello that has to be read
         self._seen = 0  # bytes that `_reader` has had
         self._hello: ClientHello | None = None  # while the client waits for its turn
         self._tls: TlsSocket | None = None
@@ -117,10 +125,9 @@ class Handshake:
             if not data or self._has_ended():
                 self._gone()
             return
-        assert self._reader is not None
         new, self._seen = data[self._seen :], len(data)
         try:
-            hello = self._reader.feed(new)
+            hello = self._read(new)
         except NotClientHello as exc:
             self._refuse_other(exc)
             return
@@ -129,6 +136,15 @@ class Handshake:
         self._reader = None
         self._hello = hello
         self._owner.turns.ask(self)
+
+    def _read(self, new: bytes) -> ClientHello | None:
+        """None: more is needed. Raises NotClientHello."""
+        if self._reader is None:
+            contexts = self._contexts
+            if contexts.is_single and needs_no_look(new, contexts.offered):
+                return ANY_HELLO
+            self._reader = ClientHelloReader()
+        return self._reader.feed(new)
 
     def _has_ended(self) -> bool:
         """The end stands behind a part of a hello. Else the event was another one's, which had this descriptor."""
