@@ -132,6 +132,8 @@ class Handshake:
             self._refuse_other(exc)
             return
         if hello is None:
+            if self._has_ended():  # with the bytes: no further event would tell
+                self._gone()
             return
         self._reader = None
         self._hello = hello
