@@ -32,6 +32,7 @@ PAIR = 'cert = "a.pem", key = "a.key"'
         ),
         (f'tls = {{ {PAIR}, client_auth = "yes" }}', "expected require or request, got 'yes'"),
         (f'tls = {{ {PAIR}, min_version = "1.1" }}', "expected 1.2 or 1.3, got '1.1'"),
+        (f"tls = {{ {PAIR}, min_version = 1.2 }}", 'expected "1.2" or "1.3", got 1.2'),
         ("tls = true", "listener.tls: expected a table"),
         ('tls = { acme = { domains = ["a"] } }', "3:9: error: listener.tls.acme is not supported yet"),
         ("protocols = []", "3:1: error: listener.protocols: is empty"),
