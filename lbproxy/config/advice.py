@@ -31,6 +31,7 @@ def advise(settings: Settings) -> list[str]:
         *of_pools,
         *_routes(settings),
         *_sticky_keys(settings),
+        *_sticky_cookies(settings),
         *_admin(settings),
     ]
 
@@ -71,6 +72,28 @@ def _sticky_keys(settings: Settings) -> Iterator[str]:
         for pool in settings.pools:
             if pool.sticky is not None and pool.name not in keyed:
                 yield f"pool.{pool.name}.sticky: no state_dir and no key: cookies are good until lbproxy ends"
+
+
+def _sticky_cookies(settings: Settings) -> Iterator[str]:
+    """A browser that goes to two pools of one host gives each of them the cookie that the other one has set."""
+    cookies = {pool.name: pool.sticky.cookie for pool in settings.pools if pool.sticky is not None}
+    first = {listener.pool for listener in settings.listeners if listener.mode == "http" and listener.pool is not None}
+    told: set[str] = set()
+    for host in dict.fromkeys(route.host for route in settings.routes):
+        reached = [route for route in settings.routes if route.host in (host, None)]
+        if any(route.path == "/" and route.host == host for route in reached):
+            reached = [route for route in reached if route.host == host]
+        rest = set() if any(route.path == "/" for route in reached) else first
+        pools = rest | {route.pool for route in reached}
+        seen: dict[str, str] = {}
+        for name in sorted(pools & cookies.keys()):
+            other = seen.setdefault(cookies[name], name)
+            if other != name and name not in told:
+                told.add(name)
+                yield (
+                    f"pool.{name}.sticky.cookie: {cookies[name]!r} is that of pool {other}, too, on the same host: "
+                    "each of them overwrites the other's (give it a name of its own)"
+                )
 
 
 def rights(settings: Settings) -> Iterator[str]:

@@ -112,8 +112,8 @@ def _listeners_are_distinct(document: Table) -> Iterator[Finding]:
 
 def _listeners_fit_http_and_tls(document: Table) -> Iterator[Finding]:
     for path, table in elements(document, "listener"):
-        for key in ("redirect", "acme_challenges", "hsts"):
-            if key in table and table.get("mode") == "tcp":
+        for key in ("redirect", "acme_challenges", "hsts", "forwarded"):
+            if table.get(key, False) is not False and table.get("mode") == "tcp":
                 message = 'means something only for HTTP, and mode is "tcp"'
                 yield Finding((*path, key), message, see=(*path, "mode"))
         if "redirect" in table and "tls" in table:
@@ -242,6 +242,11 @@ def _pool_values(path: Path, pool: Table) -> Iterator[Finding]:
     for number, target in enumerate(targets):
         if isinstance(target, str) and targets.index(target) < number:
             yield Finding((*path, "targets", number), f"{shown(target)} is there twice")
+    upgrades = pool["upgrades"] if isinstance(pool.get("upgrades"), list) else []
+    tokens = [token.lower() if isinstance(token, str) else token for token in upgrades]
+    for number, token in enumerate(upgrades):
+        if isinstance(token, str) and token.lower() in tokens[:number]:
+            yield Finding((*path, "upgrades", number), f"{shown(token)} is there twice")
     yield from _target_tls(path, pool, targets)
     yield from _backoff(path, pool)
 

@@ -198,7 +198,7 @@ class StickyTable(Table):
     """A cookie that keeps a client on its slot, over reloads and restarts of lbproxy. `sticky = {}` is enough."""
 
     cookie: CookieName | None = None
-    """The name of the cookie; its value is a token that tells nothing and cannot be forged."""
+    """The name of the cookie, whose value tells nothing and cannot be forged. __Host- and __Secure- make it Secure."""
     max_age_s: Annotated[Seconds | None, Facts("7d")] = None
     """How long the browser keeps the cookie; "0s" is until it ends."""
     same_site: Annotated[Literal["lax", "strict", "none"] | None, Facts("strict")] = None

@@ -16,6 +16,9 @@ def target(value: object) -> Address:
     """The fixed address of a backend."""
     if isinstance(value, str) and value.startswith(_HTTPS):
         return replace(_secure_target(value), secure=True)
+    if isinstance(value, str) and value.lower().startswith(_HTTPS):
+        better = _HTTPS + value[len(_HTTPS) :]
+        raise ValueError(f'expected https:// in lower case, got {shown(value)} (write "{better}")')
     where = bound_address(value)
     if where.path is None and not where.host:
         raise ValueError(f'a target needs a host, got {shown(value)} (write "127.0.0.1{value}")')

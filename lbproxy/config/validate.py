@@ -33,7 +33,7 @@ def _finding(kind: str, error: Any) -> Finding:
         case "value_error":
             return Finding(path, str(error["ctx"]["error"]))
         case "literal_error":
-            expected = error["ctx"]["expected"].replace("'", "")
+            expected = error["ctx"]["expected"].replace("'", '"' if type(value) in (int, float) else "")
             return Finding(path, f"expected {expected}, got {shown(value)}")
         case "list_type":
             written = f" (write [[{dotted(path)}]])" if isinstance(value, dict) else ""

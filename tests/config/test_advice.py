@@ -96,6 +96,29 @@ def test_a_key_of_cookies_that_can_be_guessed_is_mentioned(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("route", "cookie", "is_said"),
+    [
+        ('path = "/b/"', "lbproxy", True),
+        ('host = "b.example"\npath = "/b/"', "lbproxy", True),
+        ('path = "/b/"', "other", False),
+        ('host = "b.example"', "lbproxy", False),
+        ('path = "/"', "lbproxy", False),
+    ],
+)
+def test_pools_that_overwrite_each_others_cookie_are_mentioned(
+    route: str, cookie: str, is_said: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "lb.toml"
+    file.write_text(
+        '[proxy]\nworkers = 1\n[[listener]]\naddress = ":80"\npool = "web"\n'
+        f'[[route]]\npool = "b"\n{route}\n[pool.web]\ntargets = ["127.0.0.1:9"]\nsticky = {{}}\n'
+        f'[pool.b]\ntargets = ["127.0.0.1:8"]\nsticky = {{ cookie = "{cookie}" }}\n'
+    )
+    said = "pool.web.sticky.cookie: 'lbproxy' is that of pool b, too, on the same host: each of them overwrites the "
+    assert advise(load(file)) == ([f"{said}other's (give it a name of its own)"] if is_said else [])
+
+
 def test_ejection_that_ejects_nobody_is_mentioned(tmp_path: Path) -> None:
     file = tmp_path / "lb.toml"
     text = '[proxy]\nworkers = 1\n[[listener]]\naddress = ":80"\n[pool.web]\ntargets = ["127.0.0.1:9", "127.0.0.1:8"]\n'

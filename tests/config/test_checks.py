@@ -100,6 +100,8 @@ def test_what_fits_together_is_left_alone(text: str):
         (LISTENER + WEB + "env.'A=B' = ''\n", "expected the name of an environment variable, got 'A=B'"),
         (LISTENER + "[pool.web]\ntargets = []\n", "is empty"),
         (LISTENER + "[pool.web]\ntargets = ['a:1', 'a:1']\n", "'a:1' is there twice"),
+        (LISTENER + WEB + "upgrades = ['websocket', 'x', 'WebSocket']\n", "'WebSocket' is there twice"),
+        (LISTENER + 'forwarded = true\nmode = "tcp"\n' + WEB, 'means something only for HTTP, and mode is "tcp"'),
         (LISTENER + API + "size = 1\n", "cannot be given together with targets: as many as there are targets"),
         (LISTENER + API + "user = 'root'\n", "cannot be given together with targets: lbproxy does not start targets"),
         (

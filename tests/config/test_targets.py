@@ -26,6 +26,7 @@ def test_a_target_is_read_as_it_is_meant(value: str, meant: Address) -> None:
     [
         (":9000", "a target needs a host, got ':9000' (write \"127.0.0.1:9000\")"),
         ("fd:web", "only a listener can use a passed socket, got 'fd:web'"),
+        ("HTTPS://a:1", "expected https:// in lower case, got 'HTTPS://a:1' (write \"https://a:1\")"),
         ("https://a/", "a target has no path, got 'https://a/' (write \"https://a\")"),
         ("https://a/b", "expected https://host or https://host:port without a path, got 'https://a/b'"),
         ("https://u@a", "expected https://host or https://host:port without a path, got 'https://u@a'"),

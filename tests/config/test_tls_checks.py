@@ -32,6 +32,7 @@ PAIR = 'cert = "a.pem", key = "a.key"'
         ),
         (f'tls = {{ {PAIR}, client_auth = "yes" }}', "expected require or request, got 'yes'"),
         (f'tls = {{ {PAIR}, min_version = "1.1" }}', "expected 1.2 or 1.3, got '1.1'"),
+        (f"tls = {{ {PAIR}, min_version = 1.2 }}", 'expected "1.2" or "1.3", got 1.2'),
         ("tls = true", "listener.tls: expected a table"),
         ("tls = { acme = {} }", "3:9: error: 'domains' is missing in [listener.tls.acme]"),
         ("tls = { acme = { domains = [] } }", "3:18: error: listener.tls.acme.domains: is empty"),

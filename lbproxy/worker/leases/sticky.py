@@ -24,7 +24,8 @@ class StickySlots:
         self._name = sticky.cookie
         max_age = f"; Max-Age={ceil(sticky.max_age_s)}" if sticky.max_age_s else ""
         self._end = f"; Path=/{max_age}; HttpOnly; SameSite={_SAME_SITE[sticky.same_site]}"
-        self._secure = sticky.same_site == "none"  # browsers drop such a cookie if it is not
+        has_prefix = sticky.cookie.lower().startswith(("__host-", "__secure-"))
+        self._secure = sticky.same_site == "none" or has_prefix  # browsers drop such a cookie if it is not
         self._lines: dict[tuple[str, bool], bytes] = {}
 
     def named(self, token: bytes | None) -> tuple[BackendView, ...]:

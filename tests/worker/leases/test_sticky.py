@@ -38,6 +38,7 @@ def test_anything_else_names_nothing(token: bytes | None) -> None:
         (StickySettings("sid", 3600.0), False, b"sid=one; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax"),
         (StickySettings(max_age_s=0.5), False, b"lbproxy=one; Path=/; Max-Age=1; HttpOnly; SameSite=Lax"),
         (StickySettings(same_site="strict"), False, b"lbproxy=one; Path=/; HttpOnly; SameSite=Strict"),
+        (StickySettings(cookie="__Host-x"), False, b"__Host-x=one; Path=/; HttpOnly; SameSite=Lax; Secure"),
         (StickySettings(same_site="none"), False, b"lbproxy=one; Path=/; HttpOnly; SameSite=None; Secure"),
     ],
 )
