@@ -20,9 +20,12 @@ class NotYet:
 
 
 NOT_YET = (
+    NotYet(("cluster",)),
     NotYet(("admin", "tls", "acme")),
     NotYet(("listener", "*", "tls", "acme")),
     NotYet(("listener", "*", "protocols"), only=("h2", "h2c")),
+    NotYet(("pool", "*", "protocol")),
+    NotYet(("pool", "*", "health", "grpc")),
     NotYet(("pool", "*", "sticky", "cluster"), only=(True,)),
 )
 
