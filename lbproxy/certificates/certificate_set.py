@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lbproxy.certificates.files import Stamps, pairs_of, stamps_of
-from lbproxy.certificates.loaded_pair import Authorities, Broken, LoadedPair, read_authorities, read_pair
+from lbproxy.certificates.loaded_pair import Authorities, LoadedPair, Unusable, read_authorities, read_pair
 from lbproxy.certificates.sealed import Defect
 from lbproxy.settings import CertificateFiles, TlsSettings
 
@@ -97,7 +97,7 @@ def _pair(
     try:
         pair = read_pair(files, now)
         defects: tuple[Defect, ...] = ()
-    except Broken as exc:
+    except Unusable as exc:
         pair, defects = None, exc.defects
     if pair is not None and old is not None and pair.has_content_of(old):
         old.chain.stamp, old.key.stamp = pair.chain.stamp, pair.key.stamp
@@ -123,7 +123,7 @@ def _authorities(tls: TlsSettings, old: CertificateSet | None, look: Look) -> Au
         return before
     try:
         return read_authorities(tls.client_ca)
-    except Broken as exc:
+    except Unusable as exc:
         (look.missing if before is None else look.kept).extend(exc.defects)
         return before
 

@@ -14,7 +14,7 @@ _FOR_EVERYBODY = 0o004
 _DER = b"\x30\x82"
 
 
-class Broken(Exception):
+class Unusable(Exception):
     """The files cannot be used. `defects`: all of them, one at least."""
 
     def __init__(self, *defects: Defect) -> None:
@@ -64,7 +64,7 @@ class Authorities:
 
 
 def read_pair(files: CertificateFiles, now: float | None = None) -> LoadedPair:
-    """Raises Broken. An expired certificate is for the caller to refuse."""
+    """Raises Unusable. An expired certificate is for the caller to refuse."""
     now = time.time() if now is None else now
     opened, defects = [], []
     for file in dict.fromkeys((files.cert, files.key)):
@@ -73,7 +73,7 @@ def read_pair(files: CertificateFiles, now: float | None = None) -> LoadedPair:
         except Defect as defect:
             defects.append(defect)
     if defects:
-        raise Broken(*defects)
+        raise Unusable(*defects)
     chain, key = opened[0], opened[-1]
     certificates = _certificates(chain)
     _check_order(chain.file, certificates)
@@ -93,17 +93,17 @@ def read_pair(files: CertificateFiles, now: float | None = None) -> LoadedPair:
 
 
 def read_authorities(file: str) -> Authorities:
-    """Raises Broken."""
+    """Raises Unusable."""
     try:
         sealed = Sealed(file)
     except Defect as defect:
-        raise Broken(defect) from None
+        raise Unusable(defect) from None
     certificates = _certificates(sealed)
     return Authorities(sealed, certificates)
 
 
 def _certificates(chain: Sealed) -> tuple[Certificate, ...]:
-    """Raises Broken."""
+    """Raises Unusable."""
     content = chain.read()
     try:
         blocks = pem_blocks(content)
@@ -115,7 +115,7 @@ def _certificates(chain: Sealed) -> tuple[Certificate, ...]:
         if not ders:
             raise ValueError("there is no BEGIN CERTIFICATE in it")
     except ValueError as exc:
-        raise Broken(Defect(chain.file, f"holds no certificate that can be read: {exc}")) from None
+        raise Unusable(Defect(chain.file, f"holds no certificate that can be read: {exc}")) from None
     finally:
         content[:] = bytes(len(content))
     certificates = []
@@ -123,39 +123,39 @@ def _certificates(chain: Sealed) -> tuple[Certificate, ...]:
         try:
             certificates.append(read_certificate(der))
         except ValueError as exc:
-            raise Broken(Defect(chain.file, f"has a wrong certificate, number {number}: {exc}")) from None
+            raise Unusable(Defect(chain.file, f"has a wrong certificate, number {number}: {exc}")) from None
     return tuple(certificates)
 
 
 def _check_order(file: str, certificates: Sequence[Certificate]) -> None:
-    """Each certificate behind the first must have issued one before it. Raises Broken."""
+    """Each certificate behind the first must have issued one before it. Raises Unusable."""
     wanted = {certificates[0].issuer_name}
     for number, above in enumerate(certificates[1:], 2):
         if above.subject_name not in wanted:
             first = certificates[0]
             hint = ": the server's own comes first" if first.is_authority and not above.is_authority else ""
             text = f"is not a chain in its order: certificate {number} ({above.subject}) has issued none before it"
-            raise Broken(Defect(file, f"{text}{hint}"))
+            raise Unusable(Defect(file, f"{text}{hint}"))
         wanted.add(above.issuer_name)
 
 
 def _check_key(chain: Sealed, key: Sealed) -> None:
-    """Raises Broken."""
+    """Raises Unusable."""
     content = key.read()
     try:
         labels = [label for label, _ in pem_blocks(content)]
         if not any(label.endswith(KEY_LABEL) for label in labels):
             parameters = " (only parameters)" if labels == ["EC PARAMETERS"] else ""
-            raise Broken(Defect(key.file, f"holds no private key: there is no BEGIN PRIVATE KEY in it{parameters}"))
+            raise Unusable(Defect(key.file, f"holds no private key: there is no BEGIN PRIVATE KEY in it{parameters}"))
     except ValueError as exc:
-        raise Broken(Defect(key.file, f"holds no private key that can be read: {exc}")) from None
+        raise Unusable(Defect(key.file, f"holds no private key that can be read: {exc}")) from None
     finally:
         content[:] = bytes(len(content))
     try:
         ServerContexts([Pair(chain.fileno(), key.fileno())])
     except BadCertificate as exc:
         beside = "" if chain.file == key.file else f" with {chain.file!r}"
-        raise Broken(Defect(key.file, f"cannot be used{beside}: {exc}")) from None
+        raise Unusable(Defect(key.file, f"cannot be used{beside}: {exc}")) from None
 
 
 def day(at: float) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import trio
 
 from lbproxy.control.context import ControlContext
-from lbproxy.control.fleet import PoolHandle
 from lbproxy.control.plan import CannotDo, running_pool
 from lbproxy.control.pool import Member, Pool
+from lbproxy.control.pool_handle import PoolHandle
 from lbproxy.model import State
 from lbproxy.telemetry.events import BackendTakenBack, ReloadDone, ReloadFinished, ReloadStarted
 

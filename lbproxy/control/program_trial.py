@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import trio
-
 from lbproxy.errors import LbproxyError
 from lbproxy.supervise.command import CannotStart, Order
 from lbproxy.supervise.output import text_of
@@ -47,19 +45,8 @@ async def run_trial(trial: Trial, resources: Resources) -> dict[str, Any]:
     except CannotStart as exc:
         raise TrialFailed(str(exc)) from None
     lines = _Lines()
-    code: int | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(child.forward_output, lines)
-            with trio.move_on_after(trial.limit_s) as limit:
-                await child.wait_dead()
-            code = await child.reap()
-            nursery.cancel_scope.cancel()
-    except BaseException:
-        if code is None:
-            await child.reap()
-        raise
-    if limit.cancelled_caught:
+    code = await child.finish(lines, trial.limit_s)
+    if code is None:
         raise TrialFailed(f"the trial of the installed program was not over within {trial.limit_s:g}s", lines.last)
     if code != 0:
         raise TrialFailed(f"the installed program failed its trial: {how_it_ended(code)}", lines.last)

@@ -10,12 +10,12 @@ import time
 import trio
 
 from lbproxy.control.context import ControlContext
-from lbproxy.control.fleet import PoolHandle
 from lbproxy.control.fleet_context import ProxyView
 from lbproxy.control.listening_socket import BindFailed
 from lbproxy.control.observation import Observation
 from lbproxy.control.plan import Plan, removed_pools, workers_after
 from lbproxy.control.pool import Member, Pool, RunningReload
+from lbproxy.control.pool_handle import PoolHandle
 from lbproxy.control.rollout import Broken, Outcome, Rollout
 from lbproxy.model import Generation, ListenerView
 from lbproxy.supervise.hook import Hook

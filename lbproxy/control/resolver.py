@@ -13,9 +13,9 @@ import trio
 
 from lbproxy.control.context import ControlContext
 from lbproxy.control.diff import gone, is_leaving, placed_at, target_of
-from lbproxy.control.fleet import PoolHandle
 from lbproxy.control.names import Name, names_of
 from lbproxy.control.pool import Member, Pool, lowest_free
+from lbproxy.control.pool_handle import PoolHandle
 from lbproxy.errors import LbproxyError
 from lbproxy.model import BackendSpec
 from lbproxy.settings import Settings

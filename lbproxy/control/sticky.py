@@ -39,7 +39,7 @@ class StickyTokens:
             self._made.clear()
 
     def token(self, spec: BackendSpec) -> str:
-        pool, identity = spec.id.pool, identity_of(spec)
+        pool, identity = spec.id.pool, stuck_to(spec)
         token = self._made.get((pool, identity))
         if token is None:
             key = self._keys.get(pool) or self._own_key()
@@ -88,7 +88,7 @@ class StickyTokens:
         return key
 
 
-def identity_of(spec: BackendSpec) -> str:
+def stuck_to(spec: BackendSpec) -> str:
     """What a client sticks to: the slot; of a fixed address the address, whose place in the list may change."""
     target = target_of(spec)
     return f"slot {spec.slot}" if target is None else f"address {target}"

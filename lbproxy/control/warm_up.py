@@ -24,7 +24,8 @@ async def warm_up(address: Address, paths: Sequence[str], settings: PoolSettings
                 stream = await connect(address, tls=settings.tls)
                 async with stream:
                     request = Ask("GET", path, fields, greeting=own_header(settings.send_proxy))
-                    await ask(stream, request, most_bytes=MOST_BYTES, body_s=WARM_UP_S)
+                    bare_lf = settings.accept_bare_lf
+                    await ask(stream, request, most_bytes=MOST_BYTES, body_s=WARM_UP_S, accept_bare_lf=bare_lf)
             except (LbproxyError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 if limit.cancel_called:
                     return

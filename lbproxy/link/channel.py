@@ -29,7 +29,7 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-Given: TypeAlias = Closable | int  # a descriptor that goes with a message
+Descriptor: TypeAlias = Closable | int  # a descriptor that goes with a message
 
 
 class Channel:
@@ -40,13 +40,13 @@ class Channel:
         self.version = version
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._incoming = incoming
-        self._outbox: deque[tuple[bytes, tuple[int, ...], tuple[Given, ...]]] = deque()
+        self._outbox: deque[tuple[bytes, tuple[int, ...], tuple[Descriptor, ...]]] = deque()
         self._posted = trio.Event()
         self._all_sent = trio.Event()
         self._buffer = bytearray()
         self._fds: deque[int] = deque()
 
-    def post(self, message: Any, fds: Sequence[int] = (), *, give: Sequence[Given] = ()) -> None:
+    def post(self, message: Any, fds: Sequence[int] = (), *, give: Sequence[Descriptor] = ()) -> None:
         """Send in the background, in order. The descriptors must stay open until sent: control keeps them anyway.
 
         `give`: descriptors that go with the message, too, and are closed here when they are sent.
@@ -81,7 +81,7 @@ class Channel:
         while self._outbox:
             await self._all_sent.wait()
 
-    async def _send(self, frame: bytes, fds: tuple[int, ...], given: tuple[Given, ...]) -> None:
+    async def _send(self, frame: bytes, fds: tuple[int, ...], given: tuple[Descriptor, ...]) -> None:
         view = memoryview(frame)
         for start in range(0, len(fds), FDS_A_SEND):
             batch = array.array("i", fds[start : start + FDS_A_SEND])
@@ -146,7 +146,7 @@ class Channel:
             _close(given)
 
 
-def _close(given: Iterable[Given]) -> None:
+def _close(given: Iterable[Descriptor]) -> None:
     for one in given:
         if isinstance(one, int):
             os.close(one)

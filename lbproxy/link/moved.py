@@ -93,7 +93,7 @@ class MovedConnection:
         return 1 if self.relay is None else 2
 
 
-def text_of(data: bytes) -> str:
+def base64_of(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 

@@ -52,23 +52,8 @@ async def run_hook(hook: Hook, resources: Resources) -> Ended:
         if memory is not None:
             os.close(memory)
     lines = _Lines(f"{hook.generation.settings.name}.{hook.name}", resources)
-    code: int | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(child.forward_output, lines)
-            with trio.move_on_after(hook.limit_s) as limit:
-                await child.wait_dead()
-            if limit.cancelled_caught:
-                child.signal(15)
-                with trio.move_on_after(TERM_S):
-                    await child.wait_dead()
-            code = await child.reap()
-            nursery.cancel_scope.cancel()  # a daemon that was let go may hold the pipe open for ever
-    except BaseException:
-        if code is None:
-            await child.reap()
-        raise
-    if limit.cancelled_caught:
+    code = await child.finish(lines, hook.limit_s, term_s=TERM_S)
+    if code is None:
         return Ended(f"not over within {hook.limit_s:g}s", lines.last)
     return Ended(None if code == 0 else how_it_ended(code), lines.last)
 

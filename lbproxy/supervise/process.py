@@ -139,6 +139,29 @@ class Child:
         """Returns when the leader is dead. It is not reaped yet, so no other process can have its pid."""
         await trio.lowlevel.wait_readable(self._pidfd)
 
+    async def finish(self, forwarder: TakesLines, limit_s: float, *, term_s: float = 0.0) -> int | None:
+        """Forward the output until the process is dead and nothing of it is left; returns its exit code.
+
+        None: it was not over within `limit_s`. Then it gets TERM if there is a `term_s`, and KILL that much later.
+        """
+        code: int | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.forward_output, forwarder)
+                with trio.move_on_after(limit_s) as limit:
+                    await self.wait_dead()
+                if limit.cancelled_caught and term_s:
+                    self.signal(signal.SIGTERM)
+                    with trio.move_on_after(term_s):
+                        await self.wait_dead()
+                code = await self.reap()
+                nursery.cancel_scope.cancel()  # a daemon that was let go may hold the pipe open for ever
+        except BaseException:
+            if code is None:
+                await self.reap()
+            raise
+        return None if limit.cancelled_caught else code
+
     async def forward_output(self, forwarder: TakesLines) -> None:
         """Read the output until every process that could write has ended."""
         self._output_ended = trio.Event()

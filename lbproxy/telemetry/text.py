@@ -106,7 +106,7 @@ def _certificate_text(event: e.Event) -> str | None:
         case e.CertificateLoaded(file, names, not_after):
             return f"certificate of {few(names)} loaded from {file}, valid until {not_after[:10]}"
         case e.CertificateRejected(file, why):
-            return f"certificate not loaded, the one before stays in use: {file} {why}"
+            return f"certificate not loaded, what was served before goes on: {file} {why}"
         case e.CertificateExpiring(file, names, not_after, days_left):
             left = f"expires in {count(days_left, 'day')}" if days_left > 0 else "expires within a day"
             left = "has expired" if days_left < 0 else left

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from lbproxy.link.messages import Given
-from lbproxy.link.moved import MovedClient, MovedConnection, MovedKind, MovedRequest, text_of
+from lbproxy.link.moved import MovedClient, MovedConnection, MovedKind, MovedRequest, base64_of
 from lbproxy.telemetry.access import for_access
 from lbproxy.telemetry.events import Notice
 from lbproxy.worker.express.client import ExpressClient
@@ -162,7 +162,7 @@ def _lift_idle(lanes: Lanes, record: ExpressClient) -> Lifted | None:
     if record.phase not in (IDLE, HEAD) or record.lease is not None or not are_plain(record.sock):
         return None
     age_s = lanes.reactor.now - record.entered_at
-    received = text_of(record.buffer)
+    received = base64_of(record.buffer)
     record.leave()
     moved = MovedConnection(
         MovedKind.IDLE, record.view.key, _client(record), age_s, received, has_risked=record.has_risked

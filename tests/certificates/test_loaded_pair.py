@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.certificates import Pair, authority, certificate, openssl
 
-from lbproxy.certificates.loaded_pair import Broken, LoadedPair, read_authorities, read_pair
+from lbproxy.certificates.loaded_pair import LoadedPair, Unusable, read_authorities, read_pair
 from lbproxy.settings import CertificateFiles
 
 DAY_S = 86400
@@ -31,7 +31,7 @@ def read(cert: Path, key: Path, now: float | None = None) -> LoadedPair:
 
 
 def why(cert: Path, key: Path) -> list[str]:
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(Unusable) as caught:
         read(cert, key)
     return [f"{Path(defect.file).name} {defect.why}" for defect in caught.value.defects]
 
@@ -135,5 +135,5 @@ def test_authorities_are_read_and_judged(made: dict[str, Pair], tmp_path: Path) 
     assert [one.subject for one in read_authorities(str(several)).certificates] == ["CN=Root", "CN=other.example"]
     several.write_text("nothing")
     for path in (several, tmp_path / "gone"):
-        with pytest.raises(Broken):
+        with pytest.raises(Unusable):
             read_authorities(str(path))

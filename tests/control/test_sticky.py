@@ -16,7 +16,7 @@ from control.fakes import World, made_of, pool_settings, settings_of
 from lbproxy.address import Address
 from lbproxy.control.plan import Plan
 from lbproxy.control.reload import Reload
-from lbproxy.control.sticky import FILE, StickyTokens, identity_of
+from lbproxy.control.sticky import FILE, StickyTokens, stuck_to
 from lbproxy.model import BackendSpec, Generation
 from lbproxy.settings import ReloadSettings, Secret, Settings, StickySettings
 from lbproxy.telemetry.events import Event
@@ -93,7 +93,7 @@ def test_a_client_sticks_to_the_address_of_a_target_wherever_it_stands() -> None
 
     def placed(slot: int, *targets: Address) -> str:
         settings = replace(pool_settings(), command=None, targets=targets)
-        return identity_of(BackendSpec(slot, Generation(1, settings, "/", ())))
+        return stuck_to(BackendSpec(slot, Generation(1, settings, "/", ())))
 
     assert placed(1, one, two) == placed(2, two, one) != placed(2, one, two)
 

@@ -48,3 +48,31 @@ async def test_nobody_waits_longer_than_that(monkeypatch):
         nursery.cancel_scope.cancel()
     assert len(asked) == 1
     await warm_up(Address("127.0.0.1", 1), ["/"], PoolSettings("web"))  # nobody listens
+
+
+@trio_test
+async def test_an_answer_with_bare_lfs_is_read_to_its_end_where_the_pool_accepts_them():
+    whole = trio.Event()
+
+    async def handle(stream):
+        await stream.receive_some(4096)
+        await stream.send_all(b"HTTP/1.1 200 OK\nContent-Length: 4\n\nab")
+        with trio.move_on_after(5):  # else the client does not wait for the rest
+            assert await _stays(stream)
+            await stream.send_all(b"cd")
+            whole.set()
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
+        address = Address("127.0.0.1", listener.socket.getsockname()[1])
+        await warm_up(address, ["/"], PoolSettings("web", accept_bare_lf=True))
+        nursery.cancel_scope.cancel()
+    assert whole.is_set()
+
+
+async def _stays(stream):
+    """The client has not closed its end."""
+    with trio.move_on_after(0.05):
+        return await stream.receive_some(1) != b""
+    return True

@@ -86,7 +86,7 @@ def test_certificates_are_replaced_while_connections_go_on(tmp_path: Path) -> No
         pair.key.write_text("-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n")
         done = lb.cli("reload", "--config-only")
         assert done.returncode == 0
-        assert f"certificate not loaded, the one before stays in use: {pair.key}" in done.stdout
+        assert f"certificate not loaded, what was served before goes on: {pair.key}" in done.stdout
         assert {served(lb, "x") for _ in range(4)} == {"fresh.example"}
         assert count(lb, "certificate.rejected") == 1
 

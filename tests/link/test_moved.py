@@ -14,8 +14,8 @@ from lbproxy.link.moved import (
     MovedLease,
     MovedRelay,
     MovedSide,
+    base64_of,
     bytes_of,
-    text_of,
 )
 from lbproxy.model import BackendId, BackendView
 
@@ -25,7 +25,7 @@ LEASE = MovedLease(BackendView(BackendId("web", 1, 7), Address("127.0.0.1", 2000
 
 @given(data=st.binary(max_size=200))
 def test_bytes_come_back_from_their_text_and_pass_the_link(data: bytes) -> None:
-    idle = MovedConnection(MovedKind.IDLE, 1, CLIENT, 0.5, received=text_of(data))
+    idle = MovedConnection(MovedKind.IDLE, 1, CLIENT, 0.5, received=base64_of(data))
     take = decode(encode(Take(1, idle)), ToWorker)
     assert take == Take(1, idle)
     assert bytes_of(take.moved.received) == data
@@ -39,7 +39,9 @@ def test_text_that_is_none_of_ours_is_refused(text: str) -> None:
 
 
 def test_a_relay_travels_with_two_descriptors_and_an_idle_connection_with_one() -> None:
-    relay = MovedRelay(LEASE, MovedSide(text_of(b"to the client"), 7), MovedSide("", 12, has_ended=True, is_shut=True))
+    relay = MovedRelay(
+        LEASE, MovedSide(base64_of(b"to the client"), 7), MovedSide("", 12, has_ended=True, is_shut=True)
+    )
     tcp = MovedConnection(MovedKind.TCP, 1, CLIENT, 3.5, relay=relay)
     assert tcp.descriptors == 2
     assert MovedConnection(MovedKind.IDLE, 1, CLIENT, 0.5).descriptors == 1

@@ -150,7 +150,7 @@ def test_certificates_are_told_in_sentences() -> None:
         "certificate of a.example, b.example, c.example and 1 more loaded from /a.pem, valid until 2027-01-31"
     )
     assert event_text(e.CertificateRejected("/a.key", "is empty", ("public",))) == (
-        "certificate not loaded, the one before stays in use: /a.key is empty"
+        "certificate not loaded, what was served before goes on: /a.key is empty"
     )
     said = [event_text(e.CertificateExpiring("/a.pem", names[:1], at, days, ())) for days in (20, 1, 0, -3)]
     assert [text.partition(" a.example ")[2].partition(":")[0] for text in said] == [

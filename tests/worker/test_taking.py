@@ -21,7 +21,7 @@ from lbproxy.link.moved import (
     MovedRelay,
     MovedRequest,
     MovedSide,
-    text_of,
+    base64_of,
 )
 from lbproxy.model import BackendId, BackendView
 from lbproxy.wire.websocket import FramePosition, close_frame
@@ -49,7 +49,7 @@ def connection() -> Iterator[tuple[Peer, int]]:
 
 
 def relay_of(held: BackendView, **more: object) -> MovedRelay:
-    value = MovedRelay(MovedLease(held, 2.0), MovedSide(text_of(b"to client"), 4), MovedSide(text_of(b"to b"), 13))
+    value = MovedRelay(MovedLease(held, 2.0), MovedSide(base64_of(b"to client"), 4), MovedSide(base64_of(b"to b"), 13))
     return replace(value, **more)  # type: ignore[arg-type]
 
 
@@ -58,7 +58,7 @@ async def test_an_idle_connection_is_served_from_the_bytes_that_had_come() -> No
     async with proxy("express", answering(OK)) as lb:
         taker = Taker(lb.lanes)
         with connection() as (client, fd):
-            assert taker.take(replace(IDLE, received=text_of(GET[:9])), [fd]) == ""
+            assert taker.take(replace(IDLE, received=base64_of(GET[:9])), [fd]) == ""
             assert lb.grid.sum(LISTENER_CELL, Counter.CONNECTIONS) == 1
             await client.send(GET[9:])
             assert (await client.answer()).status == 200

@@ -3,7 +3,7 @@
 Knows no lease and no client.
 """
 
-from lbproxy.link.moved import MovedLease, MovedRelay, MovedRequest, MovedSide, bytes_of, text_of
+from lbproxy.link.moved import MovedLease, MovedRelay, MovedRequest, MovedSide, base64_of, bytes_of
 from lbproxy.wire.websocket import FrameTracker
 from lbproxy.worker.relay.relay import Relay
 from lbproxy.worker.relay.side import Side
@@ -36,4 +36,4 @@ def resume(relay: Relay, value: MovedRelay) -> None:
 def _side_value(side: Side) -> MovedSide:
     waiting = side.outbox
     assert isinstance(waiting, bytes)  # a lifted side has no pipe
-    return MovedSide(text_of(waiting), side.received, side.ended, side.is_shut)
+    return MovedSide(base64_of(waiting), side.received, side.ended, side.is_shut)
