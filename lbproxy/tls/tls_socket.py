@@ -149,7 +149,7 @@ class TlsSocket(socket.socket):
         except ssl.SSLWantReadError:
             raise BlockingIOError(errno.EAGAIN, "would block") from None
         except ssl.SSLZeroReturnError:  # its close_notify, when ours is out
-            return b""
+            data = b""
         except ssl.SSLWantWriteError:
             # The caller waits for bytes, and would be called at once again, and for ever, if they are there already.
             self._loud += 1
@@ -158,6 +158,11 @@ class TlsSocket(socket.socket):
             raise ConnectionResetError(errno.ECONNRESET, "TLS: the peer says much and takes nothing") from None
         except ssl.SSLError as exc:
             raise self._broken(exc) from None
+        if not data:
+            # A FIN need not come with close_notify. The descriptor is to tell of the end as often as it is asked.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self, socket.SHUT_RD)
+            return data
         if size > RECORD_BYTES:
             return self._recv_on(data, size)
         if len(data) == size and (left := self._tls.pending()):  # no descriptor would tell of the rest of a record

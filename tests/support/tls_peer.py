@@ -101,10 +101,14 @@ class TlsPeerSocket:
 
     def shutdown(self, how: int) -> None:
         """close_notify, then the plain end. Raises OSError."""
+        self.say_end()
+        self.plain.shutdown(socket.SHUT_WR)
+
+    def say_end(self) -> None:
+        """close_notify without the plain end. Raises OSError."""
         with suppress(ssl.SSLError):  # the peer's close_notify is not there
             self.tls.unwrap()
         self.plain._sock.send(self._out.read())  # type: ignore[attr-defined]
-        self.plain.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """With a close_notify, as far as the kernel takes it, unless it is to be a reset."""

@@ -374,6 +374,22 @@ async def test_a_client_that_ends_its_side_is_answered_all_the_same_where_the_li
         assert {record.status for record in await lb.wait_records(1)} == {200}
 
 
+@pytest.mark.parametrize("size", [5, 3_000_000], ids=["small", "large"])
+@trio_test(timeout_s=8)
+async def test_a_close_notify_without_a_fin_is_an_end_as_well(size: int) -> None:
+    async def slow(peer: Peer) -> None:
+        await peer.request()
+        await trio.sleep(0.1)
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+
+    async with proxy("tls", slow, setup=Setup(half_close="serve")) as lb:
+        client = await lb.client()
+        await client.send(GET)
+        client.sock.say_end()  # type: ignore[attr-defined]
+        assert len((await client.answer()).body) == size
+        assert await client.rest() == b""  # long before timeouts.idle
+
+
 @lanes
 @trio_test(timeout_s=8)
 async def test_a_client_that_ends_its_side_in_its_body_is_gone_whatever_the_listener_says(lane: str) -> None:
