@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from support.users import needs_root
 
 from lbproxy.privileges import Identity
 
@@ -62,7 +63,7 @@ print(os.getuid(), "NoNewPrivs:\\t1" in Path("/proc/self/status").read_text())
     assert told(code) == f"{os.getuid()} True\n"
 
 
-@ROOT
+@needs_root
 def test_hidden_memory_is_for_no_other_process_and_for_oneself_all_the_same() -> None:
     """Descriptors are opened anew through /proc/self/fd, as OpenSSL does with keys."""
     code = """
