@@ -185,6 +185,7 @@ def test_scale_and_restart(tmp_path: Path) -> None:
         assert pool(lb)["differs_from_file"] == ["size"]
         lb.signal(signal.SIGTTOU)
         lb.wait_until(lambda: len(lb.backends()) == 3)
+        lb.wait_until(lambda: lb.log().count('"event":"reload.finished","time"') == 2)
         lb.signal(signal.SIGTTIN)
         lb.wait_until(lambda: pool(lb)["ready"] == 4)
         assert lb.cli("scale", "web=1").returncode == 0

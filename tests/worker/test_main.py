@@ -306,6 +306,7 @@ async def test_an_access_log_that_cannot_be_opened_costs_nobody_an_answer(tmp_pa
         assert (await worker.get()).startswith(b"HTTP/1.1 404 ")
         path.parent.mkdir()
         worker.give_log(path)  # control could open it at last
+        assert (await worker.ask()).ask == 1  # it has come
         assert (await worker.get()).startswith(b"HTTP/1.1 404 ")
         await until(lambda: path.read_text().count("\n") == 1)
 
