@@ -23,10 +23,9 @@ from lbproxy.wire.sse import EventTracker
 from lbproxy.wire.upgrades import is_one_of
 from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.context import Context
-from lbproxy.worker.handover import Begun, Upgrade
-from lbproxy.worker.io.stream import SocketStream, StreamBroken, StreamStalled
+from lbproxy.worker.handover import Begun, ClientSide, Upgrade
+from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.reply import ClientGone, Reply
-from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.response_heads import ResponseHeads, is_to_blame
 
 BUFFER_BYTES = 64 * 1024
@@ -37,7 +36,7 @@ class Exchange(Protocol):
     """What an attempt asks of the exchange that it is made for."""
 
     context: Context
-    client: Client
+    client: ClientSide
     head: RequestHead
     request_id: bytes
     body: Body | None
@@ -110,10 +109,9 @@ class Attempt:
 
     def _upgrade(self, head: ResponseHead) -> Upgrade:
         exchange, connection = self._exchange, self._connection
-        assert isinstance(exchange.client.stream, SocketStream)
         return Upgrade(
             lease=self._lease,
-            client=exchange.client.stream.sock,
+            client=exchange.client.sock,
             backend=connection.sock,
             head=exchange.reply.switched(head, exchange.own_lines(head)),
             from_client=bytes(exchange.client.buffer),
@@ -170,9 +168,8 @@ class Attempt:
         client, version = exchange.client, self._lease.backend.send_proxy
         head = request_to_backend(exchange.head, client.facts, exchange.request_id, exchange.upgrades)
         if version:
-            assert isinstance(client.stream, SocketStream)
             who = client_of(exchange.head, client.facts)
-            head = announcement(version, client.stream.sock, client.facts, who) + head
+            head = announcement(version, client.sock, client.facts, who) + head
         try:
             self._connection.stream.put(head + self._framed(bytes(exchange.early)))
         except StreamBroken:

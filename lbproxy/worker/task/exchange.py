@@ -15,7 +15,7 @@ from lbproxy.link.messages import Try
 from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView
 from lbproxy.policy.retry import REASONS, Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
-from lbproxy.wire.body import Body, request_body
+from lbproxy.wire.body import Body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
 from lbproxy.wire.headers import client_of, is_dated, request_id_of, sets_hsts
 from lbproxy.wire.pages import ErrorPage
@@ -23,14 +23,12 @@ from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed
 from lbproxy.worker.backends.secure import Untrusted
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
-from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, Handover, Sent
+from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, ClientSide, Handover, Sent
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.affinity import key_of
 from lbproxy.worker.leases.routes import answers_itself
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.attempt import Attempt
-from lbproxy.worker.task.client import Client
-from lbproxy.worker.task.http1_reply import Http1Reply
 from lbproxy.worker.task.own_answer import answer_itself
 from lbproxy.worker.task.response_heads import NoAnswer
 
@@ -77,7 +75,9 @@ class Exchange:
         "upgrades",
     )
 
-    def __init__(self, context: Context, client: Client, head: RequestHead, handover: Handover | None = None) -> None:
+    def __init__(
+        self, context: Context, client: ClientSide, head: RequestHead, handover: Handover | None = None
+    ) -> None:
         """`handover`: of the express lane, if it has begun this exchange."""
         self.context = context
         self.client = client
@@ -87,7 +87,7 @@ class Exchange:
         self.upgrades: tuple[bytes, ...] = ()  # the protocols that the backend is asked to switch to
         self.early = bytearray()  # payload in hand before a backend was claimed
         self.keep = head.keep_alive
-        self.reply: Reply = Http1Reply(client.stream, head)
+        self.reply: Reply = client.reply_to(head)
         self.linger = False  # the client may still be sending: let go of it slowly
         self.status = 0
         self.error: str | None = None
@@ -111,7 +111,7 @@ class Exchange:
         """The second entry: the express lane has sent the request, wholly or partly."""
         self.request_id, crlf, lines = sent.own.partition(b"\r\n")
         self._cookie = crlf + lines
-        self.body = request_body(self.head, 0)
+        self.body = self.client.body_of(self.head, 0)
         self.request_bytes = sent.request_bytes
         if self.head.chunked:
             self.early += self.body.feed(sent.payload)
@@ -173,7 +173,7 @@ class Exchange:
             if answers_itself(self.client.listener.settings, self.head.target, self.context.router.challenges):
                 return await answer_itself(self)
             pool = self._pool()  # raises where nobody takes it: before its body is read
-            self.body = request_body(self.head, self.client.listener.settings.limits.body_bytes)
+            self.body = self.client.body_of(self.head, self.client.listener.settings.limits.body_bytes)
             if not self.head.expects_continue:
                 await self._read_early_body(pool.buffer_request_bytes)
         attempts = forgiven = 0
@@ -190,9 +190,9 @@ class Exchange:
                     left += 1
                 replayable = self.may_replay or not exc.was_sent
                 follows = after_no_answer(reused=exc.reused, replayable=replayable, attempts_left=left)
-                if follows is Retry.CLOSE:
+                if follows is Retry.CLOSE and not self.client.shares:
                     raise LeftUnanswered(str(exc)) from exc
-                if follows is Retry.FAIL:
+                if follows in (Retry.FAIL, Retry.CLOSE):
                     raise ProxyError(502, exc.token, str(exc)) from exc
                 if follows is Retry.ELSEWHERE:
                     self._avoid = (*self._avoid, exc.backend)
@@ -348,7 +348,7 @@ class Exchange:
             self.reply.cut()
             return
         if self.body is None:
-            self.body = request_body(self.head, 0)
+            self.body = self.client.body_of(self.head, 0)
         if not self.body.done:
             self.keep = False
             self.linger = True
