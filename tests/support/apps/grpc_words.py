@@ -1,7 +1,7 @@
 """The service that the gRPC servers of the tests offer: raw bytes as messages, no protobuf.
 
-What a call asks for stands in its metadata: x-sleep (seconds), x-size (bytes of the answer), x-fail (a status code and a
-message), x-gzip (the answer is compressed), x-late (sent back in the trailers).
+A call's metadata says what it asks for: x-sleep (seconds), x-size (bytes of the answer), x-fail (a status code and a
+message), x-gzip (the answer is compressed), x-late (sent back in the trailers), x-echo-… (in the initial metadata).
 """
 
 import argparse
