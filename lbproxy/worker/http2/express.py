@@ -19,20 +19,18 @@ from lbproxy.settings import EARLY_BODY_BYTES
 from lbproxy.wire.body import chunk, last_chunk
 from lbproxy.wire.head import Lines, Refused, RequestHead, read_request
 from lbproxy.wire.head_cache import CachedRequestHead, HeadCache
-from lbproxy.wire.head_template import HeadTemplates, Parts, RequestTemplate, ResponseTemplate, Values
+from lbproxy.wire.head_template import HeadTemplates, Parts, RequestTemplate, Values
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.http2.connection import Http2Connection
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.worker.express import finish, request
-from lbproxy.worker.express import reply as http1_reply
 from lbproxy.worker.express.phase import AWAY, BODY
 from lbproxy.worker.express.record import ExpressRecord, act, change, put_off
 from lbproxy.worker.handover import Handover
 from lbproxy.worker.http2 import express_answer
 from lbproxy.worker.io.reactor import NEVER
-from lbproxy.worker.leases.drain import Lease
 
 KEPT_RECORDS = 256
 
@@ -286,5 +284,3 @@ def read_head(read: ReadHead, heads: StreamHeads) -> None:
         read.why = "upgrade" if head.upgrades else "expect"
         return
     heads.templates.learn(read.raw)
-
-

@@ -113,7 +113,9 @@ class Exchange:
         self._cookie = crlf + lines
         self.body = self.client.body_of(self.head, 0)
         self.request_bytes = sent.request_bytes
-        if self.head.chunked:
+        if self.client.is_stream:
+            self.early += sent.payload  # as the client sent it, and all of it is there
+        elif self.head.chunked:
             self.early += self.body.feed(sent.payload)
         else:
             self.early += sent.payload
@@ -125,7 +127,7 @@ class Exchange:
     @property
     def is_grpc(self) -> bool:
         """The client speaks gRPC, which needs HTTP/2: errors are told in its own way."""
-        return self.client.shares and is_grpc(self.head)
+        return self.client.is_stream and is_grpc(self.head)
 
     def body_wait_s(self) -> float:
         """How long the client may be silent in the body, from now."""
