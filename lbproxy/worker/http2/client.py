@@ -30,8 +30,10 @@ from lbproxy.wire.http2.peer_settings import LocalSettings
 from lbproxy.wire.http2.request import spell_request, trailers_of
 from lbproxy.wire.lines import bad_request
 from lbproxy.worker.context import Context
+from lbproxy.worker.handover import Handover
 from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor
+from lbproxy.worker.http2.express import ExpressStream, ReadHead, StreamHeads, begin, read_again, read_head
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
 
@@ -47,17 +49,31 @@ class Lanes(Protocol):
     context: Context
     reactor: Reactor
     encoded_lines: EncodedLines
+    stream_heads: StreamHeads
+    off: bool
 
     def serve_stream(
         self, connection: Any, stream: StreamClient, raw: bytes, refused: Refused | None = None
     ) -> None: ...
+    def go_on_with_stream(self, connection: Any, stream: StreamClient, raw: bytes, handover: Handover) -> None: ...
     def closed(self, record: Any) -> None: ...
 
 
 class Http2Client(Http2Descriptor):
     """A record of the lanes, and the owner of its wire connection."""
 
-    __slots__ = ("_early", "_idle_since", "_midway_since", "departure", "facts", "lanes", "since", "streams", "view")
+    __slots__ = (
+        "_early",
+        "_idle_since",
+        "_midway_since",
+        "departure",
+        "facts",
+        "lanes",
+        "read_head",
+        "since",
+        "streams",
+        "view",
+    )
 
     def __init__(
         self, lanes: Lanes, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes = b""
@@ -69,8 +85,11 @@ class Http2Client(Http2Descriptor):
         self.view = view
         self.facts = facts
         self.since = self._idle_since = lanes.reactor.now
-        self.streams: dict[int, StreamClient] = {}  # whose exchange is not over, also those that the client has reset
+        self.streams: dict[
+            int, StreamClient | ExpressStream
+        ] = {}
         self.departure: Departure | None = None
+        self.read_head: ReadHead | None = None  # the last one
         self._midway_since = NEVER  # when a head began that is not complete yet
         self._early = early
 
@@ -171,8 +190,24 @@ class Http2Client(Http2Descriptor):
         elif not stream.has_ended:  # an early answer: the rest of the request is of no use (RFC 9113, 8.1)
             stream.reset(NO_ERROR)
         if not self.streams:
-            self._idle_since = self._reactor.now
+            self.stream_is_over()
+
+    def stream_is_over(self) -> None:
+        """The last one."""
+        self._idle_since = self._reactor.now
+        if self.departure is not None:
             self.close_if_done()
+
+    def to_task(self, stream: ExpressStream, handover: Handover) -> None:
+        """A stream leaves the express lane."""
+        client = self.streams[stream.number] = StreamClient(self, stream.number, ended=False)
+        if stream.body and handover.sent is None:
+            client.received(stream.body, end=False)
+        if stream.has_ended:
+            client.end(list(stream.trailers))
+        if stream.gone:
+            client.leave(stream.gone)
+        self.lanes.go_on_with_stream(self, client, stream.raw, handover)
 
     # What the client says (owner of the wire connection)
 
@@ -184,16 +219,28 @@ class Http2Client(Http2Descriptor):
 
     def _begin_stream(self, stream_id: int, fields: Fields, *, end: bool) -> None:
         """Where every request begins."""
-        try:
-            raw = spell_request(fields, end=end)
-        except MalformedMessage:
-            self.reset(stream_id, PROTOCOL_ERROR)
-            return
+        read = self.read_head
+        if read is None or read.fields is not fields or read.view is not self.view or read.ends is not end:
+            try:
+                raw = spell_request(fields, end=end)
+            except MalformedMessage:
+                self.reset(stream_id, PROTOCOL_ERROR)
+                return
+            read = self.read_head = ReadHead(fields, self.view, raw, ends=end)
+            if self.lanes.off:
+                read.why = "off"
+            else:
+                read_head(read, self.lanes.stream_heads)
+        elif read.cached is None and not read.why:
+            read_again(read, self.lanes.stream_heads, self.facts)
         if not end:
             for name, value in fields:
                 if name == b"content-length":
                     self.wire.expect(stream_id, int(value))
-        self._serve(stream_id, raw, end=end)
+        if read.why:
+            self._serve(stream_id, read.raw, end=end)
+        else:
+            begin(self, stream_id, read)
 
     def on_large_head(self, stream_id: int, fields: Fields, end: bool) -> None:
         stream = self.streams.get(stream_id)

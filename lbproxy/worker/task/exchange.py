@@ -113,7 +113,9 @@ class Exchange:
         self._cookie = crlf + lines
         self.body = self.client.body_of(self.head, 0)
         self.request_bytes = sent.request_bytes
-        if self.head.chunked:
+        if self.client.is_stream:
+            self.early += sent.payload  # as the client sent it, and all of it is there
+        elif self.head.chunked:
             self.early += self.body.feed(sent.payload)
         else:
             self.early += sent.payload
