@@ -209,6 +209,7 @@ class PoolSettings:
     bind: str = "tcp"  # tcp | unix | fd
     balance: str = "least_conn"
     send_proxy: str = "off"  # off | v1 | v2: a PROXY header towards the backend
+    protocol: str = "http/1.1"  # http/1.1 | h2c | h2: what the backends speak
     hash_key: str | None = None  # client_ip | header:NAME | cookie:NAME | path
     health: HealthSettings = field(default_factory=HealthSettings)
     reload: ReloadSettings = field(default_factory=ReloadSettings)

@@ -22,7 +22,6 @@ class NotYet:
 NOT_YET = (
     NotYet(("cluster",)),
     NotYet(("listener", "*", "protocols"), only=("h2", "h2c")),
-    NotYet(("pool", "*", "protocol")),
     NotYet(("pool", "*", "health", "grpc")),
     NotYet(("pool", "*", "sticky", "cluster"), only=(True,)),
 )
