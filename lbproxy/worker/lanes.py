@@ -143,12 +143,12 @@ class Lanes:
     # Between workers
 
     def offer(self, record: Record) -> None:
-        """It may be moved now: it has become idle, or a relay."""
+        """The connection may be moved now: it has become idle, or a relay."""
         if self.going:
             self.on_offer(record)
 
     def has(self, record: Record) -> bool:
-        """It is open, and not on its way to another worker."""
+        """Whether the connection is open, and not on its way to another worker."""
         return record in self._records and record not in self.lifted
 
     def facts_of(self, view: ListenerView, ip: str, port: int) -> ClientFacts:

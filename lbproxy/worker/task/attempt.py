@@ -22,11 +22,10 @@ from lbproxy.wire.sse import EventTracker
 from lbproxy.wire.upgrades import is_one_of
 from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.context import Context
-from lbproxy.worker.handover import Begun, Upgrade
-from lbproxy.worker.io.stream import SocketStream, StreamBroken, StreamStalled
+from lbproxy.worker.handover import Begun, ClientSide, Upgrade
+from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.backend_side import Asked, BackendSide
-from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.http1_backend import Http1Backend
 from lbproxy.worker.task.http2_backend import Http2Backend
 from lbproxy.worker.task.response_heads import is_to_blame
@@ -39,7 +38,7 @@ class Exchange(Protocol):
     """What an attempt asks of the exchange that it is made for."""
 
     context: Context
-    client: Client
+    client: ClientSide
     head: RequestHead
     request_id: bytes
     body: Body | None
@@ -122,12 +121,11 @@ class Attempt:
 
     def _upgrade(self, head: ResponseHead) -> Upgrade:
         exchange = self._exchange
-        assert isinstance(exchange.client.stream, SocketStream)
         assert isinstance(self._side, Http1Backend)
         connection = self._side.connection
         return Upgrade(
             lease=self._lease,
-            client=exchange.client.stream.sock,
+            client=exchange.client.sock,
             backend=connection.sock,
             head=exchange.reply.switched(head, exchange.own_lines(head)),
             from_client=bytes(exchange.client.buffer),

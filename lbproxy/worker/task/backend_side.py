@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lbproxy.wire.body import Body
 from lbproxy.wire.head import RequestHead, ResponseHead
-from lbproxy.worker.task.client import Client
+from lbproxy.worker.handover import ClientSide
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Asked:
     """What the head of a request to a backend is made of."""
 
     head: RequestHead
-    client: Client
+    client: ClientSide
     request_id: bytes
     upgrades: tuple[bytes, ...]  # the protocols that the backend is asked to switch to
 

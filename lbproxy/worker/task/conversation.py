@@ -19,7 +19,6 @@ from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.reply import ClientGone
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.exchange import Exchange
-from lbproxy.worker.task.http1_reply import Http1Reply
 
 
 async def converse(context: Context, client: Client, handover: Handover | None = None, *, stay: bool = True) -> bool:
@@ -66,7 +65,7 @@ async def refuse(context: Context, client: Client, refused: Refused, raw: bytes 
         *(refused.status, context.proxy_name, refused.token, refused.reason),
         lines=context.date() + client.hsts,
     )
-    reply = Http1Reply(client.stream, None)
+    reply = client.reply_to(None)
     gone = False
     try:
         size = reply.error(page)

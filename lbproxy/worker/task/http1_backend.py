@@ -7,7 +7,7 @@ from lbproxy.wire.head import Lines, RequestHead, ResponseHead
 from lbproxy.wire.headers import client_of, request_to_backend
 from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
-from lbproxy.worker.io.stream import SocketStream, StreamBroken
+from lbproxy.worker.io.stream import StreamBroken
 from lbproxy.worker.task.backend_side import Asked
 from lbproxy.worker.task.response_heads import ResponseHeads
 
@@ -40,8 +40,7 @@ class Http1Backend:
         client, version = asked.client, self.connection.backend.send_proxy
         head = request_to_backend(asked.head, client.facts, asked.request_id, asked.upgrades)
         if version:
-            assert isinstance(client.stream, SocketStream)
-            head = announcement(version, client.stream.sock, client.facts, client_of(asked.head, client.facts)) + head
+            head = announcement(version, client.sock, client.facts, client_of(asked.head, client.facts)) + head
         head += self._framed(payload)
         if end and self._is_chunked:
             head += last_chunk()
