@@ -47,8 +47,6 @@ class Home(Protocol):
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None: ...
     def offer(self, record: Any) -> None: ...
     def closed(self, record: Any) -> None: ...
-    def stream_closed(self, record: Any) -> None:
-        """A relay's stream is over; its connection is counted by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +114,13 @@ class StreamEnd(Protocol):
     def pending(self) -> int:
         """Bytes that were sent and not taken by the client yet."""
 
+    @property
+    def has_ended(self) -> bool:
+        """The client has sent END_STREAM."""
+
     def attach(self, listener: StreamListener) -> None: ...
     def send(self, data: bytes) -> None: ...
-    def end(self) -> None:
+    def hang_up(self) -> None:
         """END_STREAM, behind what is pending."""
 
     def credit(self, size: int) -> None:
@@ -146,13 +148,16 @@ class Upgrade:
 class ClientSide(Protocol):
     """The client of one exchange in the task lane: an HTTP/1 connection, or one stream of an HTTP/2 connection."""
 
-    listener: ListenerView
-    facts: ClientFacts
     buffer: bytearray  # received and not used yet
     has_risked: bool  # a request that may not be replayed has gone out: the next may use a kept connection
     away: Upgrade | None  # it has become a relay's, which waits to be started
     lease: Lease | None  # of the attempt that runs
-    shares: bool  # its connection carries other exchanges, too, and is not ended for one that finds no answer
+    is_stream: bool  # its connection carries other exchanges, too, and is not ended for one that finds no answer
+
+    @property
+    def listener(self) -> ListenerView: ...
+    @property
+    def facts(self) -> ClientFacts: ...
 
     @property
     def hsts(self) -> bytes:

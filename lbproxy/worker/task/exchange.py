@@ -126,7 +126,7 @@ class Exchange:
     @property
     def is_grpc(self) -> bool:
         """The client speaks gRPC, which needs HTTP/2: errors are told in its own way."""
-        return self.client.shares and is_grpc(self.head)
+        return self.client.is_stream and is_grpc(self.head)
 
     def body_wait_s(self) -> float:
         """How long the client may be silent in the body, from now."""
@@ -197,7 +197,7 @@ class Exchange:
                     left += 1
                 replayable = self.may_replay or (not exc.was_sent and self.request_bytes == len(self.early))
                 follows = after_no_answer(reused=exc.reused, replayable=replayable, attempts_left=left)
-                if follows is Retry.CLOSE and not self.client.shares:
+                if follows is Retry.CLOSE and not self.client.is_stream:
                     raise LeftUnanswered(str(exc)) from exc
                 if follows in (Retry.FAIL, Retry.CLOSE):
                     raise ProxyError(502, exc.token, str(exc)) from exc
