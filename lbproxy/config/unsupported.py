@@ -23,7 +23,6 @@ NOT_YET = (
     NotYet(("cluster",)),
     NotYet(("listener", "*", "protocols"), only=("h2", "h2c")),
     NotYet(("pool", "*", "protocol")),
-    NotYet(("pool", "*", "health", "grpc")),
     NotYet(("pool", "*", "sticky", "cluster"), only=(True,)),
 )
 
