@@ -46,6 +46,8 @@ class Home(Protocol):
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None: ...
     def offer(self, record: Any) -> None: ...
     def closed(self, record: Any) -> None: ...
+    def stream_closed(self, record: Any) -> None:
+        """A relay's stream is over; its connection is counted by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +86,52 @@ class Handover:
     sent: Sent | None = None  # None: nothing is claimed yet
 
 
+class StreamListener(Protocol):
+    """A relay's side that has a stream: it is told of what comes."""
+
+    def on_stream_data(self, data: bytes) -> None:
+        """It owes a credit for the data."""
+
+    def on_stream_end(self) -> None: ...
+    def on_stream_room(self) -> None:
+        """Something that was pending has left."""
+
+    def on_stream_gone(self) -> None:
+        """The client has reset the stream, or its connection has ended."""
+
+
+class StreamEnd(Protocol):
+    """One stream of an HTTP/2 connection as the client of a relay. No method raises; a stream that is gone takes
+    everything and does nothing."""
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket of its connection, which the relay must leave alone."""
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were sent and not taken by the client yet."""
+
+    def attach(self, listener: StreamListener) -> None: ...
+    def send(self, data: bytes) -> None: ...
+    def end(self) -> None:
+        """END_STREAM, behind what is pending."""
+
+    def credit(self, size: int) -> None:
+        """So much of the data was passed on: its window opens again."""
+
+    def close(self, *, reset: bool) -> None:
+        """The listener is told of nothing more. `reset`: the client must not take a part for the whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upgrade:
     """A connection whose upgrade was answered with 101, when no task reads its sockets any more."""
 
     lease: Lease
-    client: socket.socket
+    client: socket.socket | StreamEnd
     backend: socket.socket
-    head: bytes  # of the 101, as the client gets it
+    head: bytes  # of the 101, as the client gets it; b"" when it has it already
     from_client: bytes  # received and not passed on yet
     from_backend: bytes
     record: AccessRecord  # as far as it has come

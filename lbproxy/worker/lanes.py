@@ -143,12 +143,12 @@ class Lanes:
     # Between workers
 
     def offer(self, record: Record) -> None:
-        """It may be moved now: it has become idle, or a relay."""
+        """The connection may be moved now: it has become idle, or a relay."""
         if self.going:
             self.on_offer(record)
 
     def has(self, record: Record) -> bool:
-        """It is open, and not on its way to another worker."""
+        """Whether the connection is open, and not on its way to another worker."""
         return record in self._records and record not in self.lifted
 
     def facts_of(self, view: ListenerView, ip: str, port: int) -> ClientFacts:
@@ -184,6 +184,11 @@ class Lanes:
         self._acceptor.closed(record.view)
         if self._counted:
             self._acceptor.clients.left(self._counted.pop(record, ()))
+        if self.stopping and not self._records and not self._acceptor.leaving:
+            self._emptied.set()
+
+    def stream_closed(self, record: Record) -> None:
+        self._records.discard(record)
         if self.stopping and not self._records and not self._acceptor.leaving:
             self._emptied.set()
 

@@ -199,7 +199,7 @@ class Worker:
         clients.cancel_scope.cancel()
 
     async def _load(self, message: Certificates) -> None:
-        """In a thread: it takes milliseconds. The next message waits, because it may be the listener's table."""
+        """Loads in a thread, for milliseconds. The next message waits, because it may be the listener's table."""
         pairs, why = message.pairs, ""
         fds = self._channel.take_fds(2 * len(pairs) + message.has_client_ca)
         client_ca = fds[-1] if message.has_client_ca else None

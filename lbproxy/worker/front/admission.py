@@ -140,7 +140,7 @@ class Admission:
             self._wait()
 
     def _wait(self) -> None:
-        """For the client's bytes, as long as the header may take, or the client may be silent."""
+        """Wait for the client's bytes, as long as the header may take, or the client may be silent."""
         reactor, silent_s = self._owner.reactor, self._stages[0].silent_s
         silent_at = NEVER if silent_s is None or self._data else reactor.now + silent_s
         reactor.arm_at(self, min(silent_at, self._gives_up_at))

@@ -155,7 +155,7 @@ class Handshake:
         return bool(poll.poll(0))
 
     def begin(self) -> None:
-        """It is this client's turn."""
+        """Begin the handshake: the client's turn has come."""
         hello, self._hello = self._hello, None
         assert hello is not None
         offered = self._contexts.offered
@@ -192,7 +192,7 @@ class Handshake:
             self._owner.reactor.modify(self._fd, events)
 
     def _facts_of(self, tls: TlsSocket) -> ClientFacts:
-        """With what backends are told of the client's certificate, where this listener asks for one."""
+        """The facts, with the lines that tell backends of the client's certificate if this listener asks for one."""
         settings = self.view.settings.tls
         if settings is None or settings.client_auth is None:
             return self.facts

@@ -38,16 +38,18 @@ class UpgradedClient:
     backend connection: what the end has to know.
     """
 
-    __slots__ = ("_lease", "lanes", "record", "relay", "sock", "started", "view")
+    __slots__ = ("_lease", "is_stream", "lanes", "record", "relay", "sock", "started", "view")
 
     def __init__(self, lanes: Home, view: ListenerView, upgrade: Upgrade) -> None:
         self.lanes = lanes
-        self.sock = upgrade.client
+        client = upgrade.client
+        self.is_stream = not isinstance(client, socket.socket)  # one of an HTTP/2 connection, which is counted itself
+        self.sock = client if isinstance(client, socket.socket) else client.sock
         self.view = view
         self._lease = upgrade.lease
         self.started = upgrade.started
         self.record = upgrade.record
-        both, stall_s = (upgrade.client, upgrade.backend), view.settings.timeouts.body_s
+        both, stall_s = (client, upgrade.backend), view.settings.timeouts.body_s
         self.relay: Relay
         if upgrade.protocol == WEBSOCKET:
             self.relay = WebSocketRelay(lanes.reactor, *both, stall_s=stall_s, on_end=self._websocket_ended)
@@ -127,7 +129,10 @@ class UpgradedClient:
         series[RESPONSE_BYTES] += relay.backend.received
         end(lanes.context, record, cell=cell)
         router.release(lease)
-        lanes.closed(self)
+        if self.is_stream:
+            lanes.stream_closed(self)
+        else:
+            lanes.closed(self)
 
 
 def _closed(relay: WebSocketRelay) -> tuple[str, str]:

@@ -89,7 +89,7 @@ async def _answer(listener: ListenerView, head: RequestHead, router: Router) -> 
 
 
 def https_address(head: RequestHead, listeners: Sequence[ListenerView]) -> bytes:
-    """The same address with https. A client that names no port has come to a port 80 in front of us, and finds 443
+    """The request's address with https. A client that names no port has come to a port 80 in front of us, and finds 443
     beside it; one that names a port gets that of the first listener with tls. Raises ProxyError."""
     if not head.host:
         raise ProxyError(400, "http_request_error", "no Host that could be redirected")
