@@ -46,8 +46,6 @@ class Home(Protocol):
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None: ...
     def offer(self, record: Any) -> None: ...
     def closed(self, record: Any) -> None: ...
-    def stream_closed(self, record: Any) -> None:
-        """A relay's stream is over; its connection is counted by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +110,13 @@ class StreamEnd(Protocol):
     def pending(self) -> int:
         """Bytes that were sent and not taken by the client yet."""
 
+    @property
+    def has_ended(self) -> bool:
+        """The client has sent END_STREAM."""
+
     def attach(self, listener: StreamListener) -> None: ...
     def send(self, data: bytes) -> None: ...
-    def end(self) -> None:
+    def hang_up(self) -> None:
         """END_STREAM, behind what is pending."""
 
     def credit(self, size: int) -> None:

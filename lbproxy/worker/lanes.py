@@ -187,11 +187,6 @@ class Lanes:
         if self.stopping and not self._records and not self._acceptor.leaving:
             self._emptied.set()
 
-    def stream_closed(self, record: Record) -> None:
-        self._records.discard(record)
-        if self.stopping and not self._records and not self._acceptor.leaving:
-            self._emptied.set()
-
     # To the task lane
 
     def hand_over(self, record: ExpressClient, handover: Handover) -> None:
