@@ -44,7 +44,8 @@ _SERVING = 1
 async def get(stream: trio.abc.Stream, address: Address, settings: PoolSettings) -> Http2Answer:
     """The answer to a GET of the probe's path. Raises what ask() raises."""
     health = settings.health
-    request = _request("GET", health.path or "/", address, health, {"User-Agent": "lbproxy-probe", "Accept": "*/*"})
+    fields = _with(health, {"User-Agent": "lbproxy-probe", "Accept": "*/*"})
+    request = Http2Ask("GET", health.path or "/", _authority(address, health), fields, scheme=_scheme(address))
     return await ask(stream, request, most_bytes=_BODY_BYTES, body_s=_BODY_S)
 
 
@@ -53,22 +54,29 @@ async def check(stream: trio.abc.Stream, address: Address, settings: PoolSetting
     health = settings.health
     fields = {"User-Agent": "lbproxy-probe", "Content-Type": "application/grpc", "TE": "trailers"}
     fields["grpc-timeout"] = f"{max(1, int(health.timeout_s * 1000))}m"
-    request = _request("POST", CHECK, address, health, fields, message(b""))
+    authority, scheme = _authority(address, health), _scheme(address)
+    request = Http2Ask("POST", CHECK, authority, _with(health, fields), message(b""), scheme)
     try:
         return _judged(await ask(stream, request, most_bytes=_BODY_BYTES, body_s=health.timeout_s))
     except Refused as exc:
         return False, f"answered what cannot be forwarded: {exc.reason}"
 
 
-def _request(
-    method: str, path: str, address: Address, health: HealthSettings, fields: dict[str, str], body: bytes = b""
-) -> Http2Ask:
+def _authority(address: Address, health: HealthSettings) -> str:
+    return health.host or address.authority
+
+
+def _scheme(address: Address) -> str:
+    return "https" if address.secure else "http"
+
+
+def _with(health: HealthSettings, fields: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """The fields, and those that the operator adds: of two with the same name the operator's."""
     ours = {name.lower(): name for name in fields}
     for name, value in health.headers:
         fields.pop(ours.get(name.lower(), ""), None)
         fields[name] = value
-    scheme = "https" if address.secure else "http"
-    return Http2Ask(method, path, health.host or address.authority, tuple(fields.items()), body, scheme)
+    return tuple(fields.items())
 
 
 def _judged(answer: Http2Answer) -> tuple[bool, str]:

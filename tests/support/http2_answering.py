@@ -59,6 +59,9 @@ async def _serve(answer: Answering, stream: trio.SocketStream) -> None:
                     said = answer(fields, body)
                     if said.raw is not None:
                         await stream.send_all(said.raw)
+                        await stream.send_eof()
+                        while await stream.receive_some(65536):  # a close with bytes unread would be a reset
+                            pass
                         return
                     _say(h2, event.stream_id, said)
             await stream.send_all(h2.data_to_send())
