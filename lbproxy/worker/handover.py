@@ -144,13 +144,16 @@ class Upgrade:
 class ClientSide(Protocol):
     """The client of one exchange in the task lane: an HTTP/1 connection, or one stream of an HTTP/2 connection."""
 
-    listener: ListenerView
-    facts: ClientFacts
     buffer: bytearray  # received and not used yet
     has_risked: bool  # a request that may not be replayed has gone out: the next may use a kept connection
     away: Upgrade | None  # it has become a relay's, which waits to be started
     lease: Lease | None  # of the attempt that runs
-    shares: bool  # its connection carries other exchanges, too, and is not ended for one that finds no answer
+    is_stream: bool  # its connection carries other exchanges, too, and is not ended for one that finds no answer
+
+    @property
+    def listener(self) -> ListenerView: ...
+    @property
+    def facts(self) -> ClientFacts: ...
 
     @property
     def hsts(self) -> bytes:

@@ -34,10 +34,10 @@ class Client:
         "facts",
         "has_risked",
         "idle_scope",
+        "is_stream",
         "is_unwanted",
         "lease",
         "listener",
-        "shares",
         "stream",
     )
 
@@ -51,7 +51,7 @@ class Client:
         self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
         self.is_unwanted = False  # an operator has closed it: it serves no further request
         self.lease: Lease | None = None  # of the attempt that runs
-        self.shares = False
+        self.is_stream = False
 
     @property
     def hsts(self) -> bytes:

@@ -194,7 +194,7 @@ class Exchange:
                     left += 1
                 replayable = self.may_replay or not exc.was_sent
                 follows = after_no_answer(reused=exc.reused, replayable=replayable, attempts_left=left)
-                if follows is Retry.CLOSE and not self.client.shares:
+                if follows is Retry.CLOSE and not self.client.is_stream:
                     raise LeftUnanswered(str(exc)) from exc
                 if follows in (Retry.FAIL, Retry.CLOSE):
                     raise ProxyError(502, exc.token, str(exc)) from exc
