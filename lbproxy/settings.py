@@ -121,6 +121,7 @@ class HealthSettings:
     fall: int = 3
     host: str | None = None  # of the probe; None = the backend's address
     headers: tuple[tuple[str, str], ...] = ()  # further fields of the probe
+    grpc: bool = False  # a probe calls grpc.health.v1.Health/Check
     active: bool = True  # False = no probes: ready when it listens
     passive: PassiveSettings | None = None
 

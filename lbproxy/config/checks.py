@@ -200,7 +200,7 @@ def _command_fits_bind(path: Path, pool: Table) -> Iterator[Finding]:
         if health.get("active") is False:
             message = 'bind = "fd" needs probes: an inherited socket listens before the backend does'
             yield Finding((*path, "health", "active"), message, see=(*path, "bind"))
-        elif "path" not in health:
+        elif "path" not in health and health.get("grpc") is not True:
             message = 'bind = "fd" needs health.path: a connect to an inherited socket always succeeds'
             yield Finding((*path, "bind"), message)
     command = pool.get("command")
@@ -247,9 +247,24 @@ def _pool_values(path: Path, pool: Table) -> Iterator[Finding]:
     for number, token in enumerate(upgrades):
         if isinstance(token, str) and token.lower() in tokens[:number]:
             yield Finding((*path, "upgrades", number), f"{shown(token)} is there twice")
+    yield from _health_by_grpc(path, pool)
     yield from _target_tls(path, pool, targets)
     yield from _protocol(path, pool, targets)
     yield from _backoff(path, pool)
+
+
+def _health_by_grpc(path: Path, pool: Table) -> Iterator[Finding]:
+    health = pool.get("health")
+    if not isinstance(health, dict) or health.get("grpc") is not True:
+        return
+    at, protocol = (*path, "health", "grpc"), pool.get("protocol", "http/1.1")
+    if protocol == "http/1.1":
+        yield Finding(at, 'needs protocol = "h2c" (or "h2"): gRPC is spoken over HTTP/2 only')
+    if health.get("active") is False:
+        yield Finding(at, "means nothing with active = false", see=(*path, "health", "active"))
+    for key in ("path", "expect"):
+        if key in health:
+            yield Finding((*path, "health", key), "means nothing with grpc = true: the call decides", see=at)
 
 
 def _target_tls(path: Path, pool: Table, targets: list[Any]) -> Iterator[Finding]:

@@ -68,6 +68,8 @@ class HealthTable(Table):
     """The Host field of the probe; some frameworks refuse a host that they do not know."""
     headers: Annotated[ProbeHeaders | None, Facts(unset="none")] = None
     """Further header fields of the probe."""
+    grpc: Annotated[Truth | None, Facts(True)] = None
+    """true: a probe calls grpc.health.v1.Health/Check, and passes when the answer is SERVING."""
     active: Annotated[Truth | None, Facts(False)] = None
     """false: no probes at all; a backend is ready when it listens."""
     passive: PassiveTable | None = None

@@ -5,6 +5,7 @@ import pytest
 from lbproxy.config.checks import check
 
 WEB = "[pool.web]\ncommand = 'a'\n"
+GRPC = WEB + "protocol = 'h2c'\nhealth.grpc = true\n"
 API = "[pool.api]\ntargets = ['127.0.0.1:1']\n"
 LISTENER = "[[listener]]\naddress = ':80'\n"
 
@@ -24,6 +25,7 @@ def messages(text: str) -> list[str]:
         "[[listener]]\naddress = '127.0.0.1:80'\n[[listener]]\naddress = '127.0.0.2:80'\n" + WEB,
         "[[listener]]\naddress = 'unix:/a'\n[[listener]]\naddress = 'unix:/b'\n" + WEB,
         LISTENER + WEB + "bind = 'fd'\nhealth.path = '/'\n",
+        LISTENER + GRPC + "bind = 'fd'\n",
         LISTENER + WEB + "balance = 'hash'\nhash_key = 'path'\n",
         LISTENER + WEB + "balance = 'hash'\nslow_start = '0s'\nsticky = {}\n",
         LISTENER + "mode = 'tcp'\npool = 'web'\n[[listener]]\naddress = ':81'\n" + WEB + "sticky = {}\n",
@@ -163,6 +165,12 @@ def test_what_fits_together_is_left_alone(text: str):
             LISTENER + WEB + "protocol = 'h2c'\nupgrades = ['websocket']\n",
             "means nothing with protocol = 'h2c': HTTP/2 has no such thing",
         ),
+        (
+            LISTENER + WEB + "health.grpc = true\n",
+            'needs protocol = "h2c" (or "h2"): gRPC is spoken over HTTP/2 only',
+        ),
+        (LISTENER + GRPC + "health.path = '/'\n", "means nothing with grpc = true: the call decides"),
+        (LISTENER + GRPC + "health.active = false\n", "means nothing with active = false"),
     ],
 )
 def test_what_does_not_fit_together_is_told(text: str, message: str):

@@ -31,6 +31,7 @@ from lbproxy.worker.leases.routes import answers_itself
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.attempt import Attempt
 from lbproxy.worker.task.error_answer import answer_error
+from lbproxy.worker.task.farewell import GoingAway
 from lbproxy.worker.task.own_answer import answer_itself
 from lbproxy.worker.task.response_heads import NoAnswer
 
@@ -63,6 +64,7 @@ class Exchange:
         "early",
         "error",
         "head",
+        "is_grpc",
         "keep",
         "linger",
         "reason",
@@ -89,6 +91,7 @@ class Exchange:
         self.early = bytearray()  # payload in hand before a backend was claimed
         self.keep = head.keep_alive
         self.reply: Reply = client.reply_to(head)
+        self.is_grpc = client.is_stream and is_grpc(head)  # over HTTP/1 it cannot be
         self.linger = False  # the client may still be sending: let go of it slowly
         self.status = 0
         self.error: str | None = None
@@ -123,11 +126,6 @@ class Exchange:
         self._begun = replace(sent.begun, sent=True)
         self._pool_name = sent.begun.lease.backend.id.pool
 
-    @property
-    def is_grpc(self) -> bool:
-        """The client speaks gRPC, which needs HTTP/2: errors are told in its own way."""
-        return self.client.is_stream and is_grpc(self.head)
-
     def body_wait_s(self) -> float:
         """How long the client may be silent in the body, from now."""
         has_stalled, self._has_stalled = self._has_stalled, False
@@ -142,7 +140,7 @@ class Exchange:
                 if isinstance(exc, Refused):
                     self.keep = self.keep and exc.status >= 500  # a backend's nonsense is not the client's fault
                 self.error, self.reason = exc.token, exc.reason
-                self._has_failed = exc.status >= 500
+                self._has_failed = exc.status >= 500 and not isinstance(exc, GoingAway)
                 await answer_error(self, exc)
         except LeftUnanswered as exc:
             self.keep = False
@@ -182,7 +180,7 @@ class Exchange:
             pool = self._pool()  # raises where nobody takes it: before its body is read
             self.body = self.client.body_of(self.head, self.client.listener.settings.limits.body_bytes)
             if not self.head.expects_continue:
-                await self._read_early_body(pool.buffer_request_bytes)
+                await self._read_early_body(0 if self.is_grpc else pool.buffer_request_bytes)
         attempts = forgiven = 0
         while True:
             try:

@@ -11,6 +11,7 @@ from lbproxy.wire.http1 import confirm_response
 from lbproxy.wire.startline import has_status_line
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.io.stream import StreamBroken
+from lbproxy.worker.task.time_limits import DeadlinePassed
 
 
 class NoAnswer(LbproxyError):
@@ -34,9 +35,12 @@ class NoAnswer(LbproxyError):
 
 
 def is_to_blame(trouble: LbproxyError) -> bool:
-    """Whether an attempt failed because of its backend. The end of a kept connection is nobody's fault."""
+    """Whether an attempt failed because of its backend. The end of a kept connection is nobody's fault, a deadline
+    that a client sets is its own."""
     if isinstance(trouble, NoAnswer):
         return not trouble.reused
+    if isinstance(trouble, DeadlinePassed):
+        return False
     return isinstance(trouble, ProxyError | Refused) and trouble.status in (502, 504) and trouble.token != "cut"
 
 
