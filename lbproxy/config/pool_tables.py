@@ -252,6 +252,8 @@ class PoolTable(Table):
     """What decides with balance = "hash": equal keys go to the same backend."""
     send_proxy: Annotated[Literal["off", "v1", "v2"] | None, Facts("v2")] = None
     """A PROXY header tells the backend who the client is; each request then has a connection of its own."""
+    protocol: Annotated[Literal["http/1.1", "h2c", "h2"] | None, Facts("h2c", applies=REPLACES)] = None
+    """What the backends speak: h2c is HTTP/2 without TLS, as gRPC servers speak it; h2 is for https targets."""
     sticky: StickyTable | None = None
     slow_start_s: Seconds | None = None
     """How long the share of a backend grows that has just become ready, also in a reload; "0s": all of it at once."""

@@ -151,6 +151,26 @@ def test_what_fits_together_is_left_alone(text: str):
         ),
         (LISTENER + GRPC + "health.path = '/'\n", "means nothing with grpc = true: the call decides"),
         (LISTENER + GRPC + "health.active = false\n", "means nothing with active = false"),
+        (
+            LISTENER + "[pool.web]\ntargets = ['a:1', 'https://a']\nprotocol = 'h2c'\n",
+            '"h2c" is HTTP/2 without TLS: https targets speak "h2" or "http/1.1"',
+        ),
+        (
+            LISTENER + "[pool.web]\ntargets = ['a:1', 'https://a']\nprotocol = 'h2'\n",
+            '"h2" is agreed on over TLS: a target without https:// speaks "h2c" or "http/1.1"',
+        ),
+        (
+            LISTENER + WEB + "protocol = 'h2'\n",
+            '"h2" is for https targets: a backend that lbproxy starts speaks "h2c" or "http/1.1"',
+        ),
+        (
+            LISTENER + WEB + "protocol = 'h2c'\nsend_proxy = 'v1'\n",
+            "has no place with protocol = 'h2c': clients share its connections",
+        ),
+        (
+            LISTENER + WEB + "protocol = 'h2c'\nupgrades = ['websocket']\n",
+            "means nothing with protocol = 'h2c': HTTP/2 has no such thing",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_told(text: str, message: str):

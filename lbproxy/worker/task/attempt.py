@@ -19,6 +19,7 @@ from lbproxy.telemetry.access import AccessRecord, for_access
 from lbproxy.wire.body import Body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.upgrades import is_one_of
+from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Begun, ClientSide, Upgrade
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
@@ -27,6 +28,7 @@ from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.backend_side import Asked, BackendSide
 from lbproxy.worker.task.farewell import GOING_AWAY, CallFarewell, EventFarewell, Farewell, GoingAway
 from lbproxy.worker.task.http1_backend import Http1Backend
+from lbproxy.worker.task.http2_backend import Http2Backend
 from lbproxy.worker.task.response_heads import is_to_blame
 from lbproxy.worker.task.time_limits import NEVER, DeadlinePassed, limits_of_call, time_limits
 
@@ -48,6 +50,7 @@ class Exchange(Protocol):
     keep: bool
     linger: bool
     status: int
+    request_bytes: int
     response_bytes: int
     started: float
     is_grpc: bool
@@ -87,7 +90,10 @@ class Attempt:
         self._released = False
 
     def _side_of(self, begun: Begun) -> BackendSide:
-        context, head = self._exchange.context, self._exchange.head
+        exchange, context, head = self._exchange, self._exchange.context, self._exchange.head
+        if isinstance(begun.connection, BackendStream):
+            encoded = context.shared.encoded
+            return Http2Backend(begun.connection, head.method, encoded, context.lines, lambda: exchange.may_replay)
         pool = context.router.pool(begun.lease.backend.id.pool)
         accept_bare_lf = pool is not None and pool.accept_bare_lf
         return Http1Backend(begun.connection, head, context.backends, context.lines, accept_bare_lf=accept_bare_lf)
@@ -196,6 +202,7 @@ class Attempt:
             self._is_moving()
             self._stop_clock()
             if payload:
+                self._keep_early(payload)
                 self._side.put(payload)
                 await self._flush_moving()
         if not self._is_sent:
@@ -223,6 +230,12 @@ class Attempt:
             if not alive:
                 raise ClientGone("the client went away in the middle of its body")
         return exchange.feed_body()
+
+    def _keep_early(self, payload: bytes) -> None:
+        """As long as the backend may refuse the request, and it is short, it is kept to be sent elsewhere."""
+        exchange, size = self._exchange, len(self._exchange.early) + len(payload)
+        if self._side.may_refuse and size <= BUFFER_BYTES and size == exchange.request_bytes:
+            exchange.early += payload
 
     async def _flush_moving(self) -> None:
         if self._side.takes:

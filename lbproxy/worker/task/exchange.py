@@ -20,6 +20,7 @@ from lbproxy.wire.grpc import is_grpc
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
 from lbproxy.wire.headers import client_of, is_dated, request_id_of, sets_hsts
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, ConnectTimedOut
+from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.backends.secure import Untrusted
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
@@ -90,7 +91,7 @@ class Exchange:
         self.early = bytearray()  # payload in hand before a backend was claimed
         self.keep = head.keep_alive
         self.reply: Reply = client.reply_to(head)
-        self.is_grpc = client.shares and is_grpc(head)  # over HTTP/1 it cannot be
+        self.is_grpc = client.is_stream and is_grpc(head)  # over HTTP/1 it cannot be
         self.linger = False  # the client may still be sending: let go of it slowly
         self.status = 0
         self.error: str | None = None
@@ -192,7 +193,7 @@ class Exchange:
                 if left <= 0 and forgiven < FORGIVEN_MOST and await self._was_unread(exc):
                     forgiven += 1
                     left += 1
-                replayable = self.may_replay or not exc.was_sent
+                replayable = self.may_replay or (not exc.was_sent and self.request_bytes == len(self.early))
                 follows = after_no_answer(reused=exc.reused, replayable=replayable, attempts_left=left)
                 if follows is Retry.CLOSE and not self.client.is_stream:
                     raise LeftUnanswered(str(exc)) from exc
@@ -293,9 +294,11 @@ class Exchange:
         if lease is None:
             lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, kind, key, since))
         self._cookie = router.cookie(lease, key, self.client.facts.proto) if key is not None else b""
-        connection: BackendConnection | None = None
+        connection: BackendConnection | BackendStream | None = None
         try:
-            if not self._fresh and (self.client.has_risked or self.may_replay):
+            if lease.backend.is_http2:
+                connection = await self.context.shared.open(lease.backend, pool.timeouts, fresh=self._fresh)
+            elif not self._fresh and (self.client.has_risked or self.may_replay):
                 connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
             if connection is None:
                 connection = await self.context.connect(lease.backend, pool.timeouts.connect_s)

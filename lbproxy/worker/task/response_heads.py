@@ -19,14 +19,17 @@ class NoAnswer(LbproxyError):
 
     `reused`: the connection had served before. Nonsense counts as no answer on such a connection only: it may be the
     rest of an earlier answer. `was_reset`: the backend has not read the whole request.
+    `was_sent`: the request may have come to it.
     """
 
-    was_sent = True  # the request may have come to the backend
     token = "connection_terminated"  # the error type of RFC 9209, if nothing helps
 
-    def __init__(self, reason: str, backend: BackendView, *, reused: bool, was_reset: bool) -> None:
+    def __init__(
+        self, reason: str, backend: BackendView, *, reused: bool, was_reset: bool, was_sent: bool = True
+    ) -> None:
         super().__init__(reason)
         self.backend = backend
+        self.was_sent = was_sent
         self.reused = reused
         self.was_reset = was_reset
 
