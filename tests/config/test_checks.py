@@ -146,6 +146,12 @@ def test_what_fits_together_is_left_alone(text: str):
         ),
         (LISTENER + WEB + "restart.backoff.max = '500ms'\n", "first is longer than max"),
         (
+            LISTENER + WEB + "health.grpc = true\n",
+            'needs protocol = "h2c" (or "h2"): gRPC is spoken over HTTP/2 only',
+        ),
+        (LISTENER + GRPC + "health.path = '/'\n", "means nothing with grpc = true: the call decides"),
+        (LISTENER + GRPC + "health.active = false\n", "means nothing with active = false"),
+        (
             LISTENER + "[pool.web]\ntargets = ['a:1', 'https://a']\nprotocol = 'h2c'\n",
             '"h2c" is HTTP/2 without TLS: https targets speak "h2" or "http/1.1"',
         ),
@@ -165,12 +171,6 @@ def test_what_fits_together_is_left_alone(text: str):
             LISTENER + WEB + "protocol = 'h2c'\nupgrades = ['websocket']\n",
             "means nothing with protocol = 'h2c': HTTP/2 has no such thing",
         ),
-        (
-            LISTENER + WEB + "health.grpc = true\n",
-            'needs protocol = "h2c" (or "h2"): gRPC is spoken over HTTP/2 only',
-        ),
-        (LISTENER + GRPC + "health.path = '/'\n", "means nothing with grpc = true: the call decides"),
-        (LISTENER + GRPC + "health.active = false\n", "means nothing with active = false"),
     ],
 )
 def test_what_does_not_fit_together_is_told(text: str, message: str):
