@@ -15,8 +15,24 @@ from itertools import count, repeat
 from time import monotonic
 
 from support import raw_http2 as raw
-from support.raw_http2 import CALM, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PRIORITY
-from support.raw_http2 import block, data, frame, get, headers, post, rst_stream, settings, window_update
+from support.raw_http2 import (
+    CALM,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PRIORITY,
+    block,
+    data,
+    frame,
+    get,
+    headers,
+    post,
+    rst_stream,
+    settings,
+    window_update,
+)
 
 Bursts = Iterator[bytes]
 LARGEST_WINDOW = 2**31 - 1
@@ -292,7 +308,7 @@ ATTACKS = {
     "PING flood": Attack(ping_flood),
     "PRIORITY flood": Attack(priority_flood),
     "empty DATA": Attack(empty_data),
-    "padding": Attack(padding_alone),
+    "padding": Attack(padding_alone, NONE),
     "unknown frames": Attack(unknown_frames),
     "late resets": Attack(late_resets),
     "windows of 1 byte": Attack(tiny_windows),

@@ -4,8 +4,8 @@ with raw_http2(lb.port) as client:
     client.send(headers(1, get("/")), rst_stream(1))
     assert client.verdict(1) == Verdict(reset=8)
 
-Written apart from lbproxy's own frames, and without h2, which refuses to send what is wrong. Header blocks have literals
-without Huffman code, so any bytes can be a name or a value.
+Written apart from lbproxy's own frames, and without h2, which refuses to send what is wrong. Header blocks have
+literals without Huffman code, so any bytes can be a name or a value.
 """
 
 import contextlib
