@@ -64,7 +64,7 @@ class Address:
 
     @property
     def written(self) -> str:
-        """As the file has it: with the name instead of the address that was found for it."""
+        """The address as the file has it: with the name instead of the address that was found for it."""
         return str(self if self.name is None else replace(self, host=self.name))
 
     @property

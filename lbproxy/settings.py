@@ -87,7 +87,7 @@ class ListenerSettings:
     socket_mode: int | None = None  # of the file of a unix socket; None: 0666 minus the umask
     socket_group: str | None = None  # which owns that file
     tls: TlsSettings | None = None
-    protocols: tuple[str, ...] = ("http/1.1",)  # offered by ALPN, the preferred one first
+    protocols: tuple[str, ...] = ("http/1.1",)  # h2 | http/1.1 | h2c, the preferred one first; with TLS by ALPN
     redirect: str | None = None  # https: requests are answered with their address there
     acme_challenges: str | None = None  # absolute; a directory with a file for each token
     hsts_s: float | None = None  # for which a browser shall use nothing but https

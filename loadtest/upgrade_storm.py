@@ -43,6 +43,7 @@ class Upgrades:
                 self.lb.command("upgrade", "--json"), capture_stdout=True, capture_stderr=True, check=False
             )
             self.took_s.append(trio.current_time() - began)
+            self.report.line(f"upgrade {number + 1}", f"{self.took_s[-1]:.1f} s")
             last = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
             right = done.returncode == 0 and last.get("version") == version
             self.report.promise(

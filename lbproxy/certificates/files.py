@@ -16,7 +16,7 @@ Stamps = dict[str, Stamp | None]  # by path; None: there is no such file
 
 
 def pairs_of(tls: TlsSettings) -> tuple[CertificateFiles, ...]:
-    """Those of a directory are in the order of their names. Raises Defect."""
+    """The pairs of a directory are in the order of their names. Raises Defect."""
     return tls.certs if tls.directory is None else _in_directory(tls.directory)
 
 

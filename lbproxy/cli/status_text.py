@@ -160,7 +160,7 @@ def _row(backend: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _address(backend: dict[str, Any]) -> str:
-    """With the name in the file, if the address was found for one: `10.0.0.7:443 (app.internal)`."""
+    """The address, behind it the name in the file that it was found for: `10.0.0.7:443 (app.internal)`."""
     address, target = str(backend.get("address") or "-"), backend.get("target")
     return f"{address} ({str(target).rpartition('://')[2].rpartition(':')[0]})" if target else address
 

@@ -97,7 +97,7 @@ def _sticky_cookies(settings: Settings) -> Iterator[str]:
 
 
 def rights(settings: Settings) -> Iterator[str]:
-    """For `check` alone: a log need not say it at every start."""
+    """Only `check` says these: a log need not say them at every start."""
     if settings.path is not None and settings.proxy.user is None and os.geteuid() == 0:
         yield "proxy.user: workers, which read what clients send, run as root (it names another user for them)"
 

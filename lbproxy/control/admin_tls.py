@@ -39,7 +39,7 @@ class AdminTls:
 
 
 def _contexts(tls: TlsSettings, found: CertificateSet) -> ServerContexts:
-    """In a thread: some milliseconds for each certificate."""
+    """Runs in a thread: it takes some milliseconds for each certificate."""
     pairs = [Pair(pair.chain.fileno(), pair.key.fileno(), pair.leaf.names) for pair in found.pairs]
     client_ca = found.client_ca.file.fileno() if found.client_ca is not None else None
     contexts = ServerContexts(pairs, client_ca)

@@ -214,7 +214,7 @@ class Certificates:
         ]
 
     def not_after(self) -> list[tuple[tuple[str, str], float]]:
-        """By listener and the first name of each certificate. Of two with one name it is the earlier end."""
+        """The end of each certificate, by listener and first name. Of two with one name it is the earlier end."""
         ends: dict[tuple[str, str], float] = {}
         for served in self._served.values():
             for listener, pair in product(self._listeners(served.tls), served.set.pairs):
@@ -224,7 +224,7 @@ class Certificates:
 
 
 def _look_at_changed(all_served: list[_Served], now: float) -> list[tuple[_Served, Look]]:
-    """In a thread."""
+    """Runs in a thread."""
     return list(_changed(all_served, now))
 
 

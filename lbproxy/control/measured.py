@@ -18,7 +18,7 @@ class Growing:
         return {label: (before, newest) for label, (_, before, newest) in self._known.items()}
 
     def take_over(self, totals: Mapping[Hashable, tuple[int, int]]) -> None:
-        """From an earlier program of this control. The sources are the same, and may have other names here."""
+        """Go on from an earlier program of this control. The sources are the same, and may have other names here."""
         for label, (before, newest) in totals.items():
             self._known[label] = None, before, newest
 

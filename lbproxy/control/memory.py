@@ -66,7 +66,7 @@ class Memory:
         self._files.flush()
 
     def take_over(self, records: list[Record], generations: Any, ids: dict[str, int]) -> None:
-        """From an earlier program of this control, not from the files: those may be out of reach."""
+        """Go on from an earlier program of this control, not from the files: those may be out of reach."""
         self.history.restore(records)
         self._context.ids.go_on_behind(f"{letter}{number}" for letter, number in ids.items())
         self._restore_generations(generations)

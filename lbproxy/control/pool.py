@@ -102,7 +102,7 @@ class RunningReload:
 
 
 def no_token(spec: BackendSpec) -> str:
-    """Where no pool is sticky."""
+    """The token of a backend where no pool is sticky."""
     del spec
     return ""
 
@@ -349,7 +349,7 @@ class Pool:
 
 
 def _tls_of(member: Member) -> TargetTls | None:
-    """By the rules of the generation that made it: others make a backend of its own (diff.py)."""
+    """The rules of the generation that made the backend: other rules make another backend (diff.py)."""
     address = member.backend.address
     return member.spec.generation.settings.tls if address is not None and address.secure else None
 

@@ -82,7 +82,7 @@ class PoolHandle:
         return self._fleet.publish()
 
     def hold(self, member: Member) -> None:
-        """It gets no new work from now on, and what it has in hand drains. Its process goes on."""
+        """Give the backend no new work from now on; what it has in hand drains. Its process goes on."""
         leases = self._fleet.context.grid.sum(member.cell, Counter.LEASES)
         self._since[id(member)] = trio.current_time(), self._cut(member)
         member.held, member.published = True, False

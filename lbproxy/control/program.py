@@ -24,7 +24,7 @@ class Program:
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> "Program":
-        """Of this process. The variable is removed: no child may take anything over."""
+        """Return the program of this process. The variable is removed: no child may take anything over."""
         given = environ.pop(VARIABLE, "")
         fd = given.removeprefix(_TRIAL)
         words = (sys.executable, *sys.orig_argv[1:])

@@ -155,7 +155,7 @@ class Sockets:
             bound.hidden, bound.joins, bound.permissions = one.hidden, one.joins, one.permissions
 
     def views(self, listeners: Sequence[ListenerSettings]) -> tuple[ListenerView, ...]:
-        """Of listeners that are bound."""
+        """Return the views of listeners that are bound."""
         return tuple(
             ListenerView(self._bound[listener.address].key, self._bound[listener.address].cell, listener)
             for listener in listeners

@@ -24,7 +24,7 @@ REMEMBERED_DRAINS = 4096
 
 
 def worker_command(identity: Identity | None) -> tuple[str, ...]:
-    """Of a worker that becomes `identity` once it has imported what it needs."""
+    """The command of a worker that becomes `identity` once it has imported what it needs."""
     return COMMAND if identity is None else (*COMMAND, str(identity))
 
 

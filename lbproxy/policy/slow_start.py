@@ -23,7 +23,7 @@ def shares(ages_s: Mapping[int, float | None], slow_start_s: float) -> dict[int,
 def taking_part(
     candidates: Sequence[BackendView], share_of: Mapping[int, float], draw: Callable[[], float]
 ) -> Sequence[BackendView]:
-    """For round_robin: each backend is left out of a turn as often as its share says. There is always one."""
+    """Leave each backend out of a turn as often as its share says (round_robin). There is always one."""
     return [view for view in candidates if share_of[view.cell] >= 1.0 or draw() < share_of[view.cell]]
 
 

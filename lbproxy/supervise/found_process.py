@@ -11,7 +11,7 @@ import trio
 
 
 class FoundProcess:
-    """As much of subprocess.Popen as its owners use, and `wait_dead`."""
+    """The part of subprocess.Popen that its owners use, and `wait_dead`."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

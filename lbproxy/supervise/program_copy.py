@@ -14,16 +14,24 @@ import lbproxy
 from lbproxy.supervise.private_directory import PrivateDirectory
 
 FOLDER = "program"  # in the private directory: its content is what the import path names
+MEMORY = "/dev/shm"
 _PATH = "PYTHONPATH"
 
 
 def make_copy() -> PrivateDirectory | None:
     """Copy the package, and import the rest of it from there. None where no directory can be written.
 
-    17 ms and 2 MB. (shutil.copytree takes 25 ms; links would not do, because an editor writes into the same file.)
+    25 ms of CPU and 6 MB. The copy lies in memory where it can: on a disk the kernel needs 0.2 to 0.6 ms of CPU for
+    each of the 700 files (in containers /run is a disk, too). shutil.copytree takes half as long again; links would
+    not do, because an editor writes into the same file.
     """
+    return _copied_into(MEMORY) or _copied_into(None)
+
+
+def _copied_into(parent: str | None) -> PrivateDirectory | None:
+    """`parent`: as PrivateDirectory.make wants it."""
     try:
-        directory = PrivateDirectory.make()
+        directory = PrivateDirectory.make(parent)
     except OSError:
         return None
     try:
@@ -31,7 +39,7 @@ def make_copy() -> PrivateDirectory | None:
         target.parent.mkdir()
         target.parent.chmod(0o755)  # workers may run as another user, whatever the umask is
         _copy(str(source), str(target))
-    except OSError:
+    except OSError:  # such as: a container's memory for files is full
         directory.close()
         return None
     _import_from(str(source), str(target))

@@ -7,7 +7,7 @@ from lbproxy.telemetry.event import Event
 
 @dataclass(frozen=True, slots=True)
 class CertificateLoaded(Event):
-    """It is used for new connections. `listeners`: their names; "admin" is that of [admin]."""
+    """New connections get this certificate. `listeners`: their names; "admin" is that of [admin]."""
 
     name = "certificate.loaded"
     file: str

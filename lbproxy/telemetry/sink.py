@@ -94,7 +94,7 @@ class Sink:
             self._entries.put(open_for_append(self._path))
 
     def go_on_with(self, fd: int) -> None:
-        """As `reopen`, for an owned descriptor. This one is the sink's from now on."""
+        """Same as `reopen`, for an owned descriptor. `fd` is the sink's from now on."""
         if self._closed:
             os.close(fd)
         else:

@@ -307,7 +307,7 @@ class TlsSocket(socket.socket):
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """Of a client, for the next connection. With TLS 1.3 there is one only after the server's first bytes."""
+        """A client's session, for its next connection. With TLS 1.3 it comes only after the server's first bytes."""
         session: ssl.SSLSession | None = self._tls.session
         return session
 

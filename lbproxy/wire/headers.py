@@ -154,7 +154,7 @@ def _forwarded_by_trusted(head: RequestHead, client: ClientFacts) -> bytes:
 
 
 def _with_forwarded(head: RequestHead, client: ClientFacts) -> bytes:
-    """As for any client that is not trusted, and Forwarded."""
+    """The lines of any client that is not trusted, and Forwarded."""
     host = b"X-Forwarded-Host: %b\r\n" % head.host if head.host else b""
     hop = Hop(forwarded.node_of(client.ip), head.host, client.proto)
     return b"%b%bForwarded: %b\r\n" % (client.forwarded, host, forwarded.spell([hop]))

@@ -135,13 +135,13 @@ def proxy_header(version: str, source: Endpoint | None, destination: Endpoint | 
 
 
 def _text(ip: IPv4Address | IPv6Address) -> str:
-    """As inet_ntop(3) writes it: the reader may compare it with its own."""
+    """The address as inet_ntop(3) writes it: the reader may compare it with its own."""
     mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
     return str(ip) if mapped is None else f"::ffff:{mapped}"
 
 
 def own_header(version: str) -> bytes:
-    """Of a connection that is for no client, such as a probe. `version`: "off" too."""
+    """The header of a connection that is for no client, such as a probe. `version`: "off" too."""
     if version == "off":
         return b""
     return b"PROXY UNKNOWN\r\n" if version == "v1" else SIGNATURE + b"\x20\x00\x00\x00"

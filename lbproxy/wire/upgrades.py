@@ -45,7 +45,7 @@ def passed(offers: Sequence[bytes], listed: Sequence[str], *, may_be_websocket: 
 
 
 def spelt(token: bytes) -> bytes:
-    """As it is passed on: a WebSocket in its registered spelling, every other one as it came."""
+    """The protocol as it is passed on: a WebSocket in its registered spelling, every other one as it came."""
     return WEBSOCKET if token.lower() == WEBSOCKET else token
 
 

@@ -1,7 +1,8 @@
 """The values that one lane gives another, and the limits that every lane keeps. The lanes know this and not each other.
 
 The express lane hands an exchange to a task (Handover), a task hands a WebSocket to a relay (Upgrade), and every lane
-tells the worker's lanes when a connection is over (Home).
+tells the worker's lanes when a connection is over (Home). A task serves its client by ClientSide, whatever protocol the
+client speaks.
 """
 
 import socket
@@ -9,9 +10,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lbproxy.model import ListenerView
 from lbproxy.settings import PoolTimeouts
 from lbproxy.telemetry.access import AccessRecord
+from lbproxy.wire.body import Body
 from lbproxy.wire.head import Refused, RequestHead
+from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.upgrades import WEBSOCKET
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.context import Context
@@ -19,6 +23,7 @@ from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.io.splice import Pipes
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.leases.router import Router
+from lbproxy.worker.reply import Reply
 
 READ_AHEAD_BYTES = 64 * 1024  # of later requests, while an answer is owed
 EARLY_BODY_S = 1.0  # a body that is not complete by then streams: a backend is claimed
@@ -41,8 +46,6 @@ class Home(Protocol):
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None: ...
     def offer(self, record: Any) -> None: ...
     def closed(self, record: Any) -> None: ...
-    def stream_closed(self, record: Any) -> None:
-        """A relay's stream is over; its connection is counted by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +110,13 @@ class StreamEnd(Protocol):
     def pending(self) -> int:
         """Bytes that were sent and not taken by the client yet."""
 
+    @property
+    def has_ended(self) -> bool:
+        """The client has sent END_STREAM."""
+
     def attach(self, listener: StreamListener) -> None: ...
     def send(self, data: bytes) -> None: ...
-    def end(self) -> None:
+    def hang_up(self) -> None:
         """END_STREAM, behind what is pending."""
 
     def credit(self, size: int) -> None:
@@ -132,3 +139,38 @@ class Upgrade:
     record: AccessRecord  # as far as it has come
     started: float  # clock reading
     protocol: bytes = WEBSOCKET  # of the 101
+
+
+class ClientSide(Protocol):
+    """The client of one exchange in the task lane: an HTTP/1 connection, or one stream of an HTTP/2 connection."""
+
+    buffer: bytearray  # received and not used yet
+    has_risked: bool  # a request that may not be replayed has gone out: the next may use a kept connection
+    away: Upgrade | None  # it has become a relay's, which waits to be started
+    lease: Lease | None  # of the attempt that runs
+    is_stream: bool  # its connection carries other exchanges, too, and is not ended for one that finds no answer
+
+    @property
+    def listener(self) -> ListenerView: ...
+    @property
+    def facts(self) -> ClientFacts: ...
+
+    @property
+    def hsts(self) -> bytes:
+        """The line that an answer gets where the backend has set none, behind a CRLF."""
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket of its connection."""
+
+    def reply_to(self, head: RequestHead | None) -> Reply:
+        """The door for the one answer. None: of bytes that are no request; only an error can be sent."""
+
+    def body_of(self, head: RequestHead, max_bytes: int) -> Body:
+        """The request's body. `max_bytes`: 0 = no limit. Raises Refused (413) for a known length over it."""
+
+    async def more(self) -> bool:
+        """Wait for more of the request; False at its end before it is complete."""
+
+    async def watch(self) -> None:
+        """Until the client is gone (raises ClientGone)."""

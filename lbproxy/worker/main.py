@@ -173,8 +173,8 @@ class Worker:
                     self._channel.post(self._stats(ask))
                 case AskConnections():
                     clients.start_soon(self._list_connections, message)
-                case CloseConnection(ask, number):
-                    self._close_connection(ask, number)
+                case CloseConnection(ask, number, stream):
+                    self._close_connection(ask, number, stream)
             if stopped and not self._giver.under_way:
                 return
         clients.cancel_scope.cancel()
@@ -199,7 +199,7 @@ class Worker:
         clients.cancel_scope.cancel()
 
     async def _load(self, message: Certificates) -> None:
-        """In a thread: it takes milliseconds. The next message waits, because it may be the listener's table."""
+        """Loads in a thread, for milliseconds. The next message waits, because it may be the listener's table."""
         pairs, why = message.pairs, ""
         fds = self._channel.take_fds(2 * len(pairs) + message.has_client_ca)
         client_ca = fds[-1] if message.has_client_ca else None
@@ -222,9 +222,9 @@ class Worker:
         except Exception:
             self._emit(Notice(f"connections cannot be listed: {traceback.format_exc(limit=-4).strip()}"))
 
-    def _close_connection(self, ask: int, number: int) -> None:
+    def _close_connection(self, ask: int, number: int, stream: int) -> None:
         try:
-            self._channel.post(Closed(ask, self._connections.close(number)))
+            self._channel.post(Closed(ask, self._connections.close(number, stream)))
         except Exception:
             self._emit(Notice(f"a connection cannot be closed: {traceback.format_exc(limit=-4).strip()}"))
 
@@ -310,6 +310,7 @@ class Worker:
             self._batches.largest(now),
             lanes.phases(),
             {pool: len(queue) for pool, queue in router.queues.items()},
+            lanes.http2_streams(),
             router.take_counts(),
         )
 

@@ -123,7 +123,7 @@ class Taker:
 
 
 def _access(request: MovedRequest, facts: ClientFacts, served_by: BackendId) -> AccessRecord:
-    """As it was when the WebSocket began."""
+    """The access record as it was when the upgraded connection began."""
     method, target, host = (text.encode("latin-1") for text in (request.method, request.target, request.host))
     fields = {
         name.encode("latin-1"): [value.encode("latin-1") for value in values] for name, values in request.fields.items()

@@ -59,6 +59,23 @@ class Http2Connection:
         role = "client" if self._is_client else "server"
         return f"<Http2Connection {role}, {len(self.streams)} streams, {self.output.unsent_bytes} bytes unsent>"
 
+    # Where the peer stands.
+
+    @property
+    def is_settled(self) -> bool:
+        """The peer's preface has come, and its SETTINGS."""
+        return not (self._awaits_preface or self._awaits_settings)
+
+    @property
+    def is_midway(self) -> bool:
+        """A frame, or a header block, is not whole yet."""
+        return bool(self._kept) or self._blocks.open_stream != 0
+
+    @property
+    def is_in_head(self) -> bool:
+        """A header block is not whole yet."""
+        return self._blocks.open_stream != 0 or self._kept[3:4] in (b"\x01", b"\x09")
+
     # What the owner asks for.
 
     def begin(self) -> None:

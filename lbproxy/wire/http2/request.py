@@ -16,6 +16,7 @@ from lbproxy.wire.http2.errors import MalformedMessage
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.lines import IN_VALUE, canonical, check_host, is_token, spoiling
 from lbproxy.wire.startline import IN_TARGET
+from lbproxy.wire.upgrades import WEBSOCKET, never_passes
 
 IN_NAME: Final = spoiling(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 # RFC 9113, 8.2.2. They frame an HTTP/1 message, and say nothing in HTTP/2.
@@ -25,13 +26,14 @@ CONNECTION_SPECIFIC: Final = frozenset(
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 _SCHEMES: Final = frozenset((b"http", b"https"))
 _MOST_DIGITS: Final = 19
+_KEY: Final = b"sec-websocket-key:"
 
 
 def spell_request(fields: Fields, *, end: bool, websocket_key: bytes = b"") -> bytes:
     """The head, up to and with the empty line. `end`: no body follows.
 
-    An extended CONNECT for a WebSocket (RFC 8441) becomes the GET that it stands for; `websocket_key` is what HTTP/1
-    wants to see in it, 16 random bytes in base64. Raises MalformedMessage.
+    An extended CONNECT (RFC 8441) becomes the GET with an Upgrade that it stands for. `websocket_key` is what HTTP/1
+    wants to see in that of a WebSocket, 16 random bytes in base64. Raises MalformedMessage.
     """
     pseudo, begin = _pseudo_fields(fields)
     lines: list[bytes] = []
@@ -140,10 +142,12 @@ def _request_line(pseudo: dict[bytes, bytes], lines: list[bytes], websocket_key:
         return b"%b %b HTTP/1.1" % (method, path)
     if b":authority" not in pseudo or not is_token(protocol):
         raise MalformedMessage("an extended CONNECT without :authority, or with a :protocol that is not a token")
-    if protocol.lower() != b"websocket":
+    if never_passes(protocol):
         return b"CONNECT %b HTTP/1.1" % pseudo[b":authority"]  # 501
-    lines[:] = [line for line in lines if not line.startswith(b"sec-websocket-key:")]
-    lines += [b"connection: Upgrade", b"upgrade: websocket", b"sec-websocket-key: " + websocket_key]
+    lines += [b"connection: Upgrade", b"upgrade: " + protocol]
+    if protocol.lower() == WEBSOCKET:
+        lines[:] = [line for line in lines if not line.startswith(_KEY)]
+        lines.append(_KEY + b" " + websocket_key)
     return b"GET %b HTTP/1.1" % path
 
 

@@ -262,7 +262,7 @@ def begin_connect(address: Address) -> socket.socket | None:
 
 
 def begin_plain(address: Address) -> socket.socket:
-    """As begin_connect; of a secure address the connection under TLS."""
+    """Same as begin_connect, but a secure address gets the connection under its TLS."""
     family = socket.AF_UNIX if address.path is not None else socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

@@ -71,7 +71,7 @@ class SecureConnection(BackendConnection):
 
 
 class SecureConnections:
-    """Of one worker."""
+    """The connections and sessions of one worker."""
 
     def __init__(self) -> None:
         self._sessions: dict[Address, tuple[Context, Session]] = {}  # a session is good with its context only

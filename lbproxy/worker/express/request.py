@@ -277,7 +277,7 @@ def forward(record: ExpressRecord) -> None:
 
 
 def key_for(record: ExpressRecord, pool: PoolView) -> Key:
-    """As key_of. A head that does not hold the cookie's name is not looked through, and need not be made."""
+    """Same as key_of, but a head without the cookie's name is not looked through, and need not be made."""
     if pool.sticky is not None and pool.balance != "hash" and pool.sticky.cookie.encode() not in record.raw:
         return StickyKey()
     return key_of(pool, record.head, record.facts)

@@ -59,7 +59,7 @@ class HandshakeTurns:
             self._plan()
 
     def done(self, one: Shaking) -> None:
-        """It is over, whatever became of it, and wherever it stood."""
+        """A handshake is over, whatever became of it, and wherever it stood."""
         address = one.facts.ip
         if self._running.pop(one, None) is not None:
             self._of_address[address] -= 1
@@ -140,7 +140,7 @@ class HandshakeTurns:
         return next((address for address in order if self._has_place(address)), None)
 
     def _blocking(self) -> list[Shaking]:
-        """Those that hold the places that are waited for, the oldest first."""
+        """The handshakes that hold the places that are waited for, the oldest first."""
         is_full = len(self._running) >= MOST
         return [one for one in self._running if is_full or one.facts.ip in self._waiting]
 
@@ -153,7 +153,7 @@ class HandshakeTurns:
         return max(LEAST_PATIENCE_S, min(1.0, share) * PATIENCE_S)
 
     def on_deadline(self) -> None:
-        """As many of the oldest as others wait give way."""
+        """As many of the oldest handshakes give way as others wait."""
         now = self._reactor.now
         blocking = self._blocking()[: self.waiting]
         for one in [one for one in blocking if self._running[one] + self._patience_s(one) <= now]:

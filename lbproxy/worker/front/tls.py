@@ -68,6 +68,7 @@ def rules_of(view: ListenerView) -> ServerRules:
 class Handshake:
     """One client in its handshake, as handler and timed item of the reactor."""
 
+    is_idle = False
     __slots__ = (
         "_contexts",
         "_events",
@@ -155,7 +156,7 @@ class Handshake:
         return bool(poll.poll(0))
 
     def begin(self) -> None:
-        """It is this client's turn."""
+        """Begin the handshake: the client's turn has come."""
         hello, self._hello = self._hello, None
         assert hello is not None
         offered = self._contexts.offered
@@ -181,7 +182,8 @@ class Handshake:
         owner.note("tls_handshake", self.view.settings.name, RESUMED if tls.is_resumed else OK, tls.tls_version)
         self._wait_for(READ)
         owner.reactor.disarm(self)
-        protocol = tls.protocol or "http/1.1"
+        protocols = self.view.settings.protocols
+        protocol = tls.protocol or ("http/1.1" if "http/1.1" in protocols else protocols[0])
         facts = self._facts_of(tls)
         owner.admitted(self, ClientConnection(tls, self.view, facts, protocol=protocol, events=READ))
         owner.turns.done(self)
@@ -192,7 +194,7 @@ class Handshake:
             self._owner.reactor.modify(self._fd, events)
 
     def _facts_of(self, tls: TlsSocket) -> ClientFacts:
-        """With what backends are told of the client's certificate, where this listener asks for one."""
+        """The facts, with the lines that tell backends of the client's certificate if this listener asks for one."""
         settings = self.view.settings.tls
         if settings is None or settings.client_auth is None:
             return self.facts

@@ -65,7 +65,7 @@ class Choice:
     def _choose_carefully(
         self, pool: PoolView, kind: LeaseKind, key: Key, avoid: Sequence[BackendView]
     ) -> BackendView | None:
-        """As `choose`, with limits, cookies, and backends that are passed over or new."""
+        """Same as `choose`, with limits, cookies, and backends that are passed over or new."""
         if isinstance(key, StickyKey):
             named = self._named(pool, key, avoid)
             if named is not None or is_coming(pool, key):
@@ -120,7 +120,7 @@ class Choice:
         return None
 
     def _new_in(self, pool: PoolView) -> dict[int, float]:
-        """Of a table that comes: the cells of the backends in slow start, and when they came."""
+        """The cells of the backends in slow start in a table that comes, and when they came."""
         if self._known is None:
             return {}
         now, came = trio.current_time(), self._new.get(pool.name, {})

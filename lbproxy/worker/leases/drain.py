@@ -143,8 +143,10 @@ class Leases:
         *,
         tell_at: float = _AT_ONCE,
     ) -> None:
-        """What it is has become known. One that turns long-lived on a draining backend is told at the next tell(), or
-        at `tell_at`."""
+        """The kind of a lease has become known.
+
+        A lease that turns long-lived on a draining backend is told at the next tell(), or at `tell_at`.
+        """
         lease.kind = kind
         lease.say_goodbye = say_goodbye
         if kind in self._ends and say_goodbye is not None:

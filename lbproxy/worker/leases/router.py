@@ -258,7 +258,7 @@ class Router:
             self._released(lease, leases)
 
     def give_back(self, lease: Lease) -> None:
-        """As `release`, for work that claims once more at once, in a task: it finds the same choice."""
+        """Same as `release`, for work that claims once more at once, in a task: it finds the same choice."""
         self._choice.turn_back(lease.backend.id.pool)
         self.release(lease)
 
@@ -350,7 +350,7 @@ class Router:
         return False
 
     def skip(self, backend: BackendId) -> None:
-        """It could not be connected to: passed over for a moment, or until the next table."""
+        """Pass over a backend that could not be connected to: for a moment, or until the next table."""
         self._choice.skip(backend)
         self._find_single()
 

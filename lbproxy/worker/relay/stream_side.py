@@ -18,6 +18,7 @@ class StreamSide(Side):
         super().__init__(relay, stream.sock)
         self._stream = stream
         self._owed_bytes = 0  # received, and held up by the backend: no window for them yet
+        self.ended = stream.has_ended
         stream.attach(self)
 
     @property
@@ -70,12 +71,13 @@ class StreamSide(Side):
     def hang_up(self) -> None:
         if not self.outbox and not self.is_shut:
             self.is_shut = True
-            self._stream.end()
+            self._stream.hang_up()
 
     # The stream's connection is registered, and reads whatever the relay wants
 
     def watch_first(self) -> None:
-        pass
+        if self.ended:
+            self.relay.reactor.defer(self.relay.settle)  # not before the backend's side is watched
 
     def watch(self) -> None:
         self.pump()

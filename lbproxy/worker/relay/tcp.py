@@ -148,7 +148,7 @@ class TcpClient:
             self._refused(f"no connection within {self._pool.timeouts.connect_s:g}s", timed_out=True)
 
     async def _begin_in_task(self) -> None:
-        """In the queue, or with a handshake of TLS."""
+        """Begin a session that waits in the queue, or for a TLS handshake with the backend."""
         lanes = self.lanes
         while True:
             pool = lanes.router.route_session(self.view, self.server_name)

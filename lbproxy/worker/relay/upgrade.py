@@ -43,7 +43,7 @@ class UpgradedClient:
     def __init__(self, lanes: Home, view: ListenerView, upgrade: Upgrade) -> None:
         self.lanes = lanes
         client = upgrade.client
-        self.is_stream = not isinstance(client, socket.socket)  # one of an HTTP/2 connection, which is counted itself
+        self.is_stream = not isinstance(client, socket.socket)  # of an HTTP/2 connection: that is the lanes' record
         self.sock = client if isinstance(client, socket.socket) else client.sock
         self.view = view
         self._lease = upgrade.lease
@@ -65,7 +65,7 @@ class UpgradedClient:
         return self.record.client
 
     def begin(self, upgrade: Upgrade) -> None:
-        """Lanes are told when both sockets are closed."""
+        """Lanes are told when both sockets are closed; a stream tells its connection."""
         lease, lanes = self._lease, self.lanes
         record = self.record._replace(duration_s=trio.current_time() - self.started)
         count_exchange(lanes.context, record, lease.backend.id.pool)
@@ -129,9 +129,7 @@ class UpgradedClient:
         series[RESPONSE_BYTES] += relay.backend.received
         end(lanes.context, record, cell=cell)
         router.release(lease)
-        if self.is_stream:
-            lanes.stream_closed(self)
-        else:
+        if not self.is_stream:
             lanes.closed(self)
 
 

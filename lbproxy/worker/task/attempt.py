@@ -16,18 +16,17 @@ import trio
 from lbproxy.errors import LbproxyError, ProxyError
 from lbproxy.model import LeaseKind
 from lbproxy.telemetry.access import AccessRecord, for_access
-from lbproxy.wire.body import Body, chunk, last_chunk, response_body
+from lbproxy.wire.body import Body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
-from lbproxy.wire.headers import client_of, request_to_backend
 from lbproxy.wire.sse import EventTracker
 from lbproxy.wire.upgrades import is_one_of
-from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.context import Context
-from lbproxy.worker.handover import Begun, Upgrade
-from lbproxy.worker.io.stream import SocketStream, StreamBroken, StreamStalled
+from lbproxy.worker.handover import Begun, ClientSide, Upgrade
+from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.reply import ClientGone, Reply
-from lbproxy.worker.task.client import Client
-from lbproxy.worker.task.response_heads import ResponseHeads, is_to_blame
+from lbproxy.worker.task.backend_side import Asked, BackendSide
+from lbproxy.worker.task.http1_backend import Http1Backend
+from lbproxy.worker.task.response_heads import is_to_blame
 
 BUFFER_BYTES = 64 * 1024
 MAX_INTERIM = 16
@@ -37,7 +36,7 @@ class Exchange(Protocol):
     """What an attempt asks of the exchange that it is made for."""
 
     context: Context
-    client: Client
+    client: ClientSide
     head: RequestHead
     request_id: bytes
     body: Body | None
@@ -62,12 +61,11 @@ class Attempt:
     def __init__(self, exchange: Exchange, begun: Begun) -> None:
         self._exchange = exchange
         self._lease = begun.lease
-        self._connection = begun.connection
+        self._side = self._side_of(begun)
         self._timeouts = begun.timeouts
         self._begun = begun.sent
         self._respond_by = begun.respond_by
         self._is_sent = False  # to its last byte
-        self._backend_takes = True  # False once writing to it failed: it may still have answered
         self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
         self._may_go_on = False  # the backend has said 100
         self._patience = trio.CancelScope()  # of the wait for more of the request's body
@@ -79,6 +77,12 @@ class Attempt:
         self._waiting: trio.CancelScope | None = None  # for more of a body
         self._released = False
 
+    def _side_of(self, begun: Begun) -> BackendSide:
+        context, head = self._exchange.context, self._exchange.head
+        pool = context.router.pool(begun.lease.backend.id.pool)
+        accept_bare_lf = pool is not None and pool.accept_bare_lf
+        return Http1Backend(begun.connection, head, context.backends, context.lines, accept_bare_lf=accept_bare_lf)
+
     async def run(self) -> None:
         """Until the response is with the client, or something went wrong: ProxyError, Refused, ClientGone,
         NoAnswer. The lease is released and the connection kept or closed, whatever happens.
@@ -87,10 +91,11 @@ class Attempt:
         try:
             if self._lease.overdue:
                 raise self._cut_error()  # its grace ended while we were connecting
+            body = self._exchange.body
+            assert body is not None
+            self._is_sent = body.done and (self._begun or not body.trailers)
             if not self._begun:
                 self._put_request()
-            body = self._exchange.body
-            self._is_sent = body is not None and body.done and (self._begun or not self._exchange.head.chunked)
             async with trio.open_nursery() as nursery:
                 self._lease.on_cut = lambda: self._be_cut(nursery.cancel_scope)
                 nursery.start_soon(self._guarded, self._client_side, nursery.cancel_scope)
@@ -109,11 +114,12 @@ class Attempt:
             self._release(reusable=False)
 
     def _upgrade(self, head: ResponseHead) -> Upgrade:
-        exchange, connection = self._exchange, self._connection
-        assert isinstance(exchange.client.stream, SocketStream)
+        exchange = self._exchange
+        assert isinstance(self._side, Http1Backend)
+        connection = self._side.connection
         return Upgrade(
             lease=self._lease,
-            client=exchange.client.stream.sock,
+            client=exchange.client.sock,
             backend=connection.sock,
             head=exchange.reply.switched(head, exchange.own_lines(head)),
             from_client=bytes(exchange.client.buffer),
@@ -147,14 +153,10 @@ class Attempt:
         if self._released:
             return
         self._released = True
-        context = self._exchange.context
-        if reusable and not self._connection.stream.pending:
-            context.backends.give_back(self._connection)
-        else:
-            self._connection.close()
+        self._side.release(reusable=reusable)
         self._exchange.client.lease = None
         self._lease.forget()  # it knows how to cut us, and we know it: nobody would free either before the next gc
-        context.router.release(self._lease)
+        self._exchange.context.router.release(self._lease)
 
     # The client's side: the request on its way
 
@@ -167,16 +169,8 @@ class Attempt:
     def _put_request(self) -> None:
         """The head, and what is in hand of the body: before anything is read, so that no answer comes unasked."""
         exchange = self._exchange
-        client, version = exchange.client, self._lease.backend.send_proxy
-        head = request_to_backend(exchange.head, client.facts, exchange.request_id, exchange.upgrades)
-        if version:
-            assert isinstance(client.stream, SocketStream)
-            who = client_of(exchange.head, client.facts)
-            head = announcement(version, client.stream.sock, client.facts, who) + head
-        try:
-            self._connection.stream.put(head + self._framed(bytes(exchange.early)))
-        except StreamBroken:
-            self._backend_takes, self._connection.is_reset = False, True
+        asked = Asked(exchange.head, exchange.client, exchange.request_id, exchange.upgrades)
+        self._side.put_request(asked, bytes(exchange.early), end=self._is_sent)
 
     async def _send_rest(self) -> None:
         """What of the body was not in hand when the backend was claimed."""
@@ -188,9 +182,12 @@ class Attempt:
             payload = await self._more_payload()
             self._is_moving()
             self._stop_clock()
-            await self._to_backend(self._framed(payload))
-        if not self._is_sent and exchange.head.chunked:
-            await self._to_backend(last_chunk(body.trailers))
+            if payload:
+                self._side.put(payload)
+                await self._flush_moving()
+        if not self._is_sent:
+            self._side.put_end(body.trailers)
+            await self._flush_moving()
         self._is_sent = True
 
     async def _more_payload(self) -> bytes:
@@ -208,28 +205,14 @@ class Attempt:
                 raise ClientGone("the client went away in the middle of its body")
         return exchange.feed_body()
 
-    def _framed(self, payload: bytes) -> bytes:
-        return chunk(payload) if payload and self._exchange.head.chunked else payload
-
-    async def _to_backend(self, data: bytes) -> None:
-        """A backend that does not take the rest of a request may still have answered: what it said decides."""
-        if not self._backend_takes or not data:
-            return
-        self._lease.moved_at = trio.current_time()
-        try:
-            self._connection.stream.put(data)
-        except StreamBroken:
-            self._backend_takes, self._connection.is_reset = False, True
-        await self._flush_backend()
+    async def _flush_moving(self) -> None:
+        if self._side.takes:
+            self._lease.moved_at = trio.current_time()
+            await self._flush_backend()
 
     async def _flush_backend(self) -> None:
-        stream = self._connection.stream
-        if not stream.pending or not self._backend_takes:
-            return
         try:
-            await stream.flush(self._timeouts.idle_s)
-        except StreamBroken:
-            self._backend_takes, self._connection.is_reset = False, True
+            await self._side.flush(self._timeouts.idle_s)
         except StreamStalled as exc:
             raise ProxyError(504, "connection_write_timeout", str(exc)) from exc
 
@@ -252,7 +235,7 @@ class Attempt:
             return
         if self._lease.kind is LeaseKind.WEBSOCKET:
             exchange.context.router.change_kind(self._lease, LeaseKind.REQUEST)  # the upgrade was declined
-        body, reply = response_body(head, exchange.head.method), exchange.reply
+        body, reply = self._side.body(head), exchange.reply
         request_body = exchange.body
         assert request_body is not None
         if not request_body.done:
@@ -270,8 +253,8 @@ class Attempt:
         await self._flush_client()
 
     async def _relay_body(self, body: Body) -> None:
-        exchange, connection, reply = self._exchange, self._connection, self._exchange.reply
-        data, connection.buffer = connection.buffer, b""
+        exchange, reply = self._exchange, self._exchange.reply
+        data = self._side.take_received()
         while True:
             payload = body.feed(data) if data or body.done else b""
             if self._events is not None:
@@ -316,13 +299,9 @@ class Attempt:
 
     async def _final_head(self) -> ResponseHead:
         """Interim responses are passed on as they come; the final head is returned."""
-        exchange = self._exchange
-        context, pool = exchange.context, exchange.context.router.pool(self._lease.backend.id.pool)
-        accept_bare_lf = pool is not None and pool.accept_bare_lf
-        heads = ResponseHeads(self._connection, exchange.head.method, context.lines, accept_bare_lf=accept_bare_lf)
         with self._deadline:
             for passed_on in range(MAX_INTERIM + 1):
-                head = await heads.read()
+                head = await self._side.next_head()
                 if head.status >= 200:
                     return head
                 if head.status == 101:
@@ -338,7 +317,7 @@ class Attempt:
     def _refuse_unasked_upgrade(self, head: ResponseHead) -> None:
         if not is_one_of(head.upgrade, self._exchange.upgrades):
             raise Refused(502, "http_upgrade_failed", "the backend changed the protocol unasked")
-        if not self._is_sent or self._connection.stream.pending:
+        if not self._is_sent or self._side.pending:
             raise Refused(502, "http_upgrade_failed", "the backend changed the protocol in the middle of the request")
 
     def _put_interim(self, head: ResponseHead) -> None:
@@ -356,7 +335,7 @@ class Attempt:
             return b""
         try:
             with trio.move_on_after(self._timeouts.idle_s) as self._waiting:
-                return await self._connection.stream.receive()
+                return await self._side.receive()
         except StreamBroken as exc:
             raise Refused(502, "http_response_incomplete", f"the backend broke off in its body: {exc}") from exc
         finally:

@@ -1,7 +1,8 @@
-"""A client connection in the task lane: exchange after exchange, as long as it has to stay there."""
+"""A client in the task lane: a connection, exchange after exchange, as long as it has to stay there; or one stream."""
 
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 
 import trio
 
@@ -13,12 +14,11 @@ from lbproxy.wire.http1 import confirm_request
 from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
-from lbproxy.worker.handover import LAST_REQUEST_S, Handover
+from lbproxy.worker.handover import LAST_REQUEST_S, ClientSide, Handover
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.reply import ClientGone
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.exchange import Exchange
-from lbproxy.worker.task.http1_reply import Http1Reply
 
 
 async def converse(context: Context, client: Client, handover: Handover | None = None, *, stay: bool = True) -> bool:
@@ -50,6 +50,20 @@ async def converse(context: Context, client: Client, handover: Handover | None =
         return False
 
 
+async def serve_stream(context: Context, client: ClientSide, raw: bytes) -> None:
+    """Serve the one request of a stream. `raw`: its head, spelt as one of HTTP/1.1."""
+    try:
+        try:
+            head = read_request(raw, context.lines, client.listener.settings.limits.headers)
+            confirm_request(raw, head)
+        except Refused as refused:
+            await answer_refused(context, client, refused, raw)
+            return
+        await Exchange(context, client, replace(head, is_http2=True)).run()
+    except Exception:
+        context.emit(Notice(f"a stream was dropped: {traceback.format_exc(limit=-4).strip()}"))
+
+
 class RefusedRequest(LbproxyError):
     """A request that is not forwarded, as far as its bytes have come."""
 
@@ -60,12 +74,18 @@ class RefusedRequest(LbproxyError):
 
 
 async def refuse(context: Context, client: Client, refused: Refused, raw: bytes | bytearray) -> bool:
-    """Answer a request that is not forwarded, write it down, and close. `raw`: its bytes, as far as they came."""
+    """Answer a request that is not forwarded, write it down, and close. Never fit for another exchange."""
+    return await answer_refused(context, client, refused, raw) and await linger(client)
+
+
+async def answer_refused(context: Context, client: ClientSide, refused: Refused, raw: bytes | bytearray) -> bool:
+    """Answer a request that is not forwarded, and write it down. `raw`: its bytes, as far as they came. False: the
+    client is gone."""
     page = ErrorPage(
         *(refused.status, context.proxy_name, refused.token, refused.reason),
         lines=context.date() + client.hsts,
     )
-    reply = Http1Reply(client.stream, None)
+    reply = client.reply_to(None)
     gone = False
     try:
         size = reply.error(page)
@@ -73,7 +93,7 @@ async def refuse(context: Context, client: Client, refused: Refused, raw: bytes 
         size, gone = 0, True
     record = AccessRecord(
         time=context.reactor.wall(trio.current_time()),
-        head=head_of_refused(raw),
+        head=replace(head_of_refused(raw), is_http2=client.is_stream),
         status=refused.status,
         request_bytes=0,
         response_bytes=size,
@@ -92,7 +112,7 @@ async def refuse(context: Context, client: Client, refused: Refused, raw: bytes 
         await reply.flush(client.listener.settings.timeouts.body_s)
     except ClientGone:
         return False
-    return await linger(client)
+    return True
 
 
 async def linger(client: Client) -> bool:

@@ -11,14 +11,14 @@ import trio
 
 from lbproxy.errors import ProxyError
 from lbproxy.model import ListenerView
-from lbproxy.wire.body import Body, request_body
+from lbproxy.wire.body import Body
 from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.worker.context import Context
+from lbproxy.worker.handover import ClientSide
 from lbproxy.worker.leases.router import Router
 from lbproxy.worker.leases.routes import ACME_CHALLENGES, token_in
 from lbproxy.worker.reply import Reply
 from lbproxy.worker.task.challenge_file import read_challenge
-from lbproxy.worker.task.client import Client
 
 HTTPS_PORT = 443
 
@@ -27,7 +27,7 @@ class Exchange(Protocol):
     """What is asked of the exchange that is answered."""
 
     context: Context
-    client: Client
+    client: ClientSide
     head: RequestHead
     body: Body | None
     reply: Reply
@@ -51,7 +51,7 @@ class OwnAnswer:
 async def answer_itself(exchange: Exchange) -> None:
     """Raises ProxyError, Refused or ClientGone."""
     client, head = exchange.client, exchange.head
-    exchange.body = body = request_body(head, client.listener.settings.limits.body_bytes)
+    exchange.body = body = client.body_of(head, client.listener.settings.limits.body_bytes)
     exchange.take_payload()
     answer = await _answer(client.listener, head, exchange.context.router)
     if not body.done:  # nobody wants the rest of it
@@ -89,7 +89,7 @@ async def _answer(listener: ListenerView, head: RequestHead, router: Router) -> 
 
 
 def https_address(head: RequestHead, listeners: Sequence[ListenerView]) -> bytes:
-    """The same address with https. A client that names no port has come to a port 80 in front of us, and finds 443
+    """The request's address with https. A client that names no port has come to a port 80 in front of us, and finds 443
     beside it; one that names a port gets that of the first listener with tls. Raises ProxyError."""
     if not head.host:
         raise ProxyError(400, "http_request_error", "no Host that could be redirected")

@@ -44,11 +44,17 @@ def test_a_websocket_becomes_the_upgrade_that_it_stands_for() -> None:
     assert not head.chunked
 
 
+def test_another_protocol_is_offered_as_it_is_spelt() -> None:
+    fields = ((b":method", b"CONNECT"), (b":protocol", b"Connect-UDP"), S, A, P, (b"x", b"y"))
+    head = read_request(spell_request(fields, end=False, websocket_key=b"a2V5"), Lines(), 100)
+    assert (head.method, head.upgrades, head.lines, head.chunked) == (b"GET", (b"Connect-UDP",), [b"x: y"], False)
+
+
 @pytest.mark.parametrize(
     ("fields", "status"),
     [
         (((b":method", b"CONNECT"), A), 501),
-        (((b":method", b"CONNECT"), (b":protocol", b"connect-udp"), S, A, P), 501),
+        (((b":method", b"CONNECT"), (b":protocol", b"h2c"), S, A, P), 501),
         (((b":method", b"X" * 65), S, A, P), 501),
         ((M, S, P), 400),
         ((M, S, A, P, (b"expect", b"wonders")), 417),

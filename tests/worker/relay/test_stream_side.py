@@ -27,7 +27,8 @@ class FakeStream:
         self.listener: StreamListener
         self.sent = b""
         self.credited = 0
-        self.ended = False
+        self.has_ended = False
+        self.hung_up = False
         self.closed: bool | None = None  # `reset`
         self._queue = b""
         self._window_bytes = window_bytes
@@ -48,8 +49,8 @@ class FakeStream:
         self.sent, self._queue = self.sent + self._queue[:size], self._queue[size:]
         self._window_bytes -= size
 
-    def end(self) -> None:
-        self.ended = True
+    def hang_up(self) -> None:
+        self.hung_up = True
 
     def credit(self, size: int) -> None:
         self.credited += size
@@ -92,7 +93,7 @@ async def test_bytes_pass_both_ways_and_half_closes_are_passed_on() -> None:
         assert link.stream.credited == 3
         link.backend.end()
         await settled(0.02)
-        assert link.stream.ended
+        assert link.stream.hung_up
         assert not link.ended.is_set()
         link.stream.say(b" more")
         link.stream.listener.on_stream_end()
