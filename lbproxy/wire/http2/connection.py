@@ -8,7 +8,7 @@ means, but for `:status` of an interim answer. A stream ends here when both side
 """
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from lbproxy.wire.http2 import flood, frames
 from lbproxy.wire.http2.errors import (
@@ -47,7 +47,7 @@ class Http2Connection:
         self.streams = self._table.open
         self._decoder = Decoder(settings.header_table_bytes, settings.header_list_bytes)
         self.blocks = HeaderBlocks(HARD_FACTOR * settings.header_list_bytes)
-        self._flood = Flood()
+        self._flood = Flood(of_backend=client)
         self._now = 0.0
         self.kept = b""  # of a frame that is not whole yet
         self._awaits_preface = not client
@@ -251,8 +251,7 @@ class Http2Connection:
         flags = self.blocks.flags
         stream = self.streams.get(stream_id)
         if stream is None and not self._is_client and self._table.ids.is_new(stream_id):
-            stream = self._accept(stream_id)
-            if stream is None:
+            if (stream := self._accept(stream_id)) is None:
                 return
         elif stream is None or stream.remote_ended:
             self._judge(frames.HEADERS, stream_id)
@@ -305,6 +304,7 @@ class Http2Connection:
         if stream_id:
             raise ConnectionFailed(PROTOCOL_ERROR, "SETTINGS on a stream")
         if flags & ACK:
+            self._flood.count(flood.UNKNOWN, self._now)
             if payload:
                 raise ConnectionFailed(FRAME_SIZE_ERROR, "an ACK of SETTINGS with a payload")
             return
@@ -317,8 +317,7 @@ class Http2Connection:
         output.control(frames.SETTINGS_ACK)
         output.max_frame_bytes = peer.max_frame_bytes
         if peer.header_table_bytes < 4096 and not self._has_no_table:
-            self._has_no_table = True
-            output.owes_table_update = True
+            self._has_no_table = output.owes_table_update = True
         grown = peer.window_bytes - before
         if grown:
             for stream in self.streams.values():
@@ -337,9 +336,10 @@ class Http2Connection:
         if len(payload) != 8:
             raise ConnectionFailed(FRAME_SIZE_ERROR, f"PING of {len(payload)} bytes")
         if flags & ACK:
+            self._flood.count(flood.UNKNOWN, self._now)
             self._owner.on_ping_ack(payload)
         else:
-            self._flood.count(flood.PING, self._now)
+            self._flood.count_ping(self.output.window_bytes + self._table.receive_bytes, self._now)
             self.output.control(frames.ping(payload, ack=True))
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -347,6 +347,7 @@ class Http2Connection:
             raise ConnectionFailed(PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
             raise ConnectionFailed(FRAME_SIZE_ERROR, f"GOAWAY of {len(payload)} bytes")
+        self._flood.count(flood.UNKNOWN, self._now)
         last_id = int.from_bytes(payload[:4], "big") & LARGEST_ID
         self.is_left = True
         self._owner.on_goaway(last_id, int.from_bytes(payload[4:8], "big"), payload[8:])
@@ -358,8 +359,8 @@ class Http2Connection:
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFailed(FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} bytes")
-        self._flood.count(flood.WINDOW_UPDATE, self._now)
         size = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW_BYTES
+        self._flood.count_update(size, self._now)
         if not stream_id:
             if not size:
                 raise ConnectionFailed(PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
@@ -384,8 +385,7 @@ def _is_interim(fields: Fields) -> bool:
     return bool(fields) and fields[0][0] == b":status" and fields[0][1][:1] == b"1"
 
 
-_Reader: TypeAlias = Callable[[Http2Connection, int, int, bytes], None]
-_READERS: Final[tuple[_Reader, ...]] = (
+_READERS: Final[tuple[Callable[[Http2Connection, int, int, bytes], None], ...]] = (
     Http2Connection._on_data,
     Http2Connection._on_headers,
     Http2Connection._on_priority,
