@@ -70,7 +70,7 @@ class Attempt:
         self._side = self._side_of(begun)
         if exchange.is_grpc:
             self._limits = limits_of_call(exchange.head, begun.timeouts, exchange.started)
-            self._call: CallFarewell | None = CallFarewell(exchange.request_id)
+            self._call: CallFarewell | None = CallFarewell(exchange.request_id, begun.lease)
         else:
             self._limits = time_limits(begun.timeouts)
             self._call = None
