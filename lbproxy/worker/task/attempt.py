@@ -21,7 +21,7 @@ from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.upgrades import is_one_of
 from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.context import Context
-from lbproxy.worker.handover import Begun, ClientSide, Upgrade
+from lbproxy.worker.handover import Begun, ClientSide, Upgrade, unnoticed
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.drain import STALLED_S
 from lbproxy.worker.reply import ClientGone, Reply
@@ -113,6 +113,7 @@ class Attempt:
                 self._put_request()
             async with trio.open_nursery() as nursery:
                 self._lease.on_cut = lambda: self._be_cut(nursery.cancel_scope)
+                self._exchange.client.on_left = lambda: self._be_left(nursery.cancel_scope)
                 nursery.start_soon(self._guarded, self._client_side, nursery.cancel_scope)
                 await self._guarded(self._backend_side, nursery.cancel_scope)
                 nursery.cancel_scope.cancel()
@@ -126,6 +127,7 @@ class Attempt:
                 self._exchange.client.away = self._upgrade(self._upgraded)
                 self._released = True  # the relay does it
         finally:
+            self._exchange.client.on_left = unnoticed
             self._release(reusable=False)
 
     def _upgrade(self, head: ResponseHead) -> Upgrade:
@@ -154,6 +156,11 @@ class Attempt:
 
     def _be_cut(self, scope: trio.CancelScope) -> None:
         self._cut = True
+        scope.cancel()
+
+    def _be_left(self, scope: trio.CancelScope) -> None:
+        """The client of a stream has left: the backend is free at once, also where it does not read."""
+        self._trouble = self._trouble or ClientGone("the client has left")
         scope.cancel()
 
     def _cut_error(self) -> ProxyError:
