@@ -125,7 +125,7 @@ class Exchange:
     @property
     def is_grpc(self) -> bool:
         """The client speaks gRPC, which needs HTTP/2: errors are told in its own way."""
-        return self.client.shares and is_grpc(self.head)
+        return self.client.is_stream and is_grpc(self.head)
 
     def body_wait_s(self) -> float:
         """How long the client may be silent in the body, from now."""
