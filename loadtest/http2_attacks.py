@@ -2,8 +2,8 @@
 
 python loadtest/http2_attacks.py --seconds 5 --only reset
 
-Attackers run in processes of their own. Meanwhile a client that speaks HTTP/2 and one that speaks HTTP/1.1 ask every few
-milliseconds; the worker's memory is looked at, and the backend tells how many requests it has seen.
+Attackers run in processes of their own. Meanwhile a client that speaks HTTP/2 and one that speaks HTTP/1.1 ask every
+few milliseconds; the worker's memory is looked at, and the backend tells how many requests it has seen.
 """
 
 import http.client
@@ -15,10 +15,11 @@ from collections import Counter
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
 import rig
 from measure import pss_bytes
+from peers import pause
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -115,12 +116,12 @@ def _latencies(lb: Serving, seconds: float) -> list[float]:
             second.send(headers(stream, get()))
             assert second.verdict(stream).status == 200
             took.append(monotonic() - begun)
-            sleep(EVERY_S)
+            pause(EVERY_S)
             begun = monotonic()
             first.request("GET", "/")
             assert first.getresponse().read() == b"Hello world\n"
             took.append(monotonic() - begun)
-            sleep(EVERY_S)
+            pause(EVERY_S)
     return took
 
 

@@ -29,6 +29,7 @@ from lbproxy.wire.http2.peer_settings import LocalSettings, PeerSettings
 from lbproxy.wire.http2.stream import Stream
 from lbproxy.wire.http2.stream_table import StreamTable, check_block
 
+MOST_HEADS: Final = 16  # of one turn; each KB of a header block counts as a head
 _USUAL_FLAGS: Final = frames.END_HEADERS | PADDED | HAS_PRIORITY
 
 
@@ -49,7 +50,8 @@ class Http2Connection:
         self.blocks = HeaderBlocks(HARD_FACTOR * settings.header_list_bytes)
         self._flood = Flood(of_backend=client)
         self._now = 0.0
-        self.kept = b""  # of a frame that is not whole yet
+        self.kept = b""  # of a frame that is not whole yet, or what stands behind a pause
+        self.is_paused = False
         self._awaits_preface = not client
         self.awaits_settings = True
         self._accepted_id = LARGEST_ID  # our GOAWAY: newer streams are refused
@@ -63,15 +65,13 @@ class Http2Connection:
 
     def begin(self) -> None:
         """The preface of our side."""
-        settings = self._settings
-        first = settings.first_frame(client=self._is_client)
+        first = self._settings.first_frame(client=self._is_client)
         self.output.control(frames.PREFACE + first if self._is_client else first)
-        more = settings.connection_window_bytes - frames.DEFAULT_WINDOW_BYTES
+        more = self._settings.connection_window_bytes - frames.DEFAULT_WINDOW_BYTES
         if more > 0:
             self.output.control(frames.window_update(0, more))
 
     def take(self) -> bytes:
-        """What is to be sent now; b"" when nothing is, or when the windows are closed."""
         return self.output.take()
 
     def send_head(self, stream_id: int, block: bytes, *, end: bool = False) -> None:
@@ -92,8 +92,7 @@ class Http2Connection:
 
     def expect(self, stream_id: int, length: int) -> None:
         """The head that has just come announces so much DATA: more or less of it is a stream error."""
-        stream = self.streams.get(stream_id)
-        if stream is not None:
+        if (stream := self.streams.get(stream_id)) is not None:
             stream.expected_bytes = length
 
     def reset(self, stream_id: int, code: int) -> None:
@@ -103,8 +102,7 @@ class Http2Connection:
 
     def credit(self, stream_id: int, size: int) -> None:
         """The owner has used `size` bytes that on_data told of. A stream that is gone has been credited as a whole."""
-        stream = self.streams.get(stream_id)
-        if stream is not None:
+        if (stream := self.streams.get(stream_id)) is not None:
             self._table.credit(stream, size)
 
     def ping(self, payload: bytes) -> None:
@@ -131,10 +129,14 @@ class Http2Connection:
     # What comes in.
 
     def feed(self, data: bytes, now: float) -> None:
-        """Raises ConnectionFailed; the GOAWAY that tells the peer is in the output then."""
+        """Raises ConnectionFailed; the GOAWAY that tells the peer is in the output then.
+
+        `is_paused` behind it: more heads have come than one turn may cost. The rest is read by feed(b"", now).
+        """
         if self.failed:
             return
         self._now = now
+        self.is_paused = False
         try:
             self._read(self.kept + data if self.kept else data)
         except ConnectionFailed as failure:
@@ -145,14 +147,13 @@ class Http2Connection:
 
     def _read(self, data: bytes) -> None:
         at = 0
-        if self._awaits_preface:
-            at = self._read_preface(data)
-            if self._awaits_preface:
-                self.kept = data
-                return
+        if self._awaits_preface and (at := self._read_preface(data)) < len(frames.PREFACE):
+            self.kept = data
+            return
         size = len(data)
         most = self._settings.max_frame_bytes
         unpack = frames.unpack_header
+        heads = 0
         while size - at >= 9:
             word, flags, stream_id = unpack(data, at)
             length = word >> 8
@@ -173,15 +174,18 @@ class Http2Connection:
                     self._flood.count(flood.UNKNOWN, self._now)
             except StreamFailed as failure:
                 self._fail(failure)
+            if kind == frames.HEADERS:
+                heads += 1 + (length >> 10)
+                if heads >= MOST_HEADS and not self._is_client:
+                    self.is_paused = at < size
+                    break
         self.kept = data[at:]
 
     def _read_preface(self, data: bytes) -> int:
         begun = data[: len(frames.PREFACE)]
         if not frames.PREFACE.startswith(begun):
             raise ConnectionFailed(PROTOCOL_ERROR, "this is not the preface of HTTP/2")
-        if len(begun) < len(frames.PREFACE):
-            return 0
-        self._awaits_preface = False
+        self._awaits_preface = len(begun) < len(frames.PREFACE)
         return len(begun)
 
     def _check_order(self, kind: int, flags: int, stream_id: int) -> None:
@@ -320,11 +324,7 @@ class Http2Connection:
             self._has_no_table = output.owes_table_update = True
         grown = peer.window_bytes - before
         if grown:
-            for stream in self.streams.values():
-                stream.send_bytes += grown
-                if stream.send_bytes > frames.LARGEST_WINDOW_BYTES:
-                    raise ConnectionFailed(FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a window too large")
-                output.wake(stream)
+            self._table.grow(grown)
         self._owner.on_settings()
 
     def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
