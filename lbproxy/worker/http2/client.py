@@ -3,7 +3,9 @@
 Knows its streams and what the wire connection tells of them. What a stream asks for is served by the lanes.
 """
 
+import os
 import socket
+from base64 import b64encode
 from typing import Any, Protocol
 
 from lbproxy.model import ListenerView
@@ -31,12 +33,22 @@ from lbproxy.wire.lines import bad_request
 from lbproxy.worker.context import Context
 from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor
+from lbproxy.worker.http2.relayed_stream import RelayedStream
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
 
 AT_ONCE_BYTES = 16 * 1024  # more of one body does not wait for the end of the batch
 MOST_PENDING_BYTES = 1024 * 1024  # of all streams together
-MOST_STREAMS = 100
+MOST_STREAMS = 100  # open at a time
+# An exchange ends a moment after its stream, and a client may open the next stream at once: Chromium does not ask again
+# for a picture that was refused. What a client has reset counts, too: its backend may be at work.
+MOST_EXCHANGES = 2 * MOST_STREAMS
+_CONNECT = (b":method", b"CONNECT")
+
+
+def new_key() -> bytes:
+    """Of a WebSocket's handshake with its backend (RFC 6455, 4.1)."""
+    return b64encode(os.urandom(16))
 
 
 class Lanes(Protocol):
@@ -67,7 +79,9 @@ class Http2Client(Http2Descriptor):
         self.view = view
         self.facts = facts
         self.since = self._idle_since = lanes.reactor.now
-        self.streams: dict[int, StreamClient] = {}  # whose exchange is not over, also those that the client has reset
+        self.streams: dict[
+            int, StreamClient | RelayedStream
+        ] = {}  # whose exchange is not over, also those that the client has reset
         self.departure: Departure | None = None
         self._midway_since = NEVER  # when a head began that is not complete yet
         self._early = early
@@ -81,6 +95,10 @@ class Http2Client(Http2Descriptor):
         """Its listener still takes HTTP/2."""
         protocols = self.view.settings.protocols
         return "h2" in protocols or "h2c" in protocols
+
+    @property
+    def reactor(self) -> Reactor:
+        return self._reactor
 
     @property
     def encoded_lines(self) -> EncodedLines:
@@ -162,6 +180,21 @@ class Http2Client(Http2Descriptor):
             stream.reset(CANCEL)
         elif not stream.has_ended:  # an early answer: the rest of the request is of no use (RFC 9113, 8.1)
             stream.reset(NO_ERROR)
+        self._note_idle()
+
+    def relayed(self, stream: StreamClient) -> RelayedStream:
+        """The stream is a relay's from now on."""
+        relayed = RelayedStream(self, stream.number, stream.lease, stream.since, has_ended=stream.has_ended)
+        self.streams[stream.number] = relayed
+        return relayed
+
+    def parted(self, stream: RelayedStream) -> None:
+        """Its relay is over."""
+        del self.streams[stream.number]
+        if not self.is_closed:
+            self._note_idle()
+
+    def _note_idle(self) -> None:
         if not self.streams:
             self._idle_since = self._reactor.now
             self.close_if_done()
@@ -169,7 +202,7 @@ class Http2Client(Http2Descriptor):
     # What the client says (owner of the wire connection)
 
     def on_head(self, stream_id: int, fields: Fields, end: bool) -> None:
-        if len(self.streams) >= MOST_STREAMS:  # with those that the client has reset: their backends may be at work
+        if len(self.streams) >= MOST_EXCHANGES:
             self.reset(stream_id, REFUSED_STREAM)
         else:
             self._begin_stream(stream_id, fields, end=end)
@@ -177,7 +210,7 @@ class Http2Client(Http2Descriptor):
     def _begin_stream(self, stream_id: int, fields: Fields, *, end: bool) -> None:
         """Where every request begins."""
         try:
-            raw = spell_request(fields, end=end)
+            raw = spell_request(fields, end=end, websocket_key=new_key() if _CONNECT in fields else b"")
         except MalformedMessage:
             self.reset(stream_id, PROTOCOL_ERROR)
             return
