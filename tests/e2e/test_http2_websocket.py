@@ -18,7 +18,7 @@ def config(**texts: str) -> str:
         command="$longlived",
         size=1,
         reload='min_ready = "0s"',
-        more='[pool.web.drain]\nwebsocket = "0s"\ngoodbye = "3s"\n[log]\naccess = "combined"\naccess_path = "access.log"',
+        more='[pool.web.drain]\nwebsocket = "0s"\ngoodbye = "3s"\n[log]\naccess_path = "access.log"',
         **texts,
     )
     return text.replace('name = "public"', 'name = "public"\nprotocols = ["h2c", "http/1.1"]')

@@ -3,9 +3,7 @@
 Knows its streams and what the wire connection tells of them. What a stream asks for is served by the lanes.
 """
 
-import os
 import socket
-from base64 import b64encode
 from typing import Any, Protocol
 
 from lbproxy.model import ListenerView
@@ -26,6 +24,7 @@ from lbproxy.wire.http2.errors import (
     StreamFailed,
     name_of,
 )
+from lbproxy.wire.http2.frames import CONTINUATION, HEADERS
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.peer_settings import LocalSettings
 from lbproxy.wire.http2.request import spell_request, trailers_of
@@ -33,7 +32,7 @@ from lbproxy.wire.lines import bad_request
 from lbproxy.worker.context import Context
 from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor
-from lbproxy.worker.http2.relayed_stream import RelayedStream
+from lbproxy.worker.http2.relayed_stream import RelayedStream, new_key
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
 
@@ -44,11 +43,7 @@ MOST_STREAMS = 100  # open at a time
 # for a picture that was refused. What a client has reset counts, too: its backend may be at work.
 MOST_EXCHANGES = 2 * MOST_STREAMS
 _CONNECT = (b":method", b"CONNECT")
-
-
-def new_key() -> bytes:
-    """Of a WebSocket's handshake with its backend (RFC 6455, 4.1)."""
-    return b64encode(os.urandom(16))
+_OF_HEADS = (bytes((HEADERS,)), bytes((CONTINUATION,)))  # the types of their frames
 
 
 class Lanes(Protocol):
@@ -101,6 +96,10 @@ class Http2Client(Http2Descriptor):
         return self._reactor
 
     @property
+    def now(self) -> float:
+        return self._reactor.now
+
+    @property
     def encoded_lines(self) -> EncodedLines:
         return self.lanes.encoded_lines
 
@@ -120,7 +119,7 @@ class Http2Client(Http2Descriptor):
             self._count_reset("ours_", exc.code)
             self._leave_streams(f"the connection broke a rule of HTTP/2: {exc.reason}")
             self.close_gently()
-        if self.wire.is_midway:
+        if self.wire.kept or self.wire.blocks.open_stream:
             self._note_midway()
         else:
             self._midway_since = NEVER
@@ -129,7 +128,9 @@ class Http2Client(Http2Descriptor):
     def _note_midway(self) -> None:
         """A head, or a frame of a connection without streams, must be complete in time. The body of a stream has the
         stream's own limit."""
-        if self._midway_since == NEVER and (self.wire.is_in_head or not self.streams):
+        wire = self.wire
+        is_head = wire.blocks.open_stream or wire.kept[3:4] in _OF_HEADS
+        if self._midway_since == NEVER and (is_head or not self.streams):
             self._midway_since = self._reactor.now
             self._reactor.arm(self, self.view.settings.timeouts.header_s)
 
@@ -287,7 +288,7 @@ class Http2Client(Http2Descriptor):
         timeouts, now = self.view.settings.timeouts, self._reactor.now
         if self.closing:
             self.close("the connection did not end in time")
-        elif now >= self._midway_since + timeouts.header_s or not (self.streams or self.wire.is_settled):
+        elif now >= self._midway_since + timeouts.header_s or (not self.streams and self.wire.awaits_settings):
             self._end("a request head was not complete in time")
         elif self.streams:
             self._reactor.arm(self, timeouts.idle_s if self._midway_since == NEVER else timeouts.header_s)

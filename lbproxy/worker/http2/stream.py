@@ -15,7 +15,7 @@ from lbproxy.wire.head import RequestHead
 from lbproxy.wire.headers import ClientFacts, hsts_line
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.lines import bad_request
-from lbproxy.worker.handover import Upgrade
+from lbproxy.worker.handover import Upgrade, unnoticed
 from lbproxy.worker.http2.relayed_stream import RelayedStream
 from lbproxy.worker.http2.reply import Http2Reply
 from lbproxy.worker.leases.drain import Lease
@@ -29,6 +29,8 @@ class Carrier(Protocol):
     view: ListenerView
     facts: ClientFacts
 
+    @property
+    def now(self) -> float: ...
     @property
     def encoded_lines(self) -> EncodedLines: ...
     def pending(self, stream_id: int) -> int: ...
@@ -79,6 +81,7 @@ class StreamClient:
         "is_stream",
         "lease",
         "number",
+        "on_left",
         "reply",
         "since",
         "trailers",
@@ -89,7 +92,7 @@ class StreamClient:
         self._body: StreamBody | None = None
         self._changed = trio.lowlevel.ParkingLot()
         self.number = number
-        self.since = trio.current_time()
+        self.since = carrier.now
         self.has_ended = ended  # the request is here to its last byte
         self.gone = ""  # why nothing more comes or goes
         self.reply: Http2Reply | None = None
@@ -98,6 +101,7 @@ class StreamClient:
         self.has_risked = False
         self.away: Upgrade | None = None
         self.lease: Lease | None = None
+        self.on_left = unnoticed
         self.is_stream = True
 
     def __repr__(self) -> str:
@@ -215,6 +219,7 @@ class StreamClient:
         """The client has left, or its connection."""
         if not self.gone:
             self.gone = why
+            self.on_left()
             self.rouse()
 
     def rouse(self) -> None:

@@ -21,7 +21,7 @@ from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.sse import EventTracker
 from lbproxy.wire.upgrades import is_one_of
 from lbproxy.worker.context import Context
-from lbproxy.worker.handover import Begun, ClientSide, Upgrade
+from lbproxy.worker.handover import Begun, ClientSide, Upgrade, unnoticed
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.backend_side import Asked, BackendSide
@@ -98,6 +98,7 @@ class Attempt:
                 self._put_request()
             async with trio.open_nursery() as nursery:
                 self._lease.on_cut = lambda: self._be_cut(nursery.cancel_scope)
+                self._exchange.client.on_left = lambda: self._be_left(nursery.cancel_scope)
                 nursery.start_soon(self._guarded, self._client_side, nursery.cancel_scope)
                 await self._guarded(self._backend_side, nursery.cancel_scope)
                 nursery.cancel_scope.cancel()
@@ -142,6 +143,11 @@ class Attempt:
         self._cut = True
         scope.cancel()
 
+    def _be_left(self, scope: trio.CancelScope) -> None:
+        """The client of a stream has left: the backend is free at once, also where it does not read."""
+        self._trouble = self._trouble or ClientGone("the client has left")
+        scope.cancel()
+
     def _cut_error(self) -> ProxyError:
         """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
         if self._exchange.reply.begun:
@@ -156,6 +162,7 @@ class Attempt:
         self._released = True
         self._side.release(reusable=reusable)
         self._exchange.client.lease = None
+        self._exchange.client.on_left = unnoticed
         self._lease.forget()  # it knows how to cut us, and we know it: nobody would free either before the next gc
         self._exchange.context.router.release(self._lease)
 
