@@ -134,7 +134,7 @@ class Output:
                 pack_header(size << 8 | DATA, END_STREAM, stream.id),
                 data,
             )
-            self._pieces_bytes += head_size + size
+            self.put_bytes += head_size + size
             self.window_bytes -= size
             stream.local_ended = True
             self._closed(stream)

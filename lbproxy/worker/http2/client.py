@@ -34,12 +34,17 @@ from lbproxy.worker.handover import Handover
 from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor
 from lbproxy.worker.http2.express import ExpressStream, ReadHead, StreamHeads, begin, read_again, read_head
+from lbproxy.worker.http2.relayed_stream import RelayedStream, new_key
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
 
 AT_ONCE_BYTES = 16 * 1024  # more of one body does not wait for the end of the batch
 MOST_PENDING_BYTES = 1024 * 1024  # of all streams together
-MOST_STREAMS = 100
+MOST_STREAMS = 100  # open at a time
+# An exchange ends a moment after its stream, and a client may open the next stream at once: Chromium does not ask again
+# for a picture that was refused. What a client has reset counts, too: its backend may be at work.
+MOST_EXCHANGES = 2 * MOST_STREAMS
+_CONNECT = (b":method", b"CONNECT")
 _OF_HEADS = (bytes((HEADERS,)), bytes((CONTINUATION,)))  # the types of their frames
 
 
@@ -85,9 +90,7 @@ class Http2Client(Http2Descriptor):
         self.view = view
         self.facts = facts
         self.since = self._idle_since = lanes.reactor.now
-        self.streams: dict[
-            int, StreamClient | ExpressStream
-        ] = {}
+        self.streams: dict[int, StreamClient | ExpressStream | RelayedStream] = {}
         self.departure: Departure | None = None
         self.read_head: ReadHead | None = None  # the last one
         self._midway_since = NEVER  # when a head began that is not complete yet
@@ -102,6 +105,10 @@ class Http2Client(Http2Descriptor):
         """Its listener still takes HTTP/2."""
         protocols = self.view.settings.protocols
         return "h2" in protocols or "h2c" in protocols
+
+    @property
+    def reactor(self) -> Reactor:
+        return self._reactor
 
     @property
     def now(self) -> float:
@@ -200,6 +207,21 @@ class Http2Client(Http2Descriptor):
             stream.reset(CANCEL)
         elif not stream.has_ended:  # an early answer: the rest of the request is of no use (RFC 9113, 8.1)
             stream.reset(NO_ERROR)
+        self._note_idle()
+
+    def relayed(self, stream: StreamClient) -> RelayedStream:
+        """The stream is a relay's from now on."""
+        relayed = RelayedStream(self, stream.number, stream.lease, stream.since, has_ended=stream.has_ended)
+        self.streams[stream.number] = relayed
+        return relayed
+
+    def parted(self, stream: RelayedStream) -> None:
+        """Its relay is over."""
+        del self.streams[stream.number]
+        if not self.is_closed:
+            self._note_idle()
+
+    def _note_idle(self) -> None:
         if not self.streams:
             self.stream_is_over()
 
@@ -232,7 +254,7 @@ class Http2Client(Http2Descriptor):
         read = self.read_head
         if read is None or read.fields is not fields or read.view is not self.view or read.ends is not end:
             try:
-                raw = spell_request(fields, end=end)
+                raw = spell_request(fields, end=end, websocket_key=new_key() if _CONNECT in fields else b"")
             except MalformedMessage as exc:
                 raise StreamFailed(stream_id, PROTOCOL_ERROR, exc.reason) from None
             read = self.read_head = ReadHead(fields, self.view, raw, ends=end)
