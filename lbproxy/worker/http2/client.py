@@ -102,17 +102,28 @@ class Http2Client(Http2Descriptor):
         self.flush()
 
     def on_bytes(self, data: bytes) -> None:
+        wire = self.wire
+        block, size = wire.blocks.open_stream, len(wire.kept) + len(data)
         try:
-            self.wire.feed(data, self._reactor.now)
+            wire.feed(data, self._reactor.now)
         except ConnectionFailed as exc:
             self._count_reset("ours_", exc.code)
             self._leave_streams(f"the connection broke a rule of HTTP/2: {exc.reason}")
             self.close_gently()
-        if self.wire.kept or self.wire.blocks.open_stream:
+        if wire.blocks.open_stream != block or (not block and len(wire.kept) < size):
+            self._midway_since = NEVER  # what is not whole has begun just now
+        if wire.is_paused:
+            self._reactor.defer(self._go_on)
+        elif wire.kept or wire.blocks.open_stream:
             self._note_midway()
         else:
             self._midway_since = NEVER
         self.plan_flush()
+
+    def _go_on(self) -> None:
+        """Others have had their turn."""
+        if not self.is_closed:
+            self.on_bytes(b"")
 
     def _note_midway(self) -> None:
         """A head, or a frame of a connection without streams, must be complete in time. The body of a stream has the
@@ -178,17 +189,15 @@ class Http2Client(Http2Descriptor):
 
     def on_head(self, stream_id: int, fields: Fields, end: bool) -> None:
         if len(self.streams) >= MOST_STREAMS:  # with those that the client has reset: their backends may be at work
-            self.reset(stream_id, REFUSED_STREAM)
-        else:
-            self._begin_stream(stream_id, fields, end=end)
+            raise StreamFailed(stream_id, REFUSED_STREAM, "too many streams")
+        self._begin_stream(stream_id, fields, end=end)
 
     def _begin_stream(self, stream_id: int, fields: Fields, *, end: bool) -> None:
         """Where every request begins."""
         try:
             raw = spell_request(fields, end=end)
-        except MalformedMessage:
-            self.reset(stream_id, PROTOCOL_ERROR)
-            return
+        except MalformedMessage as exc:
+            raise StreamFailed(stream_id, PROTOCOL_ERROR, exc.reason) from None
         if not end:
             for name, value in fields:
                 if name == b"content-length":
@@ -198,9 +207,9 @@ class Http2Client(Http2Descriptor):
     def on_large_head(self, stream_id: int, fields: Fields, end: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None:  # its trailers
-            self.reset(stream_id, ENHANCE_YOUR_CALM)
-            stream.leave("its trailers are over the limit of a head")
-            return
+            raise StreamFailed(stream_id, ENHANCE_YOUR_CALM, "its trailers are over the limit of a head")
+        if len(self.streams) >= MOST_STREAMS:
+            raise StreamFailed(stream_id, REFUSED_STREAM, "too many streams")
         try:
             raw = spell_request(fields, end=True)  # for the log
         except MalformedMessage:
@@ -228,8 +237,7 @@ class Http2Client(Http2Descriptor):
         try:
             stream.end(trailers_of(fields))
         except MalformedMessage as exc:
-            self.reset(stream_id, PROTOCOL_ERROR)
-            stream.leave(f"its trailers are malformed: {exc.reason}")
+            raise StreamFailed(stream_id, PROTOCOL_ERROR, f"its trailers are malformed: {exc.reason}") from None
 
     def on_reset(self, stream_id: int, code: int) -> None:
         self._count_reset("", code)
