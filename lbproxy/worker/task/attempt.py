@@ -69,7 +69,7 @@ class Attempt:
         self._side = side_of(exchange, begun)
         if exchange.is_grpc:
             self._limits = limits_of_call(exchange.head, begun.timeouts, exchange.started)
-            self._call: CallFarewell | None = CallFarewell(exchange.request_id)
+            self._call: CallFarewell | None = CallFarewell(exchange.request_id, begun.lease)
         else:
             self._limits = time_limits(begun.timeouts)
             self._call = None
@@ -124,11 +124,12 @@ class Attempt:
         exchange = self._exchange
         assert isinstance(self._side, Http1Backend)
         connection = self._side.connection
+        switched = exchange.reply.switched(head, exchange.own_lines(head))
         return Upgrade(
             lease=self._lease,
-            client=exchange.client.sock,
+            client=exchange.client.relay_end(),
             backend=connection.sock,
-            head=exchange.reply.switched(head, exchange.own_lines(head)),
+            head=switched,
             from_client=bytes(exchange.client.buffer),
             from_backend=connection.buffer,
             protocol=head.upgrade,

@@ -1,6 +1,6 @@
 """How an answer without an end is ended when its backend drains: where it may stop, and what the client is told there.
 
-Knows the bytes of one answer and clock readings. Knows no connection: the attempt asks before it waits for more.
+Knows the bytes of one answer, its lease and clock readings. Knows no connection: the attempt asks before it waits.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,12 @@ from lbproxy.policy.goodbye import comes_back_in_ms
 from lbproxy.policy.grpc_status import UNAVAILABLE
 from lbproxy.wire.grpc import MessageTracker, status_lines
 from lbproxy.wire.sse import EventTracker
+from lbproxy.worker.leases.drain import Lease
 
 GOING_AWAY = "going away"
-QUIET_S = 0.1  # a call that was told ends when nothing came for so long: what is on its way still arrives
-BUSY_S = 1.0  # ... or so long after it was told, if the client may go on asking for ever
-CUT_S = 0.5  # ... and in any case so long before it would be cut
+QUIET_S = 0.1  # a call that was told ends when nothing moved for so long, either way: what is on its way still arrives
+BUSY_S = 1.0  # so long after it was told it ends behind the next message of a dialogue that goes on
+CUT_S = 0.5  # in any case it ends so long before it would be cut
 _NEVER = float("inf")
 
 
@@ -75,42 +76,47 @@ class EventFarewell:
 class CallFarewell:
     """A gRPC stream ends behind a whole message, with status 14, in a quiet moment if there is one.
 
-    An answer to a request that is complete has an end, as far as anybody knows: while it goes on it keeps its window.
+    Else it ends right behind an answer: of a dialogue nothing is on its way then. An answer to a request that is
+    complete has an end, as far as anybody knows: while it goes on it keeps its window.
     """
 
-    def __init__(self, request_id: bytes) -> None:
+    def __init__(self, request_id: bytes, lease: Lease) -> None:
+        """`lease`: knows when the last byte has passed, either way."""
         self.messages = MessageTracker()
         self.may_ask_more = True  # the client has not ended its side
+        self._lease = lease
         self._request_id = request_id
-        self._moved_at = -_NEVER
         self._window_ends = _NEVER
-        self._ends_by = _NEVER
+        self._ends_by = _NEVER  # from then on it ends behind a message
+        self._latest = _NEVER  # from then on it ends between two messages
+        self._is_spoken = False  # the last message has passed
 
     @property
     def was_told(self) -> bool:
-        return self._ends_by < _NEVER
+        return self._latest < _NEVER
 
     def tell(self, now: float, window_ends: float) -> None:
-        left_s = max(0.0, window_ends - now)
-        latest = window_ends - min(CUT_S, left_s / 2)
         self._window_ends = window_ends
-        self._ends_by = min(now + BUSY_S, latest, self._ends_by) if self.may_ask_more else latest
+        latest = window_ends - min(CUT_S, max(0.0, window_ends - now) / 2)
+        if self.may_ask_more:
+            self._ends_by = min(now + BUSY_S, latest, self._ends_by)
+            latest = min(now + 2 * BUSY_S, latest, self._latest)
+        self._latest = latest
 
     def passes(self, payload: bytes, now: float) -> bytes:
-        if payload:
-            self._moved_at = now
-        if now >= self._ends_by and (end := self.messages.last_boundary(payload)) >= 0:
+        if now >= min(self._ends_by, self._latest) and (end := self.messages.last_boundary(payload)) > 0:
             payload = payload[:end]
+            self._is_spoken = True
         self.messages.feed(payload)
         return payload
 
     def is_over(self, now: float) -> bool:
-        return now >= self.looks_at()
+        return self._is_spoken or now >= self.looks_at()
 
     def looks_at(self) -> float:
         if not self.was_told or not self.messages.at_boundary:
             return _NEVER
-        return min(self._moved_at + QUIET_S, self._ends_by)
+        return min(self._lease.moved_at + QUIET_S, self._latest)
 
     def pushback_ms(self, now: float) -> int:
         return comes_back_in_ms(self._request_id, self._window_ends - now)

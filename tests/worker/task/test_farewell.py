@@ -3,16 +3,18 @@
 from support.each import each
 
 from lbproxy.wire.grpc import message
+from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.task.farewell import BUSY_S, CUT_S, QUIET_S, CallFarewell, EventFarewell, GoingAway
 
 ONE = message(b"one")
 
 
-def told_call(*, may_ask_more: bool = True, at: float = 100.0, window_ends: float = 110.0) -> CallFarewell:
-    call = CallFarewell(b"an id")
+def a_call(*, may_ask_more: bool = True, moved_at: float = 0.0) -> tuple[CallFarewell, Lease]:
+    lease = Lease()
+    lease.moved_at = moved_at
+    call = CallFarewell(b"an id", lease)
     call.may_ask_more = may_ask_more
-    call.tell(at, window_ends)
-    return call
+    return call, lease
 
 
 def test_an_event_stream_ends_behind_a_whole_event() -> None:
@@ -26,22 +28,24 @@ def test_an_event_stream_ends_behind_a_whole_event() -> None:
 
 
 def test_a_call_that_nobody_told_goes_on() -> None:
-    call = CallFarewell(b"an id")
+    call, _ = a_call()
     assert call.passes(ONE, 1.0) == ONE
     assert not call.is_over(1e9)
     assert call.looks_at() == float("inf")
 
 
 def test_a_silent_call_ends_at_once() -> None:
-    assert told_call().is_over(100.0)
+    call, _ = a_call()
+    call.tell(100.0, 110.0)
+    assert call.is_over(100.0)
 
 
 def test_what_is_on_its_way_still_arrives() -> None:
-    call = CallFarewell(b"an id")
-    call.passes(ONE, 99.95)
+    call, lease = a_call(moved_at=99.95)
     call.tell(100.0, 110.0)
     assert not call.is_over(100.0)
     assert call.passes(ONE, 100.01) == ONE
+    lease.moved_at = 100.01
     assert call.looks_at() == 100.01 + QUIET_S
     assert call.is_over(100.01 + QUIET_S)
 
@@ -49,25 +53,37 @@ def test_what_is_on_its_way_still_arrives() -> None:
 @each([(True, 100.0 + BUSY_S), (False, 110.0 - CUT_S)])
 def test_a_busy_call_ends_behind_a_message_when_its_time_is_over(case: tuple[bool, float]) -> None:
     may_ask_more, ends_by = case
-    call = told_call(may_ask_more=may_ask_more)
+    call, lease = a_call(may_ask_more=may_ask_more, moved_at=100.0)
+    call.tell(100.0, 110.0)
     assert call.passes(ONE + ONE[:3], ends_by - 0.01) == ONE + ONE[:3]
+    lease.moved_at = ends_by
     assert not call.is_over(ends_by), "a message is in hand"
-    assert call.passes(ONE[3:] + ONE + ONE[:7], ends_by) == ONE[3:] + ONE
+    assert call.passes(ONE[3:5], ends_by) == ONE[3:5]
+    assert call.passes(ONE[5:] + ONE + ONE[:7], ends_by) == ONE[5:] + ONE
     assert call.is_over(ends_by)
 
 
+def test_a_client_that_asks_and_asks_is_not_waited_for() -> None:
+    call, lease = a_call()
+    call.tell(100.0, 110.0)
+    lease.moved_at = 100.0 + 2 * BUSY_S
+    assert not call.is_over(99.99 + 2 * BUSY_S)
+    assert call.is_over(100.0 + 2 * BUSY_S)
+
+
 def test_a_window_that_becomes_shorter_ends_a_call_sooner() -> None:
-    call = told_call(may_ask_more=False)
-    call.passes(ONE, 103.0)
+    call, lease = a_call(may_ask_more=False)
+    call.tell(100.0, 110.0)
     call.tell(103.0, 104.0)
-    call.passes(ONE, 103.45)
+    lease.moved_at = 103.45
     assert call.looks_at() == 103.5
-    assert call.is_over(103.5)
 
 
 def test_the_client_is_told_unavailable_and_when_to_come_back() -> None:
-    status, text, pushback = told_call().trailers(102.0)
+    call, _ = a_call()
+    call.tell(100.0, 110.0)
+    status, text, pushback = call.trailers(102.0)
     assert (status, text) == (b"grpc-status: 14", b"grpc-message: going away")
     assert 0 <= int(pushback.removeprefix(b"grpc-retry-pushback-ms: ")) <= 8000
-    assert told_call().pushback_ms(200.0) == 0
+    assert call.pushback_ms(200.0) == 0
     assert GoingAway(5).pushback_ms == 5
