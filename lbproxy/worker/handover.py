@@ -152,6 +152,7 @@ class ClientSide(Protocol):
     has_risked: bool  # a request that may not be replayed has gone out: the next may use a kept connection
     away: Upgrade | None  # it has become a relay's, which waits to be started
     lease: Lease | None  # of the attempt that runs
+    on_left: Callable[[], None]  # called once when the client leaves, as far as that shows without a read
     is_stream: bool  # its connection carries other exchanges, too, and is not ended for one that finds no answer
 
     @property
@@ -178,3 +179,7 @@ class ClientSide(Protocol):
 
     async def watch(self) -> None:
         """Until the client is gone (raises ClientGone)."""
+
+
+def unnoticed() -> None:
+    """The client has left, and nothing has to be ended for it."""

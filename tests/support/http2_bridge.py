@@ -128,7 +128,8 @@ class Http2PeerSocket:
         """As the windows allow. A stream that was reset takes nothing any more."""
         at = 0
         while True:
-            await self._wait(lambda: stream.is_reset or at == len(data) or self._window(stream) > 0)
+            if at < len(data):
+                await self._wait(lambda: stream.is_reset or self._window(stream) > 0)
             if stream.is_reset or self._ended:
                 if at < len(data) and not stream.is_over:
                     raise BrokenPipeError

@@ -46,35 +46,18 @@ class Http2Connection:
         self.output = self._table.output
         self.streams = self._table.open
         self._decoder = Decoder(settings.header_table_bytes, settings.header_list_bytes)
-        self._blocks = HeaderBlocks(HARD_FACTOR * settings.header_list_bytes)
+        self.blocks = HeaderBlocks(HARD_FACTOR * settings.header_list_bytes)
         self._flood = Flood()
         self._now = 0.0
-        self._kept = b""  # of a frame that is not whole yet
+        self.kept = b""  # of a frame that is not whole yet
         self._awaits_preface = not client
-        self._awaits_settings = True
+        self.awaits_settings = True
         self._accepted_id = LARGEST_ID  # our GOAWAY: newer streams are refused
         self._has_no_table = False  # the peer's decoder was told that our encoder needs no table
 
     def __repr__(self) -> str:
         role = "client" if self._is_client else "server"
         return f"<Http2Connection {role}, {len(self.streams)} streams, {self.output.unsent_bytes} bytes unsent>"
-
-    # Where the peer stands.
-
-    @property
-    def is_settled(self) -> bool:
-        """The peer's preface has come, and its SETTINGS."""
-        return not (self._awaits_preface or self._awaits_settings)
-
-    @property
-    def is_midway(self) -> bool:
-        """A frame, or a header block, is not whole yet."""
-        return bool(self._kept) or self._blocks.open_stream != 0
-
-    @property
-    def is_in_head(self) -> bool:
-        """A header block is not whole yet."""
-        return self._blocks.open_stream != 0 or self._kept[3:4] in (b"\x01", b"\x09")
 
     # What the owner asks for.
 
@@ -153,10 +136,10 @@ class Http2Connection:
             return
         self._now = now
         try:
-            self._read(self._kept + data if self._kept else data)
+            self._read(self.kept + data if self.kept else data)
         except ConnectionFailed as failure:
             self.failed = True
-            self._kept = b""
+            self.kept = b""
             self.output.control(frames.goaway(self.last_id, failure.code, failure.reason.encode()))
             raise
 
@@ -165,7 +148,7 @@ class Http2Connection:
         if self._awaits_preface:
             at = self._read_preface(data)
             if self._awaits_preface:
-                self._kept = data
+                self.kept = data
                 return
         size = len(data)
         most = self._settings.max_frame_bytes
@@ -181,7 +164,7 @@ class Http2Connection:
             kind = word & 0xFF
             payload = data[at + 9 : end]
             at = end
-            if self._awaits_settings or self._blocks.open_stream:
+            if self.awaits_settings or self.blocks.open_stream:
                 self._check_order(kind, flags, stream_id & LARGEST_ID)
             try:
                 if kind < len(_READERS):
@@ -190,7 +173,7 @@ class Http2Connection:
                     self._flood.count(flood.UNKNOWN, self._now)
             except StreamFailed as failure:
                 self._fail(failure)
-        self._kept = data[at:]
+        self.kept = data[at:]
 
     def _read_preface(self, data: bytes) -> int:
         begun = data[: len(frames.PREFACE)]
@@ -202,11 +185,11 @@ class Http2Connection:
         return len(begun)
 
     def _check_order(self, kind: int, flags: int, stream_id: int) -> None:
-        if self._awaits_settings:
+        if self.awaits_settings:
             if kind != frames.SETTINGS or flags & ACK:
                 raise ConnectionFailed(PROTOCOL_ERROR, "the first frame is not SETTINGS")
-            self._awaits_settings = False
-        elif kind != frames.CONTINUATION or stream_id != self._blocks.open_stream:
+            self.awaits_settings = False
+        elif kind != frames.CONTINUATION or stream_id != self.blocks.open_stream:
             raise ConnectionFailed(PROTOCOL_ERROR, "a header block is broken off")
 
     def _fail(self, failure: StreamFailed) -> None:
@@ -251,21 +234,21 @@ class Http2Connection:
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         block: bytes | None = payload
         if flags & _USUAL_FLAGS == frames.END_HEADERS:
-            self._blocks.flags = flags
+            self.blocks.flags = flags
         else:
-            block = self._blocks.begin(flags, stream_id, payload)
+            block = self.blocks.begin(flags, stream_id, payload)
         if block is not None:
             self._on_block(stream_id, block)
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        block = self._blocks.go_on(flags, payload)
+        block = self.blocks.go_on(flags, payload)
         self._flood.count(flood.FRAGMENT, self._now)
         if block is not None:
             self._on_block(stream_id, block)
 
     def _on_block(self, stream_id: int, block: bytes) -> None:
         fields = self._decoder.decode(block)
-        flags = self._blocks.flags
+        flags = self.blocks.flags
         stream = self.streams.get(stream_id)
         if stream is None and not self._is_client and self._table.ids.is_new(stream_id):
             stream = self._accept(stream_id)

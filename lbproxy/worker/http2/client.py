@@ -24,6 +24,7 @@ from lbproxy.wire.http2.errors import (
     StreamFailed,
     name_of,
 )
+from lbproxy.wire.http2.frames import CONTINUATION, HEADERS
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.peer_settings import LocalSettings
 from lbproxy.wire.http2.request import spell_request, trailers_of
@@ -37,6 +38,7 @@ from lbproxy.worker.io.reactor import NEVER, Reactor
 AT_ONCE_BYTES = 16 * 1024  # more of one body does not wait for the end of the batch
 MOST_PENDING_BYTES = 1024 * 1024  # of all streams together
 MOST_STREAMS = 100
+_OF_HEADS = (bytes((HEADERS,)), bytes((CONTINUATION,)))  # the types of their frames
 
 
 class Lanes(Protocol):
@@ -83,6 +85,10 @@ class Http2Client(Http2Descriptor):
         return "h2" in protocols or "h2c" in protocols
 
     @property
+    def now(self) -> float:
+        return self._reactor.now
+
+    @property
     def encoded_lines(self) -> EncodedLines:
         return self.lanes.encoded_lines
 
@@ -102,7 +108,7 @@ class Http2Client(Http2Descriptor):
             self._count_reset("ours_", exc.code)
             self._leave_streams(f"the connection broke a rule of HTTP/2: {exc.reason}")
             self.close_gently()
-        if self.wire.is_midway:
+        if self.wire.kept or self.wire.blocks.open_stream:
             self._note_midway()
         else:
             self._midway_since = NEVER
@@ -111,7 +117,9 @@ class Http2Client(Http2Descriptor):
     def _note_midway(self) -> None:
         """A head, or a frame of a connection without streams, must be complete in time. The body of a stream has the
         stream's own limit."""
-        if self._midway_since == NEVER and (self.wire.is_in_head or not self.streams):
+        wire = self.wire
+        is_head = wire.blocks.open_stream or wire.kept[3:4] in _OF_HEADS
+        if self._midway_since == NEVER and (is_head or not self.streams):
             self._midway_since = self._reactor.now
             self._reactor.arm(self, self.view.settings.timeouts.header_s)
 
@@ -254,7 +262,7 @@ class Http2Client(Http2Descriptor):
         timeouts, now = self.view.settings.timeouts, self._reactor.now
         if self.closing:
             self.close("the connection did not end in time")
-        elif now >= self._midway_since + timeouts.header_s or not (self.streams or self.wire.is_settled):
+        elif now >= self._midway_since + timeouts.header_s or (not self.streams and self.wire.awaits_settings):
             self._end("a request head was not complete in time")
         elif self.streams:
             self._reactor.arm(self, timeouts.idle_s if self._midway_since == NEVER else timeouts.header_s)

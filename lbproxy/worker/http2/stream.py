@@ -15,7 +15,7 @@ from lbproxy.wire.head import RequestHead
 from lbproxy.wire.headers import ClientFacts, hsts_line
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.lines import bad_request
-from lbproxy.worker.handover import Upgrade
+from lbproxy.worker.handover import Upgrade, unnoticed
 from lbproxy.worker.http2.reply import Http2Reply
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.reply import ClientGone
@@ -28,6 +28,8 @@ class Carrier(Protocol):
     view: ListenerView
     facts: ClientFacts
 
+    @property
+    def now(self) -> float: ...
     @property
     def encoded_lines(self) -> EncodedLines: ...
     def pending(self, stream_id: int) -> int: ...
@@ -77,6 +79,7 @@ class StreamClient:
         "is_stream",
         "lease",
         "number",
+        "on_left",
         "reply",
         "since",
         "trailers",
@@ -87,7 +90,7 @@ class StreamClient:
         self._body: StreamBody | None = None
         self._changed = trio.lowlevel.ParkingLot()
         self.number = number
-        self.since = trio.current_time()
+        self.since = carrier.now
         self.has_ended = ended  # the request is here to its last byte
         self.gone = ""  # why nothing more comes or goes
         self.reply: Http2Reply | None = None
@@ -96,6 +99,7 @@ class StreamClient:
         self.has_risked = False
         self.away: Upgrade | None = None
         self.lease: Lease | None = None
+        self.on_left = unnoticed
         self.is_stream = True
 
     def __repr__(self) -> str:
@@ -206,6 +210,7 @@ class StreamClient:
         """The client has left, or its connection."""
         if not self.gone:
             self.gone = why
+            self.on_left()
             self.rouse()
 
     def rouse(self) -> None:

@@ -21,12 +21,12 @@ from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.upgrades import is_one_of
 from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.context import Context
-from lbproxy.worker.handover import Begun, ClientSide, Upgrade
+from lbproxy.worker.handover import Begun, ClientSide, Upgrade, unnoticed
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.drain import STALLED_S
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.backend_side import Asked, BackendSide
-from lbproxy.worker.task.farewell import GOING_AWAY, CallFarewell, EventFarewell, Farewell, GoingAway
+from lbproxy.worker.task.farewell import CallFarewell, EventFarewell, Farewell, GoingAway, cut_error
 from lbproxy.worker.task.http1_backend import Http1Backend
 from lbproxy.worker.task.http2_backend import Http2Backend
 from lbproxy.worker.task.response_heads import is_to_blame
@@ -113,6 +113,7 @@ class Attempt:
                 self._put_request()
             async with trio.open_nursery() as nursery:
                 self._lease.on_cut = lambda: self._be_cut(nursery.cancel_scope)
+                self._exchange.client.on_left = lambda: self._be_left(nursery.cancel_scope)
                 nursery.start_soon(self._guarded, self._client_side, nursery.cancel_scope)
                 await self._guarded(self._backend_side, nursery.cancel_scope)
                 nursery.cancel_scope.cancel()
@@ -126,6 +127,7 @@ class Attempt:
                 self._exchange.client.away = self._upgrade(self._upgraded)
                 self._released = True  # the relay does it
         finally:
+            self._exchange.client.on_left = unnoticed
             self._release(reusable=False)
 
     def _upgrade(self, head: ResponseHead) -> Upgrade:
@@ -156,15 +158,14 @@ class Attempt:
         self._cut = True
         scope.cancel()
 
+    def _be_left(self, scope: trio.CancelScope) -> None:
+        """The client of a stream has left: the backend is free at once, also where it does not read."""
+        self._trouble = self._trouble or ClientGone("the client has left")
+        scope.cancel()
+
     def _cut_error(self) -> ProxyError:
-        """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
-        if self._call is not None:
-            return ProxyError(504, "cut", f"{GOING_AWAY}: the grace of the drain is over")
-        if self._exchange.reply.begun:
-            return ProxyError(504, "cut", "the grace of the drain is over")
-        if self._exchange.may_replay:
-            return ProxyError(503, "destination_unavailable", "the backend was taken away")
-        return ProxyError(504, "http_response_timeout", "the grace of the drain is over")
+        exchange = self._exchange
+        return cut_error(begun=exchange.reply.begun, may_replay=exchange.may_replay, is_grpc=exchange.is_grpc)
 
     def _release(self, *, reusable: bool) -> None:
         if self._released:

@@ -13,7 +13,7 @@ from lbproxy.model import ListenerView
 from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import RequestHead, head_end
 from lbproxy.wire.headers import ClientFacts, hsts_line
-from lbproxy.worker.handover import READ_AHEAD_BYTES, Upgrade, head_too_slow
+from lbproxy.worker.handover import READ_AHEAD_BYTES, Upgrade, head_too_slow, unnoticed
 from lbproxy.worker.io.stream import ByteStream, SocketStream, StreamBroken
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.reply import ClientGone, Reply
@@ -38,6 +38,7 @@ class Client:
         "is_unwanted",
         "lease",
         "listener",
+        "on_left",
         "stream",
     )
 
@@ -51,6 +52,7 @@ class Client:
         self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
         self.is_unwanted = False  # an operator has closed it: it serves no further request
         self.lease: Lease | None = None  # of the attempt that runs
+        self.on_left = unnoticed
         self.is_stream = False
 
     @property
