@@ -164,6 +164,8 @@ def an_error_is_told_as_grpc_has_it(lb: Serving) -> None:
         assert answer.headers["proxy-status"].endswith("; error=destination_not_found")
         refused = client.answer(client.request("POST", path_of(UNARY), CALL, authority="nobody.test")).headers
         assert (refused["grpc-status"], "grpc-message" in refused) == ("14", True)
+        large = client.answer(client.request("POST", path_of(UNARY), (*CALL, ("x", "y" * 20_000)))).headers
+        assert large["grpc-status"] == "8"
         slow = (*CALL, ("grpc-timeout", "300m"), ("x-sleep", "5"))
         stream = client.request("POST", path_of(UNARY), slow, end=False)
         client.send(stream, b"\0\0\0\0\0", end=True)
