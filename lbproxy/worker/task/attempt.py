@@ -26,7 +26,7 @@ from lbproxy.worker.leases.drain import STALLED_S
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.backend_side import Asked
 from lbproxy.worker.task.backend_sides import side_of
-from lbproxy.worker.task.farewell import GOING_AWAY, CallFarewell, EventFarewell, Farewell, GoingAway
+from lbproxy.worker.task.farewell import CallFarewell, EventFarewell, Farewell, GoingAway, cut_error
 from lbproxy.worker.task.http1_backend import Http1Backend
 from lbproxy.worker.task.response_heads import is_to_blame
 from lbproxy.worker.task.time_limits import NEVER, DeadlinePassed, limits_of_call, time_limits
@@ -155,14 +155,8 @@ class Attempt:
         scope.cancel()
 
     def _cut_error(self) -> ProxyError:
-        """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
-        if self._call is not None:
-            return ProxyError(504, "cut", f"{GOING_AWAY}: the grace of the drain is over")
-        if self._exchange.reply.begun:
-            return ProxyError(504, "cut", "the grace of the drain is over")
-        if self._exchange.may_replay:
-            return ProxyError(503, "destination_unavailable", "the backend was taken away")
-        return ProxyError(504, "http_response_timeout", "the grace of the drain is over")
+        exchange = self._exchange
+        return cut_error(begun=exchange.reply.begun, may_replay=exchange.may_replay, is_grpc=exchange.is_grpc)
 
     def _release(self, *, reusable: bool) -> None:
         if self._released:
