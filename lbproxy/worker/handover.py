@@ -168,6 +168,9 @@ class ClientSide(Protocol):
     def sock(self) -> socket.socket:
         """The socket of its connection."""
 
+    def relay_end(self) -> socket.socket | StreamEnd:
+        """What a relay goes on with, behind a 101."""
+
     def reply_to(self, head: RequestHead | None) -> Reply:
         """The door for the one answer. None: of bytes that are no request; only an error can be sent."""
 

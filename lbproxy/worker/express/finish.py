@@ -105,7 +105,7 @@ def close(record: ExpressRecord) -> None:
 def abort(record: ExpressRecord) -> None:
     """A mistake of ours: the reactor calls this for the connection that met it."""
     let_backend_go(record, False)
-    close(record)
+    record.close()
 
 
 def let_backend_go(record: ExpressRecord, reusable: bool) -> None:
@@ -179,7 +179,7 @@ def abandon(record: ExpressRecord) -> None:
         record.reply_bytes = 0
     tally(record)
     log(record, "client_gone")
-    close(record)
+    record.close()
 
 
 def cut_short(record: ExpressRecord, error: str) -> None:
@@ -192,7 +192,7 @@ def cut_short(record: ExpressRecord, error: str) -> None:
     let_backend_go(record, False)
     tally(record)
     log(record, error, reason)
-    close(record)
+    record.close()
 
 
 def tally(record: ExpressRecord) -> None:
@@ -245,7 +245,7 @@ def enter(record: ExpressRecord, data: bytes, why: str, refused: Refused | None 
     waited = why == "slow_body"  # for the rest of a body
     has_stalled = waited and record.view.settings.timeouts.body_s <= EARLY_BODY_S
     came_at = record.entered_at if waited else None
-    record.lanes.hand_over(record, Handover(why, data, refused, came_at, has_stalled))
+    record.hand_over(Handover(why, data, refused, came_at, has_stalled))
 
 
 def enter_buffered(record: ExpressRecord, why: str) -> None:
@@ -303,7 +303,11 @@ def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:
         *(record.started, record.unsent),
     )
     data, record.buffer = record.buffer, b""
-    record.lanes.hand_over(record, Handover(why, data, has_stalled=why == "slow_body", sent=sent))
+    record.hand_over(Handover(why, data, has_stalled=why == "slow_body", sent=sent))
+
+
+def hand_over(record: ExpressRecord, handover: Handover) -> None:
+    record.lanes.hand_over(record, handover)
 
 
 def release(record: ExpressRecord) -> tuple[Lease, BackendConnection]:

@@ -134,11 +134,12 @@ class Attempt:
         exchange = self._exchange
         assert isinstance(self._side, Http1Backend)
         connection = self._side.connection
+        switched = exchange.reply.switched(head, exchange.own_lines(head))
         return Upgrade(
             lease=self._lease,
-            client=exchange.client.sock,
+            client=exchange.client.relay_end(),
             backend=connection.sock,
-            head=exchange.reply.switched(head, exchange.own_lines(head)),
+            head=switched,
             from_client=bytes(exchange.client.buffer),
             from_backend=connection.buffer,
             protocol=head.upgrade,

@@ -53,16 +53,19 @@ async def converse(context: Context, client: Client, handover: Handover | None =
         return False
 
 
-async def serve_stream(context: Context, client: ClientSide, raw: bytes) -> None:
+async def serve_stream(context: Context, client: ClientSide, raw: bytes, handover: Handover | None = None) -> None:
     """Serve the one request of a stream. `raw`: its head, spelt as one of HTTP/1.1."""
     try:
+        if begun := _begun_exchange(context, client, handover):
+            await begun.run()
+            return
         try:
             head = read_request(raw, context.lines, client.listener.settings.limits.headers)
             confirm_request(raw, head)
         except Refused as refused:
             await answer_refused(context, client, refused, raw)
             return
-        await Exchange(context, client, replace(head, is_http2=True)).run()
+        await Exchange(context, client, replace(head, is_http2=True), handover).run()
     except Exception:
         context.emit(Notice(f"a stream was dropped: {traceback.format_exc(limit=-4).strip()}"))
 
@@ -125,7 +128,7 @@ async def linger(client: Client) -> bool:
     return False
 
 
-def _begun_exchange(context: Context, client: Client, handover: Handover | None) -> Exchange | None:
+def _begun_exchange(context: Context, client: ClientSide, handover: Handover | None) -> Exchange | None:
     """The exchange whose request the express lane has sent; None: there is none."""
     if handover is None or handover.sent is None:
         return None

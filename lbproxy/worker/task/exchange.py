@@ -117,7 +117,9 @@ class Exchange:
         self._cookie = crlf + lines
         self.body = self.client.body_of(self.head, 0)
         self.request_bytes = sent.request_bytes
-        if self.head.chunked:
+        if self.client.is_stream:
+            self.early += sent.payload  # as the client sent it, and all of it is there
+        elif self.head.chunked:
             self.early += self.body.feed(sent.payload)
         else:
             self.early += sent.payload
@@ -288,6 +290,8 @@ class Exchange:
         router, backends = self.context.router, self.context.backends
         pool = self._pool()
         self.upgrades = passed_upgrades(self.head, pool.upgrades)
+        if self.head.upgrades and not self.upgrades and self.head.is_http2:  # it asks for nothing else (RFC 8441)
+            raise ProxyError(501, "http_upgrade_failed", f"this pool does not pass {self.head.upgrades[0].decode()}")
         kind = LeaseKind.WEBSOCKET if self.upgrades else LeaseKind.REQUEST  # of every upgrade, until its 101
         key = key_of(pool, self.head, self.client.facts) if pool.is_keyed else None
         lease = None if router.waiting(pool.name) else router.claim(pool, kind, key, avoid=self._avoid)
