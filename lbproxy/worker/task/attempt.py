@@ -112,6 +112,7 @@ class Attempt:
                 self._exchange.client.away = self._upgrade(self._upgraded)
                 self._released = True  # the relay does it
         finally:
+            self._exchange.client.on_left = unnoticed
             self._release(reusable=False)
 
     def _upgrade(self, head: ResponseHead) -> Upgrade:
@@ -161,7 +162,6 @@ class Attempt:
         self._released = True
         self._side.release(reusable=reusable)
         self._exchange.client.lease = None
-        self._exchange.client.on_left = unnoticed
         self._lease.forget()  # it knows how to cut us, and we know it: nobody would free either before the next gc
         self._exchange.context.router.release(self._lease)
 
