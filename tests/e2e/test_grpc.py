@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from time import monotonic, sleep  # noqa: TID251 - a cancelled call has to be on its way
+from time import monotonic
 
 import grpc
 import pytest
@@ -138,7 +138,7 @@ def a_deadline_reaches_the_backend_and_passes(api: grpc.Channel) -> None:
 
 def a_cancelled_call_reaches_the_backend(api: grpc.Channel, name: bytes) -> None:
     held = unary(api, HOLD).future(name)
-    sleep(0.1)  # a call that is cancelled before it leaves reaches nobody
+    unary(api)(b"", metadata=(("x-sleep", "0.1"),), timeout=PATIENCE_S)  # by then it has reached the backend
     held.cancel()
     until = monotonic() + PATIENCE_S
     while name not in unary(api, CANCELLED)(b"", timeout=PATIENCE_S):
@@ -164,6 +164,8 @@ def an_error_is_told_as_grpc_has_it(lb: Serving) -> None:
         assert answer.headers["proxy-status"].endswith("; error=destination_not_found")
         refused = client.answer(client.request("POST", path_of(UNARY), CALL, authority="nobody.test")).headers
         assert (refused["grpc-status"], "grpc-message" in refused) == ("14", True)
+        large = client.answer(client.request("POST", path_of(UNARY), (*CALL, ("x", "y" * 20_000)))).headers
+        assert large["grpc-status"] == "8"
         slow = (*CALL, ("grpc-timeout", "300m"), ("x-sleep", "5"))
         stream = client.request("POST", path_of(UNARY), slow, end=False)
         client.send(stream, b"\0\0\0\0\0", end=True)
@@ -245,11 +247,8 @@ def test_a_stop_says_goodbye_to_streams_and_finishes_calls(tmp_path: Path) -> No
             stopped = threading.Thread(target=lb.stop)
             stopped.start()
             assert slow.result(PATIENCE_S) == b"slow"
-            until = monotonic() + PATIENCE_S
-            while len(streams.told) < 4 and monotonic() < until:
-                sleep(0.05)
-            streams.stop()
             stopped.join(PATIENCE_S)
+            streams.stop()
         assert len(streams.told) == 4
 
 

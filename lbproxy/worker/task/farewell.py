@@ -28,6 +28,17 @@ class GoingAway(ProxyError):
         self.pushback_ms = pushback_ms
 
 
+def cut_error(*, begun: bool, may_replay: bool, is_grpc: bool) -> ProxyError:
+    """The grace of an exchange is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
+    if is_grpc:
+        return ProxyError(504, "cut", f"{GOING_AWAY}: the grace of the drain is over")
+    if begun:
+        return ProxyError(504, "cut", "the grace of the drain is over")
+    if may_replay:
+        return ProxyError(503, "destination_unavailable", "the backend was taken away")
+    return ProxyError(504, "http_response_timeout", "the grace of the drain is over")
+
+
 class Farewell(Protocol):
     """The end of one answer."""
 

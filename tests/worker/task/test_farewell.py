@@ -4,7 +4,7 @@ from support.each import each
 
 from lbproxy.wire.grpc import message
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.task.farewell import BUSY_S, CUT_S, QUIET_S, CallFarewell, EventFarewell, GoingAway
+from lbproxy.worker.task.farewell import BUSY_S, CUT_S, QUIET_S, CallFarewell, EventFarewell, GoingAway, cut_error
 
 ONE = message(b"one")
 
@@ -87,3 +87,18 @@ def test_the_client_is_told_unavailable_and_when_to_come_back() -> None:
     assert 0 <= int(pushback.removeprefix(b"grpc-retry-pushback-ms: ")) <= 8000
     assert call.pushback_ms(200.0) == 0
     assert GoingAway(5).pushback_ms == 5
+
+
+@each(
+    [
+        ((False, False, False), (504, "http_response_timeout")),
+        ((False, True, False), (503, "destination_unavailable")),
+        ((True, True, False), (504, "cut")),
+        ((False, False, True), (504, "cut")),
+        ((True, False, True), (504, "cut")),
+    ]
+)
+def test_what_is_cut_says_whether_it_may_come_again(case: tuple[tuple[bool, bool, bool], tuple[int, str]]) -> None:
+    (begun, may_replay, is_grpc), wanted = case
+    error = cut_error(begun=begun, may_replay=may_replay, is_grpc=is_grpc)
+    assert (error.status, error.token) == wanted
