@@ -19,7 +19,7 @@ from lbproxy.wire.startline import IN_TARGET
 from lbproxy.wire.upgrades import WEBSOCKET, never_passes
 
 IN_NAME: Final = spoiling(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
-# RFC 9113, 8.2.2. They frame an HTTP/1 message, and say nothing in HTTP/2.
+# They frame an HTTP/1 message, and say nothing in HTTP/2.
 CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
@@ -57,8 +57,7 @@ def spell_request(fields: Fields, *, end: bool, websocket_key: bytes = b"") -> b
             if name == b"cookie":
                 crumbs.append(value)
                 continue
-            if name != b"te" or value.lower() != b"trailers":
-                raise MalformedMessage(f"{name.decode()}: {value.decode('latin-1')}, which HTTP/2 does not have")
+            refuse_connection_specific(name, value)
         lines.append(canonical(name, value))
     if crumbs:
         lines.append(canonical(b"cookie", b"; ".join(crumbs)))  # RFC 9113, 8.2.3
@@ -84,8 +83,7 @@ def trailers_of(fields: Fields) -> list[bytes]:
     """Canonical lines of those that may be passed on, as wire.body keeps them. Raises MalformedMessage."""
     for name, value in fields:
         check_field(name, value)
-        if name in CONNECTION_SPECIFIC:
-            raise MalformedMessage(f"{name.decode()} in trailers")
+        refuse_connection_specific(name, value)
     return [canonical(name, value) for name, value in fields if is_safe_trailer(name)]
 
 
@@ -97,6 +95,12 @@ def check_field(name: bytes, value: bytes) -> None:
         raise MalformedMessage(f"a control byte in the value of {name.decode()}")
     if value and (value[0] in b" \t" or value[-1] in b" \t"):
         raise MalformedMessage(f"a blank around the value of {name.decode()}")
+
+
+def refuse_connection_specific(name: bytes, value: bytes) -> None:
+    """RFC 9113, 8.2.2."""
+    if name in CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
+        raise MalformedMessage(f"{name.decode()}: {value.decode('latin-1')}, which HTTP/2 does not have")
 
 
 def _wrong_name(name: bytes) -> str:

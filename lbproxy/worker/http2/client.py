@@ -30,8 +30,10 @@ from lbproxy.wire.http2.peer_settings import LocalSettings
 from lbproxy.wire.http2.request import spell_request, trailers_of
 from lbproxy.wire.lines import bad_request
 from lbproxy.worker.context import Context
+from lbproxy.worker.handover import Handover
 from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor
+from lbproxy.worker.http2.express import ExpressStream, ReadHead, StreamHeads, begin, read_again, read_head
 from lbproxy.worker.http2.relayed_stream import RelayedStream, new_key
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
@@ -52,17 +54,31 @@ class Lanes(Protocol):
     context: Context
     reactor: Reactor
     encoded_lines: EncodedLines
+    stream_heads: StreamHeads
+    off: bool
 
     def serve_stream(
         self, connection: Any, stream: StreamClient, raw: bytes, refused: Refused | None = None
     ) -> None: ...
+    def go_on_with_stream(self, connection: Any, stream: StreamClient, raw: bytes, handover: Handover) -> None: ...
     def closed(self, record: Any) -> None: ...
 
 
 class Http2Client(Http2Descriptor):
     """A record of the lanes, and the owner of its wire connection."""
 
-    __slots__ = ("_early", "_idle_since", "_midway_since", "departure", "facts", "lanes", "since", "streams", "view")
+    __slots__ = (
+        "_early",
+        "_idle_since",
+        "_midway_since",
+        "departure",
+        "facts",
+        "lanes",
+        "read_head",
+        "since",
+        "streams",
+        "view",
+    )
 
     def __init__(
         self, lanes: Lanes, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes = b""
@@ -74,10 +90,9 @@ class Http2Client(Http2Descriptor):
         self.view = view
         self.facts = facts
         self.since = self._idle_since = lanes.reactor.now
-        self.streams: dict[
-            int, StreamClient | RelayedStream
-        ] = {}  # whose exchange is not over, also those that the client has reset
+        self.streams: dict[int, StreamClient | ExpressStream | RelayedStream] = {}
         self.departure: Departure | None = None
+        self.read_head: ReadHead | None = None  # the last one
         self._midway_since = NEVER  # when a head began that is not complete yet
         self._early = early
 
@@ -113,17 +128,28 @@ class Http2Client(Http2Descriptor):
         self.flush()
 
     def on_bytes(self, data: bytes) -> None:
+        wire = self.wire
+        block, size = wire.blocks.open_stream, len(wire.kept) + len(data)
         try:
-            self.wire.feed(data, self._reactor.now)
+            wire.feed(data, self._reactor.now)
         except ConnectionFailed as exc:
             self._count_reset("ours_", exc.code)
             self._leave_streams(f"the connection broke a rule of HTTP/2: {exc.reason}")
             self.close_gently()
-        if self.wire.kept or self.wire.blocks.open_stream:
+        if wire.blocks.open_stream != block or (not block and len(wire.kept) < size):
+            self._midway_since = NEVER  # what is not whole has begun just now
+        if wire.is_paused:
+            self._reactor.defer(self._go_on)
+        elif wire.kept or wire.blocks.open_stream:
             self._note_midway()
         else:
             self._midway_since = NEVER
         self.plan_flush()
+
+    def _go_on(self) -> None:
+        """Others have had their turn."""
+        if not self.is_closed:
+            self.on_bytes(b"")
 
     def _note_midway(self) -> None:
         """A head, or a frame of a connection without streams, must be complete in time. The body of a stream has the
@@ -197,36 +223,62 @@ class Http2Client(Http2Descriptor):
 
     def _note_idle(self) -> None:
         if not self.streams:
-            self._idle_since = self._reactor.now
+            self.stream_is_over()
+
+    def stream_is_over(self) -> None:
+        """The last one."""
+        self._idle_since = self._reactor.now
+        if self.departure is not None:
             self.close_if_done()
+
+    def to_task(self, stream: ExpressStream, handover: Handover) -> None:
+        """A stream leaves the express lane."""
+        client = self.streams[stream.number] = StreamClient(self, stream.number, ended=False)
+        if stream.body and handover.sent is None:
+            client.received(stream.body, end=False)
+        if stream.has_ended:
+            client.end(list(stream.trailers))
+        if stream.gone:
+            client.leave(stream.gone)
+        self.lanes.go_on_with_stream(self, client, stream.raw, handover)
 
     # What the client says (owner of the wire connection)
 
     def on_head(self, stream_id: int, fields: Fields, end: bool) -> None:
-        if len(self.streams) >= MOST_EXCHANGES:
-            self.reset(stream_id, REFUSED_STREAM)
-        else:
-            self._begin_stream(stream_id, fields, end=end)
+        if len(self.streams) >= MOST_STREAMS:  # with those that the client has reset: their backends may be at work
+            raise StreamFailed(stream_id, REFUSED_STREAM, "too many streams")
+        self._begin_stream(stream_id, fields, end=end)
 
     def _begin_stream(self, stream_id: int, fields: Fields, *, end: bool) -> None:
         """Where every request begins."""
-        try:
-            raw = spell_request(fields, end=end, websocket_key=new_key() if _CONNECT in fields else b"")
-        except MalformedMessage:
-            self.reset(stream_id, PROTOCOL_ERROR)
-            return
+        read = self.read_head
+        if read is None or read.fields is not fields or read.view is not self.view or read.ends is not end:
+            try:
+                raw = spell_request(fields, end=end, websocket_key=new_key() if _CONNECT in fields else b"")
+            except MalformedMessage as exc:
+                raise StreamFailed(stream_id, PROTOCOL_ERROR, exc.reason) from None
+            read = self.read_head = ReadHead(fields, self.view, raw, ends=end)
+            if self.lanes.off:
+                read.why = "off"
+            else:
+                read_head(read, self.lanes.stream_heads)
+        elif read.cached is None and not read.why:
+            read_again(read, self.lanes.stream_heads, self.facts)
         if not end:
             for name, value in fields:
                 if name == b"content-length":
                     self.wire.expect(stream_id, int(value))
-        self._serve(stream_id, raw, end=end)
+        if read.why:
+            self._serve(stream_id, read.raw, end=end)
+        else:
+            begin(self, stream_id, read)
 
     def on_large_head(self, stream_id: int, fields: Fields, end: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None:  # its trailers
-            self.reset(stream_id, ENHANCE_YOUR_CALM)
-            stream.leave("its trailers are over the limit of a head")
-            return
+            raise StreamFailed(stream_id, ENHANCE_YOUR_CALM, "its trailers are over the limit of a head")
+        if len(self.streams) >= MOST_STREAMS:
+            raise StreamFailed(stream_id, REFUSED_STREAM, "too many streams")
         try:
             raw = spell_request(fields, end=True)  # for the log
         except MalformedMessage:
@@ -254,8 +306,7 @@ class Http2Client(Http2Descriptor):
         try:
             stream.end(trailers_of(fields))
         except MalformedMessage as exc:
-            self.reset(stream_id, PROTOCOL_ERROR)
-            stream.leave(f"its trailers are malformed: {exc.reason}")
+            raise StreamFailed(stream_id, PROTOCOL_ERROR, f"its trailers are malformed: {exc.reason}") from None
 
     def on_reset(self, stream_id: int, code: int) -> None:
         self._count_reset("", code)

@@ -2,7 +2,7 @@ import pytest
 from support.http2_pair import GET, POST, Pair, Recorder, block
 
 from lbproxy.wire.http2 import frames
-from lbproxy.wire.http2.connection import Http2Connection
+from lbproxy.wire.http2.connection import MOST_HEADS, Http2Connection
 from lbproxy.wire.http2.errors import (
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
@@ -292,7 +292,30 @@ def test_a_connection_at_rest_goes_on_as_before() -> None:
     opened(connection, 1, ASK)
     connection.reset(1, 8)
     connection.rest()
-    assert repr(connection) == "<Http2Connection server, 0 streams, 0 bytes unsent>"
+    assert repr(connection) == "<Http2Connection server, 0 streams, 13 bytes unsent>"
     connection.feed(frame(0, 0, 1, b"late"), 0.0)
     opened(connection, 3, ASK)
     assert [call[:2] for call in owner.told] == [("head", 1), ("head", 3)]
+
+
+def test_a_turn_reads_so_many_heads_and_the_next_ones_in_their_order() -> None:
+    connection, owner = server()
+    ids = range(1, 81, 2)
+    connection.feed(b"".join(headers(number, ASK, 16384, end=True) for number in ids), 0.0)
+    turns = 1
+    while connection.is_paused:
+        assert len(owner.told) == MOST_HEADS * turns
+        connection.feed(b"", 0.0)
+        turns += 1
+    assert [call[1] for call in owner.told] == [*ids]
+    assert turns == 3
+    assert not connection.kept
+
+
+def test_a_large_block_counts_as_many_heads() -> None:
+    connection, owner = server()
+    large = ASK + block(*((b"name-%d" % number, bytes(200).replace(b"\0", b"~")) for number in range(40)))
+    connection.feed(headers(1, large, 16384, end=True) + headers(3, large, 16384, end=True), 0.0)
+    connection.feed(headers(5, ASK, 16384, end=True), 0.0)
+    assert [call[1] for call in owner.told] == [1, 3, 5]
+    assert len(large) > 1024 * MOST_HEADS / 2
