@@ -87,7 +87,7 @@ class ListenerSettings:
     socket_mode: int | None = None  # of the file of a unix socket; None: 0666 minus the umask
     socket_group: str | None = None  # which owns that file
     tls: TlsSettings | None = None
-    protocols: tuple[str, ...] = ("http/1.1",)  # offered by ALPN, the preferred one first
+    protocols: tuple[str, ...] = ("http/1.1",)  # h2 | http/1.1 | h2c, the preferred one first; with TLS by ALPN
     redirect: str | None = None  # https: requests are answered with their address there
     acme_challenges: str | None = None  # absolute; a directory with a file for each token
     hsts_s: float | None = None  # for which a browser shall use nothing but https
@@ -121,6 +121,7 @@ class HealthSettings:
     fall: int = 3
     host: str | None = None  # of the probe; None = the backend's address
     headers: tuple[tuple[str, str], ...] = ()  # further fields of the probe
+    grpc: bool = False  # a probe calls grpc.health.v1.Health/Check
     active: bool = True  # False = no probes: ready when it listens
     passive: PassiveSettings | None = None
 
@@ -209,6 +210,7 @@ class PoolSettings:
     bind: str = "tcp"  # tcp | unix | fd
     balance: str = "least_conn"
     send_proxy: str = "off"  # off | v1 | v2: a PROXY header towards the backend
+    protocol: str = "http/1.1"  # http/1.1 | h2c | h2: what the backends speak
     hash_key: str | None = None  # client_ip | header:NAME | cookie:NAME | path
     health: HealthSettings = field(default_factory=HealthSettings)
     reload: ReloadSettings = field(default_factory=ReloadSettings)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import h2_loads
 import loads
 import peers
 from compare_report import Idle, Peaks, Result, Slice, write_report
@@ -95,6 +96,31 @@ SCENARIOS = {
         partial(OVER_TLS, connections=WARM_CONNECTIONS),
         "tls",
         hold=loads.idle_tls,
+    ),
+    "h2": Scenario(
+        "GET 12 B over HTTP/2 and TLS, 16 connections x 10 streams",
+        "2.5",
+        partial(h2_loads.h2load, connections=16, streams=10),
+        "h2",
+    ),
+    "h2bulk": Scenario(
+        "100 MB download over HTTP/2 and TLS", "1.5", partial(h2_loads.h2_bulk, path="/files/100m"), "h2"
+    ),
+    "grpc": Scenario(
+        "gRPC unary calls, 16 connections x 10 streams",
+        "3",
+        partial(h2_loads.grpc_calls, connections=16, streams=10),
+        "grpc",
+    ),
+    "grpcio": Scenario(
+        "gRPC unary calls of one grpcio channel, 4 at a time", "-", partial(h2_loads.grpcio_calls, threads=4), "grpc"
+    ),
+    "idleh2": Scenario(
+        f"{IDLE_CONNECTIONS:,} idle HTTP/2 connections over TLS",
+        "1.5 x nginx's",
+        partial(h2_loads.h2load, connections=WARM_CONNECTIONS, streams=1),
+        "h2",
+        hold=h2_loads.idle_h2,
     ),
     "idlews": Scenario(
         f"{IDLE_CONNECTIONS:,} idle WebSockets",
@@ -208,14 +234,14 @@ def _stage(name: str, scenario: Scenario, proxies: list[str], result: Result) ->
     cpus = Cpus.of(scenario)
     os.sched_setaffinity(0, cpus.loads)
     folder = Path(tempfile.mkdtemp(prefix="lbproxy-compare-"))
-    origin_at = peers.websocket_origin if scenario.mode == "websocket" else peers.http_origin
+    origin_at = {"websocket": peers.websocket_origin, "grpc": peers.grpc_origin}.get(scenario.mode, peers.http_origin)
     try:
         with contextlib.ExitStack() as stack:
             origin = stack.enter_context(origin_at(Wiring(folder, free_port(), 0), cpus.loads))
             stage = []
             for proxy in proxies:
                 if (scenario.logs and proxy not in peers.WITH_LOGS) or (
-                    scenario.mode == "tls" and proxy not in peers.WITH_TLS
+                    scenario.mode in ("tls", "h2", "grpc") and proxy not in peers.WITH_TLS
                 ):
                     continue
                 place = folder / proxy

@@ -75,7 +75,7 @@ def wrk(port: int, seconds: int, *, connections: int, path: str = "/", script: s
             file.write(script.replace("{seed}", str(os.urandom(1)[0])))
             file.flush()
             command += ["-s", file.name]
-        output = _output_of([*command, f"{scheme}://127.0.0.1:{port}{path}"], seconds + 20)
+        output = output_of([*command, f"{scheme}://127.0.0.1:{port}{path}"], seconds + 20)
     total = re.search(r"(\d+) requests in ([0-9.]+)(\w+),", output)
     if total is None or int(total[1]) == 0:
         raise LoadFailed(f"wrk: {output.strip()[-200:]}")
@@ -93,7 +93,7 @@ LATENCY = re.compile(r"^\s+(50|99)%\s+([0-9.]+)(us|ms|s|m)", re.MULTILINE).finda
 def ab(port: int, seconds: int, *, connections: int, scheme: str = "http") -> Done:
     """Requests on a connection each. With https each makes a full handshake: ab keeps no sessions."""
     command = ["ab", "-q", "-l", "-r", "-t", str(seconds), "-n", "200000", "-c", str(connections)]
-    output = _output_of([*command, f"{scheme}://127.0.0.1:{port}/"], seconds + 20)
+    output = output_of([*command, f"{scheme}://127.0.0.1:{port}/"], seconds + 20)
     found = {name: re.search(pattern, output, re.MULTILINE) for name, pattern in AB.items()}
     complete, took = found["complete"], found["took"]
     if complete is None or took is None or int(complete[1]) == 0:
@@ -167,7 +167,7 @@ def _round_trips(clients: list[socket.socket], message: bytes, end: bytes, secon
                 took.append(now - sent[fd])
                 sent[fd] = now
                 sock.send(message)
-    return _done(took, now - begun)
+    return done_of(took, now - begun)
 
 
 def _websocket(port: int) -> socket.socket:
@@ -202,7 +202,7 @@ def bulk(port: int, seconds: int, *, path: str) -> Done:
                 left -= got
             now = perf_counter()
             took.append(now - started)
-    return _done(took, now - begun)
+    return done_of(took, now - begun)
 
 
 def _body_left(sock: socket.socket) -> int:
@@ -222,7 +222,7 @@ def _body_left(sock: socket.socket) -> int:
 
 def idle_connections(port: int, count: int) -> contextlib.AbstractContextManager[int]:
     """Keep-alive connections after one request each. The context value is the number of them that are still open."""
-    return _held(count, lambda: _kept_alive(port))
+    return held(count, lambda: _kept_alive(port))
 
 
 def idle_tls(port: int, count: int) -> contextlib.AbstractContextManager[int]:
@@ -235,16 +235,16 @@ def idle_tls(port: int, count: int) -> contextlib.AbstractContextManager[int]:
         sock = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
         return _after_one_request(sock)
 
-    return _held(count, connect)
+    return held(count, connect)
 
 
 def idle_websockets(port: int, count: int) -> contextlib.AbstractContextManager[int]:
     """WebSockets that are silent after the handshake. The context value is the number of them that are still open."""
-    return _held(count, lambda: _websocket(port))
+    return held(count, lambda: _websocket(port))
 
 
 @contextlib.contextmanager
-def _held(count: int, connect: Callable[[], socket.socket]) -> Iterator[int]:
+def held(count: int, connect: Callable[[], socket.socket]) -> Iterator[int]:
     with contextlib.ExitStack() as stack:
         clients = []
         for _ in range(count):
@@ -274,14 +274,14 @@ def _is_open(sock: socket.socket) -> bool:
         return False
 
 
-def _done(took: list[float], seconds: float) -> Done:
+def done_of(took: list[float], seconds: float, *, failed: int = 0) -> Done:
     if not took:
         raise LoadFailed("nothing came back")
     ordered = sorted(took)
-    return Done(len(ordered), seconds, ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100])
+    return Done(len(ordered), seconds, ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100], failed)
 
 
-def _output_of(command: list[str], limit_s: float) -> str:
+def output_of(command: list[str], limit_s: float) -> str:
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:

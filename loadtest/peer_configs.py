@@ -31,6 +31,10 @@ http {
 }
 """
 
+# What nghttpd serves as a unary call's answer: a message of 12 bytes, framed.
+GRPC_FILE = "bench.Echo/Call.grpc"
+GRPC_ANSWER = b"\0\0\0\0\x0cHello world\n"
+
 NGINX_HTTP = """
 daemon off; worker_processes $workers; worker_rlimit_nofile 20000; pid $folder/nginx.pid; error_log $folder/nginx.log;
 events { worker_connections 20000; }
@@ -54,6 +58,27 @@ http {
 
 NGINX_TLS = """ssl backlog=4096;
         ssl_certificate $folder/cert.pem; ssl_certificate_key $folder/key.pem; ssl_protocols TLSv1.3"""
+
+NGINX_H2 = NGINX_TLS.replace("ssl backlog", "ssl http2 backlog")
+
+NGINX_GRPC = """
+daemon off; worker_processes $workers; worker_rlimit_nofile 20000; pid $folder/nginx.pid; error_log $folder/nginx.log;
+events { worker_connections 20000; }
+http {
+    access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; tcp_nodelay on;
+    client_body_temp_path $folder/body; grpc_buffer_size 64k;
+    upstream backend { server 127.0.0.1:$origin; keepalive 4096; keepalive_requests 1000000000; }
+    server {
+        listen 127.0.0.1:$port http2 backlog=4096;
+        location / {
+            grpc_pass grpc://backend;
+            grpc_set_header Host $$host;
+            grpc_set_header X-Forwarded-For $$proxy_add_x_forwarded_for;
+            grpc_set_header X-Forwarded-Proto $$scheme;
+        }
+    }
+}
+"""
 
 NGINX_TCP = """
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
@@ -161,6 +186,10 @@ server.listen($port, '127.0.0.1', 4096);
 
 LBPROXY_TLS = 'tls = { cert = "cert.pem", key = "key.pem", min_version = "1.3" }'
 
+LBPROXY_H2 = LBPROXY_TLS + '\nprotocols = ["h2", "http/1.1"]'
+LBPROXY_GRPC = 'protocols = ["h2c"]'
+LBPROXY_GRPC_POOL = 'protocol = "h2c"'
+
 LBPROXY = """
 [proxy]
 workers = $workers
@@ -170,10 +199,11 @@ control = "control"
 address = "127.0.0.1:$port"
 mode = "$mode"
 timeouts = { idle = "600s" }
-$tls
+$listens
 
 [pool.web]
 targets = ["127.0.0.1:$origin"]
+$pool
 timeouts = { keepalive = "60s" }
 
 [log]

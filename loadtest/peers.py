@@ -34,8 +34,8 @@ STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """The task of a proxy. `mode`: http, tls (http over it), tcp or websocket. `logs`: with a combined access log in a
-    file."""
+    """The task of a proxy. `mode`: http, tls (http over it), h2 (tls with HTTP/2), grpc (HTTP/2 in the clear on both
+    sides), tcp or websocket. `logs`: with a combined access log in a file."""
 
     folder: Path
     port: int
@@ -172,6 +172,19 @@ def http_origin(wiring: Wiring, cpus: Sequence[int]) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
+def grpc_origin(wiring: Wiring, cpus: Sequence[int]) -> Iterator[Running]:
+    """nghttpd with a file that is an answer of gRPC, and its status behind it."""
+    answer = wiring.folder / configs.GRPC_FILE
+    answer.parent.mkdir()
+    answer.write_bytes(configs.GRPC_ANSWER)
+    types = wiring.write("types", "application/grpc grpc\n")
+    options = ["--no-tls", "--no-content-length", "--trailer=grpc-status: 0", f"--mime-types-file={types}"]
+    command = ["nghttpd", *options, "-a", "127.0.0.1", "-d", str(wiring.folder), str(wiring.port)]
+    with started("origin", command, wiring, cpus) as running:
+        yield running
+
+
+@contextlib.contextmanager
 def websocket_origin(wiring: Wiring, cpus: Sequence[int]) -> Iterator[Running]:
     command = [sys.executable, str(HERE / "echo.py"), str(wiring.port)]
     with started("echo", command, wiring, cpus) as running:
@@ -186,11 +199,17 @@ def _nginx(wiring: Wiring) -> list[str]:
         if not Path("/usr/lib/nginx/modules/ngx_stream_module.so").exists():
             raise NotStarted("nginx has no stream module (Debian: libnginx-mod-stream)")
         return ["nginx", "-c", wiring.write("nginx.conf", configs.NGINX_TCP)]
+    if wiring.mode == "grpc":
+        return ["nginx", "-c", wiring.write("nginx.conf", configs.NGINX_GRPC)]
     upgrade = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
     connection = upgrade if wiring.mode == "websocket" else 'proxy_set_header Connection "";'
     log = f"{wiring.folder}/access.log combined" if wiring.logs else "off"
-    tls = _certified(wiring).fill(configs.NGINX_TLS) if wiring.mode == "tls" else "backlog=4096"
+    tls = _certified(wiring).fill(NGINX[wiring.mode]) if wiring.mode in NGINX else "backlog=4096"
     return ["nginx", "-c", wiring.write("nginx.conf", configs.NGINX_HTTP, connection=connection, log=log, tls=tls)]
+
+
+NGINX = {"tls": configs.NGINX_TLS, "h2": configs.NGINX_H2}
+LBPROXY = {"tls": configs.LBPROXY_TLS, "h2": configs.LBPROXY_H2}
 
 
 def _certified(wiring: Wiring) -> Wiring:
@@ -240,8 +259,10 @@ def _node(wiring: Wiring) -> list[str]:
 def _lbproxy(wiring: Wiring) -> list[str]:
     mode = "tcp" if wiring.mode == "tcp" else "http"
     log = 'access = "combined"\naccess_path = "access.log"' if wiring.logs else 'access = "off"'
-    tls = _certified(wiring).fill(configs.LBPROXY_TLS) if wiring.mode == "tls" else ""
-    config = wiring.write("lb.toml", configs.LBPROXY, mode=mode, log=log, tls=tls)
+    listens, pool = _certified(wiring).fill(LBPROXY[wiring.mode]) if wiring.mode in LBPROXY else "", ""
+    if wiring.mode == "grpc":
+        listens, pool = configs.LBPROXY_GRPC, configs.LBPROXY_GRPC_POOL
+    config = wiring.write("lb.toml", configs.LBPROXY, mode=mode, log=log, listens=listens, pool=pool)
     return [sys.executable, "-c", "from lbproxy.cli.main import main; main()", "-c", config, "serve"]
 
 
@@ -301,7 +322,7 @@ PROXIES: dict[str, Callable[[Wiring], list[str]]] = {
     "node": _node,
     "lbproxy": _lbproxy,
 }
-WITH_TLS = ("nginx", "lbproxy")
+WITH_TLS = ("nginx", "lbproxy")  # and with HTTP/2 on both sides
 WITH_LOGS = ("nginx", "lbproxy")  # the proxies that write the combined format to a file by themselves
 
 

@@ -98,8 +98,8 @@ def _listener(table: listener_tables.ListenerTable, base: str, state: str | None
     given["limits"] = ListenerLimits(**_without_limit(table.limits))
     given["timeouts"] = ListenerTimeouts(**_given(table.timeouts))
     given["tls"] = _tls(table.tls, base, state)
-    if table.protocols is not None:
-        given["protocols"] = tuple(table.protocols)
+    offered = ("h2", "http/1.1") if table.tls is not None and table.mode != "tcp" else ("http/1.1",)
+    given["protocols"] = tuple(table.protocols or offered)
     return ListenerSettings(**given)
 
 

@@ -80,8 +80,11 @@ class ListenerTable(Table):
     half_close: Annotated[Literal["abort", "serve"] | None, Facts("serve")] = None
     """A client that ends its side behind a complete request: "abort" its request, or "serve" it."""
     tls: TlsTable | None = None
-    protocols: Annotated[list[Literal["http/1.1"]] | None, Facts(["http/1.1"])] = None
-    """The protocols that clients may choose from, the preferred one first."""
+    protocols: Annotated[
+        list[Literal["h2", "http/1.1", "h2c"]] | None,
+        Facts(["h2", "http/1.1"], 'with tls ["h2", "http/1.1"], else ["http/1.1"]'),
+    ] = None
+    """The protocols that clients may choose from, the preferred one first; "h2c" is HTTP/2 without tls."""
     redirect: Annotated[Literal["https"] | None, Facts("https", "no redirect")] = None
     """Where requests are sent (308): to the same address by https. ACME challenges are still answered here."""
     acme_challenges: Annotated[Filled | None, Facts("/var/www/acme", "none")] = None

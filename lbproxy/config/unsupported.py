@@ -12,8 +12,7 @@ from lbproxy.config.problems import Finding, Path, dotted, shown
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """`path`: "*" stands for any name or element. `only`: the values that are refused, also as elements of a list;
-    None = all of them."""
+    """`path`: "*" stands for any name or element. `only`: the values that are refused; None = all of them."""
 
     path: tuple[str, ...]
     only: tuple[str | bool, ...] | None = None
@@ -21,9 +20,6 @@ class NotYet:
 
 NOT_YET = (
     NotYet(("cluster",)),
-    NotYet(("listener", "*", "protocols"), only=("h2", "h2c")),
-    NotYet(("pool", "*", "protocol")),
-    NotYet(("pool", "*", "health", "grpc")),
     NotYet(("pool", "*", "sticky", "cluster"), only=(True,)),
 )
 
@@ -35,11 +31,7 @@ def take_out(document: dict[str, Any]) -> list[Finding]:
         for path, table in list(_tables(document, not_yet.path[:-1])):
             key = not_yet.path[-1]
             value = table.get(key)
-            if not_yet.only is not None and isinstance(value, list):
-                refused = [(number, one) for number, one in enumerate(value) if one in not_yet.only]
-                findings += [_finding((*path, key, number), one, not_yet) for number, one in refused]
-                table[key] = [one for one in value if one not in not_yet.only]
-            elif key in table and (not_yet.only is None or value in not_yet.only):
+            if key in table and (not_yet.only is None or value in not_yet.only):
                 findings.append(_finding((*path, key), table.pop(key), not_yet))
     return findings
 

@@ -17,7 +17,7 @@ from lbproxy.link.messages import AskConnections, CloseConnection, Closed, Conne
 ANSWER_S = 5.0
 MOST_ROWS = 1000
 FAILED, USAGE = 1, 2
-_ID = re.compile(r"w([1-9]\d{0,3})-([1-9]\d{0,18})")
+_ID = re.compile(r"w([1-9]\d{0,3})-([1-9]\d{0,18})(?:/([1-9]\d{0,9}))?")
 
 
 class OpenConnections:
@@ -35,7 +35,7 @@ class OpenConnections:
         connections are missing. `states`: of the backends that `source` means.
         """
         limit = _limit(query.get("limit", ""))
-        first, after = _parsed(query["after"]) if query.get("after") else (0, 0)
+        first, after, stream = _parsed(query["after"]) if query.get("after") else (0, 0, 0)
         pool, states = self._source(query.get("source", ""))
         rows: list[dict[str, Any]] = []
         silent: list[int] = []
@@ -44,8 +44,9 @@ class OpenConnections:
             if has_more or len(rows) == limit:
                 has_more = True
                 break
-            begin = after if worker == first else 0
-            ask = AskConnections(self._next(), begin, limit - len(rows), pool, () if pool else tuple(states))
+            begin = (after, stream) if worker == first else (0, 0)
+            backends = () if pool else tuple(states)
+            ask = AskConnections(self._next(), begin[0], limit - len(rows), pool, backends, begin[1])
             answer = await self._answered(worker, ask)
             has_more = answer.has_more
             rows += [_row(worker, row) for row in answer.rows]
@@ -58,10 +59,10 @@ class OpenConnections:
         """End one connection as its drain would. Raises Declined."""
         if not isinstance(id, str):
             raise Declined(400, "connection: expected an id, such as 'w1-483'", USAGE)
-        worker, number = _parsed(id)
+        worker, number, stream = _parsed(id)
         if worker not in self._workers.serving:
             raise Declined(404, f"no connection '{id}': no worker {worker} serves", FAILED)
-        answer = await self._answered(worker, CloseConnection(self._next(), number))
+        answer = await self._answered(worker, CloseConnection(self._next(), number, stream))
         if not answer.done.is_set():
             raise Declined(504, f"worker {worker} does not answer", FAILED)
         if not answer.how:
@@ -125,12 +126,12 @@ class _Question:
         self.done = trio.Event()
 
 
-def _parsed(id: str) -> tuple[int, int]:
-    """The worker and the number in it. Raises Declined."""
+def _parsed(id: str) -> tuple[int, int, int]:
+    """The worker, the number in it, and the stream or 0. Raises Declined."""
     found = _ID.fullmatch(id)
     if found is None:
         raise Declined(400, f"expected the id of a connection, such as 'w1-483', got '{id[:40]}'", FAILED)
-    return int(found[1]), int(found[2])
+    return int(found[1]), int(found[2]), int(found[3] or 0)
 
 
 def _limit(text: str) -> int:
@@ -143,7 +144,7 @@ def _limit(text: str) -> int:
 
 def _row(worker: int, row: ConnectionRow) -> dict[str, Any]:
     return {
-        "id": f"w{worker}-{row.number}",
+        "id": f"w{worker}-{row.number}/{row.stream}" if row.stream else f"w{worker}-{row.number}",
         "worker": worker,
         "client": row.client,
         "listener": row.listener,

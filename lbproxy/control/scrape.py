@@ -48,6 +48,7 @@ ERRORS = (
 CLOSES = (("1000", "client"), ("1000", "backend"), ("1001", "client"), ("1001", "proxy"), ("1006", "client"))
 # Result and version of a handshake; a version only where there is one.
 HANDSHAKES = (("ok", "TLSv1.3"), ("ok", "TLSv1.2"), ("resumed", "TLSv1.3"), ("failed", ""))
+RESETS = ("cancel", "ours_internal_error", "ours_protocol_error", "ours_refused_stream")
 STATES = (*map(str, State), "drained")
 PROBES = {True: "passed", False: "failed"}
 
@@ -67,8 +68,11 @@ def _of_tallies(context: ControlContext, workers: list[WorkerStatus]) -> Samples
     pools, tallies = context.fleet.pools, context.measured.tallies
     incidents = tallies.incidents
     queued: Numbers[str] = Numbers()
+    streams: Numbers[str] = Numbers()
     for worker in workers:
         queued.update(worker.stats.queued)
+        streams.update(worker.stats.http2_streams)
+    http2 = [view.settings.name for view in context.listeners if {"h2", "h2c"} & {*view.settings.protocols}]
     secured = [view.settings.name for view in context.listeners if view.settings.tls is not None]
     handshakes = [(name, result, version) for name in secured for result, version in HANDSHAKES]
     closes = [(pool, code, by) for pool in pools for code, by in CLOSES]
@@ -83,6 +87,8 @@ def _of_tallies(context: ControlContext, workers: list[WorkerStatus]) -> Samples
         "backend_errors_total": _with_zeros(incidents.get("backend_error", {}), product(pools, ERRORS)),
         "websocket_closes_total": _with_zeros(incidents.get("websocket_close", {}), closes),
         "drain_cut_total": _with_zeros(incidents.get("drain_cut", {}), product(pools, map(str, LeaseKind))),
+        "http2_streams": [((name,), streams[name]) for name in http2],
+        "http2_resets_total": _with_zeros(incidents.get("http2_reset", {}), product(http2, RESETS)),
         "tls_handshakes_total": _with_zeros(incidents.get("tls_handshake", {}), handshakes),
         "express_total": _with_zeros(_keyed(tallies.express), product((SERVED, *HANDED_OVER))),
     }

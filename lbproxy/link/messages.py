@@ -112,20 +112,24 @@ class AskStats:
 
 @dataclass(frozen=True, slots=True)
 class AskConnections:
-    """At most `limit` open connections with a number above `after`, in their order: all, or those that hold one of
-    `backends`, or a backend of `pool`."""
+    """At most `limit` open connections behind the number `after`, and of that one the streams behind `after_stream`, in
+    their order: all, or those that hold one of `backends`, or a backend of `pool`."""
 
     ask: int
     after: int
     limit: int
     pool: str | None = None
     backends: tuple[str, ...] = ()  # "web.3@7"; none: any
+    after_stream: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CloseConnection:
+    """`stream`: of an HTTP/2 connection, only this stream; 0: all of it."""
+
     ask: int
     number: int
+    stream: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +226,7 @@ class Incidents:
     backend_error    (pool, error)     error: RFC 9209 error type
     websocket_close  (pool, code, by)  by: client, backend, proxy or nobody
     drain_cut        (pool, kind)      kind: of the lease
+    http2_reset      (listener, why)   why: the error code in lower case; ours_ and the code: lbproxy has reset it
     tls_handshake    (listener, result, version)  result: ok, resumed, failed, gone; version: TLSv1.3, if it got so far
     """
 
@@ -249,17 +254,19 @@ class Stats:
     longest_batch_s: float = 0.0  # and with one batch of events everybody else
     phases: dict[str, int] = field(default_factory=dict)  # how many connections of the express lane are in which
     queued: dict[str, int] = field(default_factory=dict)  # requests in the queue, by pool
+    http2_streams: dict[str, int] = field(default_factory=dict)  # open ones, by listener
     increase: Increase = Increase()
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRow:
-    """One open client connection. `number` is of its socket: no other one of this host ever has it."""
+    """One open client connection, or one stream of it. `number` is of its socket: no other one of this host ever has
+    it."""
 
     number: int
     client: str  # address and port, "unix"
     listener: str
-    kind: str  # idle, or the kind of its lease
+    kind: str  # idle, http2 (its streams have rows of their own), or the kind of its lease
     backend: str | None  # that it holds: "web.3@7"
     age_s: float  # of its lease, else of what it waits for
     moved_bytes: int | None  # in the last 10 s, both ways; None: not measured (a unix socket)
@@ -267,6 +274,7 @@ class ConnectionRow:
     rule: str | None  # the drain setting that its grace comes from
     grace_s: float | None
     left_s: float | None  # of its grace; None: it does not drain
+    stream: int = 0  # of an HTTP/2 connection; 0: the connection itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,8 @@ def combined_liner() -> CombinedLiner:
             referer = b"".join(fields[b"referer"]) or b"-" if b"referer" in fields else b"-"
             agent = b"".join(fields[b"user-agent"]) or b"-" if b"user-agent" in fields else b"-"
             before = b' - - [%b] "%b ' % (stamp, plain(head.method))
-            tail = b' HTTP/1.%d" %d %d "%b" "%b"\n' % (head.minor, status, size, plain(referer), plain(agent))
+            version = b"2.0" if head.is_http2 else b"1.%d" % head.minor
+            tail = b' HTTP/%b" %d %d "%b" "%b"\n' % (version, status, size, plain(referer), plain(agent))
         return b"".join((client or UNIX, before, plain(target), tail))
 
     return make

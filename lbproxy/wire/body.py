@@ -44,6 +44,11 @@ _UNSAFE_TRAILERS = (
 _UNSAFE_PREFIXES = (b"x-forwarded-", b"access-control-", b"sec-")
 
 
+def is_safe_trailer(name: bytes) -> bool:
+    """Whether a field with this name (lower case) is passed on in trailers."""
+    return not (name in _UNSAFE_TRAILERS or name.startswith(_UNSAFE_PREFIXES) or impersonates(name))
+
+
 class Body:
     """A body that ends after `remaining` bytes; the other framings are below.
 
@@ -199,7 +204,7 @@ class _Chunked(Body):
             except ValueError as problem:
                 raise self._refused(f"in a trailer: {problem}") from None
             lower = name.lower()
-            if not (lower in _UNSAFE_TRAILERS or lower.startswith(_UNSAFE_PREFIXES) or impersonates(lower)):
+            if is_safe_trailer(lower):
                 safe.append(canonical(name, value))
         return safe
 

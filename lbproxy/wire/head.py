@@ -71,6 +71,7 @@ class RequestHead:
     expects_continue: bool = False
     upgrades: tuple[bytes, ...] = ()  # what it asks to switch to, as spelt; which of them may pass is the pool's to say
     wants_trailers: bool = False
+    is_http2: bool = False  # it came on a stream; all the rest is spelt as of HTTP/1.1
 
 
 @dataclass(slots=True)

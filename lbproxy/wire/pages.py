@@ -9,6 +9,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from lbproxy.wire.grpc import status_lines
+
 REASONS = {
     400: "Bad Request",
     404: "Not Found",
@@ -52,10 +54,14 @@ class ErrorPage:
     lines: bytes = b""  # further field lines, each behind a CRLF
     minor: int = 1  # of the client: 1.0 must be told that the connection stays
     text: str = ""  # the operator's own body, as it is: HTML where it begins with "<", else plain text
+    grpc_status: int | None = None  # the client speaks gRPC: it gets this status in place of a page
+    pushback_ms: int | None = None  # ... and may try again after this time
 
 
 def error_response(page: ErrorPage) -> bytes:
     """The complete response, head and body."""
+    if page.grpc_status is not None:
+        return _call_error(page, page.grpc_status)
     title = f"{page.status} {REASONS.get(page.status, 'Error')}"
     media_type = negotiate(page.accept)
     body = _body(page, title, media_type).encode()
@@ -79,6 +85,19 @@ def error_response(page: ErrorPage) -> bytes:
         lines.append("Connection: keep-alive")
     head = "\r\n".join(lines).encode("ascii", "replace") + page.lines + b"\r\n\r\n"
     return head if page.head_only else head + body
+
+
+def _call_error(page: ErrorPage, code: int) -> bytes:
+    """As gRPC wants it: 200, no body, and the status among the fields ("Trailers-Only")."""
+    lines = [
+        b"HTTP/1.1 200 OK",
+        b"Content-Type: application/grpc",
+        *status_lines(code, page.reason, pushback_ms=page.pushback_ms),
+        f"Proxy-Status: {_proxy_name(page.proxy)}; error={page.token}".encode("ascii", "replace"),
+    ]
+    if page.request_id:
+        lines.append(b"X-Request-ID: " + page.request_id)
+    return b"\r\n".join(lines) + page.lines + b"\r\n\r\n"
 
 
 def negotiate(accept: bytes) -> str:

@@ -6,9 +6,9 @@ counters of the sockets. Bytes of the last 10 s are the difference of two looks 
 
 import socket
 import struct
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -17,9 +17,14 @@ import trio
 from lbproxy.link.messages import AskConnections, ConnectionRow, Connections
 from lbproxy.model import LeaseKind
 from lbproxy.settings import DrainSettings
+from lbproxy.wire.http2.errors import CANCEL
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.express.phase import IDLE
 from lbproxy.worker.front.accept import Acceptor, Admitting
+from lbproxy.worker.http2.client import Http2Client
+from lbproxy.worker.http2.express import ExpressStream
+from lbproxy.worker.http2.relayed_stream import RelayedStream
+from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.leases.drain import STALLED_S, Lease
 from lbproxy.worker.leases.router import Router
@@ -36,7 +41,7 @@ PIECE = 200  # rows in one message
 SO_COOKIE = 57  # a number that the kernel gives a socket when it is first asked for, and never gives again
 _TCP_INFO = struct.Struct("=44xI4xI64xQQ")  # ms since data was sent, and received; bytes acknowledged, and received
 
-Record = ExpressClient | TcpClient | UpgradedClient
+Record = ExpressClient | Http2Client | TcpClient | UpgradedClient
 
 
 class Lanes(Protocol):
@@ -83,11 +88,13 @@ class ConnectionList:
         self._list.clear()
         self._listed_at = NEVER
 
-    def close(self, number: int) -> str:
-        """End one connection as its drain would: see messages.Closed."""
+    def close(self, number: int, stream: int = 0) -> str:
+        """End one connection, or one stream of it, as its drain would: see messages.Closed."""
         for record in (*self._lanes.records, *self._acceptor.admitting):
             if _number(record.sock) == number:
-                return self._end(record)
+                if stream:
+                    return self._end_stream(record, stream)
+                return self._end_all(record) if isinstance(record, Http2Client) else self._end(record)
         return ""
 
     # The list
@@ -129,30 +136,45 @@ class ConnectionList:
         self._looks.append((now, totals))
 
     async def _send_page(self, ask: AskConnections, post: Callable[[Connections], None]) -> None:
-        at = bisect_right(self._list, ask.after, key=lambda one: one.number)
+        at = bisect_left(self._list, ask.after, key=lambda one: one.number)
         open_now = {*self._lanes.records, *self._acceptor.admitting}
         rows: list[ConnectionRow] = []
         sent = 0
         for one in self._list[at:]:
             if one.record not in open_now:
                 continue
-            row = self._row(one, ask)
-            if row is None:
-                continue
-            if sent + len(rows) == ask.limit:
-                post(Connections(ask.ask, tuple(rows), is_last=True, has_more=True))
-                return
-            rows.append(row)
-            if len(rows) == PIECE:
-                post(Connections(ask.ask, tuple(rows), is_last=False))
-                sent, rows = sent + len(rows), []
-                await trio.lowlevel.checkpoint()
+            for row in self._rows(one, ask):
+                if (row.number, row.stream) <= (ask.after, ask.after_stream):
+                    continue
+                if sent + len(rows) == ask.limit:
+                    post(Connections(ask.ask, tuple(rows), is_last=True, has_more=True))
+                    return
+                rows.append(row)
+                if len(rows) == PIECE:
+                    post(Connections(ask.ask, tuple(rows), is_last=False))
+                    sent, rows = sent + len(rows), []
+                    await trio.lowlevel.checkpoint()
         post(Connections(ask.ask, tuple(rows), is_last=True))
 
-    def _row(self, one: Seen, ask: AskConnections) -> ConnectionRow | None:
+    def _rows(self, one: Seen, ask: AskConnections) -> Iterator[ConnectionRow]:
+        """What is asked for of a connection: itself, and below it the streams that it carries."""
+        record = one.record
+        if (row := self._row(one, ask, self._lease_of(record))) is not None:
+            yield row
+        streams = record.streams if isinstance(record, Http2Client) else {}
+        for _, stream in sorted(streams.items()):
+            if (row := self._row(one, ask, stream.lease, stream)) is not None:
+                yield row
+
+    def _row(
+        self,
+        one: Seen,
+        ask: AskConnections,
+        lease: Lease | None,
+        stream: StreamClient | ExpressStream | RelayedStream | None = None,
+    ) -> ConnectionRow | None:
         """None: it is not asked for."""
         record = one.record
-        lease = self._lease_of(record)
         backend = lease.backend.id if lease is not None else None
         if ask.pool is not None and (backend is None or backend.pool != ask.pool):
             return None
@@ -167,18 +189,19 @@ class ConnectionList:
             one.number,
             _client(record),
             record.view.settings.name,
-            self._kind(record, lease),
+            self._kind(record, lease) if stream is None else str(LeaseKind.REQUEST if lease is None else lease.kind),
             str(backend) if backend is not None else None,
-            max(0.0, now - _since(record, lease)),
-            one.moved_bytes,
-            one.silent_s,
+            max(0.0, now - (stream.since if lease is None and stream is not None else _since(record, lease))),
+            one.moved_bytes if stream is None else None,
+            one.silent_s if stream is None else None,
             rule,
             grace_s,
             left_s,
+            stream.number if stream is not None else 0,
         )
 
     def _lease_of(self, record: Record | Admitting) -> Lease | None:
-        if isinstance(record, Admitting):
+        if isinstance(record, Admitting | Http2Client):
             return None
         client = self._lanes.client_of(record)
         return record.lease if client is None else client.lease
@@ -188,6 +211,8 @@ class ConnectionList:
             return str(lease.kind)
         if isinstance(record, TcpClient):
             return str(LeaseKind.TCP)
+        if isinstance(record, Http2Client):
+            return "http2" if record.streams else "idle"
         if isinstance(record, ExpressClient):
             client = self._lanes.client_of(record)
             is_idle = record.phase is IDLE if client is None else client.idle_scope is not None
@@ -212,6 +237,27 @@ class ConnectionList:
             _hang_up(record.sock)  # its task sees the end, as if the client had left
         else:
             record.abort()
+        return "closed"
+
+    def _end_all(self, record: Http2Client) -> str:
+        """The client is told that the connection ends, and each stream ends by itself."""
+        how = "closed"
+        for stream in list(record.streams.values()):
+            ended = self._end_one(record, stream)
+            how = ended if how != "cut" else how
+        record.stop()
+        return how
+
+    def _end_stream(self, record: Record | Admitting, number: int) -> str:
+        if isinstance(record, Http2Client) and (stream := record.streams.get(number)) is not None:
+            return self._end_one(record, stream)
+        return ""
+
+    def _end_one(self, record: Http2Client, stream: StreamClient | ExpressStream | RelayedStream) -> str:
+        if stream.lease is not None:
+            return self._dismiss(record, stream.lease)
+        record.reset(stream.number, CANCEL)
+        stream.leave("an operator has closed the stream")
         return "closed"
 
     def _dismiss(self, record: Record, lease: Lease) -> str:
@@ -283,7 +329,7 @@ def _since(record: Record | Admitting, lease: Lease | None) -> float:
         return lease.started
     if isinstance(record, ExpressClient):
         return record.entered_at
-    return record.since if isinstance(record, TcpClient) else trio.current_time()
+    return record.since if isinstance(record, TcpClient | Http2Client) else trio.current_time()
 
 
 def _grace(lease: Lease, drain: DrainSettings, now: float) -> tuple[str, float]:

@@ -18,6 +18,7 @@ from lbproxy.telemetry.access import for_access
 from lbproxy.telemetry.events import Notice
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.express.phase import HEAD, IDLE
+from lbproxy.worker.http2.client import Http2Client
 from lbproxy.worker.io.splice import are_plain
 from lbproxy.worker.lanes import Lanes, Record
 from lbproxy.worker.leases import moved_lease
@@ -30,6 +31,7 @@ from lbproxy.worker.relay.websocket import WebSocketRelay
 MOST_UNDER_WAY = 24  # each waits for some 40 ms while a thousand move on two busy CPUs
 A_TURN = 8  # lifted in a row before others get their turn
 
+Movable = ExpressClient | TcpClient | UpgradedClient
 Post = Callable[[Given, Sequence[int]], None]
 Lifted = tuple[MovedConnection, Sequence[int]]
 
@@ -40,8 +42,8 @@ class Giver:
     def __init__(self, lanes: Lanes, post: Post) -> None:
         self._lanes = lanes
         self._post = post
-        self._queue: deque[Record] = deque()
-        self._under_way: dict[int, Record] = {}
+        self._queue: deque[Movable] = deque()
+        self._under_way: dict[int, Movable] = {}
         self._number = 0
         self._stopped = False
         self._changed = trio.Event()
@@ -94,7 +96,7 @@ class Giver:
         self._notify()
 
     def _offered(self, record: Record) -> None:
-        if not self._stopped:
+        if not self._stopped and not isinstance(record, Http2Client):  # its client is told to make another one
             self._queue.append(record)
             self._notify()
 
@@ -109,7 +111,7 @@ class Giver:
                 await self._wait_change()
         self._notify()
 
-    def _give(self, record: Record) -> None:
+    def _give(self, record: Movable) -> None:
         lanes = self._lanes
         if not lanes.has(record):
             return
@@ -135,7 +137,7 @@ class Giver:
         await self._changed.wait()
 
 
-def _lift(lanes: Lanes, record: Record) -> Lifted | None:
+def _lift(lanes: Lanes, record: Movable) -> Lifted | None:
     """Take a connection off the reactor. None: it cannot be moved, or not now."""
     if isinstance(record, ExpressClient):
         return _lift_idle(lanes, record)
@@ -170,7 +172,7 @@ def _lift_idle(lanes: Lanes, record: ExpressClient) -> Lifted | None:
     return moved, (record.fd,)
 
 
-def _put_back(record: Record) -> None:
+def _put_back(record: Movable) -> None:
     if isinstance(record, ExpressClient):
         record.begin()
     else:

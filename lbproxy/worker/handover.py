@@ -1,7 +1,8 @@
 """The values that one lane gives another, and the limits that every lane keeps. The lanes know this and not each other.
 
 The express lane hands an exchange to a task (Handover), a task hands a WebSocket to a relay (Upgrade), and every lane
-tells the worker's lanes when a connection is over (Home).
+tells the worker's lanes when a connection is over (Home). A task serves its client by ClientSide, whatever protocol the
+client speaks.
 """
 
 import socket
@@ -9,16 +10,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lbproxy.model import ListenerView
 from lbproxy.settings import PoolTimeouts
 from lbproxy.telemetry.access import AccessRecord
+from lbproxy.wire.body import Body
 from lbproxy.wire.head import Refused, RequestHead
+from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.upgrades import WEBSOCKET
 from lbproxy.worker.backends.connections import BackendConnection
+from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.context import Context
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.io.splice import Pipes
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.leases.router import Router
+from lbproxy.worker.reply import Reply
 
 READ_AHEAD_BYTES = 64 * 1024  # of later requests, while an answer is owed
 EARLY_BODY_S = 1.0  # a body that is not complete by then streams: a backend is claimed
@@ -45,10 +51,13 @@ class Home(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A backend that is held, and a connection to it. `sent`: head and what was in hand of the body were put there."""
+    """A backend that is held, and a connection to it, or a stream on a shared one.
+
+    `sent`: head and what was in hand of the body were put there.
+    """
 
     lease: Lease
-    connection: BackendConnection
+    connection: BackendConnection | BackendStream
     timeouts: PoolTimeouts
     sent: bool = False
     respond_by: float | None = None  # clock reading; None: the backend's time begins when the request is sent
@@ -79,16 +88,101 @@ class Handover:
     sent: Sent | None = None  # None: nothing is claimed yet
 
 
+class StreamListener(Protocol):
+    """A relay's side that has a stream: it is told of what comes."""
+
+    def on_stream_data(self, data: bytes) -> None:
+        """It owes a credit for the data."""
+
+    def on_stream_end(self) -> None: ...
+    def on_stream_room(self) -> None:
+        """Something that was pending has left."""
+
+    def on_stream_gone(self) -> None:
+        """The client has reset the stream, or its connection has ended."""
+
+
+class StreamEnd(Protocol):
+    """One stream of an HTTP/2 connection as the client of a relay. No method raises; a stream that is gone takes
+    everything and does nothing."""
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket of its connection, which the relay must leave alone."""
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were sent and not taken by the client yet."""
+
+    @property
+    def has_ended(self) -> bool:
+        """The client has sent END_STREAM."""
+
+    def attach(self, listener: StreamListener) -> None: ...
+    def send(self, data: bytes) -> None: ...
+    def hang_up(self) -> None:
+        """END_STREAM, behind what is pending."""
+
+    def credit(self, size: int) -> None:
+        """So much of the data was passed on: its window opens again."""
+
+    def close(self, *, reset: bool) -> None:
+        """The listener is told of nothing more. `reset`: the client must not take a part for the whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upgrade:
     """A connection whose upgrade was answered with 101, when no task reads its sockets any more."""
 
     lease: Lease
-    client: socket.socket
+    client: socket.socket | StreamEnd
     backend: socket.socket
-    head: bytes  # of the 101, as the client gets it
+    head: bytes  # of the 101, as the client gets it; b"" when it has it already
     from_client: bytes  # received and not passed on yet
     from_backend: bytes
     record: AccessRecord  # as far as it has come
     started: float  # clock reading
     protocol: bytes = WEBSOCKET  # of the 101
+
+
+class ClientSide(Protocol):
+    """The client of one exchange in the task lane: an HTTP/1 connection, or one stream of an HTTP/2 connection."""
+
+    buffer: bytearray  # received and not used yet
+    has_risked: bool  # a request that may not be replayed has gone out: the next may use a kept connection
+    away: Upgrade | None  # it has become a relay's, which waits to be started
+    lease: Lease | None  # of the attempt that runs
+    on_left: Callable[[], None]  # called once when the client leaves, as far as that shows without a read
+    is_stream: bool  # its connection carries other exchanges, too, and is not ended for one that finds no answer
+
+    @property
+    def listener(self) -> ListenerView: ...
+    @property
+    def facts(self) -> ClientFacts: ...
+
+    @property
+    def hsts(self) -> bytes:
+        """The line that an answer gets where the backend has set none, behind a CRLF."""
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket of its connection."""
+
+    def relay_end(self) -> socket.socket | StreamEnd:
+        """What a relay goes on with, behind a 101."""
+
+    def reply_to(self, head: RequestHead | None) -> Reply:
+        """The door for the one answer. None: of bytes that are no request; only an error can be sent."""
+
+    def body_of(self, head: RequestHead, max_bytes: int) -> Body:
+        """The request's body. `max_bytes`: 0 = no limit. Raises Refused (413) for a known length over it."""
+
+    async def more(self) -> bool:
+        """Wait for more of the request; False at its end before it is complete."""
+
+    async def watch(self) -> None:
+        """Until the client is gone (raises ClientGone)."""
+
+
+def unnoticed() -> None:
+    """The client has left, and nothing has to be ended for it."""

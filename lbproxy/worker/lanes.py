@@ -2,7 +2,8 @@
 
 Every client connection begins on the reactor, in the express lane. What is hard goes to a task, at one of two points:
 nothing claimed yet, or the request wholly or partly sent. When the exchange is over and the connection can be kept, it
-comes back. Knows who is where; knows no HTTP.
+comes back. An HTTP/2 connection stays on the reactor, and each of its streams has a task. Knows who is where; knows no
+HTTP.
 """
 
 import os
@@ -10,30 +11,37 @@ import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
+from typing import TypeVar
 
 import trio
 
 from lbproxy.model import LeaseKind, ListenerView
-from lbproxy.wire.head import Lines
+from lbproxy.wire.head import Lines, Refused
 from lbproxy.wire.head_cache import HeadCache
 from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseTemplate
 from lbproxy.wire.headers import ClientFacts, hsts_line
+from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.worker.context import Context
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.front.accept import Acceptor
 from lbproxy.worker.front.admission import ClientConnection
 from lbproxy.worker.handover import LAST_REQUEST_S, Handover, Upgrade
+from lbproxy.worker.http2.client import Http2Client
+from lbproxy.worker.http2.departure import stop_all
+from lbproxy.worker.http2.express import StreamHeads
+from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.splice import Pipes
 from lbproxy.worker.io.stream import SocketStream
 from lbproxy.worker.relay.tcp import TcpClient
 from lbproxy.worker.relay.upgrade import UpgradedClient
 from lbproxy.worker.task.client import Client
-from lbproxy.worker.task.conversation import converse, linger, refuse
+from lbproxy.worker.task.conversation import answer_refused, converse, linger, refuse, serve_stream
 
 OFF_VARIABLE = "LBPROXY_EXPRESS"  # =off: for tests, everything takes the task lane
 
 
-Record = ExpressClient | TcpClient | UpgradedClient
+Record = ExpressClient | Http2Client | TcpClient | UpgradedClient
+Made = TypeVar("Made", bound=ExpressClient | Http2Client | TcpClient)
 
 
 class Lanes:
@@ -51,6 +59,8 @@ class Lanes:
         self.request_templates = HeadTemplates(RequestTemplate)
         self._response_templates: dict[str, HeadTemplates[ResponseTemplate]] = {}
         self.pipes = Pipes()
+        self.encoded_lines = EncodedLines()
+        self.stream_heads = StreamHeads()
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
         self.going = False  # it stops, or gives its connections away
@@ -88,6 +98,14 @@ class Lanes:
         """How many connections of the express lane are in which phase; "away": in the task lane."""
         return dict(Counter(record.phase.name for record in self._records if isinstance(record, ExpressClient)))
 
+    def http2_streams(self) -> dict[str, int]:
+        """How many streams are open, by listener."""
+        streams: Counter[str] = Counter()
+        for record in self._records:
+            if isinstance(record, Http2Client):
+                streams[record.view.settings.name] += len(record.streams)
+        return dict(streams)
+
     async def run(self) -> None:
         """Home of the task lane. Ends when it is stopped, nobody comes and every client is gone, or is cancelled."""
         async with trio.open_nursery() as self._nursery:
@@ -106,6 +124,7 @@ class Lanes:
         for record in list(self._records):
             if isinstance(record, ExpressClient):  # nobody can tell what a relay that says nothing is waiting for
                 record.stop()
+        stop_all([record for record in self._records if isinstance(record, Http2Client)], grace_s)
         silent_until = trio.current_time() + LAST_REQUEST_S
         for client in self._in_tasks.values():
             if client.idle_scope is not None:
@@ -114,11 +133,17 @@ class Lanes:
     def open(self, sock: socket.socket, view: ListenerView, facts: ClientFacts) -> None:
         """A new client. The socket is ours from now on."""
         self._acceptor.opened(view)
-        self._made(sock, view, facts, b"").begin()
+        self._made(TcpClient if view.settings.mode == "tcp" else ExpressClient, sock, view, facts).begin()
 
     def open_admitted(self, connection: ClientConnection) -> None:
         """As `open`, for a client that came through the front door, where it has been counted."""
-        record = self._made(connection.sock, connection.view, connection.facts, connection.early)
+        view = connection.view
+        make: type[ExpressClient | Http2Client | TcpClient] = ExpressClient
+        if view.settings.mode == "tcp":
+            make = TcpClient
+        elif connection.protocol != "http/1.1":
+            make = Http2Client
+        record = self._made(make, connection.sock, view, connection.facts, connection.early)
         if isinstance(record, TcpClient):
             record.server_name = connection.server_name
             if connection.events:
@@ -126,13 +151,14 @@ class Lanes:
         else:
             record.client_events = connection.events
         record.begin()
+        if isinstance(record, Http2Client) and self.stopping:
+            record.stop()
         self.offer(record)
 
     def _made(
-        self, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes
-    ) -> ExpressClient | TcpClient:
-        make = TcpClient if view.settings.mode == "tcp" else ExpressClient
-        record: ExpressClient | TcpClient = make(self, sock, view, facts, early)
+        self, make: type[Made], sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes = b""
+    ) -> Made:
+        record = make(self, sock, view, facts, early)
         if view.settings.hsts_s is not None or self.stopping:
             self._add_lines(record)
         self._records.add(record)
@@ -176,6 +202,8 @@ class Lanes:
             self._add_lines(record)
             if isinstance(record, ExpressClient):
                 record.forget_head()
+            elif isinstance(record, Http2Client) and not (record.view.key in views and record.is_wanted):
+                record.stop()
         for client in self._in_tasks.values():
             client.listener = views.get(client.listener.key, client.listener)
 
@@ -186,6 +214,33 @@ class Lanes:
             self._acceptor.clients.left(self._counted.pop(record, ()))
         if self.stopping and not self._records and not self._acceptor.leaving:
             self._emptied.set()
+
+    def serve_stream(
+        self, connection: Http2Client, stream: StreamClient, raw: bytes, refused: Refused | None = None
+    ) -> None:
+        """A request has come on a stream. `raw`: its head, spelt as one of HTTP/1.1. `refused`: its only answer."""
+        serve: Callable[[], Awaitable[object]] = partial(serve_stream, self.context, stream, raw)
+        if refused is not None:
+            serve = partial(answer_refused, self.context, stream, refused, raw)
+        self.spawn(partial(self._run_stream, connection, stream, serve))
+
+    def go_on_with_stream(self, connection: Http2Client, stream: StreamClient, raw: bytes, handover: Handover) -> None:
+        """As `serve_stream`, for a stream that comes from the express lane."""
+        self.handed_over[handover.why] = self.handed_over.get(handover.why, 0) + 1
+        serve = partial(serve_stream, self.context, stream, raw, handover)
+        self.spawn(partial(self._run_stream, connection, stream, serve))
+
+    async def _run_stream(
+        self, connection: Http2Client, stream: StreamClient, serve: Callable[[], Awaitable[object]]
+    ) -> None:
+        try:
+            await serve()
+        finally:
+            away, stream.away = stream.away, None
+            if away is not None:
+                UpgradedClient(self, connection.view, away).begin(away)
+            else:
+                connection.finished(stream)
 
     # To the task lane
 

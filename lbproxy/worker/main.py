@@ -133,7 +133,7 @@ class Worker:
                 await self._channel.wait_sent()
             nursery.cancel_scope.cancel()
         self._acceptor.close()
-        self._context.backends.close()
+        self._context.close_backends()
         self._context.access.close(CLOSE_LOG_S)
         self._copies.close()
 
@@ -173,8 +173,8 @@ class Worker:
                     self._channel.post(self._stats(ask))
                 case AskConnections():
                     clients.start_soon(self._list_connections, message)
-                case CloseConnection(ask, number):
-                    self._close_connection(ask, number)
+                case CloseConnection(ask, number, stream):
+                    self._close_connection(ask, number, stream)
             if stopped and not self._giver.under_way:
                 return
         clients.cancel_scope.cancel()
@@ -222,9 +222,9 @@ class Worker:
         except Exception:
             self._emit(Notice(f"connections cannot be listed: {traceback.format_exc(limit=-4).strip()}"))
 
-    def _close_connection(self, ask: int, number: int) -> None:
+    def _close_connection(self, ask: int, number: int, stream: int) -> None:
         try:
-            self._channel.post(Closed(ask, self._connections.close(number)))
+            self._channel.post(Closed(ask, self._connections.close(number, stream)))
         except Exception:
             self._emit(Notice(f"a connection cannot be closed: {traceback.format_exc(limit=-4).strip()}"))
 
@@ -251,7 +251,7 @@ class Worker:
         return True
 
     def _drained(self, backend: BackendView) -> None:
-        self._context.backends.forget(backend)
+        self._context.forget_backend(backend)
         self._channel.post(Drained(str(backend.id), self._context.router.table.epoch))
 
     def _use_access_log(self, format: str, path: str) -> None:
@@ -310,6 +310,7 @@ class Worker:
             self._batches.largest(now),
             lanes.phases(),
             {pool: len(queue) for pool, queue in router.queues.items()},
+            lanes.http2_streams(),
             router.take_counts(),
         )
 

@@ -14,7 +14,7 @@ from lbproxy.link.messages import Exchanges, Increase, Stats
 from lbproxy.telemetry.events import BackendExited
 from lbproxy.telemetry.metrics import FAMILIES, key_of, render
 
-# CONTRACT.md 5, without TLS, HTTP/2 and cluster; and backend_ejections_total.
+# CONTRACT.md 5, without cluster; and backend_ejections_total.
 CONTRACT = """
 http_requests_total{pool,method,code} http_request_duration_seconds{pool} http_requests_in_flight{pool}
 http_request_bytes_total{pool} http_response_bytes_total{pool} connections{listener} connections_total{listener}
@@ -24,6 +24,7 @@ backend_cpu_seconds_total{pool,backend} backend_resident_memory_bytes{pool,backe
 retries_total{pool,reason} backend_errors_total{pool,error} queue_requests{pool} queue_wait_seconds{pool}
 websockets{pool} websocket_closes_total{pool,code,by} reloads_total{pool,result} reload_in_progress{}
 reload_duration_seconds{pool,result} generation{pool} drain_cut_total{pool,kind} express_total{result}
+http2_streams{listener} http2_resets_total{listener,why}
 tls_handshakes_total{listener,result,version} tls_certificate_not_after_timestamp_seconds{listener,name}
 config_last_reload_successful{} worker_cpu_seconds_total{worker} worker_resident_memory_bytes{worker}
 build_info{version,python} backend_ejections_total{pool}
@@ -42,7 +43,8 @@ async def test_every_family_has_samples_before_anything_has_happened() -> None:
         made = {key: list(values) for key, values in samples(world.context, world.grid, [WORKER]).items()}
         assert set(made) == {key_of(family) for family in FAMILIES}
         without_tls = {"tls_handshakes_total", "tls_certificate_not_after_timestamp_seconds"}
-        assert {key for key, values in made.items() if not values} == without_tls
+        without_http2 = {"http2_streams", "http2_resets_total"}
+        assert {key for key, values in made.items() if not values} == without_tls | without_http2
         labels = {key_of(family): family.labels for family in FAMILIES}
         assert all(len(values) == len(labels[key]) for key, rows in made.items() for values, _ in rows)
         assert (("web", "GET", "503"), 0) in made["http_requests_total"]

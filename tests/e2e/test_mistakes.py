@@ -113,8 +113,7 @@ def test_serve_and_check_end_with_78(tmp_path: Path) -> None:
 
 
 def test_what_is_not_built_yet_is_refused_with_its_line(tmp_path: Path) -> None:
-    admin = '[[listener]]\naddress = "127.0.0.1:$port2"\nprotocols = ["h2c"]\n'
-    config = web("sticky = { cluster = true }", more=admin)
+    config = web("sticky = { cluster = true }", more='[cluster]\nname = "prod"\n')
     with serving(config, tmp_path, wait=False) as lb:
         assert lb.process is not None
         assert lb.process.wait(20) == 78

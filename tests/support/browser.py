@@ -78,9 +78,9 @@ class Page:
 
 
 @contextmanager
-def browsing() -> Iterator[Page]:
+def browsing(*flags: str) -> Iterator[Page]:
     profile = tempfile.mkdtemp(prefix="lb-chromium-")
-    command = ["chromium", *FLAGS, f"--user-data-dir={profile}"]
+    command = ["chromium", *FLAGS, *flags, f"--user-data-dir={profile}"]
     try:
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -7,6 +7,7 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -43,7 +44,7 @@ class Message:
 
 class Peer:
     def __init__(self, sock: trio.socket.SocketType | TlsPeerSocket) -> None:
-        self.sock = sock
+        self.sock: Any = sock
         self.received = bytearray()  # everything, ever
         self.buffer = bytearray()  # the bytes not read yet
         self.is_reset = False

@@ -36,14 +36,17 @@ from lbproxy.worker.front.accept import Acceptor
 from lbproxy.worker.io import reactor
 from lbproxy.worker.lanes import Lanes
 from lbproxy.worker.leases.router import Router
+from support.http2_bridge import Http2PeerSocket
 from support.peer import Ended, Message, Peer, connect
 from support.setup import Setup
 from support.tls_peer import shared_contexts
 
 Script = Callable[[Peer], Awaitable[None]]
 
-LANES = ("express", "task", "tls")  # tls: express, and the clients speak TLS
+LANES = ("express", "task", "tls")
+EVERY_LANE = (*LANES, "h2")  # h2: the clients speak HTTP/2, which has streams in tasks; see http2_bridge.py
 lanes = pytest.mark.parametrize("lane", LANES)
+every_lane = pytest.mark.parametrize("lane", EVERY_LANE)
 WAIT_S = 5.0  # the limit of every wait
 POOL_CELL, LISTENER_CELL, FIRST_CELL, CELLS = 0, 1, 2, 16
 
@@ -163,6 +166,7 @@ class Proxy:
         self.lanes = Lanes(self.context, self.acceptor)
         self.lanes.off = lane == "task"
         self.is_tls = lane == "tls"
+        self.is_http2 = lane == "h2"
         self.acceptor.open = self.lanes.open
         self.acceptor.open_admitted = self.lanes.open_admitted
         self.acceptor.note = self.router.tally.note
@@ -185,7 +189,7 @@ class Proxy:
         return listening
 
     def _drained(self, backend: BackendView) -> None:
-        self.context.backends.forget(backend)
+        self.context.forget_backend(backend)
         self.drained.append(backend.id)
 
     # The table
@@ -194,7 +198,7 @@ class Proxy:
         backend = self.backends[index]
         token = f"token-{index + 1}" if self.setup.sticky is not None else ""
         view = BackendView(BackendId("web", index + 1, 1), backend.address, FIRST_CELL + index, tls=backend.tls)
-        return replace(view, send_proxy=self.setup.send_proxy, token=token)
+        return replace(view, send_proxy=self.setup.send_proxy, token=token, is_http2=self.setup.is_http2)
 
     def publish(self, *indices: int, **changes: object) -> None:
         """Publish a table with these backends. `changes` are those of the pool."""
@@ -209,7 +213,11 @@ class Proxy:
             *("public", self.address, setup.mode, setup.pool, setup.trusted, setup.limits, setup.timeouts),
             half_close=setup.half_close,
             proxy_protocol=setup.proxy_protocol,
-            **{"tls": TlsSettings() if self.is_tls else None, **setup.more},  # type: ignore[arg-type]
+            **{  # type: ignore[arg-type]
+                "tls": TlsSettings() if self.is_tls else None,
+                "protocols": ("h2c",) if self.is_http2 else ("http/1.1",),
+                **setup.more,
+            },
         )
         listener = ListenerView(1, LISTENER_CELL, settings)
         epoch = self.router.table.epoch + 1
@@ -228,6 +236,9 @@ class Proxy:
         """`before`: sent first, in plain."""
         peer = await connect(self.address, receive_bytes=receive_bytes, tls=self.is_tls, before=before)
         self._clients.append(peer)
+        if self.is_http2:
+            peer.sock = bridge = Http2PeerSocket(peer.sock)
+            await bridge.begin()
         return peer
 
     async def ask(self, data: bytes, method: bytes = b"GET") -> Message:
@@ -276,7 +287,7 @@ class Proxy:
         }
         assert not in_hand, (in_hand, self._left())
         assert not any(self.router.queues.values()), self._left()
-        self.context.backends.close()
+        self.context.close_backends()
         self.acceptor.close()
         assert not any(self.reactor.handlers), self._left()
         await wait_until(lambda: not self._armed(), lambda: str(self._armed()))
@@ -309,7 +320,7 @@ class Proxy:
 
     def leave(self) -> None:
         """Close what is this worker's own."""
-        self.context.backends.close()
+        self.context.close_backends()
         self.acceptor.close()
         for record in list(self.lanes._records):
             record.sock.close()

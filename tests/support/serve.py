@@ -5,7 +5,8 @@
         assert lb.cli("reload").returncode == 0
 
 In the configuration $port, $port2 ... become free ports, $python this interpreter, $dir the directory, $origin, $demo,
-$uvicorn, $node, $brittle and $longlived the commands of `support.apps`; all other braces and dollars are lbproxy's own.
+$uvicorn, $node, $brittle, $longlived, $grpc and $grpclib the commands of `support.apps`; all other braces and dollars
+are lbproxy's own.
 """
 
 import contextlib
@@ -315,6 +316,8 @@ _WORDS = {
     "node": apps.NODE,
     "brittle": apps.BRITTLE,
     "longlived": apps.LONGLIVED,
+    "grpc": apps.GRPC,
+    "grpclib": apps.GRPCLIB,
 }
 
 

@@ -135,3 +135,13 @@ def test_our_name_is_a_token_or_a_string(name, shown):
 )
 def test_the_type_is_what_the_client_likes_best(accept, media_type):
     assert negotiate(accept) == media_type
+
+
+def test_a_grpc_client_gets_the_status_in_place_of_a_page():
+    page = replace(PAGE, status=503, reason="größer: 100 %", lines=b"\r\nDate: now", grpc_status=14)
+    assert error_response(page) == (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 14\r\n"
+        b"grpc-message: gr%C3%B6%C3%9Fer: 100 %25\r\n"
+        b"Proxy-Status: " + PAGE.proxy.encode() + b"; error=" + PAGE.token.encode() + b"\r\n"
+        b"X-Request-ID: " + PAGE.request_id + b"\r\nDate: now\r\n\r\n"
+    )

@@ -22,6 +22,7 @@ from lbproxy.worker.front.admission import Admission, ClientConnection, NotAdmit
 from lbproxy.worker.front.client_counts import NO_LIMIT, Cells, ClientCounts
 from lbproxy.worker.front.handshake_turns import HandshakeTurns
 from lbproxy.worker.front.peers import Peers
+from lbproxy.worker.front.preface import PrefaceStage
 from lbproxy.worker.front.server_name import ServerNameStage
 from lbproxy.worker.front.tls import Handshake, rules_of
 from lbproxy.worker.io.dead_peer import notice_dead_peer
@@ -66,12 +67,16 @@ class Listening:
         self._asks_name = by_name and settings.mode == "tcp" and settings.tls is None
         # None: a plain listener, whose clients go to a lane at once.
         self._most = settings.limits.connections_per_client
+        takes_http2 = settings.mode == "http" and settings.tls is None and "h2c" in settings.protocols
+        self._asks_preface = takes_http2 and "http/1.1" in settings.protocols
         self._admits: Callable[[socket.socket, ClientFacts], None] | None = None
         self._made: Callable[[int, int, int, int], socket.socket] = socket.socket
-        if self._expects_header or self._asks_name:
+        if self._expects_header or self._asks_name or self._asks_preface:
             self._admits = self._admit
         elif settings.tls is not None:
             self._admits, self._made = self._secure, TlsSocket.accepted
+        elif takes_http2:
+            self._admits = self._open_http2
         elif self._most:
             self._admits = self._open_counted
 
@@ -154,6 +159,8 @@ class Listening:
             counted = self._count(sock, facts)
         if self._asks_name:
             stages.append(ServerNameStage())
+        if self._asks_preface:
+            stages.append(PrefaceStage())
         if counted is not None:
             self._acceptor.admit(sock, self.view, counted, stages)
 
@@ -169,6 +176,12 @@ class Listening:
     def _open_counted(self, sock: socket.socket, facts: ClientFacts) -> None:
         if (counted := self._count(sock, facts)) is not None:
             self._acceptor.open(sock, self.view, counted)
+
+    def _open_http2(self, sock: socket.socket, facts: ClientFacts) -> None:
+        """Of a plain listener that takes nothing else."""
+        if (counted := self._count(sock, facts)) is not None:
+            self._acceptor.opened(self.view)
+            self._acceptor.open_admitted(ClientConnection(sock, self.view, counted, protocol="h2c"))
 
     def _count(self, sock: socket.socket, facts: ClientFacts) -> ClientFacts | None:
         """None: the client is let go of."""
@@ -244,6 +257,9 @@ class Acceptor:
         """See `wait_closed`. The clients at the front door have their time."""
         for key in list(self._listening):
             self._leave(key)
+        for admission in list(self._admitting):
+            if admission.is_idle:
+                admission.leave(LEAVE_S)
 
     # The front door: clients that are not with a lane yet
 

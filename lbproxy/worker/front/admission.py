@@ -39,10 +39,12 @@ class Passed:
     early: bytes
     facts: ClientFacts | None = None
     server_name: str | None = None
+    protocol: str | None = None  # that the client speaks, where its bytes decide
 
 
 class Stage(Protocol):
     silent_s: float | None  # a client that says nothing for so long passes; None: it is let go of
+    may_idle: bool  # the client may be silent for as long as between two requests, and is let go of then
 
     def feed(self, data: bytes) -> Passed | None:
         """`data`: everything that has come for this stage so far. None: more is needed. Raises NotAdmitted."""
@@ -52,6 +54,7 @@ class ProxyHeaderStage:
     """Reads a PROXY header. After it, the announced address is the peer. `facts_of`: an address as text, a port."""
 
     silent_s: float | None = None
+    may_idle = False
 
     def __init__(self, facts_of: Callable[[str, int], ClientFacts]) -> None:
         self._facts_of = facts_of
@@ -83,6 +86,7 @@ class Admission:
         "_data",
         "_gives_up_at",
         "_owner",
+        "_protocol",
         "_server_name",
         "_stages",
         "deadline",
@@ -100,10 +104,12 @@ class Admission:
         self._stages = list(stages)
         self._data = b""
         self._server_name: str | None = None
+        # Not decided by bytes where there is no choice.
+        self._protocol = "http/1.1" if "http/1.1" in view.settings.protocols else "h2c"
         self.sock = sock
         self.view = view
         self.deadline = self.queued_at = NEVER
-        self._gives_up_at = owner.reactor.now + view.settings.timeouts.header_s
+        self._gives_up_at = owner.reactor.now + self._patience_s
         owner.reactor.register(sock.fileno(), READ, self)
         self._wait()
 
@@ -118,6 +124,9 @@ class Admission:
         if not data:
             self.close(None)
             return
+        if self.is_idle:
+            self._gives_up_at = self._owner.reactor.now + self.view.settings.timeouts.header_s
+            self._owner.reactor.arm_at(self, self._gives_up_at)
         self._data += data
         try:
             while self._stages and (passed := self._stages[0].feed(self._data)) is not None:
@@ -136,8 +145,20 @@ class Admission:
         self._data = passed.early
         self.facts = passed.facts or self.facts
         self._server_name = passed.server_name
+        self._protocol = passed.protocol or self._protocol
         if self._stages:
+            self._gives_up_at = self._owner.reactor.now + self._patience_s
             self._wait()
+
+    @property
+    def _patience_s(self) -> float:
+        timeouts = self.view.settings.timeouts
+        return timeouts.idle_s if self.is_idle else timeouts.header_s
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing has come, and nothing need come soon."""
+        return not self._data and bool(self._stages) and self._stages[0].may_idle
 
     def _wait(self) -> None:
         """Wait for the client's bytes, as long as the header may take, or the client may be silent."""
@@ -148,8 +169,8 @@ class Admission:
     def _admit(self, early: bytes) -> None:
         self._owner.reactor.unregister(self.sock.fileno())
         self._owner.reactor.disarm(self)
-        name = self._server_name
-        self._owner.admitted(self, ClientConnection(self.sock, self.view, self.facts, early, server_name=name))
+        made = ClientConnection(self.sock, self.view, self.facts, early, self._protocol, self._server_name)
+        self._owner.admitted(self, made)
 
     def leave(self, in_s: float) -> None:
         """The worker stops: the client has so much time."""
@@ -158,7 +179,7 @@ class Admission:
 
     def on_deadline(self) -> None:
         if self._owner.reactor.now >= self._gives_up_at:
-            self.close(f"no complete header within {self.view.settings.timeouts.header_s:g}s")
+            self.close(None if self.is_idle else f"no complete header within {self.view.settings.timeouts.header_s:g}s")
         elif self._data:
             self._wait()
         else:  # only where the client may be silent the deadline comes before that; no stage stands behind such a one

@@ -12,6 +12,7 @@ SILENT_S = 2.0  # a lost packet is sent again before that; in some protocols the
 
 class ServerNameStage:
     silent_s: float | None = SILENT_S
+    may_idle = False
 
     def __init__(self) -> None:
         self._reader = ClientHelloReader()

@@ -68,6 +68,7 @@ def rules_of(view: ListenerView) -> ServerRules:
 class Handshake:
     """One client in its handshake, as handler and timed item of the reactor."""
 
+    is_idle = False
     __slots__ = (
         "_contexts",
         "_events",
@@ -181,7 +182,8 @@ class Handshake:
         owner.note("tls_handshake", self.view.settings.name, RESUMED if tls.is_resumed else OK, tls.tls_version)
         self._wait_for(READ)
         owner.reactor.disarm(self)
-        protocol = tls.protocol or "http/1.1"
+        protocols = self.view.settings.protocols
+        protocol = tls.protocol or ("http/1.1" if "http/1.1" in protocols else protocols[0])
         facts = self._facts_of(tls)
         owner.admitted(self, ClientConnection(tls, self.view, facts, protocol=protocol, events=READ))
         owner.turns.done(self)

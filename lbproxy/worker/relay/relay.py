@@ -1,7 +1,8 @@
 """Bytes both ways between a client and a backend until both ends are done: on the reactor, no task (DESIGN.md 4).
 
 Knows two connected sockets and how bytes, ends and errors cross from one to the other. Knows nothing of the meaning of
-the bytes (websocket.py does), and of leases only how one is cut. side.py handles the events of one socket.
+the bytes (websocket.py does), and of leases only how one is cut. side.py handles the events of one socket. A client may
+also be one stream of an HTTP/2 connection (stream_side.py).
 
 An end is passed on (half-close) after the bytes before it. A side that takes no more bytes may still have sent some: it
 is read to its end first. Then both are closed.
@@ -12,10 +13,12 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Self
 
+from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.reactor import Reactor
-from lbproxy.worker.io.splice import Pipe, Pipes, are_plain
+from lbproxy.worker.io.splice import Pipe, Pipes
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.side import Side
+from lbproxy.worker.relay.stream_side import StreamSide
 
 
 class Why(StrEnum):
@@ -45,7 +48,7 @@ class Relay:
     def __init__(
         self,
         reactor: Reactor,
-        client_sock: socket.socket,
+        client_sock: socket.socket | StreamEnd,
         backend_sock: socket.socket,
         *,
         stall_s: float,
@@ -56,7 +59,9 @@ class Relay:
         self._pipes = pipes  # None: every byte has to be seen
         self.stall_s = stall_s
         self.why: Why | None = None  # None while it goes on
-        self.client = client = Side(self, client_sock)
+        self.client = client = (
+            Side(self, client_sock) if isinstance(client_sock, socket.socket) else StreamSide(self, client_sock)
+        )
         self.backend = backend = Side(self, backend_sock)
         client.other, backend.other = backend, client
         client.deliver, backend.deliver = backend.put, client.put
@@ -123,7 +128,7 @@ class Relay:
         """Nothing is wrong with it, so that it can go on elsewhere as if it had begun there."""
         client, backend = self.client, self.backend
         is_whole = self.why is None and self.is_well and not (client.broken or backend.broken)
-        return is_whole and are_plain(client.sock, backend.sock)
+        return is_whole and client.is_plain and backend.is_plain
 
     def lift(self) -> None:
         """Stop moving bytes, and keep what is in hand. Until `go_on` or `let_go` no drain reaches the relay."""
@@ -157,7 +162,7 @@ class Relay:
 
     def take_pipe(self) -> Pipe | None:
         """A pipe; None if none is left, or every byte has to be seen."""
-        if self._pipes is None or not are_plain(self.client.sock, self.backend.sock):
+        if self._pipes is None or not (self.client.is_plain and self.backend.is_plain):
             return None
         return self._pipes.take()
 

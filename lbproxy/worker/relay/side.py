@@ -16,7 +16,7 @@ from typing import Protocol
 
 from lbproxy.worker.io.reactor import DATA, ERROR, HANGUP, LAST, NEVER, READ, WRITE, Reactor
 from lbproxy.worker.io.read_size import SMALL_BYTES, SMALL_RECV_BYTES
-from lbproxy.worker.io.splice import PIPE_BYTES, Pipe
+from lbproxy.worker.io.splice import PIPE_BYTES, Pipe, are_plain
 from lbproxy.worker.io.stream import RESET_ON_CLOSE
 
 READ_BYTES = 16 * 1024  # fits most messages; after a small one, less is read at first: see read_size.py
@@ -91,6 +91,11 @@ class Side:
         self._full = 0  # reads in a row that filled their size
         self._events = 0  # the events registered
         self.is_shut = False  # it was told that no more bytes follow
+
+    @property
+    def is_plain(self) -> bool:
+        """Its bytes can move in the kernel, and another process can go on with its descriptor."""
+        return are_plain(self.sock)
 
     def on_ready(self, mask: int) -> None:
         # Hot: a small message is one event, one recv, one send. Everything else is behind a branch.

@@ -38,16 +38,18 @@ class UpgradedClient:
     backend connection: what the end has to know.
     """
 
-    __slots__ = ("_lease", "lanes", "record", "relay", "sock", "started", "view")
+    __slots__ = ("_lease", "is_stream", "lanes", "record", "relay", "sock", "started", "view")
 
     def __init__(self, lanes: Home, view: ListenerView, upgrade: Upgrade) -> None:
         self.lanes = lanes
-        self.sock = upgrade.client
+        client = upgrade.client
+        self.is_stream = not isinstance(client, socket.socket)  # of an HTTP/2 connection: that is the lanes' record
+        self.sock = client if isinstance(client, socket.socket) else client.sock
         self.view = view
         self._lease = upgrade.lease
         self.started = upgrade.started
         self.record = upgrade.record
-        both, stall_s = (upgrade.client, upgrade.backend), view.settings.timeouts.body_s
+        both, stall_s = (client, upgrade.backend), view.settings.timeouts.body_s
         self.relay: Relay
         if upgrade.protocol == WEBSOCKET:
             self.relay = WebSocketRelay(lanes.reactor, *both, stall_s=stall_s, on_end=self._websocket_ended)
@@ -63,7 +65,7 @@ class UpgradedClient:
         return self.record.client
 
     def begin(self, upgrade: Upgrade) -> None:
-        """Lanes are told when both sockets are closed."""
+        """Lanes are told when both sockets are closed; a stream tells its connection."""
         lease, lanes = self._lease, self.lanes
         record = self.record._replace(duration_s=trio.current_time() - self.started)
         count_exchange(lanes.context, record, lease.backend.id.pool)
@@ -127,7 +129,8 @@ class UpgradedClient:
         series[RESPONSE_BYTES] += relay.backend.received
         end(lanes.context, record, cell=cell)
         router.release(lease)
-        lanes.closed(self)
+        if not self.is_stream:
+            lanes.closed(self)
 
 
 def _closed(relay: WebSocketRelay) -> tuple[str, str]:

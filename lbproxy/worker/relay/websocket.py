@@ -16,6 +16,7 @@ import trio
 from lbproxy.policy.goodbye import Manner, manner
 from lbproxy.settings import DrainSettings
 from lbproxy.wire.websocket import Boundary, FrameTracker, close_frame
+from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.relay.relay import Relay, Why
 
@@ -58,7 +59,7 @@ class WebSocketRelay(Relay):
     def __init__(
         self,
         reactor: Reactor,
-        client_sock: socket.socket,
+        client_sock: socket.socket | StreamEnd,
         backend_sock: socket.socket,
         *,
         stall_s: float,

@@ -16,18 +16,21 @@ import trio
 from lbproxy.errors import LbproxyError, ProxyError
 from lbproxy.model import LeaseKind
 from lbproxy.telemetry.access import AccessRecord, for_access
-from lbproxy.wire.body import Body, chunk, last_chunk, response_body
+from lbproxy.wire.body import Body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
-from lbproxy.wire.headers import client_of, request_to_backend
-from lbproxy.wire.sse import EventTracker
 from lbproxy.wire.upgrades import is_one_of
-from lbproxy.worker.backends.announcement import announcement
+from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.context import Context
-from lbproxy.worker.handover import Begun, Upgrade
-from lbproxy.worker.io.stream import SocketStream, StreamBroken, StreamStalled
+from lbproxy.worker.handover import Begun, ClientSide, Upgrade, unnoticed
+from lbproxy.worker.io.stream import StreamBroken, StreamStalled
+from lbproxy.worker.leases.drain import STALLED_S
 from lbproxy.worker.reply import ClientGone, Reply
-from lbproxy.worker.task.client import Client
-from lbproxy.worker.task.response_heads import ResponseHeads, is_to_blame
+from lbproxy.worker.task.backend_side import Asked, BackendSide
+from lbproxy.worker.task.farewell import GOING_AWAY, CallFarewell, EventFarewell, Farewell, GoingAway
+from lbproxy.worker.task.http1_backend import Http1Backend
+from lbproxy.worker.task.http2_backend import Http2Backend
+from lbproxy.worker.task.response_heads import is_to_blame
+from lbproxy.worker.task.time_limits import NEVER, DeadlinePassed, limits_of_call, time_limits
 
 BUFFER_BYTES = 64 * 1024
 MAX_INTERIM = 16
@@ -37,7 +40,7 @@ class Exchange(Protocol):
     """What an attempt asks of the exchange that it is made for."""
 
     context: Context
-    client: Client
+    client: ClientSide
     head: RequestHead
     request_id: bytes
     body: Body | None
@@ -47,8 +50,10 @@ class Exchange(Protocol):
     keep: bool
     linger: bool
     status: int
+    request_bytes: int
     response_bytes: int
     started: float
+    is_grpc: bool
 
     @property
     def may_replay(self) -> bool: ...
@@ -62,22 +67,36 @@ class Attempt:
     def __init__(self, exchange: Exchange, begun: Begun) -> None:
         self._exchange = exchange
         self._lease = begun.lease
-        self._connection = begun.connection
-        self._timeouts = begun.timeouts
+        self._side = self._side_of(begun)
+        if exchange.is_grpc:
+            self._limits = limits_of_call(exchange.head, begun.timeouts, exchange.started)
+            self._call: CallFarewell | None = CallFarewell(exchange.request_id, begun.lease)
+        else:
+            self._limits = time_limits(begun.timeouts)
+            self._call = None
         self._begun = begun.sent
         self._respond_by = begun.respond_by
         self._is_sent = False  # to its last byte
-        self._backend_takes = True  # False once writing to it failed: it may still have answered
-        self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
+        # Of the response head; starts to run when the request is sent.
+        self._deadline = trio.CancelScope(deadline=self._limits.ends_at)
         self._may_go_on = False  # the backend has said 100
         self._patience = trio.CancelScope()  # of the wait for more of the request's body
         self._trouble: LbproxyError | None = None
         self._cut = False
         self._upgraded: ResponseHead | None = None  # the 101: from now on it is a relay's
-        self._events: EventTracker | None = None  # of an event stream
-        self._told = False  # ... that was told goodbye
+        self._farewell: Farewell | None = self._call  # of an answer that may have no end
         self._waiting: trio.CancelScope | None = None  # for more of a body
+        self._is_headless = True  # the final head has not come
         self._released = False
+
+    def _side_of(self, begun: Begun) -> BackendSide:
+        exchange, context, head = self._exchange, self._exchange.context, self._exchange.head
+        if isinstance(begun.connection, BackendStream):
+            encoded = context.shared.encoded
+            return Http2Backend(begun.connection, head.method, encoded, context.lines, lambda: exchange.may_replay)
+        pool = context.router.pool(begun.lease.backend.id.pool)
+        accept_bare_lf = pool is not None and pool.accept_bare_lf
+        return Http1Backend(begun.connection, head, context.backends, context.lines, accept_bare_lf=accept_bare_lf)
 
     async def run(self) -> None:
         """Until the response is with the client, or something went wrong: ProxyError, Refused, ClientGone,
@@ -87,12 +106,14 @@ class Attempt:
         try:
             if self._lease.overdue:
                 raise self._cut_error()  # its grace ended while we were connecting
+            body = self._exchange.body
+            assert body is not None
+            self._is_sent = body.done and (self._begun or not body.trailers)
             if not self._begun:
                 self._put_request()
-            body = self._exchange.body
-            self._is_sent = body is not None and body.done and (self._begun or not self._exchange.head.chunked)
             async with trio.open_nursery() as nursery:
                 self._lease.on_cut = lambda: self._be_cut(nursery.cancel_scope)
+                self._exchange.client.on_left = lambda: self._be_left(nursery.cancel_scope)
                 nursery.start_soon(self._guarded, self._client_side, nursery.cancel_scope)
                 await self._guarded(self._backend_side, nursery.cancel_scope)
                 nursery.cancel_scope.cancel()
@@ -106,16 +127,19 @@ class Attempt:
                 self._exchange.client.away = self._upgrade(self._upgraded)
                 self._released = True  # the relay does it
         finally:
+            self._exchange.client.on_left = unnoticed
             self._release(reusable=False)
 
     def _upgrade(self, head: ResponseHead) -> Upgrade:
-        exchange, connection = self._exchange, self._connection
-        assert isinstance(exchange.client.stream, SocketStream)
+        exchange = self._exchange
+        assert isinstance(self._side, Http1Backend)
+        connection = self._side.connection
+        switched = exchange.reply.switched(head, exchange.own_lines(head))
         return Upgrade(
             lease=self._lease,
-            client=exchange.client.stream.sock,
+            client=exchange.client.relay_end(),
             backend=connection.sock,
-            head=exchange.reply.switched(head, exchange.own_lines(head)),
+            head=switched,
             from_client=bytes(exchange.client.buffer),
             from_backend=connection.buffer,
             protocol=head.upgrade,
@@ -135,8 +159,15 @@ class Attempt:
         self._cut = True
         scope.cancel()
 
+    def _be_left(self, scope: trio.CancelScope) -> None:
+        """The client of a stream has left: the backend is free at once, also where it does not read."""
+        self._trouble = self._trouble or ClientGone("the client has left")
+        scope.cancel()
+
     def _cut_error(self) -> ProxyError:
         """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
+        if self._call is not None:
+            return ProxyError(504, "cut", f"{GOING_AWAY}: the grace of the drain is over")
         if self._exchange.reply.begun:
             return ProxyError(504, "cut", "the grace of the drain is over")
         if self._exchange.may_replay:
@@ -147,36 +178,26 @@ class Attempt:
         if self._released:
             return
         self._released = True
-        context = self._exchange.context
-        if reusable and not self._connection.stream.pending:
-            context.backends.give_back(self._connection)
-        else:
-            self._connection.close()
+        self._side.release(reusable=reusable)
         self._exchange.client.lease = None
         self._lease.forget()  # it knows how to cut us, and we know it: nobody would free either before the next gc
-        context.router.release(self._lease)
+        self._exchange.context.router.release(self._lease)
 
     # The client's side: the request on its way
 
     async def _client_side(self) -> None:
         await self._flush_backend()
         await self._send_rest()
+        if self._call is not None:
+            self._call.may_ask_more = False
         self._start_clock()
         await self._exchange.client.watch()
 
     def _put_request(self) -> None:
         """The head, and what is in hand of the body: before anything is read, so that no answer comes unasked."""
         exchange = self._exchange
-        client, version = exchange.client, self._lease.backend.send_proxy
-        head = request_to_backend(exchange.head, client.facts, exchange.request_id, exchange.upgrades)
-        if version:
-            assert isinstance(client.stream, SocketStream)
-            who = client_of(exchange.head, client.facts)
-            head = announcement(version, client.stream.sock, client.facts, who) + head
-        try:
-            self._connection.stream.put(head + self._framed(bytes(exchange.early)))
-        except StreamBroken:
-            self._backend_takes, self._connection.is_reset = False, True
+        asked = Asked(exchange.head, exchange.client, exchange.request_id, exchange.upgrades)
+        self._side.put_request(asked, bytes(exchange.early), end=self._is_sent)
 
     async def _send_rest(self) -> None:
         """What of the body was not in hand when the backend was claimed."""
@@ -188,9 +209,13 @@ class Attempt:
             payload = await self._more_payload()
             self._is_moving()
             self._stop_clock()
-            await self._to_backend(self._framed(payload))
-        if not self._is_sent and exchange.head.chunked:
-            await self._to_backend(last_chunk(body.trailers))
+            if payload:
+                self._keep_early(payload)
+                self._side.put(payload)
+                await self._flush_moving()
+        if not self._is_sent:
+            self._side.put_end(body.trailers)
+            await self._flush_moving()
         self._is_sent = True
 
     async def _more_payload(self) -> bytes:
@@ -198,61 +223,62 @@ class Attempt:
         if not exchange.client.buffer:
             alive = False
             with self._patience:
-                if not exchange.head.expects_continue or self._may_go_on:  # else it waits for the backend's word
+                if self._call is not None:
+                    is_stream = self._lease.kind is LeaseKind.STREAM
+                    self._patience.deadline = NEVER if is_stream else trio.current_time() + STALLED_S
+                elif not exchange.head.expects_continue or self._may_go_on:  # else it waits for the backend's word
                     self._patience.deadline = trio.current_time() + exchange.body_wait_s()
                 alive = await exchange.client.more()
             patience, self._patience = self._patience, trio.CancelScope()
             if patience.cancelled_caught:
+                if self._call is not None:
+                    self._becomes_stream()
+                    return b""
                 raise ProxyError(408, "http_request_error", "the request body stalled")
             if not alive:
                 raise ClientGone("the client went away in the middle of its body")
         return exchange.feed_body()
 
-    def _framed(self, payload: bytes) -> bytes:
-        return chunk(payload) if payload and self._exchange.head.chunked else payload
+    def _keep_early(self, payload: bytes) -> None:
+        """As long as the backend may refuse the request, and it is short, it is kept to be sent elsewhere."""
+        exchange, size = self._exchange, len(self._exchange.early) + len(payload)
+        if self._side.may_refuse and size <= BUFFER_BYTES and size == exchange.request_bytes:
+            exchange.early += payload
 
-    async def _to_backend(self, data: bytes) -> None:
-        """A backend that does not take the rest of a request may still have answered: what it said decides."""
-        if not self._backend_takes or not data:
-            return
-        self._lease.moved_at = trio.current_time()
-        try:
-            self._connection.stream.put(data)
-        except StreamBroken:
-            self._backend_takes, self._connection.is_reset = False, True
-        await self._flush_backend()
+    async def _flush_moving(self) -> None:
+        if self._side.takes:
+            self._lease.moved_at = trio.current_time()
+            await self._flush_backend()
 
     async def _flush_backend(self) -> None:
-        stream = self._connection.stream
-        if not stream.pending or not self._backend_takes:
-            return
         try:
-            await stream.flush(self._timeouts.idle_s)
-        except StreamBroken:
-            self._backend_takes, self._connection.is_reset = False, True
+            await self._side.flush(self._limits.idle_s)
         except StreamStalled as exc:
             raise ProxyError(504, "connection_write_timeout", str(exc)) from exc
 
     def _start_clock(self) -> None:
-        if self._deadline.deadline == float("inf"):
+        ends_at = self._limits.ends_at
+        if self._deadline.deadline == ends_at:
             by = self._respond_by
-            self._deadline.deadline = trio.current_time() + self._timeouts.response_s if by is None else by
+            by = trio.current_time() + self._limits.response_s if by is None else by
+            self._deadline.deadline = min(by, ends_at)
 
     def _stop_clock(self) -> None:
-        self._deadline.deadline = float("inf")
+        self._deadline.deadline = self._limits.ends_at
 
     # The backend's side: the response on its way
 
     async def _backend_side(self) -> None:
         exchange = self._exchange
         head = await self._final_head()
+        self._is_headless = False
         if head.status == 101:
             exchange.status = head.status
             self._upgraded = head
             return
         if self._lease.kind is LeaseKind.WEBSOCKET:
             exchange.context.router.change_kind(self._lease, LeaseKind.REQUEST)  # the upgrade was declined
-        body, reply = response_body(head, exchange.head.method), exchange.reply
+        body, reply = self._side.body(head), exchange.reply
         request_body = exchange.body
         assert request_body is not None
         if not request_body.done:
@@ -262,52 +288,56 @@ class Attempt:
         )
         exchange.status = head.status
         if head.event_stream and head.length is None:
-            self._events = EventTracker()
-            exchange.context.router.change_kind(self._lease, LeaseKind.STREAM, self._say_goodbye)
+            self._farewell = EventFarewell()
+            self._becomes_stream()
+        elif self._call is not None and not request_body.done:
+            self._becomes_stream()
         reply.head(head, exchange.own_lines(head), keep=exchange.keep)
         await self._relay_body(body)
         self._release(reusable=self._is_sent and body.done and head.keep_alive and not body.rest and not body.until_eof)
         await self._flush_client()
 
     async def _relay_body(self, body: Body) -> None:
-        exchange, connection, reply = self._exchange, self._connection, self._exchange.reply
-        data, connection.buffer = connection.buffer, b""
+        exchange, reply = self._exchange, self._exchange.reply
+        data = self._side.take_received()
         while True:
             payload = body.feed(data) if data or body.done else b""
-            if self._events is not None:
-                payload = self._whole_events(payload)
+            if self._farewell is not None and not body.done:
+                payload = self._farewell.passes(payload, trio.current_time())
             exchange.response_bytes += len(payload)
             reply.data(payload)
-            if body.done or self._is_told:
+            if body.done or self._is_over:
                 break
             reply.push()
             if reply.pending > BUFFER_BYTES:
                 await self._flush_client()
+            if self._call is not None and self._call.messages.complete:
+                self._becomes_stream()
             self._is_moving()
             data = await self._more_response()
-            if not data and not self._is_told:
+            if not data and not self._is_over:
                 body.eof()  # raises Refused when it is not the end
                 if body.done:
                     break
-        reply.end(body.trailers)
+        over = None if body.done else self._farewell
+        reply.end(body.trailers if over is None else over.trailers(trio.current_time()))
+
+    def _becomes_stream(self) -> None:
+        """Nothing says when it ends: a drain tells it goodbye."""
+        if self._lease.kind is not LeaseKind.STREAM:
+            self._exchange.context.router.change_kind(self._lease, LeaseKind.STREAM, self._say_goodbye)
 
     def _say_goodbye(self, window_ends: float) -> None:
-        """Of an event stream: it ends behind a whole event, so that EventSource comes back with its last id."""
-        self._told = True
-        if self._is_told and self._waiting is not None:
+        assert self._farewell is not None
+        self._farewell.tell(trio.current_time(), window_ends)
+        if self._waiting is not None:
             self._waiting.cancel()
+        elif self._is_headless:
+            self._deadline.cancel()
 
     @property
-    def _is_told(self) -> bool:
-        return self._told and self._events is not None and self._events.at_boundary
-
-    def _whole_events(self, payload: bytes) -> bytes:
-        """What may pass of an event stream: all, until it was told goodbye; then up to the end of an event."""
-        assert self._events is not None
-        if self._told and (end := self._events.last_boundary(payload)) >= 0:
-            payload = payload[:end]
-        self._events.feed(payload)
-        return payload
+    def _is_over(self) -> bool:
+        return self._farewell is not None and self._farewell.is_over(trio.current_time())
 
     def _is_moving(self) -> None:
         """A body that goes on is a transfer: while it moves, its drain is patient."""
@@ -316,13 +346,9 @@ class Attempt:
 
     async def _final_head(self) -> ResponseHead:
         """Interim responses are passed on as they come; the final head is returned."""
-        exchange = self._exchange
-        context, pool = exchange.context, exchange.context.router.pool(self._lease.backend.id.pool)
-        accept_bare_lf = pool is not None and pool.accept_bare_lf
-        heads = ResponseHeads(self._connection, exchange.head.method, context.lines, accept_bare_lf=accept_bare_lf)
         with self._deadline:
             for passed_on in range(MAX_INTERIM + 1):
-                head = await heads.read()
+                head = await self._side.next_head()
                 if head.status >= 200:
                     return head
                 if head.status == 101:
@@ -332,13 +358,18 @@ class Attempt:
                 if passed_on < MAX_INTERIM:
                     self._put_interim(head)
             raise Refused(502, "http_protocol_error", f"more than {MAX_INTERIM} interim responses")
-        reason = f"no response head within {self._timeouts.response_s:g}s"
+        now = trio.current_time()
+        if self._call is not None and self._call.was_told:
+            raise GoingAway(self._call.pushback_ms(now))
+        if now >= self._limits.ends_at:
+            raise DeadlinePassed
+        reason = f"no response head within {self._limits.response_s:g}s"
         raise ProxyError(504, "http_response_timeout", reason)
 
     def _refuse_unasked_upgrade(self, head: ResponseHead) -> None:
         if not is_one_of(head.upgrade, self._exchange.upgrades):
             raise Refused(502, "http_upgrade_failed", "the backend changed the protocol unasked")
-        if not self._is_sent or self._connection.stream.pending:
+        if not self._is_sent or self._side.pending:
             raise Refused(502, "http_upgrade_failed", "the backend changed the protocol in the middle of the request")
 
     def _put_interim(self, head: ResponseHead) -> None:
@@ -350,21 +381,26 @@ class Attempt:
         exchange.reply.interim(head, exchange.own_lines(head))
 
     async def _more_response(self) -> bytes:
-        """b"" at the end, or when a stream that was told goodbye stands between two events."""
-        self._lease.moved_at = trio.current_time()
-        if self._is_told:
-            return b""
-        try:
-            with trio.move_on_after(self._timeouts.idle_s) as self._waiting:
-                return await self._connection.stream.receive()
-        except StreamBroken as exc:
-            raise Refused(502, "http_response_incomplete", f"the backend broke off in its body: {exc}") from exc
-        finally:
-            self._waiting = None
-        if self._is_told:
-            return b""
-        reason = f"the response body stalled for {self._timeouts.idle_s:g}s"
-        raise ProxyError(504, "connection_read_timeout", reason)
+        """b"" at the end, or when the farewell is over."""
+        farewell, limits = self._farewell, self._limits
+        now = self._lease.moved_at = trio.current_time()
+        stalls_at = min(now + limits.idle_s, limits.ends_at)
+        while farewell is None or not farewell.is_over(now):
+            if now >= limits.ends_at:
+                raise DeadlinePassed
+            if now >= stalls_at:
+                reason = f"the response body stalled for {limits.idle_s:g}s"
+                raise ProxyError(504, "connection_read_timeout", reason)
+            until = stalls_at if farewell is None else min(stalls_at, farewell.looks_at())
+            try:
+                with trio.CancelScope(deadline=until) as self._waiting:
+                    return await self._side.receive()
+            except StreamBroken as exc:
+                raise Refused(502, "http_response_incomplete", f"the backend broke off in its body: {exc}") from exc
+            finally:
+                self._waiting = None
+            now = trio.current_time()
+        return b""
 
     async def _flush_client(self) -> None:
         await self._exchange.reply.flush(self._exchange.client.listener.settings.timeouts.body_s)

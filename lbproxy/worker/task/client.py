@@ -5,16 +5,19 @@ exchange, whichever lane that takes.
 """
 
 import math
+import socket
 
 import trio
 
 from lbproxy.model import ListenerView
-from lbproxy.wire.head import head_end
+from lbproxy.wire.body import Body, request_body
+from lbproxy.wire.head import RequestHead, head_end
 from lbproxy.wire.headers import ClientFacts, hsts_line
-from lbproxy.worker.handover import READ_AHEAD_BYTES, Upgrade, head_too_slow
-from lbproxy.worker.io.stream import ByteStream, StreamBroken
+from lbproxy.worker.handover import READ_AHEAD_BYTES, Upgrade, head_too_slow, unnoticed
+from lbproxy.worker.io.stream import ByteStream, SocketStream, StreamBroken
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.reply import ClientGone
+from lbproxy.worker.reply import ClientGone, Reply
+from lbproxy.worker.task.http1_reply import Http1Reply
 
 LINGER_S = 1.0
 LINGER_BYTES = 64 * 1024
@@ -23,15 +26,19 @@ LINGER_UPLOAD_STALL_S = 5.0
 
 
 class Client:
+    """An HTTP/1 connection: see handover.ClientSide."""
+
     __slots__ = (
         "away",
         "buffer",
         "facts",
         "has_risked",
         "idle_scope",
+        "is_stream",
         "is_unwanted",
         "lease",
         "listener",
+        "on_left",
         "stream",
     )
 
@@ -45,12 +52,28 @@ class Client:
         self.idle_scope: trio.CancelScope | None = None  # set while nothing has come of the next request
         self.is_unwanted = False  # an operator has closed it: it serves no further request
         self.lease: Lease | None = None  # of the attempt that runs
+        self.on_left = unnoticed
+        self.is_stream = False
 
     @property
     def hsts(self) -> bytes:
         """The line that an answer gets where the backend has set none, behind a CRLF."""
         hsts_s = self.listener.settings.hsts_s
         return b"" if hsts_s is None else hsts_line(hsts_s)
+
+    @property
+    def sock(self) -> socket.socket:
+        assert isinstance(self.stream, SocketStream)
+        return self.stream.sock
+
+    def relay_end(self) -> socket.socket:
+        return self.sock
+
+    def reply_to(self, head: RequestHead | None) -> Reply:
+        return Http1Reply(self.stream, head)
+
+    def body_of(self, head: RequestHead, max_bytes: int) -> Body:
+        return request_body(head, max_bytes)
 
     async def read_head(self, at_most_s: float = math.inf) -> bytes | None:
         """The next request head, taken from the buffer; None when the client is done, or silent for too long (for its

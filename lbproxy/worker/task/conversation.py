@@ -1,7 +1,8 @@
-"""A client connection in the task lane: exchange after exchange, as long as it has to stay there."""
+"""A client in the task lane: a connection, exchange after exchange, as long as it has to stay there; or one stream."""
 
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 
 import trio
 
@@ -11,14 +12,14 @@ from lbproxy.telemetry.events import Notice
 from lbproxy.wire.head import Refused, head_of_refused, read_request
 from lbproxy.wire.http1 import confirm_request
 from lbproxy.wire.pages import ErrorPage
+from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
-from lbproxy.worker.handover import LAST_REQUEST_S, Handover
+from lbproxy.worker.handover import LAST_REQUEST_S, ClientSide, Handover
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.reply import ClientGone
 from lbproxy.worker.task.client import Client
 from lbproxy.worker.task.exchange import Exchange
-from lbproxy.worker.task.http1_reply import Http1Reply
 
 
 async def converse(context: Context, client: Client, handover: Handover | None = None, *, stay: bool = True) -> bool:
@@ -50,6 +51,23 @@ async def converse(context: Context, client: Client, handover: Handover | None =
         return False
 
 
+async def serve_stream(context: Context, client: ClientSide, raw: bytes, handover: Handover | None = None) -> None:
+    """Serve the one request of a stream. `raw`: its head, spelt as one of HTTP/1.1."""
+    try:
+        if begun := _begun_exchange(context, client, handover):
+            await begun.run()
+            return
+        try:
+            head = read_request(raw, context.lines, client.listener.settings.limits.headers)
+            confirm_request(raw, head)
+        except Refused as refused:
+            await answer_refused(context, client, refused, raw)
+            return
+        await Exchange(context, client, replace(head, is_http2=True), handover).run()
+    except Exception:
+        context.emit(Notice(f"a stream was dropped: {traceback.format_exc(limit=-4).strip()}"))
+
+
 class RefusedRequest(LbproxyError):
     """A request that is not forwarded, as far as its bytes have come."""
 
@@ -60,12 +78,18 @@ class RefusedRequest(LbproxyError):
 
 
 async def refuse(context: Context, client: Client, refused: Refused, raw: bytes | bytearray) -> bool:
-    """Answer a request that is not forwarded, write it down, and close. `raw`: its bytes, as far as they came."""
+    """Answer a request that is not forwarded, write it down, and close. Never fit for another exchange."""
+    return await answer_refused(context, client, refused, raw) and await linger(client)
+
+
+async def answer_refused(context: Context, client: ClientSide, refused: Refused, raw: bytes | bytearray) -> bool:
+    """Answer a request that is not forwarded, and write it down. `raw`: its bytes, as far as they came. False: the
+    client is gone."""
     page = ErrorPage(
         *(refused.status, context.proxy_name, refused.token, refused.reason),
         lines=context.date() + client.hsts,
     )
-    reply = Http1Reply(client.stream, None)
+    reply = client.reply_to(None)
     gone = False
     try:
         size = reply.error(page)
@@ -73,7 +97,7 @@ async def refuse(context: Context, client: Client, refused: Refused, raw: bytes 
         size, gone = 0, True
     record = AccessRecord(
         time=context.reactor.wall(trio.current_time()),
-        head=head_of_refused(raw),
+        head=replace(head_of_refused(raw), is_http2=client.is_stream),
         status=refused.status,
         request_bytes=0,
         response_bytes=size,
@@ -92,7 +116,7 @@ async def refuse(context: Context, client: Client, refused: Refused, raw: bytes 
         await reply.flush(client.listener.settings.timeouts.body_s)
     except ClientGone:
         return False
-    return await linger(client)
+    return True
 
 
 async def linger(client: Client) -> bool:
@@ -101,12 +125,14 @@ async def linger(client: Client) -> bool:
     return False
 
 
-def _begun_exchange(context: Context, client: Client, handover: Handover | None) -> Exchange | None:
+def _begun_exchange(context: Context, client: ClientSide, handover: Handover | None) -> Exchange | None:
     """The exchange whose request the express lane has sent; None: there is none."""
     if handover is None or handover.sent is None:
         return None
+    connection = handover.sent.begun.connection
+    assert isinstance(connection, BackendConnection)
     with suppress(StreamBroken):  # what the backend said before it broke off decides
-        handover.sent.begun.connection.stream.put(handover.sent.unsent)
+        connection.stream.put(handover.sent.unsent)
     exchange = Exchange(context, client, handover.sent.head, handover)
     exchange.continue_with(handover.sent)
     return exchange

@@ -15,26 +15,26 @@ from lbproxy.link.messages import Try
 from lbproxy.model import BackendId, BackendView, LeaseKind, PoolView
 from lbproxy.policy.retry import REASONS, Retry, after_no_answer, may_replay
 from lbproxy.telemetry.access import AccessRecord
-from lbproxy.wire.body import Body, request_body
+from lbproxy.wire.body import Body
+from lbproxy.wire.grpc import is_grpc
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
 from lbproxy.wire.headers import client_of, is_dated, request_id_of, sets_hsts
-from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, ConnectTimedOut
+from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.backends.secure import Untrusted
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
-from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, Handover, Sent
+from lbproxy.worker.handover import CLIENT_CLOSED, EARLY_BODY_S, Begun, ClientSide, Handover, Sent
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.affinity import key_of
 from lbproxy.worker.leases.routes import answers_itself
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.attempt import Attempt
-from lbproxy.worker.task.client import Client
-from lbproxy.worker.task.http1_reply import Http1Reply
+from lbproxy.worker.task.error_answer import answer_error
+from lbproxy.worker.task.farewell import GoingAway
 from lbproxy.worker.task.own_answer import answer_itself
 from lbproxy.worker.task.response_heads import NoAnswer
 
-RETRY_AFTER_S = 1
 FORGIVEN_MOST = 3  # attempts of one request
 ENDED_S = 0.5
 
@@ -64,6 +64,7 @@ class Exchange:
         "early",
         "error",
         "head",
+        "is_grpc",
         "keep",
         "linger",
         "reason",
@@ -77,7 +78,9 @@ class Exchange:
         "upgrades",
     )
 
-    def __init__(self, context: Context, client: Client, head: RequestHead, handover: Handover | None = None) -> None:
+    def __init__(
+        self, context: Context, client: ClientSide, head: RequestHead, handover: Handover | None = None
+    ) -> None:
         """`handover`: of the express lane, if it has begun this exchange."""
         self.context = context
         self.client = client
@@ -87,7 +90,8 @@ class Exchange:
         self.upgrades: tuple[bytes, ...] = ()  # the protocols that the backend is asked to switch to
         self.early = bytearray()  # payload in hand before a backend was claimed
         self.keep = head.keep_alive
-        self.reply: Reply = Http1Reply(client.stream, head)
+        self.reply: Reply = client.reply_to(head)
+        self.is_grpc = client.is_stream and is_grpc(head)  # over HTTP/1 it cannot be
         self.linger = False  # the client may still be sending: let go of it slowly
         self.status = 0
         self.error: str | None = None
@@ -111,9 +115,11 @@ class Exchange:
         """The second entry: the express lane has sent the request, wholly or partly."""
         self.request_id, crlf, lines = sent.own.partition(b"\r\n")
         self._cookie = crlf + lines
-        self.body = request_body(self.head, 0)
+        self.body = self.client.body_of(self.head, 0)
         self.request_bytes = sent.request_bytes
-        if self.head.chunked:
+        if self.client.is_stream:
+            self.early += sent.payload  # as the client sent it, and all of it is there
+        elif self.head.chunked:
             self.early += self.body.feed(sent.payload)
         else:
             self.early += sent.payload
@@ -132,11 +138,12 @@ class Exchange:
         try:
             try:
                 await self._serve()
-            except ProxyError as exc:
-                await self._fail(exc.status, exc.token, exc.reason, exc.page)
-            except Refused as exc:
-                self.keep = self.keep and exc.status >= 500  # a backend's nonsense is not the client's fault
-                await self._fail(exc.status, exc.token, exc.reason)
+            except (ProxyError, Refused) as exc:
+                if isinstance(exc, Refused):
+                    self.keep = self.keep and exc.status >= 500  # a backend's nonsense is not the client's fault
+                self.error, self.reason = exc.token, exc.reason
+                self._has_failed = exc.status >= 500 and not isinstance(exc, GoingAway)
+                await answer_error(self, exc)
         except LeftUnanswered as exc:
             self.keep = False
             self.status, self.error, self.reason = 502, "connection_terminated", str(exc)
@@ -173,9 +180,9 @@ class Exchange:
             if answers_itself(self.client.listener.settings, self.head.target, self.context.router.challenges):
                 return await answer_itself(self)
             pool = self._pool()  # raises where nobody takes it: before its body is read
-            self.body = request_body(self.head, self.client.listener.settings.limits.body_bytes)
+            self.body = self.client.body_of(self.head, self.client.listener.settings.limits.body_bytes)
             if not self.head.expects_continue:
-                await self._read_early_body(pool.buffer_request_bytes)
+                await self._read_early_body(0 if self.is_grpc else pool.buffer_request_bytes)
         attempts = forgiven = 0
         while True:
             try:
@@ -188,11 +195,11 @@ class Exchange:
                 if left <= 0 and forgiven < FORGIVEN_MOST and await self._was_unread(exc):
                     forgiven += 1
                     left += 1
-                replayable = self.may_replay or not exc.was_sent
+                replayable = self.may_replay or (not exc.was_sent and self.request_bytes == len(self.early))
                 follows = after_no_answer(reused=exc.reused, replayable=replayable, attempts_left=left)
-                if follows is Retry.CLOSE:
+                if follows is Retry.CLOSE and not self.client.is_stream:
                     raise LeftUnanswered(str(exc)) from exc
-                if follows is Retry.FAIL:
+                if follows in (Retry.FAIL, Retry.CLOSE):
                     raise ProxyError(502, exc.token, str(exc)) from exc
                 if follows is Retry.ELSEWHERE:
                     self._avoid = (*self._avoid, exc.backend)
@@ -283,15 +290,19 @@ class Exchange:
         router, backends = self.context.router, self.context.backends
         pool = self._pool()
         self.upgrades = passed_upgrades(self.head, pool.upgrades)
+        if self.head.upgrades and not self.upgrades and self.head.is_http2:  # it asks for nothing else (RFC 8441)
+            raise ProxyError(501, "http_upgrade_failed", f"this pool does not pass {self.head.upgrades[0].decode()}")
         kind = LeaseKind.WEBSOCKET if self.upgrades else LeaseKind.REQUEST  # of every upgrade, until its 101
         key = key_of(pool, self.head, self.client.facts) if pool.is_keyed else None
         lease = None if router.waiting(pool.name) else router.claim(pool, kind, key, avoid=self._avoid)
         if lease is None:
             lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, kind, key, since))
         self._cookie = router.cookie(lease, key, self.client.facts.proto) if key is not None else b""
-        connection: BackendConnection | None = None
+        connection: BackendConnection | BackendStream | None = None
         try:
-            if not self._fresh and (self.client.has_risked or self.may_replay):
+            if lease.backend.is_http2:
+                connection = await self.context.shared.open(lease.backend, pool.timeouts, fresh=self._fresh)
+            elif not self._fresh and (self.client.has_risked or self.may_replay):
                 connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
             if connection is None:
                 connection = await self.context.connect(lease.backend, pool.timeouts.connect_s)
@@ -337,39 +348,6 @@ class Exchange:
         return outcome[0]
 
     # The end
-
-    async def _fail(self, status: int, token: str, reason: str, text: str = "") -> None:
-        """Answer, if no byte of a response has gone out; else cut, so that nobody takes a part for the whole."""
-        self.error, self.reason = token, reason
-        self._has_failed = status >= 500
-        body_s = self.client.listener.settings.timeouts.body_s
-        if self.reply.begun:
-            self.keep = False
-            self.reply.cut()
-            return
-        if self.body is None:
-            self.body = request_body(self.head, 0)
-        if not self.body.done:
-            self.keep = False
-            self.linger = True
-        self.keep = self.keep and not self.context.stopping.is_set()
-        self.status = status
-        page = ErrorPage(
-            status,
-            proxy=self.context.proxy_name,
-            token=token,
-            reason=reason,
-            accept=b", ".join(self.head.fields.get(b"accept", ())),
-            request_id=self.request_id,
-            close=not self.keep,
-            head_only=self.head.method == b"HEAD",
-            retry_after_s=RETRY_AFTER_S if status == 503 else None,
-            minor=self.head.minor,
-            lines=self.context.date() + self.client.hsts,
-            text=text,
-        )
-        self.response_bytes = self.reply.error(page)
-        await self.reply.flush(body_s)
 
     def end(self) -> None:
         """The last byte of the answer has passed, or it failed."""

@@ -11,14 +11,14 @@ import trio
 
 from lbproxy.errors import ProxyError
 from lbproxy.model import ListenerView
-from lbproxy.wire.body import Body, request_body
+from lbproxy.wire.body import Body
 from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.worker.context import Context
+from lbproxy.worker.handover import ClientSide
 from lbproxy.worker.leases.router import Router
 from lbproxy.worker.leases.routes import ACME_CHALLENGES, token_in
 from lbproxy.worker.reply import Reply
 from lbproxy.worker.task.challenge_file import read_challenge
-from lbproxy.worker.task.client import Client
 
 HTTPS_PORT = 443
 
@@ -27,7 +27,7 @@ class Exchange(Protocol):
     """What is asked of the exchange that is answered."""
 
     context: Context
-    client: Client
+    client: ClientSide
     head: RequestHead
     body: Body | None
     reply: Reply
@@ -51,7 +51,7 @@ class OwnAnswer:
 async def answer_itself(exchange: Exchange) -> None:
     """Raises ProxyError, Refused or ClientGone."""
     client, head = exchange.client, exchange.head
-    exchange.body = body = request_body(head, client.listener.settings.limits.body_bytes)
+    exchange.body = body = client.body_of(head, client.listener.settings.limits.body_bytes)
     exchange.take_payload()
     answer = await _answer(client.listener, head, exchange.context.router)
     if not body.done:  # nobody wants the rest of it

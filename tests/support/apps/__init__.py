@@ -14,4 +14,6 @@ DEMO = f"{sys.executable} {ROOT / 'configs' / 'demo_app.py'}"
 UVICORN = f"{sys.executable} -m uvicorn --app-dir {_HERE} starlette_app:app --log-level warning"
 NODE = f"node {_HERE / 'node_server.js'}"
 BRITTLE = f"{sys.executable} -I -S {_HERE / 'brittle.py'}"  # breaks when it is told to
+GRPC = f"{sys.executable} {_HERE / 'grpc_server.py'}"  # threaded; with --aio on asyncio
+GRPCLIB = f"{sys.executable} {_HERE / 'grpclib_server.py'}"
 LONGLIVED = f"{sys.executable} {_HERE / 'longlived.py'}"  # WebSockets, event streams, slow transfers

@@ -8,6 +8,7 @@
     /drip?s=3&every=0.05               a body of known length that keeps moving for s seconds; `block=N` bytes each time
     /upload                            the length of the body, when it is there
     /page                              an empty page, for a browser
+    /image?s=0.3                       a picture of 30 KB, after s seconds
     /whoami  /healthz
 
 On TERM it says how much work it has in hand, "TERM with 0 in hand", and ends when that is nothing.
@@ -17,6 +18,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 from contextlib import suppress
@@ -31,6 +33,8 @@ from wsproto.connection import ConnectionType
 
 from support.ws import CLOSE, WebSocketEnd, accept_of, close_payload
 
+# A BMP of 100 x 100 points.
+PICTURE = b"BM" + struct.pack("<IIIIiiHHIIIIII", 30054, 0, 54, 40, 100, 100, 1, 24, 0, 30000, 0, 0, 0, 0) + bytes(30000)
 ME = {name.lower(): os.environ.get(f"LBPROXY_{name}", "-") for name in ("SLOT", "GENERATION", "POOL")}
 
 
@@ -96,6 +100,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.drip(query)
             case "/upload":
                 self.answer(str(sum(len(part) for part in self.body())).encode())
+            case "/image":
+                wait(float(query.get("s", 0)))
+                self.answer(PICTURE, "image/bmp")
             case "/page":
                 self.answer(b"<!doctype html><title>page</title>", "text/html")
             case _:

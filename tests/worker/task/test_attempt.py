@@ -12,8 +12,8 @@ from lbproxy.settings import ListenerTimeouts, PoolTimeouts
 from lbproxy.wire.body import request_body
 from lbproxy.wire.head import Refused
 from lbproxy.worker.leases.drain import Lease
+from lbproxy.worker.reply import ClientGone
 from lbproxy.worker.task.attempt import BUFFER_BYTES, Attempt
-from lbproxy.worker.task.client import ClientGone
 from lbproxy.worker.task.exchange import Exchange
 from lbproxy.worker.task.response_heads import NoAnswer
 
