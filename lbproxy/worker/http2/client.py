@@ -33,7 +33,8 @@ from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Handover
 from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor
-from lbproxy.worker.http2.express import ExpressStream, ReadHead, StreamHeads, begin, read_again, read_head
+from lbproxy.worker.http2.express import ExpressStream, begin
+from lbproxy.worker.http2.read_head import ReadHead, StreamHeads, read_again, read_head
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
 
@@ -85,9 +86,7 @@ class Http2Client(Http2Descriptor):
         self.view = view
         self.facts = facts
         self.since = self._idle_since = lanes.reactor.now
-        self.streams: dict[
-            int, StreamClient | ExpressStream
-        ] = {}
+        self.streams: dict[int, StreamClient | ExpressStream] = {}
         self.departure: Departure | None = None
         self.read_head: ReadHead | None = None  # the last one
         self._midway_since = NEVER  # when a head began that is not complete yet
