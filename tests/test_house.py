@@ -26,6 +26,7 @@ FLOORS = {
     "link": 3,
     "certificates": 3,
     "http_client": 3,
+    "http2_client": 3,
     "worker": 4,
     "supervise": 4,
     "acme": 4,
@@ -49,13 +50,13 @@ WORKER_FLOORS = {
     "express": 5,
     "task": 5,
     "relay": 5,
-    "http2": 5,
-    "lanes": 6,
-    "connection_list": 6,
-    "giving": 7,
-    "taking": 7,
-    "main": 8,
-    "__main__": 9,
+    "http2": 6,
+    "lanes": 7,
+    "connection_list": 7,
+    "giving": 8,
+    "taking": 8,
+    "main": 9,
+    "__main__": 10,
 }
 DEEPEST = 3  # classes of ours above each other
 VALUES = ("address", "model", "settings", "errors", "descriptors", "privileges")

@@ -68,13 +68,14 @@ ReadReply: TypeAlias = tuple[ResponseHead, int, int | None]  # a head, where it 
 
 
 class CachedResponseHead:
-    __slots__ = ("_made", "is_dated", "raw", "read", "size", "usual")
+    __slots__ = ("_made", "block", "is_dated", "raw", "read", "size", "usual")
 
     def __init__(self, raw: bytes, head: ResponseHead) -> None:
         self.raw = raw
         self.is_dated = is_dated(head)
         self.read: ReadReply = (head, len(raw), head.length)
         self._made: dict[tuple[Framing, bool, int], tuple[bytes, bytes]] = {}
+        self.block = b""  # the same for a client of HTTP/2, once one has asked; the request id goes behind it
         # Of the whole answer, with its body; 0: it has none, or how long it is is not all that matters.
         self.size = 0
         # As for_client, where the size is known: for a GET in HTTP/1.1 of a client that stays.

@@ -209,6 +209,8 @@ class RequestTemplate:
         head = RequestHead(like.method, values[0], like.host, 1, like.keep_alive, length, False, lines, fields)
         if like.wants_trailers:
             head.wants_trailers = True
+        if like.is_http2:
+            head.is_http2 = True
         return head
 
     def to_backend(self, values: Values, client: ClientFacts, request_id: bytes) -> bytes:
@@ -223,26 +225,27 @@ class RequestTemplate:
 class ResponseTemplate:
     """A response head with blanks: a response that `outline` reads says the same as `sample`, but for its length."""
 
-    __slots__ = ("_blanks", "_has_length", "_passed", "_templates", "is_dated", "outline", "sample")
+    __slots__ = ("_passed", "_templates", "blanks", "has_length", "http2", "is_dated", "outline", "sample")
 
     def __init__(self, one: Parts, two: Parts) -> None:
         """Raises NoTemplate, or Refused."""
         if one[0] != two[0]:
             raise NoTemplate
-        self._blanks = blanks = Blanks(one, two, RESPONSE_KINDS)
+        self.blanks = blanks = Blanks(one, two, RESPONSE_KINDS)
         marked = b"\r\n".join(blanks.lines)
         self.outline = Outline(marked, blanks, RESPONSE_HEAD_BYTES)
         self._passed = self.outline.passed
-        self._has_length = self.outline.has_length
+        self.has_length = self.outline.has_length
         self.sample: ResponseHead = read_response(marked, Lines())
         self.is_dated = is_dated(self.sample)
+        self.http2: object = None  # what an answer of HTTP/2 is made with (http2/answer_template.py)
         self._templates: dict[tuple[Framing, bool, int], tuple[bytes, int]] = {}
         if self.sample.status < 200 or (self.sample.status == 204 and blanks.lengths):
             raise NoTemplate  # whether its connection is used again depends on its length
         _between(b"\r\n".join(self.sample.lines), _marks(blanks.passed))
 
     def length(self, values: Values) -> int | None:
-        return int(values[self._passed]) if self._has_length else self.sample.length
+        return int(values[self._passed]) if self.has_length else self.sample.length
 
     def to_client(self, values: Values, request: RequestHead, own: bytes, framing: Framing, keep: bool) -> bytes:
         """The head that response_to_client makes."""
@@ -255,8 +258,8 @@ class ResponseTemplate:
     def _make(self, request: RequestHead, framing: Framing, keep: bool) -> tuple[bytes, int]:
         """A template, and how many lengths it takes: not every framing tells one."""
         made = response_to_client(self.sample, request, _ID, framing, keep)
-        lengths = [mark for mark in _marks(self._blanks.lengths) if mark in made]
-        template = _template(made, [*_marks(self._blanks.passed), _ID, *lengths])
+        lengths = [mark for mark in _marks(self.blanks.lengths) if mark in made]
+        template = _template(made, [*_marks(self.blanks.passed), _ID, *lengths])
         self._templates[framing, keep, request.minor] = template, len(lengths)
         return template, len(lengths)
 

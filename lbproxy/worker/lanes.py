@@ -28,6 +28,7 @@ from lbproxy.worker.front.admission import ClientConnection
 from lbproxy.worker.handover import LAST_REQUEST_S, Handover, Upgrade
 from lbproxy.worker.http2.client import Http2Client
 from lbproxy.worker.http2.departure import stop_all
+from lbproxy.worker.http2.express import StreamHeads
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.splice import Pipes
 from lbproxy.worker.io.stream import SocketStream
@@ -59,6 +60,7 @@ class Lanes:
         self._response_templates: dict[str, HeadTemplates[ResponseTemplate]] = {}
         self.pipes = Pipes()
         self.encoded_lines = EncodedLines()
+        self.stream_heads = StreamHeads()
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
         self.going = False  # it stops, or gives its connections away
@@ -222,13 +224,23 @@ class Lanes:
             serve = partial(answer_refused, self.context, stream, refused, raw)
         self.spawn(partial(self._run_stream, connection, stream, serve))
 
+    def go_on_with_stream(self, connection: Http2Client, stream: StreamClient, raw: bytes, handover: Handover) -> None:
+        """As `serve_stream`, for a stream that comes from the express lane."""
+        self.handed_over[handover.why] = self.handed_over.get(handover.why, 0) + 1
+        serve = partial(serve_stream, self.context, stream, raw, handover)
+        self.spawn(partial(self._run_stream, connection, stream, serve))
+
     async def _run_stream(
         self, connection: Http2Client, stream: StreamClient, serve: Callable[[], Awaitable[object]]
     ) -> None:
         try:
             await serve()
         finally:
-            connection.finished(stream)
+            away, stream.away = stream.away, None
+            if away is not None:
+                UpgradedClient(self, connection.view, away).begin(away)
+            else:
+                connection.finished(stream)
 
     # To the task lane
 

@@ -106,7 +106,7 @@ def test_openssl_with_small_records_and_what_is_refused(lb: Serving) -> None:
         assert b"30000" in done.stdout.rpartition(b"\r\n\r\n")[2], (odd, done)
     assert b"alert protocol version" in run(*s_client, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0").stderr
     assert b"alert handshake failure" in run(*s_client, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA").stderr
-    assert b"no application protocol" in run(*s_client, "-alpn", "h2").stderr
+    assert b"no application protocol" in run(*s_client, "-alpn", "spdy/3").stderr
     told = run(*s_client, "-tls1_2", "-alpn", "http/1.1", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE+AESGCM")
     assert b"Cipher is ECDHE-ECDSA-AES128-GCM-SHA256" in told.stdout, "the order is the server's"
     assert b"ALPN protocol: http/1.1" in told.stdout

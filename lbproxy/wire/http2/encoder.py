@@ -46,7 +46,7 @@ def plain_string(text: bytes) -> bytes:
     return integer(len(text), 0x00, 0x7F) + text
 
 
-def _name(name: bytes) -> bytes:
+def begun_field(name: bytes) -> bytes:
     """The beginning of a literal field, with its name (lower case)."""
     first = _NEVER_INDEXED if name in _SECRET else _LITERAL
     number = _NAMES.get(name)
@@ -55,12 +55,12 @@ def _name(name: bytes) -> bytes:
 
 def field(name: bytes, value: bytes) -> bytes:
     """`name` in lower case."""
-    return _WHOLE.get((name, value)) or _name(name) + string(value)
+    return _WHOLE.get((name, value)) or begun_field(name) + string(value)
 
 
 def fresh_field(name: bytes, value: bytes) -> bytes:
     """As field, for a value that does not come again: Huffman code would cost more than the bytes that it saves."""
-    return _name(name) + plain_string(value)
+    return begun_field(name) + plain_string(value)
 
 
 class EncodedLines(dict[bytes, bytes]):

@@ -26,7 +26,7 @@ def fixed_block(head: ResponseHead, encoded: EncodedLines) -> bytes:
     lines = [encoded[line] for line in head.lines]
     if head.length is not None and status >= 200 and status != 204:
         lines.append(encoded[b"content-length: %d" % head.length])
-    return b"".join((field(b":status", b"%d" % status), *lines, encoded[_via(head)]))
+    return b"".join((field(b":status", b"%d" % status), *lines, encoded[via_line(head)]))
 
 
 def own_block(own: bytes, encoded: EncodedLines) -> bytes:
@@ -40,7 +40,7 @@ def own_block(own: bytes, encoded: EncodedLines) -> bytes:
 def tunnel_block(head: ResponseHead, own: bytes, encoded: EncodedLines) -> bytes:
     """Of the 200 that a 101 becomes, as the answer to an extended CONNECT (RFC 8441, 5)."""
     lines = [encoded[line] for line in head.lines if not line.lower().startswith(_ACCEPT)]
-    return b"".join((field(b":status", b"200"), *lines, encoded[_via(head)], own_block(own, encoded)))
+    return b"".join((field(b":status", b"200"), *lines, encoded[via_line(head)], own_block(own, encoded)))
 
 
 def error_block(page: ErrorPage, encoded: EncodedLines) -> tuple[bytes, bytes]:
@@ -61,6 +61,6 @@ def _fresh(line: bytes, encoded: EncodedLines) -> bytes:
     return REQUEST_ID + plain_string(value) if name == b"X-Request-ID" else encoded[line]
 
 
-def _via(head: ResponseHead) -> bytes:
+def via_line(head: ResponseHead) -> bytes:
     values: Sequence[bytes] | None = head.fields.get(b"via")
     return _VIA if values is None else b"Via: " + b", ".join([*filter(None, values), b"1.1 lbproxy"])

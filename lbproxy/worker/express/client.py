@@ -26,6 +26,11 @@ class ExpressClient(ExpressRecord):
     stop = finish.stop
     abort = finish.abort
     leave = finish.leave
+    hand_over = finish.hand_over
+    # An answer that was read
+    answer = reply.answer
+    answer_chunked = reply.answer_chunked
+    begin_answer = reply.begin_answer
     # Actions that the table of phases names
     abandon = finish.abandon
     close = finish.close

@@ -105,7 +105,7 @@ def close(record: ExpressRecord) -> None:
 def abort(record: ExpressRecord) -> None:
     """A mistake of ours: the reactor calls this for the connection that met it."""
     let_backend_go(record, False)
-    close(record)
+    record.close()
 
 
 def let_backend_go(record: ExpressRecord, reusable: bool) -> None:
@@ -179,7 +179,7 @@ def abandon(record: ExpressRecord) -> None:
         record.reply_bytes = 0
     tally(record)
     log(record, "client_gone")
-    close(record)
+    record.close()
 
 
 def cut_short(record: ExpressRecord, error: str) -> None:
@@ -192,7 +192,7 @@ def cut_short(record: ExpressRecord, error: str) -> None:
     let_backend_go(record, False)
     tally(record)
     log(record, error, reason)
-    close(record)
+    record.close()
 
 
 def tally(record: ExpressRecord) -> None:
@@ -245,7 +245,7 @@ def enter(record: ExpressRecord, data: bytes, why: str, refused: Refused | None 
     waited = why == "slow_body"  # for the rest of a body
     has_stalled = waited and record.view.settings.timeouts.body_s <= EARLY_BODY_S
     came_at = record.entered_at if waited else None
-    record.lanes.hand_over(record, Handover(why, data, refused, came_at, has_stalled))
+    record.hand_over(Handover(why, data, refused, came_at, has_stalled))
 
 
 def enter_buffered(record: ExpressRecord, why: str) -> None:
@@ -268,7 +268,7 @@ def give_up(record: ExpressRecord, why: str) -> None:
     if connection is not None:
         record.lanes.reactor.unregister(connection.fd)
         connection.close()
-    if lease is not None and why == "secure":
+    if lease is not None and why in ("secure", "http2"):
         record.lanes.router.give_back(lease)  # else of two backends the same one would get every fresh connection
     elif lease is not None:
         record.lanes.router.release(lease)
@@ -303,7 +303,11 @@ def resume(record: ExpressRecord, why: str, response: bytes = b"") -> None:
         *(record.started, record.unsent),
     )
     data, record.buffer = record.buffer, b""
-    record.lanes.hand_over(record, Handover(why, data, has_stalled=why == "slow_body", sent=sent))
+    record.hand_over(Handover(why, data, has_stalled=why == "slow_body", sent=sent))
+
+
+def hand_over(record: ExpressRecord, handover: Handover) -> None:
+    record.lanes.hand_over(record, handover)
 
 
 def release(record: ExpressRecord) -> tuple[Lease, BackendConnection]:

@@ -94,7 +94,7 @@ class ExpressRecord(Lease):
 
     lanes: Lanes
     sock: socket.socket
-    fd: int
+    fd: int  # -1: a stream of HTTP/2 has none of its own
     view: ListenerView
     facts: ClientFacts
     phase: Phase
@@ -139,6 +139,11 @@ class ExpressRecord(Lease):
     on_pipelined: Callable[[], None]
     on_deadline: Callable[[], None]
     abort: Callable[[], None]
+    answer: Callable[..., None]
+    answer_chunked: Callable[..., None]
+    begin_answer: Callable[[ResponseHead, bytes, int], None]
+    close: Callable[[], None]
+    hand_over: Callable[[Handover], None]
 
     def __init__(
         self, lanes: Lanes, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes = b""
@@ -223,7 +228,7 @@ def change(record: ExpressRecord, phase: Phase) -> None:
     reactor = record.lanes.reactor
     record.entered_at = record.moved_at = reactor.now  # a transfer changes its phase when bytes have moved
     events = phase.client
-    if events == READ and _is_ahead(record):
+    if record.fd < 0 or (events == READ and _is_ahead(record)):
         events = 0
     if not events:
         if record.client_events:

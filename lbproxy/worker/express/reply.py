@@ -4,6 +4,8 @@ Nothing here retries or writes an error page. A response that is not plain goes 
 it has gone to the client; after that the exchange is cut short.
 """
 
+from collections.abc import Sequence
+
 from lbproxy.wire.body import chunk, last_chunk, response_body
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES, Refused, ResponseHead, read_response, response_head_end
 from lbproxy.wire.head_cache import ReadReply
@@ -74,22 +76,22 @@ def consider_reply(record: ExpressRecord, connection: BackendConnection, data: b
     if status < 200 or head.event_stream:
         resume(record, "stream" if head.event_stream else "interim", data)
     elif request.method == b"HEAD" or status == 204 or status == 304:
-        answer(record, head, Framing.NONE, b"", 0, clean=end == len(data))
+        record.answer(head, Framing.NONE, b"", 0, clean=end == len(data))
     elif length is not None:
         have = len(data) - end
         if have == length:
             connection.recv_bytes = room_for_answer(len(data))
-            answer(record, head, LENGTH, data[end:], have, clean=True)
+            record.answer(head, LENGTH, data[end:], have, clean=True)
         elif have > length:
-            answer(record, head, LENGTH, data[end : end + length], length, clean=False)
+            record.answer(head, LENGTH, data[end : end + length], length, clean=False)
         else:
             record.status = status
             record.response = head
             record.reply_bytes = have
             connection.recv_bytes = LARGE_RECV_BYTES
-            begin_body(record, for_client(record, head, LENGTH, data[end:]), length - have)
+            record.begin_answer(head, data[end:], length - have)
     elif head.chunked and request.minor:
-        answer_chunked(record, head, data, end)
+        read_chunked(record, head, data, end)
     else:
         resume(record, "chunked_reply" if head.chunked else "until_close", data)
 
@@ -127,8 +129,8 @@ def read_reply(record: ExpressRecord, connection: BackendConnection, data: bytes
     return head, end, head.length
 
 
-def answer_chunked(record: ExpressRecord, head: ResponseHead, data: bytes, end: int) -> None:
-    """Frame a complete chunked body anew; an incomplete one goes to the task lane as it was received."""
+def read_chunked(record: ExpressRecord, head: ResponseHead, data: bytes, end: int) -> None:
+    """Answer with a complete chunked body; an incomplete one goes to the task lane as it was received."""
     body = response_body(head, record.sample.method)
     try:
         payload = body.feed(data[end:])
@@ -138,8 +140,20 @@ def answer_chunked(record: ExpressRecord, head: ResponseHead, data: bytes, end: 
         resume(record, "chunked_reply", data)
         return
     trailers = body.trailers if record.sample.wants_trailers else ()
+    record.answer_chunked(head, payload, trailers, clean=not body.rest)
+
+
+def answer_chunked(
+    record: ExpressRecord, head: ResponseHead, payload: bytes, trailers: Sequence[bytes], *, clean: bool
+) -> None:
+    """Frame the body anew."""
     framed = chunk(payload) + last_chunk(trailers)
-    answer(record, head, Framing.CHUNKED, framed, len(payload), clean=not body.rest)
+    answer(record, head, Framing.CHUNKED, framed, len(payload), clean=clean)
+
+
+def begin_answer(record: ExpressRecord, head: ResponseHead, start: bytes, left: int) -> None:
+    """`start` is in hand of the body, and `left` bytes are still to come."""
+    begin_body(record, for_client(record, head, LENGTH, start), left)
 
 
 def answer(record: ExpressRecord, head: ResponseHead, framing: Framing, body: bytes, size: int, *, clean: bool) -> None:

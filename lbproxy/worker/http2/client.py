@@ -30,14 +30,21 @@ from lbproxy.wire.http2.peer_settings import LocalSettings
 from lbproxy.wire.http2.request import spell_request, trailers_of
 from lbproxy.wire.lines import bad_request
 from lbproxy.worker.context import Context
+from lbproxy.worker.handover import Handover
 from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor
+from lbproxy.worker.http2.express import ExpressStream, ReadHead, StreamHeads, begin, read_again, read_head
+from lbproxy.worker.http2.relayed_stream import RelayedStream, new_key
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
 
 AT_ONCE_BYTES = 16 * 1024  # more of one body does not wait for the end of the batch
 MOST_PENDING_BYTES = 1024 * 1024  # of all streams together
-MOST_STREAMS = 100
+MOST_STREAMS = 100  # open at a time
+# An exchange ends a moment after its stream, and a client may open the next stream at once: Chromium does not ask again
+# for a picture that was refused. What a client has reset counts, too: its backend may be at work.
+MOST_EXCHANGES = 2 * MOST_STREAMS
+_CONNECT = (b":method", b"CONNECT")
 _OF_HEADS = (bytes((HEADERS,)), bytes((CONTINUATION,)))  # the types of their frames
 
 
@@ -47,17 +54,31 @@ class Lanes(Protocol):
     context: Context
     reactor: Reactor
     encoded_lines: EncodedLines
+    stream_heads: StreamHeads
+    off: bool
 
     def serve_stream(
         self, connection: Any, stream: StreamClient, raw: bytes, refused: Refused | None = None
     ) -> None: ...
+    def go_on_with_stream(self, connection: Any, stream: StreamClient, raw: bytes, handover: Handover) -> None: ...
     def closed(self, record: Any) -> None: ...
 
 
 class Http2Client(Http2Descriptor):
     """A record of the lanes, and the owner of its wire connection."""
 
-    __slots__ = ("_early", "_idle_since", "_midway_since", "departure", "facts", "lanes", "since", "streams", "view")
+    __slots__ = (
+        "_early",
+        "_idle_since",
+        "_midway_since",
+        "departure",
+        "facts",
+        "lanes",
+        "read_head",
+        "since",
+        "streams",
+        "view",
+    )
 
     def __init__(
         self, lanes: Lanes, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes = b""
@@ -69,8 +90,9 @@ class Http2Client(Http2Descriptor):
         self.view = view
         self.facts = facts
         self.since = self._idle_since = lanes.reactor.now
-        self.streams: dict[int, StreamClient] = {}  # whose exchange is not over, also those that the client has reset
+        self.streams: dict[int, StreamClient | ExpressStream | RelayedStream] = {}
         self.departure: Departure | None = None
+        self.read_head: ReadHead | None = None  # the last one
         self._midway_since = NEVER  # when a head began that is not complete yet
         self._early = early
 
@@ -83,6 +105,10 @@ class Http2Client(Http2Descriptor):
         """Its listener still takes HTTP/2."""
         protocols = self.view.settings.protocols
         return "h2" in protocols or "h2c" in protocols
+
+    @property
+    def reactor(self) -> Reactor:
+        return self._reactor
 
     @property
     def now(self) -> float:
@@ -181,9 +207,40 @@ class Http2Client(Http2Descriptor):
             stream.reset(CANCEL)
         elif not stream.has_ended:  # an early answer: the rest of the request is of no use (RFC 9113, 8.1)
             stream.reset(NO_ERROR)
+        self._note_idle()
+
+    def relayed(self, stream: StreamClient) -> RelayedStream:
+        """The stream is a relay's from now on."""
+        relayed = RelayedStream(self, stream.number, stream.lease, stream.since, has_ended=stream.has_ended)
+        self.streams[stream.number] = relayed
+        return relayed
+
+    def parted(self, stream: RelayedStream) -> None:
+        """Its relay is over."""
+        del self.streams[stream.number]
+        if not self.is_closed:
+            self._note_idle()
+
+    def _note_idle(self) -> None:
         if not self.streams:
-            self._idle_since = self._reactor.now
+            self.stream_is_over()
+
+    def stream_is_over(self) -> None:
+        """The last one."""
+        self._idle_since = self._reactor.now
+        if self.departure is not None:
             self.close_if_done()
+
+    def to_task(self, stream: ExpressStream, handover: Handover) -> None:
+        """A stream leaves the express lane."""
+        client = self.streams[stream.number] = StreamClient(self, stream.number, ended=False)
+        if stream.body and handover.sent is None:
+            client.received(stream.body, end=False)
+        if stream.has_ended:
+            client.end(list(stream.trailers))
+        if stream.gone:
+            client.leave(stream.gone)
+        self.lanes.go_on_with_stream(self, client, stream.raw, handover)
 
     # What the client says (owner of the wire connection)
 
@@ -194,15 +251,27 @@ class Http2Client(Http2Descriptor):
 
     def _begin_stream(self, stream_id: int, fields: Fields, *, end: bool) -> None:
         """Where every request begins."""
-        try:
-            raw = spell_request(fields, end=end)
-        except MalformedMessage as exc:
-            raise StreamFailed(stream_id, PROTOCOL_ERROR, exc.reason) from None
+        read = self.read_head
+        if read is None or read.fields is not fields or read.view is not self.view or read.ends is not end:
+            try:
+                raw = spell_request(fields, end=end, websocket_key=new_key() if _CONNECT in fields else b"")
+            except MalformedMessage as exc:
+                raise StreamFailed(stream_id, PROTOCOL_ERROR, exc.reason) from None
+            read = self.read_head = ReadHead(fields, self.view, raw, ends=end)
+            if self.lanes.off:
+                read.why = "off"
+            else:
+                read_head(read, self.lanes.stream_heads)
+        elif read.cached is None and not read.why:
+            read_again(read, self.lanes.stream_heads, self.facts)
         if not end:
             for name, value in fields:
                 if name == b"content-length":
                     self.wire.expect(stream_id, int(value))
-        self._serve(stream_id, raw, end=end)
+        if read.why:
+            self._serve(stream_id, read.raw, end=end)
+        else:
+            begin(self, stream_id, read)
 
     def on_large_head(self, stream_id: int, fields: Fields, end: bool) -> None:
         stream = self.streams.get(stream_id)

@@ -9,7 +9,7 @@ from support.trio_test import trio_test
 from lbproxy.worker.express.client import ExpressClient
 
 
-@pytest.mark.parametrize("mistake", ["express.reply.answer", "express.reply.send_last"])
+@pytest.mark.parametrize("mistake", ["express.client.ExpressClient.answer", "express.reply.send_last"])
 @trio_test(timeout_s=8)
 async def test_a_mistake_of_ours_costs_one_client_and_nothing_else(
     mistake: str, monkeypatch: pytest.MonkeyPatch
