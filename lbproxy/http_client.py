@@ -53,16 +53,18 @@ class Answer:
     body: bytes  # its beginning
 
 
-async def connect(address: Address, *, secure: bool = False, tls: TargetTls | None = None) -> trio.abc.Stream:
-    """`secure`, or a secure address: TLS; the certificate must be good for the address's host, as `tls` says. Raises
-    NoAnswer, CannotAsk and OSError."""
+async def connect(
+    address: Address, *, secure: bool = False, tls: TargetTls | None = None, protocol: str = ""
+) -> trio.abc.Stream:
+    """`secure`, or a secure address: TLS; the certificate must be good for the address's host, as `tls` says, and
+    `protocol` is asked for by ALPN. Raises NoAnswer, CannotAsk and OSError."""
     stream = await _connect(address)
     if not secure and not address.secure:
         return stream
     rules = tls if tls is not None else TargetTls()
     name = rules.server_name or address.server_name
     try:
-        secured = trio.SSLStream(stream, target_context(rules), server_hostname=name, https_compatible=True)
+        secured = trio.SSLStream(stream, target_context(rules, protocol), server_hostname=name, https_compatible=True)
     except BadCertificate as exc:
         await trio.aclose_forcefully(stream)
         raise NoAnswer(f"TLS: {exc}") from None

@@ -109,6 +109,7 @@ class BackendView:
     token: str = ""  # the value of a sticky cookie that names its slot; empty: the pool is not sticky
     send_proxy: str = ""  # v1 | v2: its connections begin with a PROXY header, and are not shared by clients
     tls: TargetTls | None = None  # where the address is secure: how its certificate is verified
+    is_http2: bool = False
 
 
 @dataclass(frozen=True, slots=True)

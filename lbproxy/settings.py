@@ -121,6 +121,7 @@ class HealthSettings:
     fall: int = 3
     host: str | None = None  # of the probe; None = the backend's address
     headers: tuple[tuple[str, str], ...] = ()  # further fields of the probe
+    grpc: bool = False  # a probe calls grpc.health.v1.Health/Check
     active: bool = True  # False = no probes: ready when it listens
     passive: PassiveSettings | None = None
 
@@ -209,6 +210,7 @@ class PoolSettings:
     bind: str = "tcp"  # tcp | unix | fd
     balance: str = "least_conn"
     send_proxy: str = "off"  # off | v1 | v2: a PROXY header towards the backend
+    protocol: str = "http/1.1"  # http/1.1 | h2c | h2: what the backends speak
     hash_key: str | None = None  # client_ip | header:NAME | cookie:NAME | path
     health: HealthSettings = field(default_factory=HealthSettings)
     reload: ReloadSettings = field(default_factory=ReloadSettings)

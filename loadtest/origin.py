@@ -9,6 +9,7 @@
     /raw                                 everything behind the head comes back as it is, until the client has ended
     /sum                                 POST, both framings: "LENGTH CRC32\\n" of the body
     /whoami  /healthz                    slot@generation and pid
+    /count                               requests so far, this one included
 
 On SIGTERM it stops listening, finishes what is in hand and exits 0. It trusts its client: it is no server
 for the world.
@@ -65,6 +66,7 @@ class Origin:
         self.connections: dict[int, Connection] = {}
         self.later: list[tuple[float, int, Connection, Iterator[float]]] = []
         self.stopping = False
+        self.requests = 0
         self.blocks = os.memfd_create("blocks")  # large bodies go out by sendfile
         os.write(self.blocks, b"lbproxy\n" * (BLOCK // 8))
         self.wakeup, waker = socket.socketpair()
@@ -177,6 +179,7 @@ class Connection:
             self.close()
 
     def request(self, raw: bytes) -> None:
+        self.origin.requests += 1
         method, target, rest = raw.split(b" ", 2)
         self.last = rest.startswith(b"HTTP/1.0") or b"\r\nconnection: close" in rest.lower()
         if target == b"/" and method == b"GET":
@@ -210,6 +213,8 @@ class Connection:
         elif path == b"/chunked":
             part = chunk(b"c" * int(values.get("bytes", 1000)))
             self.send(head(None) + part * int(values.get("n", 20)) + CHUNK_END)
+        elif path == b"/count":
+            self.send(answer(b"%d\n" % self.origin.requests))
         else:
             whole = answer(f"{WHO} {os.getpid()}\n".encode())
             self.send(whole if method != b"HEAD" else whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")

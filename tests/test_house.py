@@ -26,6 +26,7 @@ FLOORS = {
     "link": 3,
     "certificates": 3,
     "http_client": 3,
+    "http2_client": 3,
     "worker": 4,
     "supervise": 4,
     "acme": 4,

@@ -50,7 +50,7 @@ async def test_the_certificate_must_be_trusted_and_for_that_host(
         with pytest.raises(NoAnswer, match=r"TLS: self.signed certificate"):
             await send(address, secure=True)
 
-        def trusting(tls: TargetTls) -> ssl.SSLContext:
+        def trusting(tls: TargetTls, protocol: str) -> ssl.SSLContext:
             return client_context(str(file))
 
         monkeypatch.setattr(http_client, "target_context", trusting)

@@ -200,7 +200,7 @@ def _command_fits_bind(path: Path, pool: Table) -> Iterator[Finding]:
         if health.get("active") is False:
             message = 'bind = "fd" needs probes: an inherited socket listens before the backend does'
             yield Finding((*path, "health", "active"), message, see=(*path, "bind"))
-        elif "path" not in health:
+        elif "path" not in health and health.get("grpc") is not True:
             message = 'bind = "fd" needs health.path: a connect to an inherited socket always succeeds'
             yield Finding((*path, "bind"), message)
     command = pool.get("command")
@@ -247,8 +247,24 @@ def _pool_values(path: Path, pool: Table) -> Iterator[Finding]:
     for number, token in enumerate(upgrades):
         if isinstance(token, str) and token.lower() in tokens[:number]:
             yield Finding((*path, "upgrades", number), f"{shown(token)} is there twice")
+    yield from _health_by_grpc(path, pool)
     yield from _target_tls(path, pool, targets)
+    yield from _protocol(path, pool, targets)
     yield from _backoff(path, pool)
+
+
+def _health_by_grpc(path: Path, pool: Table) -> Iterator[Finding]:
+    health = pool.get("health")
+    if not isinstance(health, dict) or health.get("grpc") is not True:
+        return
+    at, protocol = (*path, "health", "grpc"), pool.get("protocol", "http/1.1")
+    if protocol == "http/1.1":
+        yield Finding(at, 'needs protocol = "h2c" (or "h2"): gRPC is spoken over HTTP/2 only')
+    if health.get("active") is False:
+        yield Finding(at, "means nothing with active = false", see=(*path, "health", "active"))
+    for key in ("path", "expect"):
+        if key in health:
+            yield Finding((*path, "health", key), "means nothing with grpc = true: the call decides", see=at)
 
 
 def _target_tls(path: Path, pool: Table, targets: list[Any]) -> Iterator[Finding]:
@@ -262,6 +278,29 @@ def _target_tls(path: Path, pool: Table, targets: list[Any]) -> Iterator[Finding
         yield Finding((*path, "tls"), 'means something only with targets such as "https://10.0.0.7:443"')
     elif tls.get("verify") is False and "ca" in tls:
         yield Finding((*path, "tls", "ca"), "means nothing with verify = false", see=(*path, "tls", "verify"))
+
+
+def _protocol(path: Path, pool: Table, targets: list[Any]) -> Iterator[Finding]:
+    protocol = pool.get("protocol", "http/1.1")
+    if protocol not in ("h2c", "h2"):
+        return
+    secure = [isinstance(target, str) and target.startswith("https://") for target in targets]
+    if protocol == "h2c" and any(secure):
+        message = '"h2c" is HTTP/2 without TLS: https targets speak "h2" or "http/1.1"'
+        yield Finding((*path, "protocol"), message, see=(*path, "targets", secure.index(True)))
+    elif protocol == "h2" and targets and not all(secure):
+        message = '"h2" is agreed on over TLS: a target without https:// speaks "h2c" or "http/1.1"'
+        yield Finding((*path, "protocol"), message, see=(*path, "targets", secure.index(False)))
+    elif protocol == "h2" and "command" in pool:
+        message = '"h2" is for https targets: a backend that lbproxy starts speaks "h2c" or "http/1.1"'
+        yield Finding((*path, "protocol"), message, see=(*path, "command"))
+    if pool.get("send_proxy", "off") != "off":
+        message = f"has no place with protocol = {shown(protocol)}: clients share its connections"
+        yield Finding((*path, "send_proxy"), message, see=(*path, "protocol"))
+    for key in ("upgrades", "accept_bare_lf"):
+        if pool.get(key):
+            message = f"means nothing with protocol = {shown(protocol)}: HTTP/2 has no such thing"
+            yield Finding((*path, key), message, see=(*path, "protocol"))
 
 
 def _backoff(path: Path, pool: Table) -> Iterator[Finding]:

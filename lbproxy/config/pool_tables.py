@@ -68,6 +68,8 @@ class HealthTable(Table):
     """The Host field of the probe; some frameworks refuse a host that they do not know."""
     headers: Annotated[ProbeHeaders | None, Facts(unset="none")] = None
     """Further header fields of the probe."""
+    grpc: Annotated[Truth | None, Facts(True)] = None
+    """true: a probe calls grpc.health.v1.Health/Check, and passes when the answer is SERVING."""
     active: Annotated[Truth | None, Facts(False)] = None
     """false: no probes at all; a backend is ready when it listens."""
     passive: PassiveTable | None = None
@@ -100,7 +102,7 @@ class DrainTable(Table):
     transfer_s: Annotated[Seconds | None, Facts("1h")] = None
     """How long an upload or a download may still take while its bytes keep moving."""
     stream_s: Seconds | None = None
-    """When an endless answer, such as Server-Sent Events, is ended, behind a whole event."""
+    """When an endless answer is ended: Server-Sent Events behind a whole event, a gRPC stream behind a message."""
     websocket_s: Annotated[Seconds | None, Facts("20s")] = None
     """WebSockets are told Close at moments spread evenly over this time; "0s" is all at once."""
     tcp_s: Seconds | None = None
@@ -250,6 +252,8 @@ class PoolTable(Table):
     """What decides with balance = "hash": equal keys go to the same backend."""
     send_proxy: Annotated[Literal["off", "v1", "v2"] | None, Facts("v2")] = None
     """A PROXY header tells the backend who the client is; each request then has a connection of its own."""
+    protocol: Annotated[Literal["http/1.1", "h2c", "h2"] | None, Facts("h2c", applies=REPLACES)] = None
+    """What the backends speak: h2c is HTTP/2 without TLS, as gRPC servers speak it; h2 is for https targets."""
     sticky: StickyTable | None = None
     slow_start_s: Seconds | None = None
     """How long the share of a backend grows that has just become ready, also in a reload; "0s": all of it at once."""

@@ -20,8 +20,6 @@ class NotYet:
 
 NOT_YET = (
     NotYet(("cluster",)),
-    NotYet(("pool", "*", "protocol")),
-    NotYet(("pool", "*", "health", "grpc")),
     NotYet(("pool", "*", "sticky", "cluster"), only=(True,)),
 )
 

@@ -67,6 +67,7 @@ def _making(generation: Generation) -> dict[str, object]:
         "command": settings.command,
         "user": settings.user,
         "bind": settings.bind,
+        "protocol": settings.protocol,
         "directory": generation.directory,
         "env": generation.env,
     }
@@ -102,10 +103,10 @@ def target_of(spec: BackendSpec) -> Address | None:
 
 
 def _is_stale(member: Member, wanted: Generation) -> bool:
-    """Its certificate is verified by other rules now: a new backend proves itself by these."""
-    address = target_of(member.spec)
+    """It speaks another protocol now, or its certificate is verified by other rules: a new backend proves itself."""
+    address, settings = target_of(member.spec), member.spec.generation.settings
     secure = address is not None and address.secure
-    return secure and member.spec.generation.settings.tls != wanted.settings.tls
+    return settings.protocol != wanted.settings.protocol or (secure and settings.tls != wanted.settings.tls)
 
 
 def gone(pool: Pool, targets: tuple[Address, ...]) -> tuple[Member, ...]:

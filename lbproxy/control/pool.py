@@ -253,6 +253,7 @@ class Pool:
                 send_proxy=send_proxy,
                 token=self._token_of(member.spec) if is_sticky else "",
                 tls=_tls_of(member),
+                is_http2=member.spec.generation.settings.protocol != "http/1.1",
             )
             for member in sorted(self.serving(), key=lambda member: member.backend.id)
             if member.backend.address is not None
@@ -279,7 +280,7 @@ class Pool:
             drain=settings.drain,
             retry_attempts=settings.retry_attempts,
             buffer_request_bytes=settings.buffer_request_bytes,
-            upgrades=settings.upgrades,
+            upgrades=settings.upgrades if settings.protocol == "http/1.1" else (),
             accept_bare_lf=settings.accept_bare_lf,
             is_hopeless=self.is_hopeless,
             sticky=settings.sticky,

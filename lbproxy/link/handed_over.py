@@ -13,6 +13,7 @@ HANDED_OVER: dict[str, str] = {
     "crowded": "the queue of the backend's unix socket is full",
     "expect": "the client asks whether it may send its body (Expect: 100-continue)",
     "secure": "a fresh connection to the backend needs a handshake of TLS",
+    "http2": "the backend speaks HTTP/2, whose streams the task lane serves",
     "no_route": "no route and no pool takes the request: 404",
     "off": "LBPROXY_EXPRESS=off: everything takes the task lane",
     "queue": "no backend is ready or has room: the request waits",

@@ -6,6 +6,7 @@ Plain functions over clock readings. Does not know frames or leases.
 from collections.abc import Iterable
 from dataclasses import replace
 from enum import IntEnum
+from zlib import crc32
 
 from lbproxy.model import LeaseKind
 from lbproxy.settings import DrainSettings
@@ -34,6 +35,12 @@ def manner(now: float, window_ends: float, goodbye_s: float) -> Manner:
     if now < window_ends:
         return Manner.MESSAGE
     return Manner.FRAME if now < window_ends + goodbye_s else Manner.CUT
+
+
+def comes_back_in_ms(client: bytes, left_s: float) -> int:
+    """When a client that is told goodbye shall come back: evenly over the rest of the window, by what tells it from
+    the others."""
+    return int(crc32(client) / 2**32 * max(0.0, left_s) * 1000)
 
 
 def cut_at(window_ends: float, goodbye_s: float, closed_at: float | None = None) -> float:

@@ -27,9 +27,10 @@ _OF_HTTP: Final = {
     503: UNAVAILABLE,
     504: DEADLINE_EXCEEDED,
 }
-CUT: Final = "cut"  # the error type of an answer that a drain has ended
+# Error types (RFC 9209) of what a drain has ended, whatever its status: the client may try again.
+_GONE: Final = ("cut", "destination_unavailable")
 
 
 def grpc_status(status: int, token: str = "") -> int:
     """The code for the HTTP status that the answer would have, and its RFC 9209 error type."""
-    return UNAVAILABLE if token == CUT else _OF_HTTP.get(status, INTERNAL)
+    return UNAVAILABLE if token in _GONE else _OF_HTTP.get(status, INTERNAL)

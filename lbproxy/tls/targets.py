@@ -17,9 +17,12 @@ KEPT = 64  # contexts; one with the system's authorities takes 20 ms to make
 
 
 @lru_cache(KEPT)
-def target_context(tls: TargetTls) -> ssl.SSLContext:
-    """Raises BadCertificate. The system's authorities are read once."""
-    return client_context(tls.ca, verify=tls.verify, authorities=tls.authorities)
+def target_context(tls: TargetTls, protocol: str = "") -> ssl.SSLContext:
+    """`protocol`: the one that ALPN asks for. Raises BadCertificate. The system's authorities are read once."""
+    context = client_context(tls.ca, verify=tls.verify, authorities=tls.authorities)
+    if protocol:
+        context.set_alpn_protocols([protocol])
+    return context
 
 
 def token_of(reason: str) -> str:

@@ -22,6 +22,11 @@ def is_grpc(head: RequestHead) -> bool:
     return any(_is_call_line(line) for line in head.lines if line[:7] in (b"content", b"Content"))
 
 
+def is_grpc_spelt(raw: bytes | bytearray) -> bool:
+    """The same of a head that was refused: its bytes as HTTP/1, as far as they came."""
+    return raw.startswith(b"POST ") and any(_is_call_line(line) for line in bytes(raw).split(b"\r\n"))
+
+
 def call_timeout_s(head: RequestHead) -> float | None:
     """The deadline of a call, from now; None: it has none, or one that is malformed."""
     for line in head.lines:
@@ -58,3 +63,50 @@ def first_message(body: bytes) -> bytes | None:
     if len(body) < MESSAGE_HEAD_BYTES + size or body[0]:
         return None
     return body[MESSAGE_HEAD_BYTES : MESSAGE_HEAD_BYTES + size]
+
+
+class MessageTracker:
+    """Follow the messages of one direction of a call as they pass, and know where they end."""
+
+    __slots__ = ("_head", "_left", "complete")
+
+    def __init__(self) -> None:
+        self.complete = 0  # messages
+        self._head = b""  # the beginning of a message's head, as far as it has come
+        self._left = 0  # bytes missing of the message at hand
+
+    @property
+    def at_boundary(self) -> bool:
+        return not self._left and not self._head
+
+    def feed(self, data: bytes) -> None:
+        """All of `data` passes."""
+        self._walk(data)
+
+    def last_boundary(self, data: bytes) -> int:
+        """The offset in `data`, which is not fed by this, behind the last whole message; -1: there is none.
+
+        0: it stands at a boundary already, and no message ends within `data`.
+        """
+        ahead = MessageTracker()
+        ahead._head, ahead._left = self._head, self._left
+        return ahead._walk(data)
+
+    def _walk(self, data: bytes) -> int:
+        at, size, last = 0, len(data), 0 if self.at_boundary else -1
+        while at < size:
+            if self._left:
+                step = min(self._left, size - at)
+                self._left -= step
+                at += step
+            else:
+                taken = min(MESSAGE_HEAD_BYTES - len(self._head), size - at)
+                self._head += data[at : at + taken]
+                at += taken
+                if len(self._head) < MESSAGE_HEAD_BYTES:
+                    break
+                self._left, self._head = int.from_bytes(self._head[1:], "big"), b""
+            if not self._left:
+                self.complete += 1
+                last = at
+        return last

@@ -55,6 +55,7 @@ class ErrorPage:
     minor: int = 1  # of the client: 1.0 must be told that the connection stays
     text: str = ""  # the operator's own body, as it is: HTML where it begins with "<", else plain text
     grpc_status: int | None = None  # the client speaks gRPC: it gets this status in place of a page
+    pushback_ms: int | None = None  # ... and may try again after this time
 
 
 def error_response(page: ErrorPage) -> bytes:
@@ -91,7 +92,7 @@ def _call_error(page: ErrorPage, code: int) -> bytes:
     lines = [
         b"HTTP/1.1 200 OK",
         b"Content-Type: application/grpc",
-        *status_lines(code, page.reason),
+        *status_lines(code, page.reason, pushback_ms=page.pushback_ms),
         f"Proxy-Status: {_proxy_name(page.proxy)}; error={page.token}".encode("ascii", "replace"),
     ]
     if page.request_id:

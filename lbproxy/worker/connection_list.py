@@ -23,6 +23,7 @@ from lbproxy.worker.express.phase import IDLE
 from lbproxy.worker.front.accept import Acceptor, Admitting
 from lbproxy.worker.http2.client import Http2Client
 from lbproxy.worker.http2.express import ExpressStream
+from lbproxy.worker.http2.relayed_stream import RelayedStream
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.leases.drain import STALLED_S, Lease
@@ -166,7 +167,11 @@ class ConnectionList:
                 yield row
 
     def _row(
-        self, one: Seen, ask: AskConnections, lease: Lease | None, stream: StreamClient | ExpressStream | None = None
+        self,
+        one: Seen,
+        ask: AskConnections,
+        lease: Lease | None,
+        stream: StreamClient | ExpressStream | RelayedStream | None = None,
     ) -> ConnectionRow | None:
         """None: it is not asked for."""
         record = one.record
@@ -248,7 +253,7 @@ class ConnectionList:
             return self._end_one(record, stream)
         return ""
 
-    def _end_one(self, record: Http2Client, stream: StreamClient | ExpressStream) -> str:
+    def _end_one(self, record: Http2Client, stream: StreamClient | ExpressStream | RelayedStream) -> str:
         if stream.lease is not None:
             return self._dismiss(record, stream.lease)
         record.reset(stream.number, CANCEL)

@@ -13,6 +13,7 @@ from lbproxy.telemetry.access import AccessLog
 from lbproxy.telemetry.events import Event
 from lbproxy.wire.lines import Lines
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections, connect
+from lbproxy.worker.backends.http2_connections import SharedConnections
 from lbproxy.worker.backends.secure import SecureConnections, Untrusted
 from lbproxy.worker.error_reports import ErrorReports
 from lbproxy.worker.failures import FailureReports
@@ -32,11 +33,13 @@ class Context:
     lines: Lines = field(default_factory=Lines)  # of the task lane
     secure: SecureConnections = field(default_factory=SecureConnections)
     stopping: trio.Event = field(default_factory=trio.Event)
+    shared: SharedConnections = field(init=False)
     failures: FailureReports = field(init=False)
     errors: ErrorReports = field(init=False)
     date: Callable[[], bytes] = field(init=False)  # the Date field of an answer, behind a CRLF
 
     def __post_init__(self) -> None:
+        self.shared = SharedConnections(self.reactor, self.connect)
         self.failures = FailureReports(self.emit, self.post)
         self.errors = ErrorReports(self.router.pool, self.post)
         self.date = DateLine(lambda: self.reactor.wall(self.reactor.now)).now
@@ -48,6 +51,15 @@ class Context:
     @property
     def proxy_name(self) -> str:
         return self.router.table.name
+
+    def close_backends(self) -> None:
+        self.backends.close()
+        self.shared.close()
+
+    def forget_backend(self, backend: BackendView) -> None:
+        """It has left the table, and no work is on it."""
+        self.backends.forget(backend)
+        self.shared.forget(backend)
 
     async def connect(self, backend: BackendView, connect_s: float) -> BackendConnection:
         """A fresh connection. Raises ConnectFailed or Untrusted."""

@@ -18,6 +18,7 @@ from lbproxy.wire.head import Refused, RequestHead
 from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.upgrades import WEBSOCKET
 from lbproxy.worker.backends.connections import BackendConnection
+from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.context import Context
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.io.splice import Pipes
@@ -50,10 +51,13 @@ class Home(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A backend that is held, and a connection to it. `sent`: head and what was in hand of the body were put there."""
+    """A backend that is held, and a connection to it, or a stream on a shared one.
+
+    `sent`: head and what was in hand of the body were put there.
+    """
 
     lease: Lease
-    connection: BackendConnection
+    connection: BackendConnection | BackendStream
     timeouts: PoolTimeouts
     sent: bool = False
     respond_by: float | None = None  # clock reading; None: the backend's time begins when the request is sent
@@ -163,6 +167,9 @@ class ClientSide(Protocol):
     @property
     def sock(self) -> socket.socket:
         """The socket of its connection."""
+
+    def relay_end(self) -> socket.socket | StreamEnd:
+        """What a relay goes on with, behind a 101."""
 
     def reply_to(self, head: RequestHead | None) -> Reply:
         """The door for the one answer. None: of bytes that are no request; only an error can be sent."""

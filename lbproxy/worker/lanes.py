@@ -236,7 +236,11 @@ class Lanes:
         try:
             await serve()
         finally:
-            connection.finished(stream)
+            away, stream.away = stream.away, None
+            if away is not None:
+                UpgradedClient(self, connection.view, away).begin(away)
+            else:
+                connection.finished(stream)
 
     # To the task lane
 

@@ -133,7 +133,7 @@ class Worker:
                 await self._channel.wait_sent()
             nursery.cancel_scope.cancel()
         self._acceptor.close()
-        self._context.backends.close()
+        self._context.close_backends()
         self._context.access.close(CLOSE_LOG_S)
         self._copies.close()
 
@@ -251,7 +251,7 @@ class Worker:
         return True
 
     def _drained(self, backend: BackendView) -> None:
-        self._context.backends.forget(backend)
+        self._context.forget_backend(backend)
         self._channel.post(Drained(str(backend.id), self._context.router.table.epoch))
 
     def _use_access_log(self, format: str, path: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 from lbproxy.config.checks import check
 
 WEB = "[pool.web]\ncommand = 'a'\n"
+GRPC = WEB + "protocol = 'h2c'\nhealth.grpc = true\n"
 API = "[pool.api]\ntargets = ['127.0.0.1:1']\n"
 LISTENER = "[[listener]]\naddress = ':80'\n"
 
@@ -24,6 +25,7 @@ def messages(text: str) -> list[str]:
         "[[listener]]\naddress = '127.0.0.1:80'\n[[listener]]\naddress = '127.0.0.2:80'\n" + WEB,
         "[[listener]]\naddress = 'unix:/a'\n[[listener]]\naddress = 'unix:/b'\n" + WEB,
         LISTENER + WEB + "bind = 'fd'\nhealth.path = '/'\n",
+        LISTENER + GRPC + "bind = 'fd'\n",
         LISTENER + WEB + "balance = 'hash'\nhash_key = 'path'\n",
         LISTENER + WEB + "balance = 'hash'\nslow_start = '0s'\nsticky = {}\n",
         LISTENER + "mode = 'tcp'\npool = 'web'\n[[listener]]\naddress = ':81'\n" + WEB + "sticky = {}\n",
@@ -143,6 +145,32 @@ def test_what_fits_together_is_left_alone(text: str):
             'means something only for HTTP, and every listener has mode = "tcp"',
         ),
         (LISTENER + WEB + "restart.backoff.max = '500ms'\n", "first is longer than max"),
+        (
+            LISTENER + WEB + "health.grpc = true\n",
+            'needs protocol = "h2c" (or "h2"): gRPC is spoken over HTTP/2 only',
+        ),
+        (LISTENER + GRPC + "health.path = '/'\n", "means nothing with grpc = true: the call decides"),
+        (LISTENER + GRPC + "health.active = false\n", "means nothing with active = false"),
+        (
+            LISTENER + "[pool.web]\ntargets = ['a:1', 'https://a']\nprotocol = 'h2c'\n",
+            '"h2c" is HTTP/2 without TLS: https targets speak "h2" or "http/1.1"',
+        ),
+        (
+            LISTENER + "[pool.web]\ntargets = ['a:1', 'https://a']\nprotocol = 'h2'\n",
+            '"h2" is agreed on over TLS: a target without https:// speaks "h2c" or "http/1.1"',
+        ),
+        (
+            LISTENER + WEB + "protocol = 'h2'\n",
+            '"h2" is for https targets: a backend that lbproxy starts speaks "h2c" or "http/1.1"',
+        ),
+        (
+            LISTENER + WEB + "protocol = 'h2c'\nsend_proxy = 'v1'\n",
+            "has no place with protocol = 'h2c': clients share its connections",
+        ),
+        (
+            LISTENER + WEB + "protocol = 'h2c'\nupgrades = ['websocket']\n",
+            "means nothing with protocol = 'h2c': HTTP/2 has no such thing",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_told(text: str, message: str):

@@ -54,4 +54,4 @@ def test_what_needs_new_backends_is_what_a_generation_is_made_of():
         for fact in info.metadata
         if getattr(fact, "applies", None) == REPLACES
     }
-    assert replacing == {"command", "user", "bind", "directory", "env", "env_file"}
+    assert replacing == {"command", "user", "bind", "protocol", "directory", "env", "env_file"}

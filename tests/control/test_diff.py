@@ -84,6 +84,7 @@ def test_a_pool_that_turns_to_fixed_targets_is_replaced_whole():
         {"settings": {"bind": "unix"}},
         {"directory": "/app/releases/2"},
         {"env": (("A", "1"),)},
+        {"settings": {"protocol": "h2c"}},
     ],
 )
 def test_what_a_backend_is_made_from_decides(change):

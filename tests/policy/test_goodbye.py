@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy.model import LeaseKind
-from lbproxy.policy.goodbye import Manner, cut_at, longest_s, manner, schedule, within
+from lbproxy.policy.goodbye import Manner, comes_back_in_ms, cut_at, longest_s, manner, schedule, within
 from lbproxy.settings import DrainSettings
 
 seconds = st.floats(0, 1000)
@@ -84,3 +84,11 @@ def test_within_a_grace_no_kind_outlasts_it(grace_s: float) -> None:
 
 def test_within_a_long_grace_everything_but_transfers_stays_as_it_was() -> None:
     assert within(DrainSettings(), 100.0) == DrainSettings(transfer_s=100.0)
+
+
+def test_clients_come_back_at_times_all_over_the_rest_of_the_window() -> None:
+    times = sorted(comes_back_in_ms(b"%032x" % number, 4.0) for number in range(200))
+    assert 0 <= times[0] < 400
+    assert 3600 < times[-1] < 4000
+    assert sum(time < 2000 for time in times) == pytest.approx(100, abs=25)
+    assert comes_back_in_ms(b"a", -1.0) == 0

@@ -190,7 +190,7 @@ class Proxy:
         return listening
 
     def _drained(self, backend: BackendView) -> None:
-        self.context.backends.forget(backend)
+        self.context.forget_backend(backend)
         self.drained.append(backend.id)
 
     # The table
@@ -199,7 +199,7 @@ class Proxy:
         backend = self.backends[index]
         token = f"token-{index + 1}" if self.setup.sticky is not None else ""
         view = BackendView(BackendId("web", index + 1, 1), backend.address, FIRST_CELL + index, tls=backend.tls)
-        return replace(view, send_proxy=self.setup.send_proxy, token=token)
+        return replace(view, send_proxy=self.setup.send_proxy, token=token, is_http2=self.setup.is_http2)
 
     def publish(self, *indices: int, **changes: object) -> None:
         """Publish a table with these backends. `changes` are those of the pool."""
@@ -288,7 +288,7 @@ class Proxy:
         }
         assert not in_hand, (in_hand, self._left())
         assert not any(self.router.queues.values()), self._left()
-        self.context.backends.close()
+        self.context.close_backends()
         self.acceptor.close()
         assert not any(self.reactor.handlers), self._left()
         await wait_until(lambda: not self._armed(), lambda: str(self._armed()))
@@ -323,7 +323,7 @@ class Proxy:
 
     def leave(self) -> None:
         """Close what is this worker's own."""
-        self.context.backends.close()
+        self.context.close_backends()
         self.acceptor.close()
         for record in list(self.lanes._records):
             record.sock.close()

@@ -31,6 +31,7 @@ class Setup:
     proxy_protocol: str = "off"
     more: Mapping[str, object] = field(default_factory=dict)  # further settings of the listener
     send_proxy: str = ""  # v1 | v2
+    is_http2: bool = False  # the backends speak HTTP/2
     dates: bool = False  # answers without Date get one
     rows: int = 1  # of the grid
     send_bytes: int = 0  # what our kernel holds for a client that does not read; 0 = as the kernel likes

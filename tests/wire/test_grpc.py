@@ -2,7 +2,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.each import each
 
-from lbproxy.wire.grpc import call_timeout_s, first_message, is_grpc, message, percent_encoded, status_lines
+from lbproxy.wire.grpc import (
+    MessageTracker,
+    call_timeout_s,
+    first_message,
+    is_grpc,
+    is_grpc_spelt,
+    message,
+    percent_encoded,
+    status_lines,
+)
 from lbproxy.wire.head import Lines, read_request
 
 
@@ -24,6 +33,8 @@ def head(*lines: bytes, method: bytes = b"POST"):
 )
 def test_a_call_is_known_by_its_content_type(case: tuple[bytes, bool]) -> None:
     line, is_call = case
+    assert is_grpc_spelt(b"POST / HTTP/1.1\r\na: b\r\n" + line + b"\r\n\r\n") is is_call
+    assert not is_grpc_spelt(b"GET / HTTP/1.1\r\n" + line + b"\r\n\r\n")
     assert is_grpc(head(b"a: b", line)) is is_call
     assert not is_grpc(head(b"a: b", line, method=b"GET"))
 
@@ -75,3 +86,21 @@ def test_a_message_is_read_as_it_was_written_when_it_is_complete() -> None:
     assert [first_message(body[:cut]) for cut in range(8)] == [None] * 8
     assert first_message(body) == first_message(body + b"\0") == b"abc"
     assert first_message(b"\1" + body[1:]) is None, "compressed: nobody here could read it"
+
+
+MESSAGES = message(b"") + message(b"abc") + message(b"\0" * 300)
+ENDS = (0, 5, 13, len(MESSAGES))
+
+
+def test_the_end_of_every_message_is_known_at_every_cut() -> None:
+    for cut in range(len(MESSAGES) + 1):
+        tracker = MessageTracker()
+        assert tracker.last_boundary(MESSAGES[:cut]) == max(end for end in ENDS if end <= cut)
+        tracker.feed(MESSAGES[:cut])
+        assert tracker.at_boundary == (cut in ENDS)
+        assert tracker.complete == sum(end <= cut for end in ENDS[1:])
+        behind = [end - cut for end in ENDS if end > cut or (end == cut and tracker.at_boundary)]
+        assert tracker.last_boundary(MESSAGES[cut:]) == (behind[-1] if behind else -1)
+        assert tracker.last_boundary(b"") == (0 if tracker.at_boundary else -1)
+        tracker.feed(MESSAGES[cut:])
+        assert (tracker.at_boundary, tracker.complete) == (True, 3)

@@ -4,7 +4,7 @@ The request has the facts of wire.headers.request_to_backend; the answer is spel
 wire.head.read_response, so that all of its rules hold.
 """
 
-from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final
 
 from lbproxy.wire.head import RequestHead, ResponseHead, read_response
@@ -12,9 +12,11 @@ from lbproxy.wire.headers import ClientFacts, request_to_backend
 from lbproxy.wire.http2.encoder import EncodedLines, field, fresh_field
 from lbproxy.wire.http2.errors import MalformedMessage
 from lbproxy.wire.http2.hpack import Fields
-from lbproxy.wire.http2.request import CONNECTION_SPECIFIC, check_field
+from lbproxy.wire.http2.request import check_field, refuse_connection_specific
 from lbproxy.wire.lines import Lines, bad_response, canonical
 
+# HTTP/2 has none; some clients of HTTP/1 do not read a status line without one.
+_REASONS: Final = {b"%d" % status.value: status.phrase.encode() for status in HTTPStatus}
 _ID: Final = b"X-Request-ID: "
 _TRANSFER: Final = b"Transfer-Encoding: "
 
@@ -52,12 +54,13 @@ def _spell_response(fields: Fields) -> bytes:
     status = fields[0][1]
     if len(status) != 3 or not status.isdigit() or status == b"101":
         raise MalformedMessage(":status is not one of HTTP/2")
-    lines: Sequence[bytes] = [_line(name, value) for name, value in fields[1:]]
-    return b"\r\n".join((b"HTTP/1.1 %b " % status, *lines, b"", b""))
+    lines = [_line(name, value) for name, value in fields[1:]]
+    return b"\r\n".join((b"HTTP/1.1 %b %b" % (status, _REASONS.get(status, b"")), *lines, b"", b""))
 
 
 def _line(name: bytes, value: bytes) -> bytes:
     check_field(name, value)
-    if name in CONNECTION_SPECIFIC:
-        raise MalformedMessage(f"{name.decode()}, which HTTP/2 does not have")
+    refuse_connection_specific(name, value)
+    if name == b"content-length" and not value.isdigit():
+        raise MalformedMessage("a content-length that is not a number")
     return canonical(name, value)

@@ -8,7 +8,7 @@ means, but for `:status` of an interim answer. A stream ends here when both side
 """
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from lbproxy.wire.http2 import flood, frames
 from lbproxy.wire.http2.errors import (
@@ -47,9 +47,10 @@ class Http2Connection:
         self.streams = self._table.open
         self._decoder = Decoder(settings.header_table_bytes, settings.header_list_bytes)
         self.blocks = HeaderBlocks(HARD_FACTOR * settings.header_list_bytes)
-        self._flood = Flood()
+        self._flood = Flood(of_backend=client)
         self._now = 0.0
-        self.kept = b""  # of a frame that is not whole yet
+        self.kept = b""  # of a frame that is not whole yet, or what stands behind a pause
+        self.is_paused = False
         self._awaits_preface = not client
         self.awaits_settings = True
         self._accepted_id = LARGEST_ID  # our GOAWAY: newer streams are refused
@@ -63,15 +64,13 @@ class Http2Connection:
 
     def begin(self) -> None:
         """The preface of our side."""
-        settings = self._settings
-        first = settings.first_frame(client=self._is_client)
+        first = self._settings.first_frame(client=self._is_client)
         self.output.control(frames.PREFACE + first if self._is_client else first)
-        more = settings.connection_window_bytes - frames.DEFAULT_WINDOW_BYTES
+        more = self._settings.connection_window_bytes - frames.DEFAULT_WINDOW_BYTES
         if more > 0:
             self.output.control(frames.window_update(0, more))
 
     def take(self) -> bytes:
-        """What is to be sent now; b"" when nothing is, or when the windows are closed."""
         return self.output.take()
 
     def send_head(self, stream_id: int, block: bytes, *, end: bool = False) -> None:
@@ -92,8 +91,7 @@ class Http2Connection:
 
     def expect(self, stream_id: int, length: int) -> None:
         """The head that has just come announces so much DATA: more or less of it is a stream error."""
-        stream = self.streams.get(stream_id)
-        if stream is not None:
+        if (stream := self.streams.get(stream_id)) is not None:
             stream.expected_bytes = length
 
     def reset(self, stream_id: int, code: int) -> None:
@@ -103,8 +101,7 @@ class Http2Connection:
 
     def credit(self, stream_id: int, size: int) -> None:
         """The owner has used `size` bytes that on_data told of. A stream that is gone has been credited as a whole."""
-        stream = self.streams.get(stream_id)
-        if stream is not None:
+        if (stream := self.streams.get(stream_id)) is not None:
             self._table.credit(stream, size)
 
     def ping(self, payload: bytes) -> None:
@@ -131,10 +128,14 @@ class Http2Connection:
     # What comes in.
 
     def feed(self, data: bytes, now: float) -> None:
-        """Raises ConnectionFailed; the GOAWAY that tells the peer is in the output then."""
+        """Raises ConnectionFailed; the GOAWAY that tells the peer is in the output then.
+
+        `is_paused` behind it: more heads have come than one turn may cost. The rest is read by feed(b"", now).
+        """
         if self.failed:
             return
         self._now = now
+        self.is_paused = False
         try:
             self._read(self.kept + data if self.kept else data)
         except ConnectionFailed as failure:
@@ -145,14 +146,13 @@ class Http2Connection:
 
     def _read(self, data: bytes) -> None:
         at = 0
-        if self._awaits_preface:
-            at = self._read_preface(data)
-            if self._awaits_preface:
-                self.kept = data
-                return
+        if self._awaits_preface and (at := self._read_preface(data)) < len(frames.PREFACE):
+            self.kept = data
+            return
         size = len(data)
         most = self._settings.max_frame_bytes
         unpack = frames.unpack_header
+        heads = 0
         while size - at >= 9:
             word, flags, stream_id = unpack(data, at)
             length = word >> 8
@@ -173,15 +173,18 @@ class Http2Connection:
                     self._flood.count(flood.UNKNOWN, self._now)
             except StreamFailed as failure:
                 self._fail(failure)
+            if kind == frames.HEADERS:
+                heads += 1 + (length >> 10)
+                if heads >= self._flood.heads_at_once and not self._is_client:
+                    self.is_paused = at < size
+                    break
         self.kept = data[at:]
 
     def _read_preface(self, data: bytes) -> int:
         begun = data[: len(frames.PREFACE)]
         if not frames.PREFACE.startswith(begun):
             raise ConnectionFailed(PROTOCOL_ERROR, "this is not the preface of HTTP/2")
-        if len(begun) < len(frames.PREFACE):
-            return 0
-        self._awaits_preface = False
+        self._awaits_preface = len(begun) < len(frames.PREFACE)
         return len(begun)
 
     def _check_order(self, kind: int, flags: int, stream_id: int) -> None:
@@ -251,8 +254,7 @@ class Http2Connection:
         flags = self.blocks.flags
         stream = self.streams.get(stream_id)
         if stream is None and not self._is_client and self._table.ids.is_new(stream_id):
-            stream = self._accept(stream_id)
-            if stream is None:
+            if (stream := self._accept(stream_id)) is None:
                 return
         elif stream is None or stream.remote_ended:
             self._judge(frames.HEADERS, stream_id)
@@ -305,6 +307,7 @@ class Http2Connection:
         if stream_id:
             raise ConnectionFailed(PROTOCOL_ERROR, "SETTINGS on a stream")
         if flags & ACK:
+            self._flood.count(flood.UNKNOWN, self._now)
             if payload:
                 raise ConnectionFailed(FRAME_SIZE_ERROR, "an ACK of SETTINGS with a payload")
             return
@@ -317,15 +320,10 @@ class Http2Connection:
         output.control(frames.SETTINGS_ACK)
         output.max_frame_bytes = peer.max_frame_bytes
         if peer.header_table_bytes < 4096 and not self._has_no_table:
-            self._has_no_table = True
-            output.owes_table_update = True
+            self._has_no_table = output.owes_table_update = True
         grown = peer.window_bytes - before
         if grown:
-            for stream in self.streams.values():
-                stream.send_bytes += grown
-                if stream.send_bytes > frames.LARGEST_WINDOW_BYTES:
-                    raise ConnectionFailed(FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a window too large")
-                output.wake(stream)
+            self._table.grow(grown)
         self._owner.on_settings()
 
     def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -337,9 +335,10 @@ class Http2Connection:
         if len(payload) != 8:
             raise ConnectionFailed(FRAME_SIZE_ERROR, f"PING of {len(payload)} bytes")
         if flags & ACK:
+            self._flood.count(flood.UNKNOWN, self._now)
             self._owner.on_ping_ack(payload)
         else:
-            self._flood.count(flood.PING, self._now)
+            self._flood.count_ping(self.output.window_bytes + self._table.receive_bytes, self._now)
             self.output.control(frames.ping(payload, ack=True))
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -347,6 +346,7 @@ class Http2Connection:
             raise ConnectionFailed(PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
             raise ConnectionFailed(FRAME_SIZE_ERROR, f"GOAWAY of {len(payload)} bytes")
+        self._flood.count(flood.UNKNOWN, self._now)
         last_id = int.from_bytes(payload[:4], "big") & LARGEST_ID
         self.is_left = True
         self._owner.on_goaway(last_id, int.from_bytes(payload[4:8], "big"), payload[8:])
@@ -358,8 +358,8 @@ class Http2Connection:
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFailed(FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} bytes")
-        self._flood.count(flood.WINDOW_UPDATE, self._now)
         size = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW_BYTES
+        self._flood.count_update(size, self._now)
         if not stream_id:
             if not size:
                 raise ConnectionFailed(PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
@@ -384,8 +384,7 @@ def _is_interim(fields: Fields) -> bool:
     return bool(fields) and fields[0][0] == b":status" and fields[0][1][:1] == b"1"
 
 
-_Reader: TypeAlias = Callable[[Http2Connection, int, int, bytes], None]
-_READERS: Final[tuple[_Reader, ...]] = (
+_READERS: Final[tuple[Callable[[Http2Connection, int, int, bytes], None], ...]] = (
     Http2Connection._on_data,
     Http2Connection._on_headers,
     Http2Connection._on_priority,

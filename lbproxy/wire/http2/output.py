@@ -22,11 +22,11 @@ class Output:
     __slots__ = (
         "_closed",
         "_pieces",
-        "_pieces_bytes",
         "_turns",
         "_writable",
         "max_frame_bytes",
         "owes_table_update",
+        "put_bytes",
         "queued_bytes",
         "window_bytes",
     )
@@ -37,7 +37,7 @@ class Output:
         self._closed = closed
         self._writable = writable
         self._pieces: list[bytes | memoryview] = []
-        self._pieces_bytes = 0  # of the heads and bodies among them
+        self.put_bytes = 0  # of the pieces
         self._turns: deque[Stream] = deque()
         self.queued_bytes = 0  # of all streams
         self.window_bytes = frames.DEFAULT_WINDOW_BYTES  # of the connection
@@ -51,12 +51,13 @@ class Output:
 
     @property
     def unsent_bytes(self) -> int:
-        """Heads and bodies that were put and not taken yet."""
-        return self._pieces_bytes + self.queued_bytes
+        """What was put and not taken yet."""
+        return self.put_bytes + self.queued_bytes
 
     def control(self, frame: bytes) -> None:
         """A frame that no window holds back, and that no body comes before."""
         self._pieces.append(frame)
+        self.put_bytes += len(frame)
 
     def head(self, stream: Stream, block: bytes, end: bool) -> None:
         if stream.queue:
@@ -75,7 +76,7 @@ class Output:
             self._pieces.append(pack_header(size << 8 | HEADERS, flags, stream.id) + block)
         else:
             self._pieces.append(frames.headers(stream.id, block, self.max_frame_bytes, end=end))
-        self._pieces_bytes += size
+        self.put_bytes += size
         if end:
             stream.local_ended = True
             if stream.remote_ended:
@@ -89,13 +90,13 @@ class Output:
                 size <= stream.send_bytes
                 and size <= self.window_bytes
                 and size <= self.max_frame_bytes
-                and (size <= SMALL_BYTES or (not self._turns and self._pieces_bytes < TAKEN_AT_ONCE_BYTES))
+                and (size <= SMALL_BYTES or (not self._turns and self.put_bytes < TAKEN_AT_ONCE_BYTES))
             )
         ):
             self._pieces.append(pack_header(size << 8 | DATA, END_STREAM if end else 0, stream.id))
             if size:
                 self._pieces.append(data)
-                self._pieces_bytes += size
+                self.put_bytes += size
                 self.window_bytes -= size
                 stream.send_bytes -= size
             if end:
@@ -133,7 +134,7 @@ class Output:
                 pack_header(size << 8 | DATA, END_STREAM, stream.id),
                 data,
             )
-            self._pieces_bytes += head_size + size
+            self.put_bytes += head_size + size
             self.window_bytes -= size
             stream.local_ended = True
             self._closed(stream)
@@ -168,7 +169,7 @@ class Output:
         if not pieces:
             return b""
         self._pieces = []
-        self._pieces_bytes = 0
+        self.put_bytes = 0
         taken = b"".join(pieces)
         for stream_id in progressed:
             self._writable(stream_id)
@@ -176,8 +177,8 @@ class Output:
 
     def _let_go(self, progressed: dict[int, None]) -> None:
         turns = self._turns
-        most = max(TAKEN_AT_ONCE_BYTES, self._pieces_bytes + 1)  # at least one frame, whatever was put before
-        while turns and self.window_bytes > 0 and self._pieces_bytes < most:
+        most = max(TAKEN_AT_ONCE_BYTES, self.put_bytes + 1)  # at least one frame, whatever was put before
+        while turns and self.window_bytes > 0 and self.put_bytes < most:
             stream = turns.popleft()
             stream.awaits_turn = False
             if stream.send_bytes <= 0:
@@ -201,7 +202,7 @@ class Output:
         end = stream.ends and not queue
         self._pieces.append(pack_header(size << 8 | DATA, END_STREAM if end else 0, stream.id))
         self._pieces.append(data)
-        self._pieces_bytes += size
+        self.put_bytes += size
         self.window_bytes -= size
         stream.send_bytes -= size
         stream.queued_bytes -= size

@@ -75,6 +75,14 @@ class StreamTable:
             self.receive_bytes += self._credit_bytes
             self._credit_bytes = 0
 
+    def grow(self, size: int) -> None:
+        """SETTINGS of the peer have changed the windows of all streams; below 0: they are smaller."""
+        for stream in self.open.values():
+            stream.send_bytes += size
+            if stream.send_bytes > frames.LARGEST_WINDOW_BYTES:
+                raise ConnectionFailed(FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a window too large")
+            self.output.wake(stream)
+
     def reset(self, stream_id: int, code: int) -> None:
         """Ours; the stream may be one that was never added."""
         self.output.control(frames.rst_stream(stream_id, code))

@@ -91,7 +91,7 @@ class SecureConnections:
         failed: type[ConnectFailed] = ConnectTimedOut
         with trio.move_on_after(connect_s):
             try:
-                context = target_context(rules)
+                context = target_context(rules, "h2" if backend.is_http2 else "")
             except BadCertificate as exc:
                 raise Untrusted(str(exc), "tls_certificate_error", backend) from None
             sock = await open_socket(address)
@@ -103,6 +103,9 @@ class SecureConnections:
                 await _shake_hands(secured)
             except HandshakeFailed as exc:
                 raise Untrusted(f"{address}: TLS: {exc}", token_of(str(exc)), backend) from None
+            if backend.is_http2 and secured.protocol != "h2":
+                secured.close()
+                raise Untrusted(f"{address}: TLS: the backend does not agree on h2", "tls_protocol_error", backend)
             return SecureConnection(backend, secured, self, context)
         raise failed(f"{address} did not {step} within {connect_s:g}s")
 

@@ -268,7 +268,7 @@ def give_up(record: ExpressRecord, why: str) -> None:
     if connection is not None:
         record.lanes.reactor.unregister(connection.fd)
         connection.close()
-    if lease is not None and why == "secure":
+    if lease is not None and why in ("secure", "http2"):
         record.lanes.router.give_back(lease)  # else of two backends the same one would get every fresh connection
     elif lease is not None:
         record.lanes.router.release(lease)

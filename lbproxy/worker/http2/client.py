@@ -35,12 +35,17 @@ from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor
 from lbproxy.worker.http2.express import ExpressStream, begin
 from lbproxy.worker.http2.read_head import ReadHead, StreamHeads, read_again, read_head
+from lbproxy.worker.http2.relayed_stream import RelayedStream, new_key
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
 
 AT_ONCE_BYTES = 16 * 1024  # more of one body does not wait for the end of the batch
 MOST_PENDING_BYTES = 1024 * 1024  # of all streams together
-MOST_STREAMS = 100
+MOST_STREAMS = 100  # open at a time
+# An exchange ends a moment after its stream, and a client may open the next stream at once: Chromium does not ask again
+# for a picture that was refused. What a client has reset counts, too: its backend may be at work.
+MOST_EXCHANGES = 2 * MOST_STREAMS
+_CONNECT = (b":method", b"CONNECT")
 _OF_HEADS = (bytes((HEADERS,)), bytes((CONTINUATION,)))  # the types of their frames
 
 
@@ -86,7 +91,7 @@ class Http2Client(Http2Descriptor):
         self.view = view
         self.facts = facts
         self.since = self._idle_since = lanes.reactor.now
-        self.streams: dict[int, StreamClient | ExpressStream] = {}
+        self.streams: dict[int, StreamClient | ExpressStream | RelayedStream] = {}
         self.departure: Departure | None = None
         self.read_head: ReadHead | None = None  # the last one
         self._midway_since = NEVER  # when a head began that is not complete yet
@@ -101,6 +106,10 @@ class Http2Client(Http2Descriptor):
         """Its listener still takes HTTP/2."""
         protocols = self.view.settings.protocols
         return "h2" in protocols or "h2c" in protocols
+
+    @property
+    def reactor(self) -> Reactor:
+        return self._reactor
 
     @property
     def now(self) -> float:
@@ -120,17 +129,28 @@ class Http2Client(Http2Descriptor):
         self.flush()
 
     def on_bytes(self, data: bytes) -> None:
+        wire = self.wire
+        block, size = wire.blocks.open_stream, len(wire.kept) + len(data)
         try:
-            self.wire.feed(data, self._reactor.now)
+            wire.feed(data, self._reactor.now)
         except ConnectionFailed as exc:
             self._count_reset("ours_", exc.code)
             self._leave_streams(f"the connection broke a rule of HTTP/2: {exc.reason}")
             self.close_gently()
-        if self.wire.kept or self.wire.blocks.open_stream:
+        if wire.blocks.open_stream != block or (not block and len(wire.kept) < size):
+            self._midway_since = NEVER  # what is not whole has begun just now
+        if wire.is_paused:
+            self._reactor.defer(self._go_on)
+        elif wire.kept or wire.blocks.open_stream:
             self._note_midway()
         else:
             self._midway_since = NEVER
         self.plan_flush()
+
+    def _go_on(self) -> None:
+        """Others have had their turn."""
+        if not self.is_closed:
+            self.on_bytes(b"")
 
     def _note_midway(self) -> None:
         """A head, or a frame of a connection without streams, must be complete in time. The body of a stream has the
@@ -188,6 +208,21 @@ class Http2Client(Http2Descriptor):
             stream.reset(CANCEL)
         elif not stream.has_ended:  # an early answer: the rest of the request is of no use (RFC 9113, 8.1)
             stream.reset(NO_ERROR)
+        self._note_idle()
+
+    def relayed(self, stream: StreamClient) -> RelayedStream:
+        """The stream is a relay's from now on."""
+        relayed = RelayedStream(self, stream.number, stream.lease, stream.since, has_ended=stream.has_ended)
+        self.streams[stream.number] = relayed
+        return relayed
+
+    def parted(self, stream: RelayedStream) -> None:
+        """Its relay is over."""
+        del self.streams[stream.number]
+        if not self.is_closed:
+            self._note_idle()
+
+    def _note_idle(self) -> None:
         if not self.streams:
             self.stream_is_over()
 
@@ -212,20 +247,20 @@ class Http2Client(Http2Descriptor):
 
     def on_head(self, stream_id: int, fields: Fields, end: bool) -> None:
         if len(self.streams) >= MOST_STREAMS:  # with those that the client has reset: their backends may be at work
-            self.reset(stream_id, REFUSED_STREAM)
-        else:
-            self._begin_stream(stream_id, fields, end=end)
+            raise StreamFailed(stream_id, REFUSED_STREAM, "too many streams")
+        self._begin_stream(stream_id, fields, end=end)
 
     def _begin_stream(self, stream_id: int, fields: Fields, *, end: bool) -> None:
         """Where every request begins."""
         read = self.read_head
         if read is None or read.fields is not fields or read.view is not self.view or read.ends is not end:
             try:
-                raw = spell_request(fields, end=end)
-            except MalformedMessage:
-                self.reset(stream_id, PROTOCOL_ERROR)
-                return
-            read = self.read_head = ReadHead(fields, self.view, raw, ends=end)
+                key = new_key() if _CONNECT in fields else b""
+                raw = spell_request(fields, end=end, websocket_key=key)
+            except MalformedMessage as exc:
+                raise StreamFailed(stream_id, PROTOCOL_ERROR, exc.reason) from None
+            read = ReadHead(fields, self.view, raw, ends=end)
+            self.read_head = None if key else read
             if self.lanes.off:
                 read.why = "off"
             else:
@@ -244,9 +279,9 @@ class Http2Client(Http2Descriptor):
     def on_large_head(self, stream_id: int, fields: Fields, end: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None:  # its trailers
-            self.reset(stream_id, ENHANCE_YOUR_CALM)
-            stream.leave("its trailers are over the limit of a head")
-            return
+            raise StreamFailed(stream_id, ENHANCE_YOUR_CALM, "its trailers are over the limit of a head")
+        if len(self.streams) >= MOST_STREAMS:
+            raise StreamFailed(stream_id, REFUSED_STREAM, "too many streams")
         try:
             raw = spell_request(fields, end=True)  # for the log
         except MalformedMessage:
@@ -274,8 +309,7 @@ class Http2Client(Http2Descriptor):
         try:
             stream.end(trailers_of(fields))
         except MalformedMessage as exc:
-            self.reset(stream_id, PROTOCOL_ERROR)
-            stream.leave(f"its trailers are malformed: {exc.reason}")
+            raise StreamFailed(stream_id, PROTOCOL_ERROR, f"its trailers are malformed: {exc.reason}") from None
 
     def on_reset(self, stream_id: int, code: int) -> None:
         self._count_reset("", code)

@@ -10,6 +10,7 @@ from lbproxy.wire.http2.connection import Http2Connection
 from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
 
 RECV_BYTES = 64 * 1024
+MOST_PUT_BYTES = 64 * 1024  # behind what the socket did not take: a client that does not read is not listened to
 LINGER_S = 1.0
 
 
@@ -72,6 +73,11 @@ class Http2Descriptor:
             self._read()
 
     def _read(self) -> None:
+        if self.wire.is_paused:
+            return
+        if self.unsent and self.wire.output.put_bytes > MOST_PUT_BYTES:
+            self._watch(WRITE)
+            return
         try:
             data = self.sock.recv(RECV_BYTES)
         except BlockingIOError:

@@ -5,7 +5,9 @@ there; for the relay it is a handover.StreamEnd. When the relay is over the stre
 its END_STREAM are out, and the client has ended it, too, or PARTING_S is over.
 """
 
+import os
 import socket
+from base64 import b64encode
 from typing import Any, Protocol
 
 from lbproxy.wire.http2.errors import CANCEL, NO_ERROR
@@ -14,6 +16,11 @@ from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.leases.drain import Lease
 
 PARTING_S = 1.0
+
+
+def new_key() -> bytes:
+    """Of a WebSocket's handshake with its backend (RFC 6455, 4.1)."""
+    return b64encode(os.urandom(16))
 
 
 class Carrier(Protocol):

@@ -8,10 +8,11 @@ from typing import Protocol
 
 import trio
 
-from lbproxy.wire.head import RequestHead, ResponseHead
+from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.http2.errors import INTERNAL_ERROR
-from lbproxy.wire.http2.response import error_block, response_block, trailers_block
+from lbproxy.wire.http2.response import error_block, response_block, trailers_block, tunnel_block
+from lbproxy.wire.http2.websocket import check_accept
 from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.reply import ClientGone
 
@@ -53,9 +54,16 @@ class Http2Reply:
         self._stream.send_head(response_block(head, own, self._stream.encoded_lines), end=False)
 
     def switched(self, head: ResponseHead, own: bytes) -> bytes:
-        raise AssertionError("no request of HTTP/2 asks for an upgrade")
+        """Nothing is left for the relay to send: the 200 is put here."""
+        assert self._request is not None
+        check_accept(self._request, head)
+        self.begun = True
+        self._stream.send_head(tunnel_block(head, own, self._stream.encoded_lines), end=False)
+        return b""
 
     def head(self, head: ResponseHead, own: bytes, *, keep: bool) -> None:
+        if head.status < 300 and self._request is not None and self._request.upgrades:
+            raise Refused(501, "http_upgrade_failed", f"the backend answered the upgrade with {head.status}")
         self._block = response_block(head, own, self._stream.encoded_lines)
 
     def data(self, payload: bytes) -> None:

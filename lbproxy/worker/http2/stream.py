@@ -5,7 +5,7 @@ window; the window opens again as the exchange takes it.
 """
 
 import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -16,6 +16,7 @@ from lbproxy.wire.headers import ClientFacts, hsts_line
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.lines import bad_request
 from lbproxy.worker.handover import Upgrade, unnoticed
+from lbproxy.worker.http2.relayed_stream import RelayedStream
 from lbproxy.worker.http2.reply import Http2Reply
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.reply import ClientGone
@@ -37,6 +38,7 @@ class Carrier(Protocol):
     def send_data(self, stream_id: int, payload: bytes, *, end: bool) -> None: ...
     def reset(self, stream_id: int, code: int) -> None: ...
     def credit(self, stream_id: int, size: int) -> None: ...
+    def relayed(self, stream: Any) -> RelayedStream: ...
 
 
 class StreamBody(Body):
@@ -131,10 +133,17 @@ class StreamClient:
         self.reply = reply = Http2Reply(self, head)
         return reply
 
+    def relay_end(self) -> RelayedStream:
+        """The stream as an end of a relay, which has its place from now on."""
+        self.take(len(self.buffer))
+        return self._carrier.relayed(self)
+
     def body_of(self, head: RequestHead, max_bytes: int) -> Body:
         if max_bytes and head.length is not None and head.length > max_bytes:
             raise bad_request(f"the body is over {max_bytes} bytes", 413)
         self._body = body = StreamBody(self, max_bytes, head.length)
+        if head.upgrades:  # DATA of an extended CONNECT is for behind the switch (RFC 8441, 5)
+            body.done = True
         return body
 
     async def more(self) -> bool:

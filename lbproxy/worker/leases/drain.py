@@ -55,7 +55,7 @@ class Lease:
     backend: BackendView
     kind: LeaseKind
     leases: "Leases"  # the backend's; it is among them while it is held
-    moved_at: float  # the last byte, either way: kept up by transfers only
+    moved_at: float  # the last byte, either way: kept up by transfers and streams only
     started: float
 
     def __init__(self) -> None:
@@ -185,7 +185,8 @@ class Leases:
         to_tell = [
             lease for lease in self.held if lease.kind is kind and lease.say_goodbye is not None and lease.ends is None
         ]
-        to_tell.sort(key=lambda lease: lease.started)  # the oldest first
+        # A stream that has said nothing for a while goes first; of WebSockets, whose bytes nobody times, the oldest.
+        to_tell.sort(key=lambda lease: lease.moved_at if kind is _STREAM else lease.started)
         offsets = schedule(len(to_tell), window_s, phase)
         return [(now + offset, lease) for offset, lease in zip(offsets, to_tell, strict=True)]
 

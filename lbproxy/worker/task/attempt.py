@@ -18,15 +18,18 @@ from lbproxy.model import LeaseKind
 from lbproxy.telemetry.access import AccessRecord, for_access
 from lbproxy.wire.body import Body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
-from lbproxy.wire.sse import EventTracker
 from lbproxy.wire.upgrades import is_one_of
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Begun, ClientSide, Upgrade, unnoticed
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
+from lbproxy.worker.leases.drain import STALLED_S
 from lbproxy.worker.reply import ClientGone, Reply
-from lbproxy.worker.task.backend_side import Asked, BackendSide
+from lbproxy.worker.task.backend_side import Asked
+from lbproxy.worker.task.backend_sides import side_of
+from lbproxy.worker.task.farewell import CallFarewell, EventFarewell, Farewell, GoingAway, cut_error
 from lbproxy.worker.task.http1_backend import Http1Backend
 from lbproxy.worker.task.response_heads import is_to_blame
+from lbproxy.worker.task.time_limits import NEVER, DeadlinePassed, limits_of_call, time_limits
 
 BUFFER_BYTES = 64 * 1024
 MAX_INTERIM = 16
@@ -46,8 +49,10 @@ class Exchange(Protocol):
     keep: bool
     linger: bool
     status: int
+    request_bytes: int
     response_bytes: int
     started: float
+    is_grpc: bool
 
     @property
     def may_replay(self) -> bool: ...
@@ -61,27 +66,27 @@ class Attempt:
     def __init__(self, exchange: Exchange, begun: Begun) -> None:
         self._exchange = exchange
         self._lease = begun.lease
-        self._side = self._side_of(begun)
-        self._timeouts = begun.timeouts
+        self._side = side_of(exchange, begun)
+        if exchange.is_grpc:
+            self._limits = limits_of_call(exchange.head, begun.timeouts, exchange.started)
+            self._call: CallFarewell | None = CallFarewell(exchange.request_id, begun.lease)
+        else:
+            self._limits = time_limits(begun.timeouts)
+            self._call = None
         self._begun = begun.sent
         self._respond_by = begun.respond_by
         self._is_sent = False  # to its last byte
-        self._deadline = trio.CancelScope()  # of the response head; starts to run when the request is sent
+        # Of the response head; starts to run when the request is sent.
+        self._deadline = trio.CancelScope(deadline=self._limits.ends_at)
         self._may_go_on = False  # the backend has said 100
         self._patience = trio.CancelScope()  # of the wait for more of the request's body
         self._trouble: LbproxyError | None = None
         self._cut = False
         self._upgraded: ResponseHead | None = None  # the 101: from now on it is a relay's
-        self._events: EventTracker | None = None  # of an event stream
-        self._told = False  # ... that was told goodbye
+        self._farewell: Farewell | None = self._call  # of an answer that may have no end
         self._waiting: trio.CancelScope | None = None  # for more of a body
+        self._is_headless = True  # the final head has not come
         self._released = False
-
-    def _side_of(self, begun: Begun) -> BackendSide:
-        context, head = self._exchange.context, self._exchange.head
-        pool = context.router.pool(begun.lease.backend.id.pool)
-        accept_bare_lf = pool is not None and pool.accept_bare_lf
-        return Http1Backend(begun.connection, head, context.backends, context.lines, accept_bare_lf=accept_bare_lf)
 
     async def run(self) -> None:
         """Until the response is with the client, or something went wrong: ProxyError, Refused, ClientGone,
@@ -119,11 +124,12 @@ class Attempt:
         exchange = self._exchange
         assert isinstance(self._side, Http1Backend)
         connection = self._side.connection
+        switched = exchange.reply.switched(head, exchange.own_lines(head))
         return Upgrade(
             lease=self._lease,
-            client=exchange.client.sock,
+            client=exchange.client.relay_end(),
             backend=connection.sock,
-            head=exchange.reply.switched(head, exchange.own_lines(head)),
+            head=switched,
             from_client=bytes(exchange.client.buffer),
             from_backend=connection.buffer,
             protocol=head.upgrade,
@@ -149,12 +155,8 @@ class Attempt:
         scope.cancel()
 
     def _cut_error(self) -> ProxyError:
-        """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
-        if self._exchange.reply.begun:
-            return ProxyError(504, "cut", "the grace of the drain is over")
-        if self._exchange.may_replay:
-            return ProxyError(503, "destination_unavailable", "the backend was taken away")
-        return ProxyError(504, "http_response_timeout", "the grace of the drain is over")
+        exchange = self._exchange
+        return cut_error(begun=exchange.reply.begun, may_replay=exchange.may_replay, is_grpc=exchange.is_grpc)
 
     def _release(self, *, reusable: bool) -> None:
         if self._released:
@@ -170,6 +172,8 @@ class Attempt:
     async def _client_side(self) -> None:
         await self._flush_backend()
         await self._send_rest()
+        if self._call is not None:
+            self._call.may_ask_more = False
         self._start_clock()
         await self._exchange.client.watch()
 
@@ -190,6 +194,7 @@ class Attempt:
             self._is_moving()
             self._stop_clock()
             if payload:
+                self._keep_early(payload)
                 self._side.put(payload)
                 await self._flush_moving()
         if not self._is_sent:
@@ -202,15 +207,27 @@ class Attempt:
         if not exchange.client.buffer:
             alive = False
             with self._patience:
-                if not exchange.head.expects_continue or self._may_go_on:  # else it waits for the backend's word
+                if self._call is not None:
+                    is_stream = self._lease.kind is LeaseKind.STREAM
+                    self._patience.deadline = NEVER if is_stream else trio.current_time() + STALLED_S
+                elif not exchange.head.expects_continue or self._may_go_on:  # else it waits for the backend's word
                     self._patience.deadline = trio.current_time() + exchange.body_wait_s()
                 alive = await exchange.client.more()
             patience, self._patience = self._patience, trio.CancelScope()
             if patience.cancelled_caught:
+                if self._call is not None:
+                    self._becomes_stream()
+                    return b""
                 raise ProxyError(408, "http_request_error", "the request body stalled")
             if not alive:
                 raise ClientGone("the client went away in the middle of its body")
         return exchange.feed_body()
+
+    def _keep_early(self, payload: bytes) -> None:
+        """As long as the backend may refuse the request, and it is short, it is kept to be sent elsewhere."""
+        exchange, size = self._exchange, len(self._exchange.early) + len(payload)
+        if self._side.may_refuse and size <= BUFFER_BYTES and size == exchange.request_bytes:
+            exchange.early += payload
 
     async def _flush_moving(self) -> None:
         if self._side.takes:
@@ -219,23 +236,28 @@ class Attempt:
 
     async def _flush_backend(self) -> None:
         try:
-            await self._side.flush(self._timeouts.idle_s)
+            await self._side.flush(self._limits.idle_s)
         except StreamStalled as exc:
             raise ProxyError(504, "connection_write_timeout", str(exc)) from exc
 
     def _start_clock(self) -> None:
-        if self._deadline.deadline == float("inf"):
+        ends_at = self._limits.ends_at
+        if self._deadline.deadline == ends_at:
             by = self._respond_by
-            self._deadline.deadline = trio.current_time() + self._timeouts.response_s if by is None else by
+            by = trio.current_time() + self._limits.response_s if by is None else by
+            self._deadline.deadline = min(by, ends_at)
 
     def _stop_clock(self) -> None:
-        self._deadline.deadline = float("inf")
+        self._deadline.deadline = self._limits.ends_at
 
     # The backend's side: the response on its way
 
     async def _backend_side(self) -> None:
         exchange = self._exchange
         head = await self._final_head()
+        self._is_headless = False
+        if not self._side.may_refuse:
+            exchange.early.clear()  # it is not sent again, and the answer may take hours
         if head.status == 101:
             exchange.status = head.status
             self._upgraded = head
@@ -252,8 +274,10 @@ class Attempt:
         )
         exchange.status = head.status
         if head.event_stream and head.length is None:
-            self._events = EventTracker()
-            exchange.context.router.change_kind(self._lease, LeaseKind.STREAM, self._say_goodbye)
+            self._farewell = EventFarewell()
+            self._becomes_stream()
+        elif self._call is not None and not request_body.done:
+            self._becomes_stream()
         reply.head(head, exchange.own_lines(head), keep=exchange.keep)
         await self._relay_body(body)
         self._release(reusable=self._is_sent and body.done and head.keep_alive and not body.rest and not body.until_eof)
@@ -264,40 +288,40 @@ class Attempt:
         data = self._side.take_received()
         while True:
             payload = body.feed(data) if data or body.done else b""
-            if self._events is not None:
-                payload = self._whole_events(payload)
+            if self._farewell is not None and not body.done:
+                payload = self._farewell.passes(payload, trio.current_time())
             exchange.response_bytes += len(payload)
             reply.data(payload)
-            if body.done or self._is_told:
+            if body.done or self._is_over:
                 break
             reply.push()
             if reply.pending > BUFFER_BYTES:
                 await self._flush_client()
             self._is_moving()
             data = await self._more_response()
-            if not data and not self._is_told:
+            if not data and not self._is_over:
                 body.eof()  # raises Refused when it is not the end
                 if body.done:
                     break
-        reply.end(body.trailers)
+        over = None if body.done else self._farewell
+        reply.end(body.trailers if over is None else over.trailers(trio.current_time()))
+
+    def _becomes_stream(self) -> None:
+        """Nothing says when it ends: a drain tells it goodbye."""
+        if self._lease.kind is not LeaseKind.STREAM:
+            self._exchange.context.router.change_kind(self._lease, LeaseKind.STREAM, self._say_goodbye)
 
     def _say_goodbye(self, window_ends: float) -> None:
-        """Of an event stream: it ends behind a whole event, so that EventSource comes back with its last id."""
-        self._told = True
-        if self._is_told and self._waiting is not None:
+        assert self._farewell is not None
+        self._farewell.tell(trio.current_time(), window_ends)
+        if self._waiting is not None:
             self._waiting.cancel()
+        elif self._is_headless:
+            self._deadline.cancel()
 
     @property
-    def _is_told(self) -> bool:
-        return self._told and self._events is not None and self._events.at_boundary
-
-    def _whole_events(self, payload: bytes) -> bytes:
-        """What may pass of an event stream: all, until it was told goodbye; then up to the end of an event."""
-        assert self._events is not None
-        if self._told and (end := self._events.last_boundary(payload)) >= 0:
-            payload = payload[:end]
-        self._events.feed(payload)
-        return payload
+    def _is_over(self) -> bool:
+        return self._farewell is not None and self._farewell.is_over(trio.current_time())
 
     def _is_moving(self) -> None:
         """A body that goes on is a transfer: while it moves, its drain is patient."""
@@ -318,7 +342,12 @@ class Attempt:
                 if passed_on < MAX_INTERIM:
                     self._put_interim(head)
             raise Refused(502, "http_protocol_error", f"more than {MAX_INTERIM} interim responses")
-        reason = f"no response head within {self._timeouts.response_s:g}s"
+        now = trio.current_time()
+        if self._call is not None and self._call.was_told:
+            raise GoingAway(self._call.pushback_ms(now))
+        if now >= self._limits.ends_at:
+            raise DeadlinePassed
+        reason = f"no response head within {self._limits.response_s:g}s"
         raise ProxyError(504, "http_response_timeout", reason)
 
     def _refuse_unasked_upgrade(self, head: ResponseHead) -> None:
@@ -336,21 +365,28 @@ class Attempt:
         exchange.reply.interim(head, exchange.own_lines(head))
 
     async def _more_response(self) -> bytes:
-        """b"" at the end, or when a stream that was told goodbye stands between two events."""
-        self._lease.moved_at = trio.current_time()
-        if self._is_told:
-            return b""
-        try:
-            with trio.move_on_after(self._timeouts.idle_s) as self._waiting:
-                return await self._side.receive()
-        except StreamBroken as exc:
-            raise Refused(502, "http_response_incomplete", f"the backend broke off in its body: {exc}") from exc
-        finally:
-            self._waiting = None
-        if self._is_told:
-            return b""
-        reason = f"the response body stalled for {self._timeouts.idle_s:g}s"
-        raise ProxyError(504, "connection_read_timeout", reason)
+        """b"" at the end, or when the farewell is over."""
+        farewell, limits = self._farewell, self._limits
+        now = self._lease.moved_at = trio.current_time()
+        stalls_at = min(now + limits.idle_s, limits.ends_at)
+        while farewell is None or not farewell.is_over(now):
+            if self._call is not None and self._call.is_endless(now):
+                self._becomes_stream()
+            if now >= limits.ends_at:
+                raise DeadlinePassed
+            if now >= stalls_at:
+                reason = f"the response body stalled for {limits.idle_s:g}s"
+                raise ProxyError(504, "connection_read_timeout", reason)
+            until = stalls_at if farewell is None else min(stalls_at, farewell.looks_at())
+            try:
+                with trio.CancelScope(deadline=until) as self._waiting:
+                    return await self._side.receive()
+            except StreamBroken as exc:
+                raise Refused(502, "http_response_incomplete", f"the backend broke off in its body: {exc}") from exc
+            finally:
+                self._waiting = None
+            now = trio.current_time()
+        return b""
 
     async def _flush_client(self) -> None:
         await self._exchange.reply.flush(self._exchange.client.listener.settings.timeouts.body_s)

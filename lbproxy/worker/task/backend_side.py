@@ -28,7 +28,13 @@ class BackendSide(Protocol):
     Nothing that is put raises: a backend that does not take the rest of a request may still have answered.
     """
 
-    takes: bool  # False once the backend takes nothing any more
+    @property
+    def takes(self) -> bool:
+        """False once the backend takes nothing any more."""
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether the backend can say, until it answers, that it never looked at the request: it is kept so long."""
 
     @property
     def pending(self) -> int:

@@ -66,6 +66,9 @@ class Client:
         assert isinstance(self.stream, SocketStream)
         return self.stream.sock
 
+    def relay_end(self) -> socket.socket:
+        return self.sock
+
     def reply_to(self, head: RequestHead | None) -> Reply:
         return Http1Reply(self.stream, head)
 

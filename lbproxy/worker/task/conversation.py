@@ -7,11 +7,14 @@ from dataclasses import replace
 import trio
 
 from lbproxy.errors import LbproxyError
+from lbproxy.policy.grpc_status import grpc_status
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.telemetry.events import Notice
+from lbproxy.wire.grpc import is_grpc_spelt
 from lbproxy.wire.head import Refused, head_of_refused, read_request
 from lbproxy.wire.http1 import confirm_request
 from lbproxy.wire.pages import ErrorPage
+from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
 from lbproxy.worker.handover import LAST_REQUEST_S, ClientSide, Handover
@@ -87,6 +90,7 @@ async def answer_refused(context: Context, client: ClientSide, refused: Refused,
     page = ErrorPage(
         *(refused.status, context.proxy_name, refused.token, refused.reason),
         lines=context.date() + client.hsts,
+        grpc_status=grpc_status(refused.status, refused.token) if client.is_stream and is_grpc_spelt(raw) else None,
     )
     reply = client.reply_to(None)
     gone = False
@@ -128,8 +132,10 @@ def _begun_exchange(context: Context, client: ClientSide, handover: Handover | N
     """The exchange whose request the express lane has sent; None: there is none."""
     if handover is None or handover.sent is None:
         return None
+    connection = handover.sent.begun.connection
+    assert isinstance(connection, BackendConnection)
     with suppress(StreamBroken):  # what the backend said before it broke off decides
-        handover.sent.begun.connection.stream.put(handover.sent.unsent)
+        connection.stream.put(handover.sent.unsent)
     exchange = Exchange(context, client, handover.sent.head, handover)
     exchange.continue_with(handover.sent)
     return exchange

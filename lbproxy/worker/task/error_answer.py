@@ -14,6 +14,7 @@ from lbproxy.wire.pages import ErrorPage
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import ClientSide
 from lbproxy.worker.reply import Reply
+from lbproxy.worker.task.farewell import GoingAway
 
 RETRY_AFTER_S = 1
 
@@ -31,9 +32,7 @@ class Exchange(Protocol):
     linger: bool
     status: int
     response_bytes: int
-
-    @property
-    def is_grpc(self) -> bool: ...
+    is_grpc: bool
 
 
 async def answer_error(exchange: Exchange, error: ProxyError | Refused) -> None:
@@ -71,6 +70,7 @@ async def answer_error(exchange: Exchange, error: ProxyError | Refused) -> None:
         lines=exchange.context.date() + client.hsts,
         text=error.page if isinstance(error, ProxyError) else "",
         grpc_status=code,
+        pushback_ms=error.pushback_ms if isinstance(error, GoingAway) else None,
     )
     exchange.response_bytes = reply.error(page)
     await reply.flush(body_s)

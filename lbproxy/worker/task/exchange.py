@@ -20,6 +20,7 @@ from lbproxy.wire.grpc import is_grpc
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead, passed_upgrades
 from lbproxy.wire.headers import client_of, is_dated, request_id_of, sets_hsts
 from lbproxy.worker.backends.connections import BackendConnection, ConnectFailed, ConnectTimedOut
+from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.backends.secure import Untrusted
 from lbproxy.worker.context import Context
 from lbproxy.worker.ending import count_exchange, end
@@ -30,6 +31,7 @@ from lbproxy.worker.leases.routes import answers_itself
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.attempt import Attempt
 from lbproxy.worker.task.error_answer import answer_error
+from lbproxy.worker.task.farewell import GoingAway
 from lbproxy.worker.task.own_answer import answer_itself
 from lbproxy.worker.task.response_heads import NoAnswer
 
@@ -62,6 +64,7 @@ class Exchange:
         "early",
         "error",
         "head",
+        "is_grpc",
         "keep",
         "linger",
         "reason",
@@ -88,6 +91,7 @@ class Exchange:
         self.early = bytearray()  # payload in hand before a backend was claimed
         self.keep = head.keep_alive
         self.reply: Reply = client.reply_to(head)
+        self.is_grpc = client.is_stream and is_grpc(head)  # over HTTP/1 it cannot be
         self.linger = False  # the client may still be sending: let go of it slowly
         self.status = 0
         self.error: str | None = None
@@ -124,11 +128,6 @@ class Exchange:
         self._begun = replace(sent.begun, sent=True)
         self._pool_name = sent.begun.lease.backend.id.pool
 
-    @property
-    def is_grpc(self) -> bool:
-        """The client speaks gRPC, which needs HTTP/2: errors are told in its own way."""
-        return self.client.is_stream and is_grpc(self.head)
-
     def body_wait_s(self) -> float:
         """How long the client may be silent in the body, from now."""
         has_stalled, self._has_stalled = self._has_stalled, False
@@ -143,7 +142,7 @@ class Exchange:
                 if isinstance(exc, Refused):
                     self.keep = self.keep and exc.status >= 500  # a backend's nonsense is not the client's fault
                 self.error, self.reason = exc.token, exc.reason
-                self._has_failed = exc.status >= 500
+                self._has_failed = exc.status >= 500 and not isinstance(exc, GoingAway)
                 await answer_error(self, exc)
         except LeftUnanswered as exc:
             self.keep = False
@@ -183,7 +182,7 @@ class Exchange:
             pool = self._pool()  # raises where nobody takes it: before its body is read
             self.body = self.client.body_of(self.head, self.client.listener.settings.limits.body_bytes)
             if not self.head.expects_continue:
-                await self._read_early_body(pool.buffer_request_bytes)
+                await self._read_early_body(0 if self.is_grpc else pool.buffer_request_bytes)
         attempts = forgiven = 0
         while True:
             try:
@@ -196,7 +195,7 @@ class Exchange:
                 if left <= 0 and forgiven < FORGIVEN_MOST and await self._was_unread(exc):
                     forgiven += 1
                     left += 1
-                replayable = self.may_replay or not exc.was_sent
+                replayable = self.may_replay or (not exc.was_sent and self.request_bytes == len(self.early))
                 follows = after_no_answer(reused=exc.reused, replayable=replayable, attempts_left=left)
                 if follows is Retry.CLOSE and not self.client.is_stream:
                     raise LeftUnanswered(str(exc)) from exc
@@ -291,15 +290,19 @@ class Exchange:
         router, backends = self.context.router, self.context.backends
         pool = self._pool()
         self.upgrades = passed_upgrades(self.head, pool.upgrades)
+        if self.head.upgrades and not self.upgrades and self.head.is_http2:  # it asks for nothing else (RFC 8441)
+            raise ProxyError(501, "http_upgrade_failed", f"this pool does not pass {self.head.upgrades[0].decode()}")
         kind = LeaseKind.WEBSOCKET if self.upgrades else LeaseKind.REQUEST  # of every upgrade, until its 101
         key = key_of(pool, self.head, self.client.facts) if pool.is_keyed else None
         lease = None if router.waiting(pool.name) else router.claim(pool, kind, key, avoid=self._avoid)
         if lease is None:
             lease = await self._while_client_stays(lambda: router.wait_claim(pool.name, kind, key, since))
         self._cookie = router.cookie(lease, key, self.client.facts.proto) if key is not None else b""
-        connection: BackendConnection | None = None
+        connection: BackendConnection | BackendStream | None = None
         try:
-            if not self._fresh and (self.client.has_risked or self.may_replay):
+            if lease.backend.is_http2:
+                connection = await self.context.shared.open(lease.backend, pool.timeouts, fresh=self._fresh)
+            elif not self._fresh and (self.client.has_risked or self.may_replay):
                 connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
             if connection is None:
                 connection = await self.context.connect(lease.backend, pool.timeouts.connect_s)

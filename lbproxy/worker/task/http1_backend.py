@@ -26,6 +26,7 @@ class Http1Backend:
     ) -> None:
         self.connection = connection
         self.takes = True
+        self.may_refuse = False
         self._keeper = keeper
         self._method = request.method
         self._is_chunked = request.chunked

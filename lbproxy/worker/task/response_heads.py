@@ -11,6 +11,7 @@ from lbproxy.wire.http1 import confirm_response
 from lbproxy.wire.startline import has_status_line
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.io.stream import StreamBroken
+from lbproxy.worker.task.time_limits import DeadlinePassed
 
 
 class NoAnswer(LbproxyError):
@@ -18,22 +19,28 @@ class NoAnswer(LbproxyError):
 
     `reused`: the connection had served before. Nonsense counts as no answer on such a connection only: it may be the
     rest of an earlier answer. `was_reset`: the backend has not read the whole request.
+    `was_sent`: the request may have come to it.
     """
 
-    was_sent = True  # the request may have come to the backend
     token = "connection_terminated"  # the error type of RFC 9209, if nothing helps
 
-    def __init__(self, reason: str, backend: BackendView, *, reused: bool, was_reset: bool) -> None:
+    def __init__(
+        self, reason: str, backend: BackendView, *, reused: bool, was_reset: bool, was_sent: bool = True
+    ) -> None:
         super().__init__(reason)
         self.backend = backend
+        self.was_sent = was_sent
         self.reused = reused
         self.was_reset = was_reset
 
 
 def is_to_blame(trouble: LbproxyError) -> bool:
-    """Whether an attempt failed because of its backend. The end of a kept connection is nobody's fault."""
+    """Whether an attempt failed because of its backend. The end of a kept connection is nobody's fault, a deadline
+    that a client sets is its own."""
     if isinstance(trouble, NoAnswer):
         return not trouble.reused
+    if isinstance(trouble, DeadlinePassed):
+        return False
     return isinstance(trouble, ProxyError | Refused) and trouble.status in (502, 504) and trouble.token != "cut"
 
 

@@ -13,7 +13,8 @@ from lbproxy.wire.http2.errors import (
     ConnectionFailed,
     NoStreams,
 )
-from lbproxy.wire.http2.frames import frame, headers
+from lbproxy.wire.http2.flood import FEW_HEADS, HEADS_AT_ONCE
+from lbproxy.wire.http2.frames import frame, headers, rst_stream
 from lbproxy.wire.http2.peer_settings import LocalSettings
 
 HELLO = frames.PREFACE + frames.settings([])
@@ -292,7 +293,33 @@ def test_a_connection_at_rest_goes_on_as_before() -> None:
     opened(connection, 1, ASK)
     connection.reset(1, 8)
     connection.rest()
-    assert repr(connection) == "<Http2Connection server, 0 streams, 0 bytes unsent>"
+    assert repr(connection) == "<Http2Connection server, 0 streams, 13 bytes unsent>"
     connection.feed(frame(0, 0, 1, b"late"), 0.0)
     opened(connection, 3, ASK)
     assert [call[:2] for call in owner.told] == [("head", 1), ("head", 3)]
+
+
+def test_a_turn_reads_so_many_heads_and_the_next_ones_in_their_order() -> None:
+    connection, owner = server()
+    ids, ids_after = range(1, 81, 2), range(81, 101, 2)
+    connection.feed(b"".join(headers(number, ASK, 16384, end=True) for number in ids), 0.0)
+    turns = 1
+    while connection.is_paused:
+        assert len(owner.told) == HEADS_AT_ONCE * turns
+        connection.feed(b"", 0.0)
+        turns += 1
+    assert [call[1] for call in owner.told] == [*ids]
+    assert turns == 3
+    assert not connection.kept
+    owner.told.clear()
+    connection.feed(rst_stream(1, 8) + b"".join(headers(number, ASK, 16384, end=True) for number in ids_after), 0.5)
+    assert len(owner.of("head")) == FEW_HEADS
+
+
+def test_a_large_block_counts_as_many_heads() -> None:
+    connection, owner = server()
+    large = ASK + block(*((b"name-%d" % number, bytes(200).replace(b"\0", b"~")) for number in range(40)))
+    connection.feed(headers(1, large, 16384, end=True) + headers(3, large, 16384, end=True), 0.0)
+    connection.feed(headers(5, ASK, 16384, end=True), 0.0)
+    assert [call[1] for call in owner.told] == [1, 3, 5]
+    assert len(large) > 1024 * HEADS_AT_ONCE / 2

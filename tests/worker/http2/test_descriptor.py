@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import trio
 import trio.lowlevel
@@ -10,8 +11,8 @@ from support.proxy import wait_until
 from support.trio_test import trio_test
 
 from lbproxy.telemetry.events import Event
-from lbproxy.worker.http2.descriptor import Http2Descriptor
-from lbproxy.worker.io.reactor import Reactor
+from lbproxy.worker.http2.descriptor import MOST_PUT_BYTES, Http2Descriptor
+from lbproxy.worker.io.reactor import READ, Reactor
 
 
 class Wire:
@@ -19,6 +20,8 @@ class Wire:
 
     def __init__(self) -> None:
         self.waiting: list[bytes] = []
+        self.is_paused = False
+        self.output = SimpleNamespace(put_bytes=0)
 
     def take(self) -> bytes:
         return self.waiting.pop(0) if self.waiting else b""
@@ -81,6 +84,35 @@ async def test_what_is_put_in_a_batch_leaves_together_and_a_full_socket_is_waite
         await wait_until(lambda: side.got == ["room"])
         await peer.send(b"hello")
         await wait_until(lambda: side.got == ["room", b"hello"])
+
+
+@trio_test(timeout_s=8)
+async def test_a_client_that_takes_nothing_is_listened_to_until_much_waits_and_again_when_it_is_sent() -> None:
+    async with connected() as (side, peer):
+        side.wire.waiting.append(bytes(1_000_000))  # type: ignore[attr-defined]
+        side.flush()
+        await peer.send(b"first")
+        await wait_until(lambda: side.got == [b"first"])
+        side.wire.output.put_bytes = MOST_PUT_BYTES + 1
+        await peer.send(b"second")
+        await wait_until(lambda: not side.client_events & READ)
+        side.wire.output.put_bytes = 0
+        received = 0
+        while received < 1_000_000:
+            received += len(await peer.recv(1 << 16))
+        await wait_until(lambda: set(side.got) == {b"first", "room", b"second"})
+
+
+@trio_test(timeout_s=8)
+async def test_nothing_is_read_while_the_connection_pauses() -> None:
+    async with connected() as (side, peer):
+        side.wire.is_paused = True
+        await peer.send(b"later")
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        assert not side.got
+        side.wire.is_paused = False
+        await wait_until(lambda: side.got == [b"later"])
 
 
 @trio_test(timeout_s=8)

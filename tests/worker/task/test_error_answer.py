@@ -15,9 +15,9 @@ CALL = (
 )
 
 
-def call(bench: Bench, *, is_stream: bool = True) -> Exchange:
+def call(bench: Bench, *, is_grpc: bool = True) -> Exchange:
     exchange = bench.exchange(CALL)
-    exchange.client.is_stream = is_stream  # as a stream of HTTP/2 does
+    exchange.is_grpc = is_grpc  # as on a stream of HTTP/2
     return exchange
 
 
@@ -39,7 +39,7 @@ async def test_a_call_gets_a_status_and_the_log_the_failure_that_it_stands_for()
 async def test_a_client_of_http_1_gets_a_page_whatever_it_says_it_sends() -> None:
     bench = Bench(pool_limits=PoolLimits(queue_timeout_s=3.0))
     bench.publish()
-    await call(bench, is_stream=False).run()
+    await call(bench, is_grpc=False).run()
     assert bench.client.heard.startswith(b"HTTP/1.1 503 ")
     bench.close()
 

@@ -1,0 +1,31 @@
+"""The handshake of a WebSocket that lbproxy makes for a client of HTTP/2 (RFC 6455, 4.1; RFC 8441, 5).
+
+HTTP/2 has no key: the one in the request is ours, and so is the check of the backend's answer to it.
+"""
+
+import hashlib
+from base64 import b64encode
+
+from lbproxy.wire.head import Refused, RequestHead, ResponseHead
+from lbproxy.wire.upgrades import WEBSOCKET
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_KEY = b"sec-websocket-key:"
+_ACCEPT = b"sec-websocket-accept:"
+
+
+def check_accept(request: RequestHead, head: ResponseHead) -> None:
+    """`head`: the 101. Raises Refused where the backend has not read the handshake."""
+    if head.upgrade.lower() != WEBSOCKET:
+        return
+    keys, accepts = _values(request.lines, _KEY), _values(head.lines, _ACCEPT)
+    if len(keys) != 1 or accepts != [accept_of(keys[0])]:
+        raise Refused(502, "http_upgrade_failed", "the backend's Sec-WebSocket-Accept does not fit the key")
+
+
+def accept_of(key: bytes) -> bytes:
+    return b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def _values(lines: list[bytes], name: bytes) -> list[bytes]:
+    return [line[len(name) :].strip(b" \t") for line in lines if line[: len(name)].lower() == name]

@@ -1,0 +1,385 @@
+"""One HTTP/2 connection to a backend, on the reactor. Many exchanges share it, each on a stream of its own.
+
+Knows frames by way of wire/http2, one socket, and who waits on which stream. Knows nothing of exchanges and leases.
+What all streams put within one batch of the reactor leaves in one send. A backend that is silent while streams are
+open is asked by PING whether it lives.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from lbproxy.wire.head import RESPONSE_HEAD_BYTES
+from lbproxy.wire.http2.connection import Http2Connection
+from lbproxy.wire.http2.errors import (
+    CANCEL,
+    NO_ERROR,
+    REFUSED_STREAM,
+    ConnectionFailed,
+    NoStreams,
+    StreamFailed,
+    name_of,
+)
+from lbproxy.wire.http2.hpack import Fields
+from lbproxy.wire.http2.peer_settings import LocalSettings
+from lbproxy.worker.backends.connections import BackendConnection
+from lbproxy.worker.backends.liveness import PONG_S, QUIET_S, Liveness
+from lbproxy.worker.io.dead_peer import notice_dead_peer
+from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
+
+MOST_STREAMS: Final = 256  # of one connection, whatever the backend allows
+UNTOLD_STREAMS: Final = 32  # ... until it says what it allows
+STREAM_WINDOW_BYTES: Final = 65535
+RECV_BYTES: Final = 64 * 1024
+READS_AT_ONCE: Final = 8  # before others have their turn
+
+SETTINGS: Final = LocalSettings(
+    stream_window_bytes=STREAM_WINDOW_BYTES,
+    # No stream that is read slowly stops the others: each can hold its own window and no more.
+    connection_window_bytes=MOST_STREAMS * STREAM_WINDOW_BYTES,
+    header_list_bytes=RESPONSE_HEAD_BYTES,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A stream has ended without its end. `is_unread`: the backend never looked at it, so it may be sent again."""
+
+    reason: str
+    is_unread: bool = False
+    status: int = 502
+    token: str = "connection_terminated"  # the error type of RFC 9209
+
+
+class StreamOwner(Protocol):
+    """Told of what comes on one stream."""
+
+    def on_head(self, fields: Fields, end: bool) -> None:
+        """A head of the answer, interim or final."""
+
+    def on_data(self, data: bytes, size: int, end: bool) -> None:
+        """`size`: what credit() is owed once the data is used."""
+
+    def on_trailers(self, fields: Fields) -> None:
+        """They end the stream."""
+
+    def on_writable(self) -> None:
+        """Some of what was put has left, or the socket takes more."""
+
+    def on_lost(self, loss: Loss) -> None:
+        """The last call: the stream is gone."""
+
+
+class SharedConnection:
+    """`connection`: connected, and TLS has agreed on h2. `on_closed`: called once, when it carries no stream any more
+    and never will. `untold_streams`: how many may be open until the backend has said it."""
+
+    __slots__ = (
+        "_alive",
+        "_flush_is_due",
+        "_has_settings",
+        "_idle_since",
+        "_is_reading",
+        "_keepalive_s",
+        "_on_closed",
+        "_outbox",
+        "_owners",
+        "_reactor",
+        "_transport",
+        "_untold_streams",
+        "_why_going",
+        "_wire",
+        "backend",
+        "deadline",
+        "has_served",
+        "is_closed",
+        "is_going",
+        "queued_at",
+    )
+
+    def __init__(
+        self,
+        connection: BackendConnection,
+        reactor: Reactor,
+        keepalive_s: float,
+        on_closed: Callable[["SharedConnection"], None],
+        untold_streams: int = UNTOLD_STREAMS,
+    ) -> None:
+        self.backend = connection.backend
+        self.is_going = False  # it takes no further stream
+        self.is_closed = False
+        self.has_served = False  # an answer has come on it
+        self.deadline = self.queued_at = NEVER
+        self._transport = connection
+        self._reactor = reactor
+        self._keepalive_s = keepalive_s
+        self._on_closed = on_closed
+        self._wire = Http2Connection(self, SETTINGS, client=True)
+        self._owners: dict[int, StreamOwner] = {}
+        self._outbox = b""  # taken from the wire, and not sent yet
+        self._flush_is_due = False
+        self._is_reading = False
+        self._has_settings = False
+        self._untold_streams = untold_streams
+        self._why_going = ""  # what the backend's GOAWAY said
+        now = reactor.now
+        self._idle_since = now
+        self._alive = Liveness(now)
+        notice_dead_peer(connection.sock, QUIET_S + PONG_S)
+        reactor.register_backend(connection.fd, READ, self)
+        self._wire.begin()
+        self._plan_flush()
+        reactor.arm(self, keepalive_s)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.is_closed else "going" if self.is_going else "open"
+        return f"<SharedConnection {self.backend.id}, {state}, {len(self._owners)} streams>"
+
+    # What the exchanges ask for
+
+    @property
+    def streams(self) -> int:
+        return len(self._owners)
+
+    @property
+    def has_room(self) -> bool:
+        return not self.is_going and len(self._owners) < self.most_streams
+
+    @property
+    def most_streams(self) -> int:
+        """What the backend allows, or is expected to."""
+        return min(self._wire.peer.max_streams, MOST_STREAMS) if self._has_settings else self._untold_streams
+
+    @property
+    def is_congested(self) -> bool:
+        """The socket does not take what is there: nothing more should be put."""
+        return bool(self._outbox)
+
+    def begin_stream(self, owner: StreamOwner, block: bytes, *, end: bool) -> int:
+        """The id of a new stream, whose head is put. Raises NoStreams; ask has_room first."""
+        try:
+            stream_id = self._wire.open_stream()
+        except NoStreams:
+            self.is_going = True  # it has no further ids
+            raise
+        if not self._owners:
+            self._alive.begin(self._reactor.now)
+            self._reactor.arm_at(self, self._alive.next_at)
+        self._owners[stream_id] = owner
+        self._wire.send_head(stream_id, block, end=end)
+        self._plan_flush()
+        return stream_id
+
+    def put(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
+        self._wire.send_data(stream_id, data, end=end)
+        self._plan_flush()
+
+    def put_trailers(self, stream_id: int, block: bytes) -> None:
+        self._wire.send_head(stream_id, block, end=True)
+        self._plan_flush()
+
+    def pending(self, stream_id: int) -> int:
+        """Bytes of the stream that wait for a window."""
+        return self._wire.pending(stream_id)
+
+    def credit(self, stream_id: int, size: int) -> None:
+        """`size` bytes that came on the stream are used: the backend may send as many."""
+        self._wire.credit(stream_id, size)
+        if self._wire.output.is_wanted:
+            self._plan_flush()
+
+    def leave(self, stream_id: int) -> None:
+        """The owner has done with the stream. One that is not over on both sides is cancelled."""
+        if self._owners.pop(stream_id, None) is None:
+            return
+        self._wire.reset(stream_id, CANCEL)
+        if self._wire.output.is_wanted:
+            self._plan_flush()
+        self._look_idle()
+
+    def retire(self) -> None:
+        """No further stream; it closes when its last one is over."""
+        self.is_going = True
+        self._look_idle()
+
+    def abort(self) -> None:
+        """Close at once, whatever is on it."""
+        self._lose(Loss("the connection was closed on our side"))
+
+    def _look_idle(self) -> None:
+        if self._owners or self.is_closed or self._is_reading:
+            return
+        self._idle_since = self._reactor.now
+        if self.is_going:
+            self._part()
+        else:
+            self._wire.rest()
+            self._reactor.arm(self, self._keepalive_s)
+
+    def _part(self) -> None:
+        """It is idle and not needed: say so, and close."""
+        self._wire.goaway(0, NO_ERROR)
+        self._flush()
+        self._lose(Loss("the connection was idle"))
+
+    # On the reactor
+
+    def on_ready(self, mask: int) -> None:
+        if mask & WRITE and self._outbox:
+            self._flush()
+        if not self.is_closed and mask & ~WRITE:
+            self._read()
+
+    def _read(self) -> None:
+        self._is_reading = True
+        try:
+            for _ in range(READS_AT_ONCE):
+                try:
+                    data = self._transport.sock.recv(RECV_BYTES)
+                except BlockingIOError:
+                    break
+                except OSError as exc:
+                    self._lose(Loss(f"the backend broke off: {exc.strerror or exc}"))
+                    return
+                if not data:
+                    self._lose(Loss(self._why_going or "the backend closed the connection"))
+                    return
+                self._alive.heard(self._reactor.now)
+                self._wire.feed(data, self._reactor.now)
+                if self.is_closed or len(data) < RECV_BYTES:
+                    break
+            else:
+                self._reactor.defer(self._read_on)  # TLS may hold bytes that no descriptor tells of
+        except ConnectionFailed as exc:
+            self._flush()
+            self._lose(Loss(f"the backend does not keep to HTTP/2: {exc}", token="http_protocol_error"))
+        finally:
+            self._is_reading = False
+        self._flush()
+        self._look_idle()
+
+    def _read_on(self) -> None:
+        if not self.is_closed:
+            self._read()
+
+    def _plan_flush(self) -> None:
+        if not self._flush_is_due and not self._outbox and not self._is_reading:
+            self._flush_is_due = True
+            self._reactor.defer(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_is_due = False
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what there is, as far as the socket takes it; the rest when it takes more."""
+        if self.is_closed:
+            return
+        before = bool(self._outbox)
+        while data := self._outbox or self._wire.take():
+            try:
+                sent = self._transport.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as exc:
+                if not self._is_reading:
+                    self._read()  # what it said before decides
+                self._lose(Loss(f"the backend broke off: {exc.strerror or exc}"))
+                return
+            self._outbox = data[sent:]
+            if self._outbox:
+                break
+        if bool(self._outbox) is not before:
+            self._reactor.modify(self._transport.fd, READ | WRITE if self._outbox else READ)
+            if before:
+                for owner in list(self._owners.values()):
+                    owner.on_writable()
+
+    def on_deadline(self) -> None:
+        now, reactor, alive = self._reactor.now, self._reactor, self._alive
+        if not self._owners:
+            if now >= self._idle_since + self._keepalive_s:
+                self._part()
+            else:
+                reactor.arm_at(self, self._idle_since + self._keepalive_s)
+        elif alive.is_dead(now):
+            reason = f"the backend did not answer a PING within {PONG_S:g}s"
+            self._lose(Loss(reason, status=504, token="connection_read_timeout"))
+        else:
+            if now >= alive.next_at:
+                alive.pinged(now)
+                self._wire.ping(b"lbproxy?")
+                self._flush()
+            if not self.is_closed:
+                reactor.arm_at(self, alive.next_at)
+
+    def _lose(self, loss: Loss) -> None:
+        """The connection is over, and what is still on it is lost."""
+        if self.is_closed:
+            return
+        self.is_closed = self.is_going = True
+        self._reactor.unregister(self._transport.fd)
+        self._reactor.disarm(self)
+        self._transport.close()
+        owners, self._owners = list(self._owners.values()), {}
+        self._on_closed(self)
+        for owner in owners:
+            owner.on_lost(loss)
+
+    # Told by wire/http2
+
+    def on_head(self, stream_id: int, fields: Fields, end: bool) -> None:
+        self._alive.said(self._reactor.now)
+        self.has_served = True
+        if (owner := self._owners.get(stream_id)) is not None:
+            owner.on_head(fields, end)
+
+    def on_large_head(self, stream_id: int, fields: Fields, end: bool) -> None:
+        self._drop(
+            stream_id, f"a head or trailers over {RESPONSE_HEAD_BYTES} bytes", "http_response_header_section_size"
+        )
+
+    def on_data(self, stream_id: int, data: bytes, size: int, end: bool) -> None:
+        self._alive.said(self._reactor.now)
+        if (owner := self._owners.get(stream_id)) is not None:
+            owner.on_data(data, size, end)
+        else:
+            self._wire.credit(stream_id, size)
+
+    def on_trailers(self, stream_id: int, fields: Fields) -> None:
+        self._alive.said(self._reactor.now)
+        if (owner := self._owners.get(stream_id)) is not None:
+            owner.on_trailers(fields)
+
+    def on_writable(self, stream_id: int) -> None:
+        if (owner := self._owners.get(stream_id)) is not None:
+            owner.on_writable()
+
+    def on_reset(self, stream_id: int, code: int) -> None:
+        owner = self._owners.pop(stream_id, None)
+        if owner is None:
+            return
+        is_unread = code == REFUSED_STREAM
+        why = self._why_going if is_unread and self._why_going else f"the backend reset the stream: {name_of(code)}"
+        owner.on_lost(Loss(why, is_unread=is_unread))
+        self._look_idle()
+
+    def on_failed(self, failure: StreamFailed) -> None:
+        self._drop(failure.stream_id, f"the backend does not keep to HTTP/2: {failure}", "http_protocol_error")
+
+    def _drop(self, stream_id: int, reason: str, token: str) -> None:
+        self._wire.reset(stream_id, CANCEL)
+        if (owner := self._owners.pop(stream_id, None)) is not None:
+            owner.on_lost(Loss(reason, token=token))
+        self._look_idle()
+
+    def on_goaway(self, last_id: int, code: int, debug: bytes) -> None:
+        self.is_going = True
+        text = debug[:100].decode("ascii", "backslashreplace")
+        self._why_going = f"the backend goes away: {name_of(code)}" + (f" ({text})" if text else "")
+
+    def on_ping_ack(self, payload: bytes) -> None:
+        """Whatever came has put the deadline off."""
+
+    def on_settings(self) -> None:
+        self._has_settings = True
