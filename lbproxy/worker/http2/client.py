@@ -246,7 +246,7 @@ class Http2Client(Http2Descriptor):
     # What the client says (owner of the wire connection)
 
     def on_head(self, stream_id: int, fields: Fields, end: bool) -> None:
-        if len(self.streams) >= MOST_STREAMS:  # with those that the client has reset: their backends may be at work
+        if len(self.streams) >= MOST_EXCHANGES:
             raise StreamFailed(stream_id, REFUSED_STREAM, "too many streams")
         self._begin_stream(stream_id, fields, end=end)
 
@@ -280,7 +280,7 @@ class Http2Client(Http2Descriptor):
         stream = self.streams.get(stream_id)
         if stream is not None:  # its trailers
             raise StreamFailed(stream_id, ENHANCE_YOUR_CALM, "its trailers are over the limit of a head")
-        if len(self.streams) >= MOST_STREAMS:
+        if len(self.streams) >= MOST_EXCHANGES:
             raise StreamFailed(stream_id, REFUSED_STREAM, "too many streams")
         try:
             raw = spell_request(fields, end=True)  # for the log
