@@ -188,6 +188,8 @@ def told_at_cuts(steps: list[Step], cuts: list[int], *, client: bool) -> tuple[l
     try:
         for begin, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
             connection.feed(raw[begin:end], 0.0)
+            while connection.is_paused:
+                connection.feed(b"", 0.0)
     except ConnectionFailed as failed:
         owner.told.append(("connection_failed", failed.code, failed.reason))
     told = [(name, str(facts[0])) if name == "failed" else (name, *facts) for name, *facts in owner.told]

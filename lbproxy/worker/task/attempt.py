@@ -297,8 +297,6 @@ class Attempt:
             reply.push()
             if reply.pending > BUFFER_BYTES:
                 await self._flush_client()
-            if self._call is not None and self._call.messages.complete:
-                self._becomes_stream()
             self._is_moving()
             data = await self._more_response()
             if not data and not self._is_over:
@@ -372,6 +370,8 @@ class Attempt:
         now = self._lease.moved_at = trio.current_time()
         stalls_at = min(now + limits.idle_s, limits.ends_at)
         while farewell is None or not farewell.is_over(now):
+            if self._call is not None and self._call.is_endless(now):
+                self._becomes_stream()
             if now >= limits.ends_at:
                 raise DeadlinePassed
             if now >= stalls_at:
