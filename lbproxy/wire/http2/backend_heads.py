@@ -4,6 +4,7 @@ The request has the facts of wire.headers.request_to_backend; the answer is spel
 wire.head.read_response, so that all of its rules hold.
 """
 
+from http import HTTPStatus
 from typing import Final
 
 from lbproxy.wire.head import RequestHead, ResponseHead, read_response
@@ -14,6 +15,8 @@ from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.request import check_field, refuse_connection_specific
 from lbproxy.wire.lines import Lines, bad_response, canonical
 
+# HTTP/2 has none; some clients of HTTP/1 do not read a status line without one.
+_REASONS: Final = {b"%d" % status.value: status.phrase.encode() for status in HTTPStatus}
 _ID: Final = b"X-Request-ID: "
 _TRANSFER: Final = b"Transfer-Encoding: "
 
@@ -52,7 +55,7 @@ def _spell_response(fields: Fields) -> bytes:
     if len(status) != 3 or not status.isdigit() or status == b"101":
         raise MalformedMessage(":status is not one of HTTP/2")
     lines = [_line(name, value) for name, value in fields[1:]]
-    return b"\r\n".join((b"HTTP/1.1 %b " % status, *lines, b"", b""))
+    return b"\r\n".join((b"HTTP/1.1 %b %b" % (status, _REASONS.get(status, b"")), *lines, b"", b""))
 
 
 def _line(name: bytes, value: bytes) -> bytes:

@@ -26,17 +26,21 @@ class Http2Backend:
     def __init__(
         self, stream: BackendStream, method: bytes, encoded: EncodedLines, lines: Lines, may_replay: Callable[[], bool]
     ) -> None:
-        self.may_refuse = True
         self._stream = stream
         self._method = method
         self._encoded = encoded
         self._lines = lines
         self._may_replay = may_replay
+        self._is_answered = False  # a head has come, if only an interim one
         self._has_head = False
 
     @property
     def takes(self) -> bool:
         return self._stream.loss is None
+
+    @property
+    def may_refuse(self) -> bool:
+        return not self._has_head
 
     @property
     def pending(self) -> int:
@@ -74,13 +78,15 @@ class Http2Backend:
             if stream.loss is not None:
                 raise self._without_head(stream.loss)
             await stream.wait_change()
-        self._has_head = True
-        return response_head(fields, self._lines)
+        head = response_head(fields, self._lines)
+        self._is_answered = True
+        self._has_head = head.status >= 200
+        return head
 
     def _without_head(self, loss: Loss) -> LbproxyError:
         """What it means that the stream ends here. Nobody's connection ends with it: a request that cannot be sent
         again is answered with 502."""
-        if self._has_head or loss.status != 502:
+        if self._is_answered or loss.status != 502:
             return ProxyError(loss.status, loss.token, loss.reason)
         reused = self._stream.reused and (loss.is_unread or self._may_replay())
         return NoAnswer(loss.reason, self._stream.backend, reused=reused, was_reset=False, was_sent=not loss.is_unread)

@@ -13,6 +13,15 @@ const server = http.createServer((request, response) => {
     response.end(JSON.stringify(request.rawHeaders))
   } else if (url.pathname === '/slow') {
     setTimeout(() => response.end(JSON.stringify(me)), 1000 * Number(url.searchParams.get('s') || 1))
+  } else if (url.pathname === '/trailers') {
+    let bytes = 0
+    response.setHeader('Trailer', 'X-Bytes, X-Heard')
+    request.on('data', part => { bytes += part.length })
+    request.on('end', () => {
+      response.write('body')
+      response.addTrailers({ 'X-Bytes': String(bytes), 'X-Heard': request.trailers['x-said'] || '-' })
+      response.end()
+    })
   } else if (url.pathname === '/big') {
     response.end(Buffer.alloc(Number(url.searchParams.get('bytes') || 1000), 'x'))
   } else {
