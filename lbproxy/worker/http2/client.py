@@ -235,10 +235,12 @@ class Http2Client(Http2Descriptor):
         read = self.read_head
         if read is None or read.fields is not fields or read.view is not self.view or read.ends is not end:
             try:
-                raw = spell_request(fields, end=end, websocket_key=new_key() if _CONNECT in fields else b"")
+                key = new_key() if _CONNECT in fields else b""
+                raw = spell_request(fields, end=end, websocket_key=key)
             except MalformedMessage as exc:
                 raise StreamFailed(stream_id, PROTOCOL_ERROR, exc.reason) from None
-            read = self.read_head = ReadHead(fields, self.view, raw, ends=end)
+            read = ReadHead(fields, self.view, raw, ends=end)
+            self.read_head = None if key else read
             if self.lanes.off:
                 read.why = "off"
             else:
