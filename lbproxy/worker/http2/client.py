@@ -27,7 +27,7 @@ from lbproxy.wire.http2.errors import (
 from lbproxy.wire.http2.frames import CONTINUATION, HEADERS
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.peer_settings import LocalSettings
-from lbproxy.wire.http2.request import spell_request, trailers_of
+from lbproxy.wire.http2.request import CheckedFields, spell_request, trailers_of
 from lbproxy.wire.lines import bad_request
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Handover
@@ -55,6 +55,7 @@ class Lanes(Protocol):
     context: Context
     reactor: Reactor
     encoded_lines: EncodedLines
+    checked_fields: CheckedFields
     stream_heads: StreamHeads
     off: bool
 
