@@ -59,9 +59,9 @@ class Lanes:
         self.head_cache = HeadCache()
         self.request_templates = HeadTemplates(RequestTemplate)
         self._response_templates: dict[str, HeadTemplates[ResponseTemplate]] = {}
+        self.checked_fields = CheckedFields()
         self.pipes = Pipes()
         self.encoded_lines = EncodedLines()
-        self.checked_fields = CheckedFields()
         self.stream_heads = StreamHeads()
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
