@@ -130,6 +130,23 @@ async def test_a_unary_call_outlasts_the_grace_of_streams() -> None:
 
 
 @trio_test(timeout_s=15)
+async def test_a_unary_call_that_outlasts_its_grace_is_told_goodbye_without_an_answer() -> None:
+    async def silent(peer: Peer) -> None:
+        h2 = await speak(peer)
+        await h2.request()
+        await h2.more()
+
+    async with calling(silent, drain=DrainSettings(request_s=0.2, transfer_s=0.2)) as (lb, client):
+        stream = await there(lambda: call(client, end=True))
+        await wait_until(lambda: lb.leases == 1)
+        lb.publish()
+        said = await there(lambda: told(client, stream))
+        assert (said["grpc-status"], said["grpc-message"][:10]) == ("14", "going away")
+        assert client.names(stream) == ["HEADERS"]
+        assert (await lb.wait_records(1))[0].status == 503
+
+
+@trio_test(timeout_s=15)
 async def test_an_answer_that_breaks_off_ends_with_a_status_and_a_call_that_got_none_gets_one() -> None:
     async def script(peer: Peer) -> None:
         h2 = await speak(peer)
