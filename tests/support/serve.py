@@ -5,8 +5,8 @@
         assert lb.cli("reload").returncode == 0
 
 In the configuration $port, $port2 ... become free ports, $python this interpreter, $dir the directory, $origin, $demo,
-$uvicorn, $node, $brittle, $longlived, $grpc and $grpclib the commands of `support.apps`; all other braces and dollars
-are lbproxy's own.
+$uvicorn, $node, $nodehttp2, $hypercorn, $brittle, $longlived, $grpc and $grpclib the commands of `support.apps`; all
+other braces and dollars are lbproxy's own.
 """
 
 import contextlib
@@ -314,6 +314,8 @@ _WORDS = {
     "demo": apps.DEMO,
     "uvicorn": apps.UVICORN,
     "node": apps.NODE,
+    "nodehttp2": apps.NODE_HTTP2,
+    "hypercorn": apps.HYPERCORN,
     "brittle": apps.BRITTLE,
     "longlived": apps.LONGLIVED,
     "grpc": apps.GRPC,

@@ -6,8 +6,8 @@ open is asked by PING whether it lives.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final
 
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES
 from lbproxy.wire.http2.connection import Http2Connection
@@ -24,6 +24,7 @@ from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.peer_settings import LocalSettings
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.backends.liveness import PONG_S, QUIET_S, Liveness
+from lbproxy.worker.backends.stream_owner import Loss, StreamOwner
 from lbproxy.worker.io.dead_peer import notice_dead_peer
 from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
 
@@ -31,6 +32,7 @@ MOST_STREAMS: Final = 256  # of one connection, whatever the backend allows
 UNTOLD_STREAMS: Final = 32  # ... until it says what it allows
 STREAM_WINDOW_BYTES: Final = 65535
 RECV_BYTES: Final = 64 * 1024
+LOOKS: Final = 3  # data, and an end behind it
 READS_AT_ONCE: Final = 8  # before others have their turn
 
 SETTINGS: Final = LocalSettings(
@@ -39,35 +41,6 @@ SETTINGS: Final = LocalSettings(
     connection_window_bytes=MOST_STREAMS * STREAM_WINDOW_BYTES,
     header_list_bytes=RESPONSE_HEAD_BYTES,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A stream has ended without its end. `is_unread`: the backend never looked at it, so it may be sent again."""
-
-    reason: str
-    is_unread: bool = False
-    status: int = 502
-    token: str = "connection_terminated"  # the error type of RFC 9209
-
-
-class StreamOwner(Protocol):
-    """Told of what comes on one stream."""
-
-    def on_head(self, fields: Fields, end: bool) -> None:
-        """A head of the answer, interim or final."""
-
-    def on_data(self, data: bytes, size: int, end: bool) -> None:
-        """`size`: what credit() is owed once the data is used."""
-
-    def on_trailers(self, fields: Fields) -> None:
-        """They end the stream."""
-
-    def on_writable(self) -> None:
-        """Some of what was put has left, or the socket takes more."""
-
-    def on_lost(self, loss: Loss) -> None:
-        """The last call: the stream is gone."""
 
 
 class SharedConnection:
@@ -86,6 +59,7 @@ class SharedConnection:
         "_owners",
         "_reactor",
         "_transport",
+        "_unsent",
         "_untold_streams",
         "_why_going",
         "_wire",
@@ -117,13 +91,14 @@ class SharedConnection:
         self._wire = Http2Connection(self, SETTINGS, client=True)
         self._owners: dict[int, StreamOwner] = {}
         self._outbox = b""  # taken from the wire, and not sent yet
+        self._unsent: list[int] = []  # streams whose head has perhaps not left
         self._flush_is_due = False
         self._is_reading = False
         self._has_settings = False
         self._untold_streams = untold_streams
         self._why_going = ""  # what the backend's GOAWAY said
         now = reactor.now
-        self._idle_since = now
+        self._idle_since = now  # NEVER: streams are open
         self._alive = Liveness(now)
         notice_dead_peer(connection.sock, QUIET_S + PONG_S)
         reactor.register_backend(connection.fd, READ, self)
@@ -155,6 +130,12 @@ class SharedConnection:
         """The socket does not take what is there: nothing more should be put."""
         return bool(self._outbox)
 
+    def look(self) -> None:
+        """Read what has come and was not read yet: an end or a GOAWAY on a connection that was idle."""
+        for _ in range(LOOKS):
+            if self.is_closed or not self._read():
+                return
+
     def begin_stream(self, owner: StreamOwner, block: bytes, *, end: bool) -> int:
         """The id of a new stream, whose head is put. Raises NoStreams; ask has_room first."""
         try:
@@ -163,9 +144,11 @@ class SharedConnection:
             self.is_going = True  # it has no further ids
             raise
         if not self._owners:
+            self._idle_since = NEVER
             self._alive.begin(self._reactor.now)
             self._reactor.arm_at(self, self._alive.next_at)
         self._owners[stream_id] = owner
+        self._unsent.append(stream_id)
         self._wire.send_head(stream_id, block, end=end)
         self._plan_flush()
         return stream_id
@@ -209,10 +192,10 @@ class SharedConnection:
     def _look_idle(self) -> None:
         if self._owners or self.is_closed or self._is_reading:
             return
-        self._idle_since = self._reactor.now
         if self.is_going:
             self._part()
-        else:
+        elif self._idle_since == NEVER:
+            self._idle_since = self._reactor.now
             self._wire.rest()
             self._reactor.arm(self, self._keepalive_s)
 
@@ -230,8 +213,10 @@ class SharedConnection:
         if not self.is_closed and mask & ~WRITE:
             self._read()
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """False: nothing had come."""
         self._is_reading = True
+        has_read = False
         try:
             for _ in range(READS_AT_ONCE):
                 try:
@@ -240,10 +225,11 @@ class SharedConnection:
                     break
                 except OSError as exc:
                     self._lose(Loss(f"the backend broke off: {exc.strerror or exc}"))
-                    return
+                    break
                 if not data:
                     self._lose(Loss(self._why_going or "the backend closed the connection"))
-                    return
+                    break
+                has_read = True
                 self._alive.heard(self._reactor.now)
                 self._wire.feed(data, self._reactor.now)
                 if self.is_closed or len(data) < RECV_BYTES:
@@ -257,6 +243,7 @@ class SharedConnection:
             self._is_reading = False
         self._flush()
         self._look_idle()
+        return has_read
 
     def _read_on(self) -> None:
         if not self.is_closed:
@@ -289,6 +276,8 @@ class SharedConnection:
             self._outbox = data[sent:]
             if self._outbox:
                 break
+        else:
+            self._unsent.clear()
         if bool(self._outbox) is not before:
             self._reactor.modify(self._transport.fd, READ | WRITE if self._outbox else READ)
             if before:
@@ -321,10 +310,10 @@ class SharedConnection:
         self._reactor.unregister(self._transport.fd)
         self._reactor.disarm(self)
         self._transport.close()
-        owners, self._owners = list(self._owners.values()), {}
+        owners, self._owners = self._owners, {}
         self._on_closed(self)
-        for owner in owners:
-            owner.on_lost(loss)
+        for stream_id, owner in owners.items():
+            owner.on_lost(replace(loss, is_accident=True, is_unread=stream_id in self._unsent))
 
     # Told by wire/http2
 
@@ -360,8 +349,10 @@ class SharedConnection:
         if owner is None:
             return
         is_unread = code == REFUSED_STREAM
-        why = self._why_going if is_unread and self._why_going else f"the backend reset the stream: {name_of(code)}"
-        owner.on_lost(Loss(why, is_unread=is_unread))
+        if is_unread and self._why_going:
+            owner.on_lost(Loss(self._why_going, is_unread=True, is_accident=True))
+        else:
+            owner.on_lost(Loss(f"the backend reset the stream: {name_of(code)}", is_unread=is_unread))
         self._look_idle()
 
     def on_failed(self, failure: StreamFailed) -> None:

@@ -13,8 +13,8 @@ from lbproxy.wire.http2.errors import MalformedMessage
 from lbproxy.wire.http2.request import trailers_of
 from lbproxy.wire.http2.response import trailers_block
 from lbproxy.wire.lines import bad_response
-from lbproxy.worker.backends.http2_connection import Loss
 from lbproxy.worker.backends.http2_stream import BackendStream
+from lbproxy.worker.backends.stream_owner import Loss
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.task.backend_side import Asked
 from lbproxy.worker.task.response_heads import NoAnswer
@@ -88,7 +88,7 @@ class Http2Backend:
         again is answered with 502."""
         if self._is_answered or loss.status != 502:
             return ProxyError(loss.status, loss.token, loss.reason)
-        reused = self._stream.reused and (loss.is_unread or self._may_replay())
+        reused = loss.is_accident and self._stream.reused and (loss.is_unread or self._may_replay())
         return NoAnswer(loss.reason, self._stream.backend, reused=reused, was_reset=False, was_sent=not loss.is_unread)
 
     def body(self, head: ResponseHead) -> Body:
