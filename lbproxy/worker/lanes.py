@@ -60,7 +60,7 @@ class Lanes:
         self._response_templates: dict[str, HeadTemplates[ResponseTemplate]] = {}
         self.pipes = Pipes()
         self.encoded_lines = EncodedLines()
-        self.stream_heads = StreamHeads()
+        self.stream_heads = StreamHeads(self.encoded_lines)
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
         self.going = False  # it stops, or gives its connections away

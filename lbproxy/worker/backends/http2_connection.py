@@ -153,6 +153,11 @@ class SharedConnection:
         self._plan_flush()
         return stream_id
 
+    def pass_on(self, stream_id: int, owner: StreamOwner) -> None:
+        """Another owner for a stream that is not lost."""
+        if stream_id in self._owners:
+            self._owners[stream_id] = owner
+
     def put(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
         self._wire.send_data(stream_id, data, end=end)
         self._plan_flush()

@@ -44,6 +44,14 @@ class BackendStream:
         self._held_bytes = 0
         self._changed = trio.Event()
 
+    @classmethod
+    def taken_over(cls, connection: SharedConnection, stream_id: int, *, reused: bool) -> "BackendStream":
+        """Of a stream that another owner has begun. What had come until now is told by that owner."""
+        self = cls(connection, reused=reused)
+        self._id = stream_id
+        connection.pass_on(stream_id, self)
+        return self
+
     @property
     def backend(self) -> BackendView:
         return self.connection.backend
