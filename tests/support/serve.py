@@ -5,8 +5,8 @@
         assert lb.cli("reload").returncode == 0
 
 In the configuration $port, $port2 ... become free ports, $python this interpreter, $dir the directory, $origin, $demo,
-$uvicorn, $node, $brittle, $longlived, $grpc and $grpclib the commands of `support.apps`; all other braces and dollars
-are lbproxy's own.
+$uvicorn, $hypercorn, $node, $brittle, $longlived, $grpc and $grpclib the commands of `support.apps`; all other braces
+and dollars are lbproxy's own.
 """
 
 import contextlib
@@ -307,6 +307,7 @@ _WORDS = {
     "origin": apps.ORIGIN,
     "demo": apps.DEMO,
     "uvicorn": apps.UVICORN,
+    "hypercorn": apps.HYPERCORN,
     "node": apps.NODE,
     "brittle": apps.BRITTLE,
     "longlived": apps.LONGLIVED,

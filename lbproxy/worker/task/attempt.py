@@ -132,16 +132,14 @@ class Attempt:
 
     def _upgrade(self, head: ResponseHead) -> Upgrade:
         exchange = self._exchange
-        assert isinstance(self._side, Http1Backend)
-        connection = self._side.connection
         switched = exchange.reply.switched(head, exchange.own_lines(head))
         return Upgrade(
             lease=self._lease,
             client=exchange.client.relay_end(),
-            backend=connection.sock,
+            from_backend=self._side.take_received(),
+            backend=self._side.relay_end(),
             head=switched,
             from_client=bytes(exchange.client.buffer),
-            from_backend=connection.buffer,
             protocol=head.upgrade,
             record=exchange.record()._replace(head=for_access(exchange.head)),
             started=exchange.started,
