@@ -30,19 +30,46 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first; then files of end-to-end tests, which mostly wait, spread among those that mostly compute.
+PROCESSES_PER_CPU, MOST_PROCESSES = 3, 16  # half of the time of a test goes by while it waits
 
-    pytest-xdist gives each of its processes a part of the list to begin with.
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`."""
+    return min(PROCESSES_PER_CPU * len(os.sched_getaffinity(0)), MOST_PROCESSES)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each process of pytest-xdist its share of long tests, of end-to-end tests, which mostly wait, and of others.
+
+    Each process begins with one part of the list, all parts of the same size, and takes tests from the end of another's
+    part when its own is done. So a part begins with long tests and ends with quick ones.
     """
+    count = getattr(config, "workerinput", {}).get("workercount", 1)
     long = [item for item in items if item.get_closest_marker("long")]
     others = [item for item in items if not item.get_closest_marker("long")]
-    files = [list(group) for _, group in groupby(others, lambda item: item.path)]
-    waiting = [file for file in files if "e2e" in file[0].path.parts]
-    computing = [file for file in files if "e2e" not in file[0].path.parts]
-    placed = [((number + 0.5) / len(kind), file) for kind in (waiting, computing) for number, file in enumerate(kind)]
+    waiting = [item for item in others if "e2e" in item.path.parts]
+    computing = [item for item in others if "e2e" not in item.path.parts]
+    ordered: list[pytest.Item] = []
+    for part in range(count):
+        size = (len(items) - len(ordered)) // (count - part)  # as xdist cuts
+        mine = [*long[part::count], *_cut(waiting, part, count)]
+        fill, computing = computing[: max(0, size - len(mine))], computing[max(0, size - len(mine)) :]
+        ordered += [*long[part::count], *_mixed(_cut(waiting, part, count), fill)]
+    items[:] = [*ordered, *computing]
+
+
+def _cut(items: list[pytest.Item], part: int, count: int) -> list[pytest.Item]:
+    return items[part * len(items) // count : (part + 1) * len(items) // count]
+
+
+def _mixed(waiting: list[pytest.Item], computing: list[pytest.Item]) -> list[pytest.Item]:
+    """Files of both kinds by turns, each file whole. The last part is `computing` alone."""
+    placed = []
+    for items, share in ((waiting, 0.9), (computing, 1.0)):
+        files = [list(group) for _, group in groupby(items, lambda item: item.path)]
+        placed += [(share * (number + 0.5) / len(files), file) for number, file in enumerate(files)]
     placed.sort(key=lambda pair: pair[0])
-    items[:] = [*long, *(item for _, file in placed for item in file)]
+    return [item for _, file in placed for item in file]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -102,7 +102,7 @@ class DrainTable(Table):
     transfer_s: Annotated[Seconds | None, Facts("1h")] = None
     """How long an upload or a download may still take while its bytes keep moving."""
     stream_s: Seconds | None = None
-    """When an endless answer, such as Server-Sent Events, is ended, behind a whole event."""
+    """When an endless answer is ended: Server-Sent Events behind a whole event, a gRPC stream behind a message."""
     websocket_s: Annotated[Seconds | None, Facts("20s")] = None
     """WebSockets are told Close at moments spread evenly over this time; "0s" is all at once."""
     tcp_s: Seconds | None = None

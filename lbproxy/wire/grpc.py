@@ -22,6 +22,11 @@ def is_grpc(head: RequestHead) -> bool:
     return any(_is_call_line(line) for line in head.lines if line[:7] in (b"content", b"Content"))
 
 
+def is_grpc_spelt(raw: bytes | bytearray) -> bool:
+    """The same of a head that was refused: its bytes as HTTP/1, as far as they came."""
+    return raw.startswith(b"POST ") and any(_is_call_line(line) for line in bytes(raw).split(b"\r\n"))
+
+
 def call_timeout_s(head: RequestHead) -> float | None:
     """The deadline of a call, from now; None: it has none, or one that is malformed."""
     for line in head.lines:

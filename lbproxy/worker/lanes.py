@@ -28,7 +28,7 @@ from lbproxy.worker.front.admission import ClientConnection
 from lbproxy.worker.handover import LAST_REQUEST_S, Handover, Upgrade
 from lbproxy.worker.http2.client import Http2Client
 from lbproxy.worker.http2.departure import stop_all
-from lbproxy.worker.http2.express import StreamHeads
+from lbproxy.worker.http2.read_head import StreamHeads
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.splice import Pipes
 from lbproxy.worker.io.stream import SocketStream

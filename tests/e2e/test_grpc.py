@@ -4,19 +4,23 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, sleep  # noqa: TID251 - a cancelled call has to be on its way
+from time import monotonic
 
 import grpc
-import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.grpc_client import PATIENCE_S, Streams, calling, channel, failure, unary
 from support.http2 import http2
 from support.serve import Serving, serving
 from support.tls_peer import pem
 
+from support.apps.grpc_server import Threaded, handlers  # isort: skip
 from support.apps.grpc_words import (  # isort: skip
+    OPTIONS,
     CANCELLED,
     CHAT,
     COLLECT,
@@ -28,21 +32,39 @@ from support.apps.grpc_words import (  # isort: skip
     path_of,
 )
 
-CONFIG = f"""
+CONFIG = """
 [proxy]
 workers = 1
 [[listener]]
 address = "127.0.0.1:$port"
 protocols = ["h2c", "http/1.1"]
-[[listener]]
-address = "127.0.0.1:$port2"
-tls = {{ cert = "{pem()}", key = "{pem()}" }}
+pool = "web"
 [log]
 access = "json"
 
+[pool.web]
+command = "$grpc --aio --port {port}"
+protocol = "h2c"
+health = { grpc = true, interval = "100ms", fall = 1, rise = 1 }
+drain = { stream = "1s" }
+reload = { min_ready = "0s" }
+"""
+MANY = (
+    CONFIG.replace('pool = "web"\n', "").replace(
+        "[log]",
+        f"""
+[[listener]]
+address = "127.0.0.1:$port2"
+tls = {{ cert = "{pem()}", key = "{pem()}" }}
+[log]""",
+    )
+    + f"""
 [[route]]
 pool = "threads"
 host = "threads.test"
+[[route]]
+pool = "secure"
+host = "secure.test"
 [[route]]
 pool = "lib"
 host = "lib.test"
@@ -59,12 +81,11 @@ path = "/grpc.health.v1.Health/"
 pool = "web"
 path = "/grpc.reflection.v1alpha.ServerReflection/"
 
-[pool.web]
-command = "$grpc --aio --port {{port}}"
-protocol = "h2c"
-health = {{ grpc = true, interval = "100ms", fall = 1, rise = 1 }}
-drain = {{ stream = "2s" }}
-reload = {{ min_ready = "0s" }}
+[pool.secure]
+targets = ["https://127.0.0.1:$port3"]
+protocol = "h2"
+tls = {{ ca = "{pem()}" }}
+health = {{ grpc = true }}
 
 [pool.threads]
 command = "$grpc --port {{port}}"
@@ -81,6 +102,7 @@ protocol = "h2c"
 health = {{ active = false }}
 limits = {{ queue = {{ size = 0, timeout = "1s" }} }}
 """
+)
 CALL = (("content-type", "application/grpc"), ("te", "trailers"))
 BIG = bytes(range(256)) * 16 * 1024  # 4 MB
 PARTS = (b"ab", b"cde")
@@ -93,6 +115,21 @@ def named(lb: Serving, host: str) -> grpc.Channel:
 def secure(lb: Serving) -> grpc.Channel:
     override = (("grpc.ssl_target_name_override", "a.example"),)
     return channel(lb.ports["port2"], ca=pem().read_bytes(), options=override)
+
+
+@contextmanager
+def secure_server(port: int) -> Iterator[None]:
+    """A server of this process that asks for TLS."""
+    key = pem().read_bytes()
+    server = grpc.server(ThreadPoolExecutor(4), options=OPTIONS)
+    server.add_generic_rpc_handlers((handlers(Threaded(None)),))
+    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+    server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([(key, key)]))
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(None).wait()
 
 
 def every_kind(api: grpc.Channel) -> None:
@@ -138,7 +175,7 @@ def a_deadline_reaches_the_backend_and_passes(api: grpc.Channel) -> None:
 
 def a_cancelled_call_reaches_the_backend(api: grpc.Channel, name: bytes) -> None:
     held = unary(api, HOLD).future(name)
-    sleep(0.1)  # a call that is cancelled before it leaves reaches nobody
+    unary(api)(b"", metadata=(("x-sleep", "0.1"),), timeout=PATIENCE_S)  # by then it has reached the backend
     held.cancel()
     until = monotonic() + PATIENCE_S
     while name not in unary(api, CANCELLED)(b"", timeout=PATIENCE_S):
@@ -164,6 +201,8 @@ def an_error_is_told_as_grpc_has_it(lb: Serving) -> None:
         assert answer.headers["proxy-status"].endswith("; error=destination_not_found")
         refused = client.answer(client.request("POST", path_of(UNARY), CALL, authority="nobody.test")).headers
         assert (refused["grpc-status"], "grpc-message" in refused) == ("14", True)
+        large = client.answer(client.request("POST", path_of(UNARY), (*CALL, ("x", "y" * 20_000)))).headers
+        assert large["grpc-status"] == "8"
         slow = (*CALL, ("grpc-timeout", "300m"), ("x-sleep", "5"))
         stream = client.request("POST", path_of(UNARY), slow, end=False)
         client.send(stream, b"\0\0\0\0\0", end=True)
@@ -173,7 +212,7 @@ def an_error_is_told_as_grpc_has_it(lb: Serving) -> None:
     lb.wait_until(lambda: '"path":"/elsewhere","status":404' in lb.log())
 
 
-def health_decides(lb: Serving, api: grpc.Channel) -> None:
+def its_own_health_decides(lb: Serving, api: grpc.Channel) -> None:
     unary(api, SET_HEALTH)(b"NOT_SERVING", timeout=PATIENCE_S)
     lb.wait_until(lambda: lb.backends()[0]["state"] == "unhealthy")
     assert lb.backends()[0]["why"] == "grpc.health.v1.Health/Check answered NOT_SERVING"
@@ -193,7 +232,8 @@ def clients_of_asyncio_get_the_same(lb: Serving) -> None:
 
 
 def test_calls_of_every_kind_pass_as_if_nobody_stood_between(tmp_path: Path) -> None:
-    with serving(CONFIG, tmp_path) as lb:
+    with serving(MANY, tmp_path, wait=False) as lb, secure_server(lb.ports["port3"]):
+        lb.wait_ready()
         with channel(lb.port) as plain, secure(lb) as tls:
             for number, api in enumerate((plain, tls)):
                 every_kind(api)
@@ -203,8 +243,8 @@ def test_calls_of_every_kind_pass_as_if_nobody_stood_between(tmp_path: Path) -> 
                 a_deadline_reaches_the_backend_and_passes(api)
                 a_cancelled_call_reaches_the_backend(api, b"held %d" % number)
                 health_and_reflection_answer(api)
-            health_decides(lb, plain)
-        for host in ("threads.test", "lib.test"):
+            its_own_health_decides(lb, plain)
+        for host in ("threads.test", "lib.test", "secure.test"):
             with named(lb, host) as api:
                 every_kind(api)
         with named(lb, "threads.test") as api:
@@ -231,7 +271,7 @@ def test_streams_through_reloads_lose_nothing_and_are_told_once(tmp_path: Path) 
         assert (streams.wrong, streams.trouble, wrong) == ([], [], [])
         assert streams.told
         assert streams.finished
-        assert all(one.pushback_ms is not None and one.pushback_ms <= 2000 for one in streams.told)
+        assert all(one.pushback_ms is not None and one.pushback_ms <= 1000 for one in streams.told)
 
 
 def test_a_stop_says_goodbye_to_streams_and_finishes_calls(tmp_path: Path) -> None:
@@ -239,24 +279,21 @@ def test_a_stop_says_goodbye_to_streams_and_finishes_calls(tmp_path: Path) -> No
         streams = Streams(lb.port, 4, finite=(10_000,))
         streams.start()
         with channel(lb.port) as api:
-            slow = unary(api).future(b"slow", metadata=(("x-sleep", "1"),))
-            lb.wait_until(lambda: lb.backends()[0]["in_flight"] >= 5)
-            streams.over.wait(0.2)
+            lb.wait_until(lambda: lb.backends()[0]["leases"].get("stream") == 4)
+            slow = unary(api).future(b"slow", metadata=(("x-sleep", "2"),))
+            lb.wait_until(lambda: lb.backends()[0]["in_flight"] == 5)
             stopped = threading.Thread(target=lb.stop)
             stopped.start()
             assert slow.result(PATIENCE_S) == b"slow"
-            until = monotonic() + PATIENCE_S
-            while len(streams.told) < 4 and monotonic() < until:
-                sleep(0.05)
-            streams.stop()
             stopped.join(PATIENCE_S)
+            streams.stop()
         assert len(streams.told) == 4
 
 
-@pytest.mark.parametrize("health", ["absent", "not_serving"])
-def test_a_backend_that_does_not_serve_does_not_become_ready_and_says_why(tmp_path: Path, health: str) -> None:
-    config = CONFIG.replace("$grpc --aio --port", f"$grpc --aio --health {health} --port")
-    said = {"absent": "answered UNIMPLEMENTED", "not_serving": "answered NOT_SERVING"}[health]
+def test_a_backend_that_does_not_serve_does_not_become_ready_and_says_why(tmp_path: Path) -> None:
+    config = CONFIG.replace("$grpc --aio --port", "$grpc --aio --health absent --port")
+    config += config[config.index("[pool.web]") :].replace("pool.web", "pool.api").replace("absent", "not_serving")
     with serving(config, tmp_path, wait=False) as lb:
         lb.wait_log('"serve.started"')
-        lb.wait_until(lambda: said in str(lb.backends()[0].get("why")))
+        for pool, said in (("web", "answered UNIMPLEMENTED"), ("api", "answered NOT_SERVING")):
+            lb.wait_until(lambda pool=pool, said=said: said in str(lb.backends(pool)[0].get("why")))  # type: ignore[misc]

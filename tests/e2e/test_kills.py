@@ -194,7 +194,7 @@ def test_who_starts_it_again_at_once_serves_again_at_once(tmp_path: Path) -> Non
     with serving(web(proxy='pid_file = "lb.pid"'), tmp_path) as lb:
         kill_control(lb)
         lb.start({})
-        lb.wait_ready(REPLACED_WITHIN_S)
+        lb.wait_ready(2 * REPLACED_WITHIN_S)
         assert lb.get().status == 200
         lb.wait_until(lambda: len(lb.pids_of("brittle.py")) == 2)
 

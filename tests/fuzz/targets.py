@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from support.http_corpus import ACCEPTED_REQUESTS, ACCEPTED_RESPONSES, REFUSED_REQUESTS, REFUSED_RESPONSES
 
-from fuzz import clients
+from fuzz import clients, http2
 from fuzz.bodies import chunked_request, chunked_response, known_length
 from fuzz.frames import events, websocket
 from fuzz.heads import request_head, response_head
@@ -33,6 +33,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "link": link,
     "control_api": control_api,
     "pump": pump,
+    "http2_server": http2.server,
+    "http2_client": http2.client,
+    "http2_blocks": http2.blocks,
+    "http2_request": http2.request,
 }
 
 _UNCUT, _CUT = b"\x00", b"\x03\x05\x02\x09"
@@ -178,6 +182,10 @@ _RAW: dict[str, list[bytes]] = {
     "proxy_header": _HEADERS,
     "forwarded": _CHAINS,
     "control_api": _QUESTIONS,
+    "http2_server": http2.SERVER,
+    "http2_client": http2.CLIENT,
+    "http2_blocks": http2.BLOCKS,
+    "http2_request": http2.REQUESTS,
 }
 
 # What a fuzzer would take long to find by itself.

@@ -22,6 +22,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 
+GOAWAY = 7
 HOPS = (b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection")
 
 
@@ -32,7 +33,8 @@ class _Stream:
         self.out: deque[tuple[bytes, int]] = deque()  # HTTP/1 bytes of the answer, and what a window is owed for them
         self.is_chunked = False
         self.is_over = False
-        self.is_reset = False
+        self.is_reset = False  # before the answer was over
+        self.takes_nothing = False  # of the request: it was reset
 
 
 class Http2PeerSocket:
@@ -49,6 +51,7 @@ class Http2PeerSocket:
         )
         self._reading = trio.Lock()
         self._ended = False
+        self._unread = b""
         self._asked = b""  # of a request that is not whole yet
         self._left: int | None = None  # of the body of the request in hand; None: of its chunks
         self._upload: _Stream | None = None
@@ -57,6 +60,7 @@ class Http2PeerSocket:
 
     async def begin(self) -> None:
         self.h2.initiate_connection()
+        self.h2.increment_flow_control_window(1 << 24)  # answers are read in the order of their requests
         await self._flush()
 
     # The way there
@@ -96,8 +100,8 @@ class Http2PeerSocket:
         self._left = None if chunked else int(of.get(b"content-length", b"0"))
         number = self.h2.get_next_available_stream_id()
         stream = self._streams[number] = _Stream(number, method)
-        self._answers.append(stream)
         self.h2.send_headers(number, fields, end_stream=self._left == 0)
+        self._answers.append(stream)
         self._upload = None if self._left == 0 else stream
         await self._flush()
 
@@ -105,7 +109,7 @@ class Http2PeerSocket:
         line, mark, rest = self._asked.partition(b"\r\n")
         if not mark:
             return False
-        size = int(line, 16)
+        size = int(line.partition(b";")[0], 16)
         if size:
             if len(rest) < size + 2:
                 return False
@@ -118,7 +122,7 @@ class Http2PeerSocket:
         self._upload = None
         if not trailers:
             await self._send_data(stream, b"", end=True)
-        elif not stream.is_over:
+        elif not stream.takes_nothing:
             pairs = [line.partition(b":") for line in trailers.split(b"\r\n")]
             self.h2.send_headers(stream.number, [(n.lower(), v.strip()) for n, _, v in pairs], end_stream=True)
             await self._flush()
@@ -129,10 +133,8 @@ class Http2PeerSocket:
         at = 0
         while True:
             if at < len(data):
-                await self._wait(lambda: stream.is_reset or self._window(stream) > 0)
-            if stream.is_reset or self._ended:
-                if at < len(data) and not stream.is_over:
-                    raise BrokenPipeError
+                await self._wait(lambda: stream.takes_nothing or self._window(stream) > 0)
+            if stream.takes_nothing or self._ended:
                 return
             part = data[at : at + min(self._window(stream), self.h2.max_outbound_frame_size)] if data else b""
             at += len(part)
@@ -182,9 +184,15 @@ class Http2PeerSocket:
                 except OSError:
                     data = b""
                 self._ended = not data
-                for event in self.h2.receive_data(data) if data else ():
-                    self._note(event)
-            await self._flush()
+                self._unread += data
+                while len(self._unread) >= 9 and len(self._unread) >= 9 + int.from_bytes(self._unread[:3], "big"):
+                    size = 9 + int.from_bytes(self._unread[:3], "big")
+                    frame, self._unread = self._unread[:size], self._unread[size:]
+                    if frame[3] != GOAWAY:  # h2 would take no further frame of streams in hand
+                        for event in self.h2.receive_data(frame):
+                            self._note(event)
+            with suppress(OSError):
+                await self._flush()
 
     def _note(self, event: Any) -> None:
         stream = self._streams.get(getattr(event, "stream_id", None) or 0)
@@ -213,7 +221,7 @@ class Http2PeerSocket:
             stream.is_over = True
         elif isinstance(event, StreamReset):
             stream.is_reset = not stream.is_over
-            stream.is_over = True
+            stream.is_over = stream.takes_nothing = True
 
     async def _flush(self) -> None:
         data = self.h2.data_to_send()

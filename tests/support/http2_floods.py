@@ -290,8 +290,8 @@ ATTACKS = {
     "rapid reset": Attack(rapid_reset),
     "made you reset: a window update of 0": Attack(reset_by_window_of_zero),
     "made you reset: a window too large": Attack(reset_by_window_overflow),
-    "made you reset: a stream that depends on itself": Attack(reset_by_dependence, PROTOCOL),
-    "made you reset: a short PRIORITY": Attack(reset_by_short_priority, frozenset((6,))),
+    "made you reset: a stream that depends on itself": Attack(reset_by_dependence, frozenset((1, CALM))),
+    "made you reset: a short PRIORITY": Attack(reset_by_short_priority, frozenset((6, CALM))),
     "made you reset: data behind the end": Attack(reset_by_late_data),
     "made you reset: content-length": Attack(reset_by_length),
     "made you reset: trailers without an end": Attack(reset_by_trailers),
@@ -351,6 +351,7 @@ def run(attack: Attack, port: int, seconds: float, *, tls: bool = False, connect
 
 
 def _attack(attack: Attack, client: raw.RawHttp2, until: float, outcome: Outcome) -> None:
+    client.wait_ping()  # so that no ACK comes between the frames of the attack
     sock, bursts = client.sock, attack.bursts()
     waiting = memoryview(next(bursts))
     pause_until = 0.0

@@ -5,8 +5,8 @@
         assert lb.cli("reload").returncode == 0
 
 In the configuration $port, $port2 ... become free ports, $python this interpreter, $dir the directory, $origin, $demo,
-$uvicorn, $hypercorn, $node, $brittle, $longlived, $grpc and $grpclib the commands of `support.apps`; all other braces
-and dollars are lbproxy's own.
+$uvicorn, $node, $nodehttp2, $hypercorn, $brittle, $longlived, $grpc and $grpclib the commands of `support.apps`; all
+other braces and dollars are lbproxy's own.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from typing import Any
 
 import psutil
 
-from support import apps, over_tls
+from support import apps, in_process, over_tls
 from support.ports import free_port
 
 MARK = "LBPROXY_TEST_MARK"  # in the environment of everything that descends from one `serve`
@@ -159,10 +159,16 @@ class Serving:
 
     def cli(self, *args: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """A client command against this lbproxy."""
+        if in_process.can_run():
+            return in_process.run_command(self.options() + list(args))
         return subprocess.run(self.command(*args), capture_output=True, text=True, timeout=timeout_s, check=False)
 
     def command(self, *args: str) -> list[str]:
-        return [*LBPROXY, "-c", str(self.config), "--control", self.control, *args]
+        """The words of a client command, for a process of its own."""
+        return [*LBPROXY, *self.options(), *args]
+
+    def options(self) -> list[str]:
+        return ["-c", str(self.config), "--control", self.control]
 
     def write_config(self, text: str) -> None:
         """Change the configuration's file; a reload reads it."""
@@ -307,8 +313,9 @@ _WORDS = {
     "origin": apps.ORIGIN,
     "demo": apps.DEMO,
     "uvicorn": apps.UVICORN,
-    "hypercorn": apps.HYPERCORN,
     "node": apps.NODE,
+    "nodehttp2": apps.NODE_HTTP2,
+    "hypercorn": apps.HYPERCORN,
     "brittle": apps.BRITTLE,
     "longlived": apps.LONGLIVED,
     "grpc": apps.GRPC,

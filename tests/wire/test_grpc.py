@@ -7,6 +7,7 @@ from lbproxy.wire.grpc import (
     call_timeout_s,
     first_message,
     is_grpc,
+    is_grpc_spelt,
     message,
     percent_encoded,
     status_lines,
@@ -32,6 +33,8 @@ def head(*lines: bytes, method: bytes = b"POST"):
 )
 def test_a_call_is_known_by_its_content_type(case: tuple[bytes, bool]) -> None:
     line, is_call = case
+    assert is_grpc_spelt(b"POST / HTTP/1.1\r\na: b\r\n" + line + b"\r\n\r\n") is is_call
+    assert not is_grpc_spelt(b"GET / HTTP/1.1\r\n" + line + b"\r\n\r\n")
     assert is_grpc(head(b"a: b", line)) is is_call
     assert not is_grpc(head(b"a: b", line, method=b"GET"))
 

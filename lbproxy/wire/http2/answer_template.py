@@ -14,7 +14,7 @@ _LENGTH: Final = begun_field(b"content-length")
 
 
 class AnswerTemplate:
-    __slots__ = ("_behind", "_first", "_has_length", "_template")
+    __slots__ = ("_behind", "_first", "_has_length", "_template", "_via")
 
     def __init__(self, template: ResponseTemplate, encoded: EncodedLines) -> None:
         head = template.sample
@@ -30,7 +30,7 @@ class AnswerTemplate:
                 parts[-1] += encoded[line]
         if not self._has_length and head.length is not None and head.status != 204:
             parts[-1] += encoded[b"content-length: %d" % head.length]
-        parts[-1] += encoded[via_line(head)]
+        self._via = encoded[via_line(head)]
         self._first, *self._behind = parts
 
     def block(self, values: Values) -> bytes:
@@ -40,4 +40,5 @@ class AnswerTemplate:
             parts += (plain_string(value), behind)
         if self._has_length:
             parts += (_LENGTH, plain_string(b"%d" % (self._template.length(values) or 0)))
+        parts.append(self._via)
         return b"".join(parts)

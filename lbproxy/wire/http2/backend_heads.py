@@ -4,16 +4,20 @@ The request has the facts of wire.headers.request_to_backend; the answer is spel
 wire.head.read_response, so that all of its rules hold.
 """
 
+from http import HTTPStatus
 from typing import Final
 
 from lbproxy.wire.head import RequestHead, ResponseHead, read_response
 from lbproxy.wire.headers import ClientFacts, request_to_backend
-from lbproxy.wire.http2.encoder import EncodedLines, field, fresh_field
+from lbproxy.wire.http2.encoder import EncodedLines, field, plain_string
 from lbproxy.wire.http2.errors import MalformedMessage
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.request import check_field, refuse_connection_specific
+from lbproxy.wire.http2.response import REQUEST_ID
 from lbproxy.wire.lines import Lines, bad_response, canonical
 
+# HTTP/2 has none; some clients of HTTP/1 do not read a status line without one.
+_REASONS: Final = {b"%d" % status.value: status.phrase.encode() for status in HTTPStatus}
 _ID: Final = b"X-Request-ID: "
 _TRANSFER: Final = b"Transfer-Encoding: "
 _KEY: Final = b"sec-websocket-key:"  # means nothing in HTTP/2 (RFC 8441, 5)
@@ -41,7 +45,7 @@ def request_block(
     block.append(field(b":path", target))
     for line in lines:
         if line.startswith(_ID):
-            block.append(fresh_field(b"x-request-id", line[len(_ID) :]))
+            block.append(REQUEST_ID + plain_string(line[len(_ID) :]))
         elif not line.startswith(_TRANSFER):
             block.append(encoded[line])
     return b"".join(block)
@@ -62,7 +66,7 @@ def _spell_response(fields: Fields) -> bytes:
     if len(status) != 3 or not status.isdigit() or status == b"101":
         raise MalformedMessage(":status is not one of HTTP/2")
     lines = [_line(name, value) for name, value in fields[1:]]
-    return b"\r\n".join((b"HTTP/1.1 %b " % status, *lines, b"", b""))
+    return b"\r\n".join((b"HTTP/1.1 %b %b" % (status, _REASONS.get(status, b"")), *lines, b"", b""))
 
 
 def _line(name: bytes, value: bytes) -> bytes:

@@ -29,7 +29,6 @@ from lbproxy.wire.http2.peer_settings import LocalSettings, PeerSettings
 from lbproxy.wire.http2.stream import Stream
 from lbproxy.wire.http2.stream_table import StreamTable, check_block
 
-MOST_HEADS: Final = 16  # of one turn; each KB of a header block counts as a head
 _USUAL_FLAGS: Final = frames.END_HEADERS | PADDED | HAS_PRIORITY
 
 
@@ -114,7 +113,7 @@ class Http2Connection:
         self.output.control(frames.goaway(last_id, code, debug))
 
     def open_stream(self) -> int:
-        """A new stream to a backend. Raises NoStreams."""
+        """A new stream to a backend; its head must follow before another stream is opened. Raises NoStreams."""
         stream_id = self._table.ids.next()
         if self.is_left or self.failed or stream_id is None or len(self.streams) >= self.peer.max_streams:
             raise NoStreams(f"{self!r} takes no further stream")
@@ -176,7 +175,7 @@ class Http2Connection:
                 self._fail(failure)
             if kind == frames.HEADERS:
                 heads += 1 + (length >> 10)
-                if heads >= MOST_HEADS and not self._is_client:
+                if heads >= self._flood.heads_at_once and not self._is_client:
                     self.is_paused = at < size
                     break
         self.kept = data[at:]

@@ -34,29 +34,37 @@ NAMES: Final = (
     "frames that mean nothing",
     "PING between DATA",
 )
-MOST_PER_SECOND: Final = (200, 200, 50, 100, 500, 200, 2_000, 50_000, 500, 500, 10_000)
+MOST: Final = (200, 200, 50, 100, 500, 200, 2_000, 50_000, 500, 500, 10_000)  # at once,
+PER_SECOND: Final = (100, 100, *MOST[2:])  # and in the long run
+HEADS_AT_ONCE: Final = 16  # each KB of a header block counts as a head
+FEW_HEADS: Final = 8  # until the second of a reset is over: a stream that is begun in vain costs more than others
 FEW_BYTES: Final = 256  # each such update costs us a frame with at most so much
 # A backend is our own: it may reset streams as its requests demand. It shall not keep a worker from its clients.
 FACTOR_OF_BACKENDS: Final = 20
 
 
 class Flood:
-    __slots__ = ("_counts", "_factor", "_progress", "_second")
+    __slots__ = ("_counts", "_factor", "_progress", "_second", "heads_at_once")
 
     def __init__(self, *, of_backend: bool = False) -> None:
         self._factor = FACTOR_OF_BACKENDS if of_backend else 1
-        self._second = -1
+        self._second = 0
         self._counts = [0] * len(NAMES)
         self._progress = 0
+        self.heads_at_once = HEADS_AT_ONCE  # that one turn may read of this connection
 
     def count(self, kind: int, now: float) -> None:
         """Raises ConnectionFailed over the bound."""
         second = int(now)
         if second != self._second:
+            passed = (second - self._second) * self._factor
             self._second = second
-            self._counts = [0] * len(NAMES)
+            self._counts = [max(0, had - passed * most) for had, most in zip(self._counts, PER_SECOND, strict=True)]
+            self.heads_at_once = HEADS_AT_ONCE
         self._counts[kind] += 1
-        if self._counts[kind] > MOST_PER_SECOND[kind] * self._factor:
+        if kind <= RESET_BY_US:
+            self.heads_at_once = FEW_HEADS
+        if self._counts[kind] > MOST[kind] * self._factor:
             raise ConnectionFailed(ENHANCE_YOUR_CALM, f"too many {NAMES[kind]}")
 
     def count_ping(self, progress: int, now: float) -> None:

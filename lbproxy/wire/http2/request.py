@@ -8,12 +8,12 @@ Nothing that could end a line or a part of the request line passes: every name i
 control byte, no pseudo-field a blank. A head that is spelt has exactly the fields that were given.
 """
 
-from collections.abc import Iterator
 from typing import Final
 
 from lbproxy.wire.body import is_safe_trailer
 from lbproxy.wire.http2.errors import MalformedMessage
 from lbproxy.wire.http2.hpack import Fields
+from lbproxy.wire.http2.static_table import Field
 from lbproxy.wire.lines import IN_VALUE, canonical, check_host, is_token, spoiling
 from lbproxy.wire.startline import IN_TARGET
 from lbproxy.wire.upgrades import WEBSOCKET, never_passes
@@ -27,40 +27,73 @@ _PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":
 _SCHEMES: Final = frozenset((b"http", b"https"))
 _MOST_DIGITS: Final = 19
 _KEY: Final = b"sec-websocket-key:"
+_READ: Final = CONNECTION_SPECIFIC | {b"host", b"content-length", b"cookie", b"te"}
 
 
-def spell_request(fields: Fields, *, end: bool, websocket_key: bytes = b"") -> bytes:
-    """The head, up to and with the empty line. `end`: no body follows.
+class CheckedFields(dict[Field, bytes]):
+    """Fields that were found good, each with its line; b"" for those that mean something here: `checked[field]`.
+
+    Bounded in fields and, as long ones are not kept, in bytes; a full memory is dropped whole. One for a worker.
+    """
+
+    MOST_FIELDS: Final = 4096
+    LONGEST_BYTES: Final = 256
+
+    def __missing__(self, field: Field) -> bytes:
+        """Raises MalformedMessage."""
+        name, value = field
+        check_field(name, value)
+        if name in _READ:
+            refuse_connection_specific(name, value)
+            line = canonical(name, value) if name == b"te" else b""
+        else:
+            line = canonical(name, value)
+        if len(name) + len(value) <= self.LONGEST_BYTES:
+            if len(self) >= self.MOST_FIELDS:
+                self.clear()
+            self[field] = line
+        return line
+
+
+def spell_request(
+    fields: Fields, *, end: bool, websocket_key: bytes = b"", checked: CheckedFields | None = None
+) -> bytes:
+    """The head, up to and with the empty line. `end`: no body follows. `checked`: what was found good before.
 
     An extended CONNECT (RFC 8441) becomes the GET with an Upgrade that it stands for. `websocket_key` is what HTTP/1
     wants to see in that of a WebSocket, 16 random bytes in base64. Raises MalformedMessage.
     """
-    pseudo, begin = _pseudo_fields(fields)
+    if checked is None:
+        checked = CheckedFields()
+    pseudo: dict[bytes, bytes] = {}
     lines: list[bytes] = []
     crumbs: list[bytes] = []
     host: bytes | None = None
     length: bytes | None = None
-    for number in range(begin, len(fields)):
-        name, value = fields[number]
-        check_field(name, value)
-        if name in _READ:
-            if name == b"host":
+    for field in fields:
+        name, value = field
+        if name[:1] == b":" and not lines:
+            if name not in _PSEUDO or name in pseudo:
+                raise MalformedMessage("a pseudo-field twice, or one that a request does not have")
+            pseudo[name] = value
+            continue
+        line = checked[field]
+        lines.append(line)
+        if not line:
+            if name == b"cookie":
+                crumbs.append(value)
+            elif name == b"host":
                 if host is not None:
                     raise MalformedMessage("two host fields")
                 host = value
-                continue
-            if name == b"content-length":
+            else:
                 if length is not None:
                     raise MalformedMessage("two content-length fields")
                 length = value
-                continue
-            if name == b"cookie":
-                crumbs.append(value)
-                continue
-            refuse_connection_specific(name, value)
-        lines.append(canonical(name, value))
-    if crumbs:
-        lines.append(canonical(b"cookie", b"; ".join(crumbs)))  # RFC 9113, 8.2.3
+    if crumbs or host is not None or length is not None:
+        lines = [line for line in lines if line]
+        if crumbs:
+            lines.append(canonical(b"cookie", b"; ".join(filter(None, crumbs))))  # RFC 9113, 8.2.3
     start = _request_line(pseudo, lines, websocket_key)
     authority = _authority(pseudo.get(b":authority"), host)
     if length is not None:
@@ -72,11 +105,8 @@ def spell_request(fields: Fields, *, end: bool, websocket_key: bytes = b"") -> b
     elif not end and b":protocol" not in pseudo:
         lines.append(b"transfer-encoding: chunked")
     if authority is not None:
-        lines.insert(0, canonical(b"host", authority))
+        return b"\r\n".join((start, b"host: " + authority, *lines, b"", b""))
     return b"\r\n".join((start, *lines, b"", b""))
-
-
-_READ: Final = CONNECTION_SPECIFIC | {b"host", b"content-length", b"cookie", b"te"}
 
 
 def trailers_of(fields: Fields) -> list[bytes]:
@@ -109,22 +139,6 @@ def _wrong_name(name: bytes) -> str:
     if name.lower() != name:
         return "a field name in upper case"
     return "a field name that is not a token"
-
-
-def _pseudo_fields(fields: Fields) -> tuple[dict[bytes, bytes], int]:
-    """The pseudo-fields, and where the others begin."""
-    pseudo: dict[bytes, bytes] = {}
-    number = 0
-    for name, value in fields:
-        if name[:1] != b":":
-            break
-        if name not in _PSEUDO:
-            raise MalformedMessage("a pseudo-field that a request does not have")
-        if name in pseudo:
-            raise MalformedMessage(f"two fields {name.decode()}")
-        pseudo[name] = value
-        number += 1
-    return pseudo, number
 
 
 def _request_line(pseudo: dict[bytes, bytes], lines: list[bytes], websocket_key: bytes) -> bytes:
@@ -164,19 +178,21 @@ def _connect_line(pseudo: dict[bytes, bytes]) -> bytes:
 
 def _authority(authority: bytes | None, host: bytes | None) -> bytes | None:
     """What Host says. None where neither field is there: read_request refuses that."""
-    for value in _given(authority, host):
-        if not value:
-            raise MalformedMessage(":authority or host is empty")
-        try:
-            check_host(value)
-        except ValueError as problem:
-            raise MalformedMessage(f":authority or host: {problem}") from None
-    if authority is None:
-        return host
-    if host is not None and host.lower() != authority.lower():
-        raise MalformedMessage(":authority and host differ")
+    if host is not None:
+        _check_host(host)
+        if authority is None:
+            return host
+        if host.lower() != authority.lower():
+            raise MalformedMessage(":authority and host differ")
+    if authority is not None:
+        _check_host(authority)
     return authority
 
 
-def _given(*values: bytes | None) -> Iterator[bytes]:
-    return (value for value in values if value is not None)
+def _check_host(host: bytes) -> None:
+    if not host:
+        raise MalformedMessage(":authority or host is empty")
+    try:
+        check_host(host)
+    except ValueError as problem:
+        raise MalformedMessage(f":authority or host: {problem}") from None

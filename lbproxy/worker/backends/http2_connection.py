@@ -5,9 +5,10 @@ What all streams put within one batch of the reactor leaves in one send. A backe
 open is asked by PING whether it lives.
 """
 
+import socket
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final
 
 import trio
 
@@ -26,6 +27,7 @@ from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.peer_settings import LocalSettings
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.backends.liveness import PONG_S, QUIET_S, Liveness
+from lbproxy.worker.backends.stream_owner import Loss, StreamOwner
 from lbproxy.worker.io.dead_peer import notice_dead_peer
 from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
 
@@ -33,6 +35,7 @@ MOST_STREAMS: Final = 256  # of one connection, whatever the backend allows
 UNTOLD_STREAMS: Final = 32  # ... until it says what it allows
 STREAM_WINDOW_BYTES: Final = 65535
 RECV_BYTES: Final = 64 * 1024
+LOOKS: Final = 3  # data, and an end behind it
 READS_AT_ONCE: Final = 8  # before others have their turn
 
 SETTINGS: Final = LocalSettings(
@@ -41,35 +44,6 @@ SETTINGS: Final = LocalSettings(
     connection_window_bytes=MOST_STREAMS * STREAM_WINDOW_BYTES,
     header_list_bytes=RESPONSE_HEAD_BYTES,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A stream has ended without its end. `is_unread`: the backend never looked at it, so it may be sent again."""
-
-    reason: str
-    is_unread: bool = False
-    status: int = 502
-    token: str = "connection_terminated"  # the error type of RFC 9209
-
-
-class StreamOwner(Protocol):
-    """Told of what comes on one stream."""
-
-    def on_head(self, fields: Fields, end: bool) -> None:
-        """A head of the answer, interim or final."""
-
-    def on_data(self, data: bytes, size: int, end: bool) -> None:
-        """`size`: what credit() is owed once the data is used."""
-
-    def on_trailers(self, fields: Fields) -> None:
-        """They end the stream."""
-
-    def on_writable(self) -> None:
-        """Some of what was put has left, or the socket takes more."""
-
-    def on_lost(self, loss: Loss) -> None:
-        """The last call: the stream is gone."""
 
 
 class SharedConnection:
@@ -86,6 +60,9 @@ class SharedConnection:
         "_on_closed",
         "_outbox",
         "_owners",
+        "_reactor",
+        "_transport",
+        "_unsent",
         "_untold_streams",
         "_why_going",
         "_wire",
@@ -95,9 +72,7 @@ class SharedConnection:
         "is_closed",
         "is_going",
         "queued_at",
-        "reactor",
         "settled",
-        "transport",
     )
 
     def __init__(
@@ -113,13 +88,14 @@ class SharedConnection:
         self.is_closed = False
         self.has_served = False  # an answer has come on it
         self.deadline = self.queued_at = NEVER
-        self.transport = connection
-        self.reactor = reactor
+        self._transport = connection
+        self._reactor = reactor
         self._keepalive_s = keepalive_s
         self._on_closed = on_closed
         self._wire = Http2Connection(self, SETTINGS, client=True)
         self._owners: dict[int, StreamOwner] = {}
         self._outbox = b""  # taken from the wire, and not sent yet
+        self._unsent: list[int] = []  # streams whose head has perhaps not left
         self._flush_is_due = False
         self._is_reading = False
         self._has_settings = False
@@ -127,7 +103,7 @@ class SharedConnection:
         self._untold_streams = untold_streams
         self._why_going = ""  # what the backend's GOAWAY said
         now = reactor.now
-        self._idle_since = now
+        self._idle_since = now  # NEVER: streams are open
         self._alive = Liveness(now)
         notice_dead_peer(connection.sock, QUIET_S + PONG_S)
         reactor.register_backend(connection.fd, READ, self)
@@ -155,6 +131,14 @@ class SharedConnection:
         return min(self._wire.peer.max_streams, MOST_STREAMS) if self._has_settings else self._untold_streams
 
     @property
+    def sock(self) -> socket.socket:
+        return self._transport.sock
+
+    @property
+    def reactor(self) -> Reactor:
+        return self._reactor
+
+    @property
     def takes_tunnels(self) -> bool:
         """The backend takes an extended CONNECT (RFC 8441), as far as its SETTINGS have said."""
         return self._wire.peer.connect_protocol
@@ -168,6 +152,12 @@ class SharedConnection:
         """The socket does not take what is there: nothing more should be put."""
         return bool(self._outbox)
 
+    def look(self) -> None:
+        """Read what has come and was not read yet: an end or a GOAWAY on a connection that was idle."""
+        for _ in range(LOOKS):
+            if self.is_closed or not self._read():
+                return
+
     def begin_stream(self, owner: StreamOwner, block: bytes, *, end: bool) -> int:
         """The id of a new stream, whose head is put. Raises NoStreams; ask has_room first."""
         try:
@@ -176,9 +166,11 @@ class SharedConnection:
             self.is_going = True  # it has no further ids
             raise
         if not self._owners:
-            self._alive.begin(self.reactor.now)
-            self.reactor.arm_at(self, self._alive.next_at)
+            self._idle_since = NEVER
+            self._alive.begin(self._reactor.now)
+            self._reactor.arm_at(self, self._alive.next_at)
         self._owners[stream_id] = owner
+        self._unsent.append(stream_id)
         self._wire.send_head(stream_id, block, end=end)
         self._plan_flush()
         return stream_id
@@ -222,12 +214,12 @@ class SharedConnection:
     def _look_idle(self) -> None:
         if self._owners or self.is_closed or self._is_reading:
             return
-        self._idle_since = self.reactor.now
         if self.is_going:
             self._part()
-        else:
+        elif self._idle_since == NEVER:
+            self._idle_since = self._reactor.now
             self._wire.rest()
-            self.reactor.arm(self, self._keepalive_s)
+            self._reactor.arm(self, self._keepalive_s)
 
     def _part(self) -> None:
         """It is idle and not needed: say so, and close."""
@@ -243,26 +235,29 @@ class SharedConnection:
         if not self.is_closed and mask & ~WRITE:
             self._read()
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """False: nothing had come."""
         self._is_reading = True
+        has_read = False
         try:
             for _ in range(READS_AT_ONCE):
                 try:
-                    data = self.transport.sock.recv(RECV_BYTES)
+                    data = self._transport.sock.recv(RECV_BYTES)
                 except BlockingIOError:
                     break
                 except OSError as exc:
                     self._lose(Loss(f"the backend broke off: {exc.strerror or exc}"))
-                    return
+                    break
                 if not data:
                     self._lose(Loss(self._why_going or "the backend closed the connection"))
-                    return
-                self._alive.heard(self.reactor.now)
-                self._wire.feed(data, self.reactor.now)
+                    break
+                has_read = True
+                self._alive.heard(self._reactor.now)
+                self._wire.feed(data, self._reactor.now)
                 if self.is_closed or len(data) < RECV_BYTES:
                     break
             else:
-                self.reactor.defer(self._read_on)  # TLS may hold bytes that no descriptor tells of
+                self._reactor.defer(self._read_on)  # TLS may hold bytes that no descriptor tells of
         except ConnectionFailed as exc:
             self._flush()
             self._lose(Loss(f"the backend does not keep to HTTP/2: {exc}", token="http_protocol_error"))
@@ -270,6 +265,7 @@ class SharedConnection:
             self._is_reading = False
         self._flush()
         self._look_idle()
+        return has_read
 
     def _read_on(self) -> None:
         if not self.is_closed:
@@ -278,7 +274,7 @@ class SharedConnection:
     def _plan_flush(self) -> None:
         if not self._flush_is_due and not self._outbox and not self._is_reading:
             self._flush_is_due = True
-            self.reactor.defer(self._flush_now)
+            self._reactor.defer(self._flush_now)
 
     def _flush_now(self) -> None:
         self._flush_is_due = False
@@ -291,7 +287,7 @@ class SharedConnection:
         before = bool(self._outbox)
         while data := self._outbox or self._wire.take():
             try:
-                sent = self.transport.sock.send(data)
+                sent = self._transport.sock.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError as exc:
@@ -302,14 +298,16 @@ class SharedConnection:
             self._outbox = data[sent:]
             if self._outbox:
                 break
+        else:
+            self._unsent.clear()
         if bool(self._outbox) is not before:
-            self.reactor.modify(self.transport.fd, READ | WRITE if self._outbox else READ)
+            self._reactor.modify(self._transport.fd, READ | WRITE if self._outbox else READ)
             if before:
                 for owner in list(self._owners.values()):
                     owner.on_writable()
 
     def on_deadline(self) -> None:
-        now, reactor, alive = self.reactor.now, self.reactor, self._alive
+        now, reactor, alive = self._reactor.now, self._reactor, self._alive
         if not self._owners:
             if now >= self._idle_since + self._keepalive_s:
                 self._part()
@@ -332,18 +330,18 @@ class SharedConnection:
             return
         self.is_closed = self.is_going = True
         self.settled.set()
-        self.reactor.unregister(self.transport.fd)
-        self.reactor.disarm(self)
-        self.transport.close()
-        owners, self._owners = list(self._owners.values()), {}
+        self._reactor.unregister(self._transport.fd)
+        self._reactor.disarm(self)
+        self._transport.close()
+        owners, self._owners = self._owners, {}
         self._on_closed(self)
-        for owner in owners:
-            owner.on_lost(loss)
+        for stream_id, owner in owners.items():
+            owner.on_lost(replace(loss, is_accident=True, is_unread=stream_id in self._unsent))
 
     # Told by wire/http2
 
     def on_head(self, stream_id: int, fields: Fields, end: bool) -> None:
-        self._alive.said(self.reactor.now)
+        self._alive.said(self._reactor.now)
         self.has_served = True
         if (owner := self._owners.get(stream_id)) is not None:
             owner.on_head(fields, end)
@@ -354,14 +352,14 @@ class SharedConnection:
         )
 
     def on_data(self, stream_id: int, data: bytes, size: int, end: bool) -> None:
-        self._alive.said(self.reactor.now)
+        self._alive.said(self._reactor.now)
         if (owner := self._owners.get(stream_id)) is not None:
             owner.on_data(data, size, end)
         else:
             self._wire.credit(stream_id, size)
 
     def on_trailers(self, stream_id: int, fields: Fields) -> None:
-        self._alive.said(self.reactor.now)
+        self._alive.said(self._reactor.now)
         if (owner := self._owners.get(stream_id)) is not None:
             owner.on_trailers(fields)
 
@@ -374,8 +372,10 @@ class SharedConnection:
         if owner is None:
             return
         is_unread = code == REFUSED_STREAM
-        why = self._why_going if is_unread and self._why_going else f"the backend reset the stream: {name_of(code)}"
-        owner.on_lost(Loss(why, is_unread=is_unread))
+        if is_unread and self._why_going:
+            owner.on_lost(Loss(self._why_going, is_unread=True, is_accident=True))
+        else:
+            owner.on_lost(Loss(f"the backend reset the stream: {name_of(code)}", is_unread=is_unread))
         self._look_idle()
 
     def on_failed(self, failure: StreamFailed) -> None:

@@ -55,6 +55,10 @@ class SharedConnections:
         while True:
             standing = self._by_cell.get(backend.cell, ())
             connection = first_with_room(standing)
+            if connection is not None and not connection.streams:
+                connection.look()
+                if not connection.has_room:
+                    continue
             if connection is not None:
                 return BackendStream(connection, reused=connection.has_served and not fresh)
             for connection in standing:
@@ -102,4 +106,7 @@ class SharedConnections:
     def close(self) -> None:
         for connections in list(self._by_cell.values()):
             for connection in list(connections):
-                connection.abort()
+                if connection.streams:
+                    connection.abort()
+                else:
+                    connection.retire()

@@ -12,7 +12,8 @@ import trio
 from lbproxy.model import BackendView
 from lbproxy.wire.http2.errors import NoStreams
 from lbproxy.wire.http2.hpack import Fields
-from lbproxy.worker.backends.http2_connection import Loss, SharedConnection
+from lbproxy.worker.backends.http2_connection import SharedConnection
+from lbproxy.worker.backends.stream_owner import Loss
 from lbproxy.worker.backends.tunnel import Tunnel
 
 

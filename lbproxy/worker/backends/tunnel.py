@@ -9,7 +9,8 @@ import socket
 from typing import Protocol
 
 from lbproxy.wire.http2.hpack import Fields
-from lbproxy.worker.backends.http2_connection import Loss, SharedConnection
+from lbproxy.worker.backends.http2_connection import SharedConnection
+from lbproxy.worker.backends.stream_owner import Loss
 from lbproxy.worker.io.reactor import NEVER
 
 PARTING_S = 1.0
@@ -51,7 +52,7 @@ class Tunnel:
 
     @property
     def sock(self) -> socket.socket:
-        return self._connection.transport.sock
+        return self._connection.sock
 
     @property
     def pending(self) -> int:

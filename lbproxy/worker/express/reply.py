@@ -139,15 +139,14 @@ def read_chunked(record: ExpressRecord, head: ResponseHead, data: bytes, end: in
     if not body.done:
         resume(record, "chunked_reply", data)
         return
-    trailers = body.trailers if record.sample.wants_trailers else ()
-    record.answer_chunked(head, payload, trailers, clean=not body.rest)
+    record.answer_chunked(head, payload, body.trailers, clean=not body.rest)
 
 
 def answer_chunked(
     record: ExpressRecord, head: ResponseHead, payload: bytes, trailers: Sequence[bytes], *, clean: bool
 ) -> None:
     """Frame the body anew."""
-    framed = chunk(payload) + last_chunk(trailers)
+    framed = chunk(payload) + last_chunk(trailers if record.sample.wants_trailers else ())
     answer(record, head, Framing.CHUNKED, framed, len(payload), clean=clean)
 
 

@@ -33,7 +33,8 @@ from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Handover
 from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor
-from lbproxy.worker.http2.express import ExpressStream, ReadHead, StreamHeads, begin, read_again, read_head
+from lbproxy.worker.http2.express import ExpressStream, begin
+from lbproxy.worker.http2.read_head import ReadHead, StreamHeads, read_again, read_head
 from lbproxy.worker.http2.relayed_stream import RelayedStream, new_key
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
@@ -245,7 +246,7 @@ class Http2Client(Http2Descriptor):
     # What the client says (owner of the wire connection)
 
     def on_head(self, stream_id: int, fields: Fields, end: bool) -> None:
-        if len(self.streams) >= MOST_STREAMS:  # with those that the client has reset: their backends may be at work
+        if len(self.streams) >= MOST_EXCHANGES:
             raise StreamFailed(stream_id, REFUSED_STREAM, "too many streams")
         self._begin_stream(stream_id, fields, end=end)
 
@@ -254,10 +255,12 @@ class Http2Client(Http2Descriptor):
         read = self.read_head
         if read is None or read.fields is not fields or read.view is not self.view or read.ends is not end:
             try:
-                raw = spell_request(fields, end=end, websocket_key=new_key() if _CONNECT in fields else b"")
+                key = new_key() if _CONNECT in fields else b""
+                raw = spell_request(fields, end=end, websocket_key=key)
             except MalformedMessage as exc:
                 raise StreamFailed(stream_id, PROTOCOL_ERROR, exc.reason) from None
-            read = self.read_head = ReadHead(fields, self.view, raw, ends=end)
+            read = ReadHead(fields, self.view, raw, ends=end)
+            self.read_head = None if key else read
             if self.lanes.off:
                 read.why = "off"
             else:
@@ -277,7 +280,7 @@ class Http2Client(Http2Descriptor):
         stream = self.streams.get(stream_id)
         if stream is not None:  # its trailers
             raise StreamFailed(stream_id, ENHANCE_YOUR_CALM, "its trailers are over the limit of a head")
-        if len(self.streams) >= MOST_STREAMS:
+        if len(self.streams) >= MOST_EXCHANGES:
             raise StreamFailed(stream_id, REFUSED_STREAM, "too many streams")
         try:
             raw = spell_request(fields, end=True)  # for the log

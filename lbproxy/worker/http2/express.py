@@ -1,70 +1,46 @@
 """A stream in the express lane: a simple request of HTTP/2 whose backend speaks HTTP/1, served without a task.
 
 Works as worker/express does for a connection of HTTP/1, with the same phases, and with its functions wherever the
-client's side does not matter: claiming, sending, reading the answer, counting. This module has the client's side of
-the way there, express_answer.py that of the way back. What is hard goes to a task, at the same two points: nothing
-claimed yet, or the request sent. The record is used again for other streams, also of other connections: it is its
-own lease and its own entry among the reactor's deadlines, and both are cheaper to keep than to make.
+client's side does not matter: claiming, sending, reading the answer, counting. What is hard goes to a task, at the
+same two points: nothing claimed yet, or the request sent. The record is used again for other streams, also of other
+connections: it is its own lease and its own entry among the reactor's deadlines, and both are cheaper to keep than to
+make. A body of known length streams on the reactor: it is read as fast as the client's windows and socket let it go.
 
-Hot. A head that was read before costs a comparison by identity (wire/http2/hpack.py), then what HTTP/1 costs.
+Hot. A head that was read before costs a comparison by identity (read_head.py), then what HTTP/1 costs.
 """
 
 import socket
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from lbproxy.model import ListenerView
+from lbproxy.model import LeaseKind, ListenerView
 from lbproxy.settings import EARLY_BODY_BYTES
+from lbproxy.telemetry.histogram import DURATION_BOUNDS_S
 from lbproxy.wire.body import chunk, last_chunk
-from lbproxy.wire.head import Lines, Refused, RequestHead, read_request
-from lbproxy.wire.head_cache import CachedRequestHead, HeadCache
-from lbproxy.wire.head_template import HeadTemplates, Parts, RequestTemplate, Values
-from lbproxy.wire.headers import ClientFacts
+from lbproxy.wire.head import ResponseHead
+from lbproxy.wire.headers import ClientFacts, Framing
 from lbproxy.wire.http2.connection import Http2Connection
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR
-from lbproxy.wire.http2.hpack import Fields
+from lbproxy.wire.http2.response import trailers_block
+from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.express import finish, request
-from lbproxy.worker.express.phase import AWAY, BODY
-from lbproxy.worker.express.record import ExpressRecord, act, change, put_off
+from lbproxy.worker.express.finish import let_backend_go, log, tally
+from lbproxy.worker.express.phase import AWAY, BODY, CLIENT_FULL, DOWNLOADING, WAITING
+from lbproxy.worker.express.record import BODY_BYTES, ExpressRecord, act, change, put_off
+from lbproxy.worker.express.reply import consider_reply
 from lbproxy.worker.handover import Handover
-from lbproxy.worker.http2 import express_answer
-from lbproxy.worker.io.reactor import NEVER
+from lbproxy.worker.http2.answer_block import ID_BYTES, ID_FIELD, block_of
+from lbproxy.worker.http2.read_head import ReadHead
+from lbproxy.worker.io.reactor import LOOK_S, NEVER
+from lbproxy.worker.tally import FIRST_BOUND_S, RESPONSE_BYTES, TOOK_S
 
 KEPT_RECORDS = 256
-
-
-class ReadHead:
-    """The head of a request, as one connection has read it last: the same fields again mean the same."""
-
-    __slots__ = ("cached", "ends", "fields", "head", "match", "raw", "view", "why")
-
-    def __init__(self, fields: Fields, view: ListenerView, raw: bytes, *, ends: bool) -> None:
-        self.fields = fields
-        self.view = view  # whose limits it has passed
-        self.raw = raw
-        self.ends = ends  # no body follows
-        self.why = ""  # it is for a task
-        self.head: RequestHead
-        self.match: tuple[RequestTemplate, Values, int] | None = None
-        self.cached: CachedRequestHead | None = None
-
-
-class StreamHeads:
-    """What a worker remembers of heads of HTTP/2, and the records that are free. One for all connections."""
-
-    def __init__(self) -> None:
-        self.lines = Lines()
-        self.cache = HeadCache()
-        self.templates = HeadTemplates(_template)
-        self.free: list[ExpressStream] = []
-
-
-def _template(one: Parts, two: Parts) -> RequestTemplate:
-    template = RequestTemplate(one, two)
-    template.sample.is_http2 = True
-    return template
+SHORT_BODY_BYTES = EARLY_BODY_BYTES // 2  # a longer one would close the window of its stream before it is used
+READ_AGAIN_BYTES = 32 * 1024  # a body goes on when less than this waits for the client
+FLUSH_BYTES = 16 * 1024  # so much does not wait for the end of the batch
 
 
 class Carrier(Protocol):
@@ -110,18 +86,10 @@ class ExpressStream(ExpressRecord):
 
     # The backend's descriptor is ready
     on_connected = request.on_connected
-    on_reply = express_answer.on_reply
-    on_body = express_answer.on_body
-    # An answer that was read
-    answer = express_answer.answer
-    answer_chunked = express_answer.answer_chunked
-    begin_answer = express_answer.begin_answer
     # Time, drains and ends
     on_deadline = finish.on_deadline
     cut = finish.cut
     abort = finish.abort
-    # As its connection sees it
-    rouse = express_answer.rouse
     # Actions that the table of phases names
     connect_refused = finish.connect_refused
     connect_too_slow = finish.connect_too_slow
@@ -143,7 +111,7 @@ class ExpressStream(ExpressRecord):
         """More of a short body."""
         self.body = self.body + data if self.body else data
         limit = self.view.settings.limits.body_bytes
-        if len(self.body) >= EARLY_BODY_BYTES or (limit and len(self.body) > limit):
+        if len(self.body) >= SHORT_BODY_BYTES or (limit and len(self.body) > limit):
             self.has_ended = end
             finish.enter(self, b"", "refused" if limit and len(self.body) > limit else "slow_body")
         elif end:
@@ -169,13 +137,168 @@ class ExpressStream(ExpressRecord):
         self.gone = why
         act(self, self.phase.client_gone)
 
+    # From the backend
+
+    def on_reply(self, connection: BackendConnection) -> None:
+        try:
+            data = connection.sock.recv(connection.recv_bytes)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+            connection.is_reset = True
+        reply, lanes, own = connection.reply, self.lanes, self.own
+        if (
+            reply is not None
+            and len(data) == reply.size
+            and data.startswith(reply.raw)
+            and not connection.buffer
+            and self.phase is WAITING  # the request is wholly sent
+            and reply.block
+            and len(own) == ID_BYTES
+            and self.sample.method != b"HEAD"
+            and self.view.settings.hsts_s is None
+        ):
+            head, end, _ = reply.read
+            self.connection = self.lease = None  # inlined let_backend_go(True)
+            lanes.backends.keep(connection)
+            lanes.router.finish(self)
+            self.status = head.status
+            self.reply_bytes = len(data) - end
+            self._put_answer(b"".join((reply.block, ID_FIELD, own)), data[end:])
+        else:
+            consider_reply(self, connection, data)
+
+    def answer(self, head: ResponseHead, framing: Framing, body: bytes, size: int, *, clean: bool) -> None:
+        """Release the backend, then send the whole answer."""
+        block = block_of(self, head, self.carrier.encoded_lines)
+        self.status = head.status
+        self.reply_bytes = size
+        let_backend_go(self, clean and head.keep_alive)
+        self._put_answer(block, body)
+
+    def answer_chunked(self, head: ResponseHead, payload: bytes, trailers: Sequence[bytes], *, clean: bool) -> None:
+        block = block_of(self, head, self.carrier.encoded_lines)
+        self.status = head.status
+        self.reply_bytes = len(payload)
+        let_backend_go(self, clean and head.keep_alive)
+        if not trailers:
+            self._put_answer(block, payload)
+            return
+        wire, number = self.carrier.wire, self.number
+        wire.send_head(number, block)
+        wire.send_data(number, payload)
+        wire.send_head(number, trailers_block(trailers, self.carrier.encoded_lines), end=True)
+        self._after_last(is_out=not wire.pending(number))
+
+    def _put_answer(self, block: bytes, body: bytes) -> None:
+        wire = self.carrier.wire
+        known = wire.streams.get(self.number)
+        self._after_last(is_out=known is None or wire.output.answer(known, block, body))
+
+    def _after_last(self, *, is_out: bool) -> None:
+        """The last byte of the answer is put. The backend's part is over."""
+        self.carrier.plan_flush()
+        if is_out:
+            self._done()
+        else:
+            change(self, CLIENT_FULL)
+
+    def _done(self) -> None:
+        """The windows have let the last byte go."""
+        lanes = self.lanes
+        if self.request_bytes:
+            tally(self)
+        else:  # inlined tally(), as in express/body.py, send_last
+            took_s = lanes.reactor.now - self.started
+            try:
+                series = self.leases.methods[self.sample.method][self.status]
+            except KeyError:
+                tally(self)
+            else:
+                series[0 if took_s <= FIRST_BOUND_S else bisect_left(DURATION_BOUNDS_S, took_s)] += 1
+                series[TOOK_S] += took_s
+                series[RESPONSE_BYTES] += self.reply_bytes
+        if lanes.context.access.is_on:
+            log(self, None)
+        self.let_go()
+
+    # A long body
+
+    def begin_answer(self, head: ResponseHead, start: bytes, left: int) -> None:
+        """`start` is in hand of the body, and `left` bytes are still to come."""
+        assert self.lease is not None
+        self.body_left = left
+        self.lanes.router.change_kind(self.lease, LeaseKind.TRANSFER)
+        wire = self.carrier.wire
+        wire.send_head(self.number, block_of(self, head, self.carrier.encoded_lines))
+        change(self, DOWNLOADING)
+        self._pass_on(start, end=False)
+
+    def on_body(self, mask: int) -> None:
+        connection = self.connection
+        if connection is None or self.lease is None:
+            return
+        try:
+            data = connection.sock.recv(BODY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            act(self, self.phase.backend_gone)
+            return
+        left = self.body_left - len(data)
+        if left < 0:
+            data = data[:left]  # bytes behind the body are dropped
+        self.body_left = left
+        self.reply_bytes += len(data)
+        if left <= 0:
+            let_backend_go(self, left == 0 and self.response.keep_alive)
+        self._pass_on(data, end=left <= 0)
+
+    def _pass_on(self, data: bytes, *, end: bool) -> None:
+        """Send a part of a body. If the client does not take all of it, the backend is not read until it does."""
+        carrier, number = self.carrier, self.number
+        carrier.wire.send_data(number, data, end=end)
+        if len(data) >= FLUSH_BYTES:
+            carrier.flush()
+            if carrier.streams.get(number) is not self:
+                return  # that was the end, of the answer or of the connection
+        else:
+            carrier.plan_flush()
+        waits = carrier.pending(number)
+        if end:
+            if not waits:
+                self._done()
+            elif self.phase is not CLIENT_FULL:
+                change(self, CLIENT_FULL)
+        elif self.phase is CLIENT_FULL:
+            self.moved_at = self.lanes.reactor.now
+        elif waits >= READ_AGAIN_BYTES:
+            change(self, CLIENT_FULL)
+        else:
+            put_off(self)
+
+    def rouse(self) -> None:
+        """Bytes of the stream have left, or the socket takes more."""
+        if self.phase is not CLIENT_FULL:
+            return
+        waits = self.carrier.pending(self.number)
+        if self.connection is None and not waits:
+            self._done()
+        elif self.connection is not None and waits < READ_AGAIN_BYTES:
+            change(self, DOWNLOADING)
+        else:
+            put_off(self)
+
     # Ends
 
     def abandon(self) -> None:
         """The client has left, or does not take the answer."""
         if not self.gone:
             self.gone = "the client takes nothing"
-            self.carrier.reset(self.number, CANCEL)
+            self.carrier.reset(self.number, CANCEL if self.connection is None else INTERNAL_ERROR)
         finish.abandon(self)
 
     def close(self) -> None:
@@ -229,11 +352,15 @@ def begin(carrier: Carrier, stream_id: int, read: ReadHead) -> None:
     stream.gone = ""
     stream.has_ended = read.ends
     stream.request_bytes = 0
+    stream.has_risked = False  # a stream cannot end its connection, as a POST that meets an end would do in HTTP/1
     stream.raw = read.raw
     stream.sample = read.head
     stream.request_match = read.match
     stream.cached = read.cached
-    stream.since = stream.entered_at = carrier.lanes.reactor.now
+    reactor = carrier.lanes.reactor
+    stream.since = stream.entered_at = reactor.now
+    if stream.queued_at == NEVER:
+        reactor.arm(stream, LOOK_S)  # else a deadline of AT_LOOK is not looked at
     if read.ends:
         request.forward(stream)
     else:
@@ -243,44 +370,13 @@ def begin(carrier: Carrier, stream_id: int, read: ReadHead) -> None:
 def _wait_for_body(stream: ExpressStream, read: ReadHead) -> None:
     head, limit = read.head, read.view.settings.limits.body_bytes
     length = head.length or 0
-    pool = stream.lanes.router.route(read.view, head.host, head.target)
+    target = head.target if read.match is None else read.match[1][0]
+    pool = stream.lanes.router.route(read.view, head.host, target)
     if pool is None:
         finish.enter(stream, b"", "no_route")
     elif limit and length > limit:
         finish.enter(stream, b"", "refused")
-    elif length >= EARLY_BODY_BYTES or pool.buffer_request_bytes != EARLY_BODY_BYTES:
+    elif length >= SHORT_BODY_BYTES or pool.buffer_request_bytes != EARLY_BODY_BYTES:
         finish.enter(stream, b"", "buffer")
     else:
         change(stream, BODY)
-
-
-def read_again(read: ReadHead, heads: StreamHeads, facts: ClientFacts) -> None:
-    """The same fields have come a second time: from now on the head is used from the head cache."""
-    if read.match is not None:
-        template, values, _ = read.match
-        read.head = template.head(values)
-        read.match = None
-    read.cached = heads.cache.request(read.raw, read.head, facts)
-    read.head, read.raw = read.cached.head, read.cached.raw
-
-
-def read_head(read: ReadHead, heads: StreamHeads) -> None:
-    """Read `raw`; `why` says what makes it a task's."""
-    limits = read.view.settings.limits
-    match = heads.templates.read(read.raw)
-    if match is not None and match[0].field_lines <= limits.headers:
-        read.match = match
-        read.head = match[0].sample
-        if match[0].length(match[1]) != read.head.length:
-            read.head, read.match = match[0].head(match[1]), None
-        return
-    try:
-        read.head = head = read_request(read.raw, heads.lines, limits.headers)
-    except Refused:
-        read.why = "refused"
-        return
-    head.is_http2 = True
-    if head.expects_continue or head.upgrades:
-        read.why = "upgrade" if head.upgrades else "expect"
-        return
-    heads.templates.learn(read.raw)

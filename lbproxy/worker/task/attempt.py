@@ -19,16 +19,14 @@ from lbproxy.telemetry.access import AccessRecord, for_access
 from lbproxy.wire.body import Body
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.upgrades import is_one_of
-from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Begun, ClientSide, Upgrade, unnoticed
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.leases.drain import STALLED_S
 from lbproxy.worker.reply import ClientGone, Reply
-from lbproxy.worker.task.backend_side import Asked, BackendSide
-from lbproxy.worker.task.farewell import GOING_AWAY, CallFarewell, EventFarewell, Farewell, GoingAway
-from lbproxy.worker.task.http1_backend import Http1Backend
-from lbproxy.worker.task.http2_backend import Http2Backend
+from lbproxy.worker.task.backend_side import Asked
+from lbproxy.worker.task.backend_sides import side_of
+from lbproxy.worker.task.farewell import CallFarewell, EventFarewell, Farewell, GoingAway, cut_error
 from lbproxy.worker.task.response_heads import is_to_blame
 from lbproxy.worker.task.time_limits import NEVER, DeadlinePassed, limits_of_call, time_limits
 
@@ -67,7 +65,7 @@ class Attempt:
     def __init__(self, exchange: Exchange, begun: Begun) -> None:
         self._exchange = exchange
         self._lease = begun.lease
-        self._side = self._side_of(begun)
+        self._side = side_of(exchange, begun)
         if exchange.is_grpc:
             self._limits = limits_of_call(exchange.head, begun.timeouts, exchange.started)
             self._call: CallFarewell | None = CallFarewell(exchange.request_id, begun.lease)
@@ -88,15 +86,6 @@ class Attempt:
         self._waiting: trio.CancelScope | None = None  # for more of a body
         self._is_headless = True  # the final head has not come
         self._released = False
-
-    def _side_of(self, begun: Begun) -> BackendSide:
-        exchange, context, head = self._exchange, self._exchange.context, self._exchange.head
-        if isinstance(begun.connection, BackendStream):
-            encoded = context.shared.encoded
-            return Http2Backend(begun.connection, head.method, encoded, context.lines, lambda: exchange.may_replay)
-        pool = context.router.pool(begun.lease.backend.id.pool)
-        accept_bare_lf = pool is not None and pool.accept_bare_lf
-        return Http1Backend(begun.connection, head, context.backends, context.lines, accept_bare_lf=accept_bare_lf)
 
     async def run(self) -> None:
         """Until the response is with the client, or something went wrong: ProxyError, Refused, ClientGone,
@@ -163,14 +152,8 @@ class Attempt:
         scope.cancel()
 
     def _cut_error(self) -> ProxyError:
-        """Its grace is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
-        if self._call is not None:
-            return ProxyError(504, "cut", f"{GOING_AWAY}: the grace of the drain is over")
-        if self._exchange.reply.begun:
-            return ProxyError(504, "cut", "the grace of the drain is over")
-        if self._exchange.may_replay:
-            return ProxyError(503, "destination_unavailable", "the backend was taken away")
-        return ProxyError(504, "http_response_timeout", "the grace of the drain is over")
+        exchange = self._exchange
+        return cut_error(begun=exchange.reply.begun, may_replay=exchange.may_replay, is_grpc=exchange.is_grpc)
 
     def _release(self, *, reusable: bool) -> None:
         if self._released:
@@ -270,6 +253,8 @@ class Attempt:
         exchange = self._exchange
         head = await self._final_head()
         self._is_headless = False
+        if not self._side.may_refuse:
+            exchange.early.clear()  # it is not sent again, and the answer may take hours
         if head.status == 101:
             exchange.status = head.status
             self._upgraded = head
@@ -309,8 +294,6 @@ class Attempt:
             reply.push()
             if reply.pending > BUFFER_BYTES:
                 await self._flush_client()
-            if self._call is not None and self._call.messages.complete:
-                self._becomes_stream()
             self._is_moving()
             data = await self._more_response()
             if not data and not self._is_over:
@@ -384,6 +367,8 @@ class Attempt:
         now = self._lease.moved_at = trio.current_time()
         stalls_at = min(now + limits.idle_s, limits.ends_at)
         while farewell is None or not farewell.is_over(now):
+            if self._call is not None and self._call.is_endless(now):
+                self._becomes_stream()
             if now >= limits.ends_at:
                 raise DeadlinePassed
             if now >= stalls_at:

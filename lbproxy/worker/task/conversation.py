@@ -7,8 +7,10 @@ from dataclasses import replace
 import trio
 
 from lbproxy.errors import LbproxyError
+from lbproxy.policy.grpc_status import grpc_status
 from lbproxy.telemetry.access import AccessRecord
 from lbproxy.telemetry.events import Notice
+from lbproxy.wire.grpc import is_grpc_spelt
 from lbproxy.wire.head import Refused, head_of_refused, read_request
 from lbproxy.wire.http1 import confirm_request
 from lbproxy.wire.pages import ErrorPage
@@ -88,6 +90,7 @@ async def answer_refused(context: Context, client: ClientSide, refused: Refused,
     page = ErrorPage(
         *(refused.status, context.proxy_name, refused.token, refused.reason),
         lines=context.date() + client.hsts,
+        grpc_status=grpc_status(refused.status, refused.token) if client.is_stream and is_grpc_spelt(raw) else None,
     )
     reply = client.reply_to(None)
     gone = False

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lbproxy.errors import ProxyError
+from lbproxy.model import LeaseKind
 from lbproxy.policy.goodbye import comes_back_in_ms
 from lbproxy.policy.grpc_status import UNAVAILABLE
 from lbproxy.wire.grpc import MessageTracker, status_lines
@@ -14,6 +15,7 @@ from lbproxy.wire.sse import EventTracker
 from lbproxy.worker.leases.drain import Lease
 
 GOING_AWAY = "going away"
+STATUS_S = 0.25  # a call that has not ended so long after its first answer is a stream
 QUIET_S = 0.1  # a call that was told ends when nothing moved for so long, either way: what is on its way still arrives
 BUSY_S = 1.0  # so long after it was told it ends behind the next message of a dialogue that goes on
 CUT_S = 0.5  # in any case it ends so long before it would be cut
@@ -26,6 +28,17 @@ class GoingAway(ProxyError):
     def __init__(self, pushback_ms: int) -> None:
         super().__init__(503, "destination_unavailable", GOING_AWAY)
         self.pushback_ms = pushback_ms
+
+
+def cut_error(*, begun: bool, may_replay: bool, is_grpc: bool) -> ProxyError:
+    """The grace of an exchange is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
+    if is_grpc:
+        return ProxyError(504, "cut", f"{GOING_AWAY}: the grace of the drain is over")
+    if begun:
+        return ProxyError(504, "cut", "the grace of the drain is over")
+    if may_replay:
+        return ProxyError(503, "destination_unavailable", "the backend was taken away")
+    return ProxyError(504, "http_response_timeout", "the grace of the drain is over")
 
 
 class Farewell(Protocol):
@@ -91,6 +104,11 @@ class CallFarewell:
         self._latest = _NEVER  # from then on it ends between two messages
         self._is_spoken = False  # the last message has passed
 
+    def is_endless(self, now: float) -> bool:
+        """Nothing says when it ends: a second answer has come, or the status has not followed the first one."""
+        complete = self.messages.complete
+        return complete > 1 or (complete == 1 and now >= self._lease.moved_at + STATUS_S)
+
     @property
     def was_told(self) -> bool:
         return self._latest < _NEVER
@@ -111,10 +129,13 @@ class CallFarewell:
         return payload
 
     def is_over(self, now: float) -> bool:
-        return self._is_spoken or now >= self.looks_at()
+        return self._is_spoken or (self.was_told and now >= self.looks_at())
 
     def looks_at(self) -> float:
-        if not self.was_told or not self.messages.at_boundary:
+        if not self.was_told:
+            may_end = self.messages.complete == 1 and self._lease.kind is not LeaseKind.STREAM
+            return self._lease.moved_at + STATUS_S if may_end else _NEVER
+        if not self.messages.at_boundary:
             return _NEVER
         return min(self._lease.moved_at + QUIET_S, self._latest)
 

@@ -15,8 +15,8 @@ from lbproxy.wire.http2.request import trailers_of
 from lbproxy.wire.http2.response import trailers_block
 from lbproxy.wire.http2.websocket import switched
 from lbproxy.wire.lines import bad_response
-from lbproxy.worker.backends.http2_connection import Loss
 from lbproxy.worker.backends.http2_stream import BackendStream
+from lbproxy.worker.backends.stream_owner import Loss
 from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.task.backend_side import Asked
@@ -29,18 +29,22 @@ class Http2Backend:
     def __init__(
         self, stream: BackendStream, method: bytes, encoded: EncodedLines, lines: Lines, may_replay: Callable[[], bool]
     ) -> None:
-        self.may_refuse = True
         self._stream = stream
         self._method = method
         self._encoded = encoded
         self._lines = lines
         self._may_replay = may_replay
+        self._is_answered = False  # a head has come, if only an interim one
         self._has_head = False
         self._asked: Asked | None = None
 
     @property
     def takes(self) -> bool:
         return self._stream.loss is None
+
+    @property
+    def may_refuse(self) -> bool:
+        return not self._has_head
 
     @property
     def pending(self) -> int:
@@ -81,8 +85,9 @@ class Http2Backend:
             if stream.loss is not None:
                 raise self._without_head(stream.loss)
             await stream.wait_change()
-        self._has_head = True
         head = response_head(fields, self._lines)
+        self._is_answered = True
+        self._has_head = head.status >= 200
         if self._asked is not None and self._asked.upgrades and 200 <= head.status < 300:
             while stream.pending and stream.loss is None:
                 await stream.wait_change()
@@ -92,9 +97,9 @@ class Http2Backend:
     def _without_head(self, loss: Loss) -> LbproxyError:
         """What it means that the stream ends here. Nobody's connection ends with it: a request that cannot be sent
         again is answered with 502."""
-        if self._has_head or loss.status != 502:
+        if self._is_answered or loss.status != 502:
             return ProxyError(loss.status, loss.token, loss.reason)
-        reused = self._stream.reused and (loss.is_unread or self._may_replay())
+        reused = loss.is_accident and self._stream.reused and (loss.is_unread or self._may_replay())
         return NoAnswer(loss.reason, self._stream.backend, reused=reused, was_reset=False, was_sent=not loss.is_unread)
 
     def body(self, head: ResponseHead) -> Body:

@@ -35,10 +35,10 @@ class NoAnswer(LbproxyError):
 
 
 def is_to_blame(trouble: LbproxyError) -> bool:
-    """Whether an attempt failed because of its backend. The end of a kept connection is nobody's fault, a deadline
-    that a client sets is its own."""
+    """Whether an attempt failed because of its backend. The end of a kept connection is nobody's fault, nor is a stream
+    that a full backend refuses; a deadline that a client sets is its own."""
     if isinstance(trouble, NoAnswer):
-        return not trouble.reused
+        return not trouble.reused and trouble.was_sent
     if isinstance(trouble, DeadlinePassed):
         return False
     return isinstance(trouble, ProxyError | Refused) and trouble.status in (502, 504) and trouble.token != "cut"

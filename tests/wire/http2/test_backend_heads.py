@@ -34,7 +34,7 @@ def test_a_backend_gets_the_fields_that_one_of_http1_would_get() -> None:
 
 def test_an_answer_becomes_a_head() -> None:
     head = response_head(((b":status", b"200"), (b"content-length", b"3"), (b"x-a", b"b")), Lines())
-    assert (head.status, head.length, head.lines, head.reason) == (200, 3, [b"x-a: b"], b"")
+    assert (head.status, head.length, head.lines, head.reason) == (200, 3, [b"x-a: b"], b"OK")
     assert response_head(((b":status", b"103"), (b"link", b"</a>")), Lines()).status == 103
 
 

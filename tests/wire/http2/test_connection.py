@@ -2,7 +2,7 @@ import pytest
 from support.http2_pair import GET, POST, Pair, Recorder, block
 
 from lbproxy.wire.http2 import frames
-from lbproxy.wire.http2.connection import MOST_HEADS, Http2Connection
+from lbproxy.wire.http2.connection import Http2Connection
 from lbproxy.wire.http2.errors import (
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
@@ -13,7 +13,8 @@ from lbproxy.wire.http2.errors import (
     ConnectionFailed,
     NoStreams,
 )
-from lbproxy.wire.http2.frames import frame, headers
+from lbproxy.wire.http2.flood import FEW_HEADS, HEADS_AT_ONCE
+from lbproxy.wire.http2.frames import frame, headers, rst_stream
 from lbproxy.wire.http2.peer_settings import LocalSettings
 
 HELLO = frames.PREFACE + frames.settings([])
@@ -300,16 +301,19 @@ def test_a_connection_at_rest_goes_on_as_before() -> None:
 
 def test_a_turn_reads_so_many_heads_and_the_next_ones_in_their_order() -> None:
     connection, owner = server()
-    ids = range(1, 81, 2)
+    ids, ids_after = range(1, 81, 2), range(81, 101, 2)
     connection.feed(b"".join(headers(number, ASK, 16384, end=True) for number in ids), 0.0)
     turns = 1
     while connection.is_paused:
-        assert len(owner.told) == MOST_HEADS * turns
+        assert len(owner.told) == HEADS_AT_ONCE * turns
         connection.feed(b"", 0.0)
         turns += 1
     assert [call[1] for call in owner.told] == [*ids]
     assert turns == 3
     assert not connection.kept
+    owner.told.clear()
+    connection.feed(rst_stream(1, 8) + b"".join(headers(number, ASK, 16384, end=True) for number in ids_after), 0.5)
+    assert len(owner.of("head")) == FEW_HEADS
 
 
 def test_a_large_block_counts_as_many_heads() -> None:
@@ -318,4 +322,4 @@ def test_a_large_block_counts_as_many_heads() -> None:
     connection.feed(headers(1, large, 16384, end=True) + headers(3, large, 16384, end=True), 0.0)
     connection.feed(headers(5, ASK, 16384, end=True), 0.0)
     assert [call[1] for call in owner.told] == [1, 3, 5]
-    assert len(large) > 1024 * MOST_HEADS / 2
+    assert len(large) > 1024 * HEADS_AT_ONCE / 2

@@ -4,7 +4,7 @@ from lbproxy.wire.head import Lines, Refused, read_request
 from lbproxy.wire.http1 import confirm_request
 from lbproxy.wire.http2.errors import MalformedMessage
 from lbproxy.wire.http2.hpack import Fields
-from lbproxy.wire.http2.request import spell_request, trailers_of
+from lbproxy.wire.http2.request import CheckedFields, spell_request, trailers_of
 
 M, S, A, P = (b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.example"), (b":path", b"/x?y")
 EXTENDED = ((b":method", b"CONNECT"), (b":protocol", b"websocket"), S, A, P)
@@ -130,6 +130,21 @@ def test_what_http1_refuses_too_gets_its_status(fields: Fields, status: int) -> 
 def test_a_malformed_request_is_a_stream_error(fields: Fields) -> None:
     with pytest.raises(MalformedMessage):
         spell_request(fields, end=True)
+
+
+def test_fields_that_were_found_good_are_remembered_within_bounds() -> None:
+    checked = CheckedFields()
+    fields = (M, S, A, P, (b"cookie", b"a"), (b"accept", b"*/*"), (b"te", b"trailers"), (b"cookie", b""))
+    once = spell_request(fields, end=True, checked=checked)
+    assert once == spell_request(fields, end=True, checked=checked) == spell_request(fields, end=True)
+    assert once.endswith(b"\r\naccept: */*\r\nte: trailers\r\ncookie: a\r\n\r\n")
+    assert len(checked) == 4
+    for number in range(3 * CheckedFields.MOST_FIELDS):
+        spell_request((M, S, A, P, (b"a", b"%d" % number)), end=True, checked=checked)
+    assert len(checked) <= CheckedFields.MOST_FIELDS
+    size = len(checked)
+    spell_request((M, S, A, P, (b"a", b"b" * 300)), end=True, checked=checked)
+    assert len(checked) == size
 
 
 def test_trailers_keep_what_is_safe() -> None:

@@ -1,5 +1,6 @@
 """One shared connection to a backend on a real reactor: what is sent together, idle ends, PING, congestion."""
 
+import select
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +22,8 @@ from lbproxy.wire.http2.errors import NoStreams
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.worker.backends import http2_connection, liveness
 from lbproxy.worker.backends.connections import BackendConnection
-from lbproxy.worker.backends.http2_connection import UNTOLD_STREAMS, Loss, SharedConnection
+from lbproxy.worker.backends.http2_connection import UNTOLD_STREAMS, SharedConnection
+from lbproxy.worker.backends.stream_owner import Loss
 from lbproxy.worker.io.reactor import Reactor
 
 VIEW = BackendView(BackendId("web", 1, 1), Address("127.0.0.1", 1), 0, is_http2=True)
@@ -73,19 +75,22 @@ async def bench(*, keepalive_s: float = 30.0, speaks: bool = True) -> AsyncItera
     reactor = Reactor(lambda event: pytest.fail(repr(event)))
     closed: list[SharedConnection] = []
     far = Http2Peer(Peer(trio.socket.from_stdlib_socket(accepted)))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(reactor.run)
-        shared = SharedConnection(BackendConnection(VIEW, near), reactor, keepalive_s, closed.append)
-        if speaks:
-            await far.begin()
-        yield Bench(reactor, shared, far, closed)
-        if not shared.is_closed:
-            shared.abort()
-        assert closed == [shared]
-        assert not any(reactor.handlers)
-        nursery.cancel_scope.cancel()
-    far.peer.close()
-    reactor.close()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reactor.run)
+            shared = SharedConnection(BackendConnection(VIEW, near), reactor, keepalive_s, closed.append)
+            if speaks:
+                await far.begin()
+            yield Bench(reactor, shared, far, closed)
+            if not shared.is_closed:
+                shared.abort()
+            assert closed == [shared]
+            assert not any(reactor.handlers)
+            nursery.cancel_scope.cancel()
+    finally:
+        near.close()
+        far.peer.close()
+        reactor.close()
 
 
 @trio_test(timeout_s=8)
@@ -153,7 +158,8 @@ async def test_goaway_loses_the_newer_streams_unread_and_keeps_the_older_ones() 
         b.shared.begin_stream(newer, HEAD, end=True)
         await b.far.frame(GoAwayFrame(last_stream_id=1, error_code=11, additional_data=b"too_many_pings"))
         await wait_until(lambda: newer.loss is not None)
-        assert newer.loss == Loss("the backend goes away: ENHANCE_YOUR_CALM (too_many_pings)", is_unread=True)
+        why = "the backend goes away: ENHANCE_YOUR_CALM (too_many_pings)"
+        assert newer.loss == Loss(why, is_unread=True, is_accident=True)
         assert older.loss is None
         assert not b.shared.has_room
         await b.far.request()
@@ -161,6 +167,21 @@ async def test_goaway_loses_the_newer_streams_unread_and_keeps_the_older_ones() 
         await wait_until(lambda: older.ended)
         b.shared.leave(1)
         assert b.shared.is_closed
+
+
+@trio_test(timeout_s=8)
+async def test_a_request_that_never_left_is_unread_when_the_connection_ends() -> None:
+    async with bench() as b:
+        sent, unsent = Noted(), Noted()
+        b.shared.begin_stream(sent, HEAD, end=True)
+        await b.far.begun()
+        await wait_until(lambda: b.shared._has_settings)
+        b.far.peer.end()
+        assert select.select([b.shared._transport.sock], [], [], 5)[0]  # before the reactor has had its turn
+        b.shared.begin_stream(unsent, HEAD, end=True)
+        b.shared.look()
+        assert sent.loss == Loss("the backend closed the connection", is_accident=True)
+        assert unsent.loss == Loss("the backend closed the connection", is_unread=True, is_accident=True)
 
 
 @trio_test(timeout_s=8)

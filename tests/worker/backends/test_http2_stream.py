@@ -6,8 +6,8 @@ import trio
 from support.trio_test import trio_test
 
 from lbproxy.wire.http2.errors import NoStreams
-from lbproxy.worker.backends.http2_connection import Loss
 from lbproxy.worker.backends.http2_stream import BackendStream, first_with_room
+from lbproxy.worker.backends.stream_owner import Loss
 
 virtual = trio_test(clock="autojump", timeout_s=100)
 

@@ -5,7 +5,7 @@ import trio
 import trio.testing
 from support.bodies import LARGE, MB, framed
 from support.peer import Ended, Peer
-from support.proxy import EMPTY, GET, OK, Proxy, Setup, answering, get, lanes, post, proxy, wait_until
+from support.proxy import EMPTY, GET, OK, Proxy, Setup, answering, every_lane, get, lanes, post, proxy, wait_until
 from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
@@ -56,7 +56,7 @@ async def test_uploads_arrive_whole(lane: str, framing: str, size: int) -> None:
         assert [record.request_bytes for record in records] == [size * 40, 0, 70_000]
 
 
-@lanes
+@every_lane
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @trio_test(timeout_s=20)
 async def test_three_megabytes_in_one_go_behind_another_request_and_before_one(lane: str, framing: str) -> None:
@@ -175,7 +175,7 @@ async def test_what_a_client_says_ahead_is_bounded(lane: str) -> None:
             go_on.set()
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_body_up_to_64_kib_is_complete_before_a_backend_is_taken(lane: str) -> None:
     heard = Heard()
@@ -195,7 +195,7 @@ async def test_a_body_up_to_64_kib_is_complete_before_a_backend_is_taken(lane: s
             lb.context.backends.close()
 
 
-@lanes
+@every_lane
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("size", [10_000, 60_000])
 @trio_test(timeout_s=8)
@@ -269,7 +269,7 @@ async def test_a_backend_that_reads_slowly_stops_the_reading_of_its_client(lane:
             assert (await client.answer()).body == b"hello"
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_backend_that_never_reads_is_a_504(lane: str) -> None:
     async def script(peer: Peer) -> None:
@@ -378,7 +378,7 @@ async def test_a_chunked_request_is_replayed_whole_when_its_connection_proves_st
         assert lb.backends[0].received.count(FRAMED_ANEW) == 5
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_chunked_request_over_the_limit_is_refused(lane: str) -> None:
     async with proxy(lane, answering(OK), setup=Setup(limits=ListenerLimits(body_bytes=4))) as lb:

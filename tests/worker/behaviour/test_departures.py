@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import pytest
-import trio
 import trio.testing
 from support.peer import Ended, Peer
 from support.proxy import (
@@ -12,6 +11,7 @@ from support.proxy import (
     OK,
     Setup,
     answering,
+    every_lane,
     get,
     lanes,
     never_answering,
@@ -30,7 +30,7 @@ LEAVING: dict[str, Callable[[Peer], None]] = {"ends": Peer.end, "closes": Peer.c
 ways_to_leave = pytest.mark.parametrize("leave", LEAVING.values(), ids=LEAVING)
 
 
-@lanes
+@every_lane
 @ways_to_leave
 @pytest.mark.parametrize(
     "asked", [GET, post(b"abc"), UPLOAD, post_chunked(b"abc")], ids=["get", "post", "up", "chunks"]
@@ -68,7 +68,7 @@ async def test_an_answer_that_nobody_waits_for_is_not_worked_on(
         assert lb.count(Counter.REQUESTS) == len(lb.records)
 
 
-@lanes
+@every_lane
 @ways_to_leave
 @pytest.mark.parametrize(
     "begun",
@@ -93,7 +93,7 @@ async def test_who_leaves_in_the_middle_of_a_request_has_not_asked(
             assert [(record.status, record.error) for record in lb.records] == [(499, "client_gone")]
 
 
-@lanes
+@every_lane
 @ways_to_leave
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 @trio_test(timeout_s=8)
@@ -122,7 +122,7 @@ async def test_who_leaves_in_the_middle_of_an_answer_stops_its_backend(
         assert (record.status, record.error) == (200, "client_gone")
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_who_leaves_while_it_waits_for_a_backend_frees_its_place(lane: str) -> None:
     async with proxy(lane, answering(OK)) as lb:
@@ -139,7 +139,7 @@ async def test_who_leaves_while_it_waits_for_a_backend_frees_its_place(lane: str
 POINTS = [0, 1, 10, 40, 43, 100, 70_000, 190_000]
 
 
-@lanes
+@every_lane
 @pytest.mark.parametrize("how", LEAVING.values(), ids=LEAVING)
 @trio_test(timeout_s=10)
 async def test_a_client_may_leave_at_any_point(lane: str, how: Callable[[Peer], None]) -> None:
@@ -163,7 +163,7 @@ async def test_a_client_may_leave_at_any_point(lane: str, how: Callable[[Peer], 
         assert (await lb.ask(GET)).status == 200
 
 
-@lanes
+@every_lane
 @pytest.mark.parametrize("how", ["ends", "resets"])
 @pytest.mark.parametrize("asked", [GET, post(b"abc"), UPLOAD, post_chunked(bytes(100_000))])
 @trio_test(timeout_s=10)
@@ -213,7 +213,7 @@ async def _send(client: Peer, data: bytes) -> None:
         return
 
 
-@lanes
+@every_lane
 @pytest.mark.parametrize(
     ("asked", "times"),
     [(GET, 2), (get(b"/", method=b"PUT"), 2), (post(b"abc"), 1), (get(b"/", method=b"BREW"), 1)],
@@ -249,7 +249,7 @@ def closing_when_used_again(how: str) -> Callable[[Peer], object]:
     return script
 
 
-@lanes
+@every_lane
 @pytest.mark.parametrize("how", ["ends", "resets"])
 @trio_test(timeout_s=8)
 async def test_what_may_be_replayed_is_when_an_idle_connection_proves_stale(lane: str, how: str) -> None:
@@ -287,7 +287,7 @@ async def test_what_may_not_be_replayed_is_not(lane: str, method: bytes, how: st
         assert lb.count(Counter.FAILED) == 2
 
 
-@lanes
+@every_lane
 @pytest.mark.parametrize("first", [post(b"xyz"), UPLOAD, post_chunked(b"xyz")], ids=["post", "upload", "chunks"])
 @trio_test(timeout_s=8)
 async def test_the_first_request_that_may_not_be_replayed_never_goes_out_on_a_kept_connection(
@@ -305,7 +305,7 @@ async def test_the_first_request_that_may_not_be_replayed_never_goes_out_on_a_ke
         assert {record.status for record in lb.records} == {200}
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_connection_that_ended_while_it_was_idle_is_not_used_again_for_anything(lane: str) -> None:
     async def script(peer: Peer) -> None:

@@ -11,6 +11,7 @@ from support.proxy import (
     Proxy,
     Setup,
     answering,
+    every_lane,
     get,
     lanes,
     never_answering,
@@ -84,7 +85,7 @@ async def _outlasted(lb: Proxy, asked: bytes) -> None:
     assert record.error == ("destination_unavailable" if replayable else "http_response_timeout")
 
 
-@lanes
+@every_lane
 @pytest.mark.parametrize(
     "asked",
     [GET, post(b"abc"), post(bytes(100_000)), post_chunked(b"abc"), post(bytes(100_000))[:-10]],
@@ -196,7 +197,7 @@ async def test_a_transfer_that_moves_outlasts_the_grace_of_requests_up_to_a_cap(
         nursery.cancel_scope.cancel()
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_backend_that_is_taken_back_cuts_nobody(lane: str) -> None:
     async def slow(peer: Peer) -> None:
@@ -217,7 +218,7 @@ async def test_a_backend_that_is_taken_back_cuts_nobody(lane: str) -> None:
         assert not lb.drained
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_who_waits_for_a_slow_reader_is_not_held_up_when_the_answer_is_in_hand(lane: str) -> None:
     """The backend is done with it, so its drain is over, whatever the client does."""

@@ -5,13 +5,13 @@ import trio
 import trio.testing
 from support.bodies import LARGE, framed
 from support.peer import Peer
-from support.proxy import OK, get, lanes, post, proxy
+from support.proxy import OK, every_lane, get, lanes, post, proxy
 from support.trio_test import trio_test
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_who_expects_100_gets_it_from_the_backend(lane: str) -> None:
     async def script(peer: Peer) -> None:
@@ -37,7 +37,7 @@ async def test_who_expects_100_gets_it_from_the_backend(lane: str) -> None:
             assert (await client.response()).body == b"hello"
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_who_does_not_wait_for_its_100_is_served_too(lane: str) -> None:
     async def script(peer: Peer) -> None:

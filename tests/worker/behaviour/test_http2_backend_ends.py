@@ -27,6 +27,7 @@ async def test_a_refused_stream_goes_elsewhere_even_one_that_may_not_be_replayed
             answer = await lb.ask(post(b"abc"))
             assert (answer.status, answer.body) == (200, b"hello")
         assert (await lb.wait_records(4))[0].served_by == lb.view(1).id
+        assert not lb.context.errors._seen
         assert len(lb.backends[0].peers) == 1
 
 
@@ -88,6 +89,22 @@ async def test_another_reset_is_a_502_or_a_cut(path: bytes) -> None:
         (record,) = await lb.wait_records(1)
         assert "INTERNAL_ERROR" in (record.reason or "")
         assert len(lb.backends[0].peers) == 1
+
+
+@trio_test(timeout_s=8)
+async def test_a_connection_that_ended_while_it_was_idle_loses_no_post() -> None:
+    async def script(peer: Peer) -> None:
+        h2 = await speak(peer)
+        asked = await h2.request()
+        await h2.answer(asked.id, b"hello")
+        peer.end()
+        await peer.wait_ended()
+
+    async with proxy("express", script, setup=HTTP2) as lb:
+        client = await lb.client()
+        for _ in range(5):
+            await client.send(post(b"x"))
+            assert (await client.answer()).status == 200
 
 
 @pytest.mark.parametrize(("request_", "status"), [(GET, 200), (post(b"x"), 502)], ids=["get", "post"])

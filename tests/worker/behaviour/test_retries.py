@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from support.peer import Peer
-from support.proxy import FIRST_CELL, GET, LANES, OK, Proxy, lanes, post, proxy
+from support.proxy import FIRST_CELL, GET, LANES, OK, Proxy, every_lane, post, proxy
 from support.trio_test import trio_test
 
 MOST = 5  # retry.attempts of the pool, and three that are forgiven
@@ -36,7 +36,7 @@ async def ask(lane: str, asked: bytes, leave: Callable[[Peer], None], *, stays: 
         return answer.status, len(peers)
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_what_backends_that_ended_have_not_read_is_forgiven_but_not_for_ever(lane: str) -> None:
     assert await ask(lane, GET, Peer.reset, stays=False, failing=MOST - 1) == (200, MOST)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from support.peer import Message, Peer
-from support.proxy import GET, LANES, Proxy, Script, Setup, get, lanes, proxy, wait_until
+from support.proxy import GET, LANES, Proxy, Script, Setup, every_lane, get, lanes, proxy, wait_until
 from support.trio_test import trio_test
 
 from lbproxy.settings import PoolLimits, StickySettings
@@ -87,7 +87,7 @@ async def test_what_is_no_cookie_of_ours_is_none(lane: str, fields: tuple[bytes,
             assert_bound(lane, answer)
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_slot_that_is_gone_or_refuses_is_left_for_another_with_a_cookie_of_its_own(lane: str) -> None:
     async with proxy(lane, *BACKENDS, setup=STICKY) as lb:
@@ -102,7 +102,7 @@ async def test_a_slot_that_is_gone_or_refuses_is_left_for_another_with_a_cookie_
         assert_bound(lane, await lb.ask(get(b"/", COOKIE % 3)))
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_slot_that_gives_no_answer_is_left_by_what_may_be_sent_again(lane: str) -> None:
     async def leave(peer: Peer) -> None:
@@ -114,7 +114,7 @@ async def test_a_slot_that_gives_no_answer_is_left_by_what_may_be_sent_again(lan
         assert_bound(lane, answer)
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_slot_that_is_full_is_left(lane: str) -> None:
     async def slow(peer: Peer) -> None:
@@ -145,7 +145,7 @@ async def test_a_websocket_stays_on_its_slot_and_its_101_sets_the_cookie(lane: s
         assert answer.get(b"set-cookie") in (cookie(lane, 1), cookie(lane, 2))
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_interim_answers_set_no_cookie(lane: str) -> None:
     async def hinting(peer: Peer) -> None:

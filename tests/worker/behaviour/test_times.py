@@ -12,6 +12,7 @@ from support.proxy import (
     OK,
     Setup,
     answering,
+    every_lane,
     get,
     lanes,
     never_answering,
@@ -166,7 +167,7 @@ async def test_an_answer_that_stalls_in_its_body_is_cut(lane: str, head: bytes, 
         assert lb.count(Counter.FAILED) == 1
 
 
-@lanes
+@every_lane
 @pytest.mark.parametrize("says", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["silent_backend", "silent_client"])
 @trio_test(timeout_s=8)
 async def test_of_two_who_wait_for_each_other_the_one_to_blame_is_told(lane: str, says: bytes) -> None:
@@ -249,7 +250,7 @@ async def test_a_thousand_slow_heads_keep_nobody_waiting(lane: str) -> None:
         nursery.cancel_scope.cancel()
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_the_time_that_a_client_takes_for_its_body_counts(lane: str) -> None:
     """Else nobody finds the slow ones in the log."""

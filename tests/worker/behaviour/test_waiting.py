@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 from support.peer import Peer
-from support.proxy import GET, OK, Setup, answering, get, lanes, never_answering, post, proxy, wait_until
+from support.proxy import GET, OK, Setup, answering, every_lane, get, lanes, never_answering, post, proxy, wait_until
 from support.trio_test import trio_test
 
 from lbproxy.link.grid import Counter
@@ -19,7 +19,7 @@ def naming(name: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(name), name)
 
 
-@lanes
+@every_lane
 @ASKED
 @trio_test(timeout_s=8)
 async def test_who_is_refused_a_connection_goes_elsewhere(lane: str, asked: bytes) -> None:
@@ -36,7 +36,7 @@ async def test_who_is_refused_a_connection_goes_elsewhere(lane: str, asked: byte
         assert lb.count(Counter.FAILED, 0) == lb.count(Counter.REQUESTS, 0) == 0
 
 
-@lanes
+@every_lane
 @ASKED
 @trio_test(timeout_s=8)
 async def test_who_finds_nobody_waits_for_the_next_table(lane: str, asked: bytes) -> None:
@@ -50,7 +50,7 @@ async def test_who_finds_nobody_waits_for_the_next_table(lane: str, asked: bytes
         assert (await client.answer()).body == b"two"
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_who_waits_is_served_in_the_order_in_which_it_came(lane: str) -> None:
     served = []
@@ -72,7 +72,7 @@ async def test_who_waits_is_served_in_the_order_in_which_it_came(lane: str) -> N
         assert served == [b"/%d" % number for number in range(10)]
 
 
-@lanes
+@every_lane
 @ASKED
 @trio_test(timeout_s=8)
 async def test_a_full_queue_is_a_503_at_once(lane: str, asked: bytes) -> None:
@@ -93,7 +93,7 @@ async def test_a_full_queue_is_a_503_at_once(lane: str, asked: bytes) -> None:
         assert lb.grid.sum(0, Counter.FAILED) == 1  # of the pool: no backend is to blame
 
 
-@lanes
+@every_lane
 @ASKED
 @trio_test(timeout_s=8)
 async def test_who_has_waited_too_long_gets_a_503(lane: str, asked: bytes) -> None:
@@ -126,7 +126,7 @@ async def test_a_backend_that_keeps_refusing_is_not_waited_for_longer_than_the_q
         assert 2 <= len(lb.posted) <= 6
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_backend_has_no_more_work_than_its_limit(lane: str) -> None:
     most = now = 0
@@ -149,7 +149,7 @@ async def test_a_backend_has_no_more_work_than_its_limit(lane: str) -> None:
         await lb.wait_records(20)
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_request_that_comes_while_the_only_backend_restarts_is_served(lane: str) -> None:
     async with proxy(lane, answering(naming(b"old")), answering(naming(b"new"))) as lb:
@@ -164,7 +164,7 @@ async def test_a_request_that_comes_while_the_only_backend_restarts_is_served(la
         assert [(await client.answer()).body for _ in range(2)] == [b"new", b"new"]
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_where_no_route_leads_is_a_404(lane: str) -> None:
     async with proxy(lane, answering(OK), setup=Setup(pool=None, routes=(RouteSettings("web", None, "/in"),))) as lb:
@@ -181,7 +181,7 @@ async def test_where_no_route_leads_is_a_404(lane: str) -> None:
         assert records[0].error == "destination_not_found"
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_a_pool_that_goes_away_does_not_keep_anybody_waiting(lane: str) -> None:
     setup = Setup(pool=None, routes=(RouteSettings("web"),))
@@ -194,7 +194,7 @@ async def test_a_pool_that_goes_away_does_not_keep_anybody_waiting(lane: str) ->
         assert (await client.answer()).status in (404, 503)
 
 
-@lanes
+@every_lane
 @trio_test(timeout_s=8)
 async def test_where_no_backend_can_come_nothing_is_waited_for(lane: str) -> None:
     async with proxy(lane, answering(OK)) as lb:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import trio
@@ -246,3 +247,45 @@ async def test_more_streams_than_are_allowed_are_refused() -> None:
         assert client.frames[-1].error_code == REFUSED_STREAM
         await there(lambda: [client.reset(number) for number in numbers])
         await wait_until(lambda: lb.leases == 0)
+
+
+@trio_test(timeout_s=8)
+async def test_a_worker_that_stops_says_goaway_twice_and_finishes_what_it_accepted() -> None:
+    go_on = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await go_on.wait()
+        await peer.send(OK)
+
+    async with talking(script) as (lb, client):
+        first = await there(lambda: client.request("GET", "/"))
+        await wait_until(lambda: lb.leases == 1)
+        lb.lanes.stop(30.0)
+        last = len(client.frames)
+        between = await there(lambda: client.request("GET", "/"))  # sent before the round trip is over
+
+        def ends() -> list[tuple[int, int]]:
+            return [(goaway.last_stream_id, goaway.error_code) for goaway in client.goaways]
+
+        await there(lambda: client.wait(lambda: len(ends()) == 2))
+        assert ends() == [(2**31 - 1, NO_ERROR), (between, NO_ERROR)]
+        names = client.names()[last:]
+        assert names.index("GOAWAY") < names.index("PING") < len(names) - 1 - names[::-1].index("GOAWAY")
+        late = await there(lambda: client.request("GET", "/"))
+        assert (await there(lambda: client.answer(late))).reset == REFUSED_STREAM
+        go_on.set()
+        assert [(await there(lambda n=n: client.answer(n))).status for n in (first, between)] == [200, 200]
+        await there(client.wait_end)
+        assert [record.status for record in await lb.wait_records(2)] == [200, 200]
+
+
+@trio_test(timeout_s=8)
+async def test_a_listener_that_no_longer_takes_http2_tells_its_clients() -> None:
+    async with talking(answering(OK)) as (lb, client):
+        assert (await there(lambda: client.get("/"))).status == 200
+        (record,) = lb.lanes.records
+        settings = replace(record.view.settings, protocols=("http/1.1",))
+        lb.lanes.refresh([replace(record.view, settings=settings)])
+        await there(client.wait_end)
+        assert [goaway.last_stream_id for goaway in client.goaways] == [2**31 - 1, 1]

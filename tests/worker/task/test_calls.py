@@ -15,6 +15,7 @@ from lbproxy.wire.body import chunk
 from lbproxy.wire.grpc import message
 from lbproxy.worker.leases.drain import STALLED_S
 from lbproxy.worker.task.exchange import Exchange
+from lbproxy.worker.task.farewell import STATUS_S
 
 virtual = trio_test(clock="autojump", timeout_s=10_000)
 ONE = chunk(message(b"one"))
@@ -105,6 +106,9 @@ async def test_a_call_with_one_answer_after_another_is_a_stream() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert call.kind is LeaseKind.TRANSFER
         call.backend.says(ONE[7:])
+        await trio.sleep(STATUS_S / 2)
+        assert call.kind is LeaseKind.TRANSFER, "its status may follow"
+        call.backend.says(ONE)
         await trio.testing.wait_all_tasks_blocked()
         assert call.kind is LeaseKind.STREAM
         call.backend.says(OK)

@@ -2,15 +2,26 @@
 
 from support.each import each
 
+from lbproxy.model import LeaseKind
 from lbproxy.wire.grpc import message
 from lbproxy.worker.leases.drain import Lease
-from lbproxy.worker.task.farewell import BUSY_S, CUT_S, QUIET_S, CallFarewell, EventFarewell, GoingAway
+from lbproxy.worker.task.farewell import (
+    BUSY_S,
+    CUT_S,
+    QUIET_S,
+    STATUS_S,
+    CallFarewell,
+    EventFarewell,
+    GoingAway,
+    cut_error,
+)
 
 ONE = message(b"one")
 
 
 def a_call(*, may_ask_more: bool = True, moved_at: float = 0.0) -> tuple[CallFarewell, Lease]:
     lease = Lease()
+    lease.kind = LeaseKind.REQUEST
     lease.moved_at = moved_at
     call = CallFarewell(b"an id", lease)
     call.may_ask_more = may_ask_more
@@ -28,10 +39,23 @@ def test_an_event_stream_ends_behind_a_whole_event() -> None:
 
 
 def test_a_call_that_nobody_told_goes_on() -> None:
-    call, _ = a_call()
+    call, lease = a_call()
     assert call.passes(ONE, 1.0) == ONE
     assert not call.is_over(1e9)
+    lease.kind = LeaseKind.STREAM
     assert call.looks_at() == float("inf")
+
+
+def test_a_call_is_endless_when_its_status_does_not_follow_its_answer() -> None:
+    call, _ = a_call(moved_at=1.0)
+    call.passes(ONE[:7], 1.0)
+    assert not call.is_endless(100.0)
+    call.passes(ONE[7:], 1.0)
+    assert call.looks_at() == 1.0 + STATUS_S
+    assert not call.is_endless(1.0)
+    assert call.is_endless(1.0 + STATUS_S)
+    call.passes(ONE, 1.0)
+    assert call.is_endless(1.0)
 
 
 def test_a_silent_call_ends_at_once() -> None:
@@ -87,3 +111,18 @@ def test_the_client_is_told_unavailable_and_when_to_come_back() -> None:
     assert 0 <= int(pushback.removeprefix(b"grpc-retry-pushback-ms: ")) <= 8000
     assert call.pushback_ms(200.0) == 0
     assert GoingAway(5).pushback_ms == 5
+
+
+@each(
+    [
+        ((False, False, False), (504, "http_response_timeout")),
+        ((False, True, False), (503, "destination_unavailable")),
+        ((True, True, False), (504, "cut")),
+        ((False, False, True), (504, "cut")),
+        ((True, False, True), (504, "cut")),
+    ]
+)
+def test_what_is_cut_says_whether_it_may_come_again(case: tuple[tuple[bool, bool, bool], tuple[int, str]]) -> None:
+    (begun, may_replay, is_grpc), wanted = case
+    error = cut_error(begun=begun, may_replay=may_replay, is_grpc=is_grpc)
+    assert (error.status, error.token) == wanted

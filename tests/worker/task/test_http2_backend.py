@@ -11,8 +11,8 @@ from support.trio_test import trio_test
 from lbproxy.errors import LbproxyError, ProxyError
 from lbproxy.wire.head import Refused, read_request
 from lbproxy.wire.http2.encoder import EncodedLines
-from lbproxy.worker.backends.http2_connection import Loss
 from lbproxy.worker.backends.http2_stream import BackendStream
+from lbproxy.worker.backends.stream_owner import Loss
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.task.backend_side import Asked
 from lbproxy.worker.task.http2_backend import Http2Backend
@@ -86,11 +86,12 @@ async def test_the_end_goes_with_the_last_frame_there_is(payload: bytes, end: bo
 @pytest.mark.parametrize(
     ("loss", "reused", "replayable", "told"),
     [
-        (Loss("refused", is_unread=True), False, False, (False, False)),
-        (Loss("goaway", is_unread=True), True, False, (True, False)),
-        (Loss("died"), True, True, (True, True)),
-        (Loss("died"), True, False, (False, True)),  # a 502, and not the end of the client's connection
-        (Loss("died"), False, True, (False, True)),
+        (Loss("refused", is_unread=True), True, False, (False, False)),  # counts as an attempt, and goes elsewhere
+        (Loss("goaway", is_unread=True, is_accident=True), True, False, (True, False)),
+        (Loss("died", is_accident=True), True, True, (True, True)),
+        (Loss("died", is_accident=True), True, False, (False, True)),  # a 502; the client's connection stays
+        (Loss("died", is_accident=True), False, True, (False, True)),
+        (Loss("reset"), True, True, (False, True)),
     ],
 )
 @virtual
