@@ -27,17 +27,20 @@ from lbproxy.wire.http2.errors import (
 from lbproxy.wire.http2.frames import CONTINUATION, HEADERS
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.peer_settings import LocalSettings
-from lbproxy.wire.http2.request import spell_request, trailers_of
+from lbproxy.wire.http2.request import CheckedFields, spell_request, trailers_of
 from lbproxy.wire.lines import bad_request
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Handover
+from lbproxy.worker.http2.call import begin_call
 from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor, share_of
-from lbproxy.worker.http2.express import ExpressStream, begin
+from lbproxy.worker.http2.entry import begin
+from lbproxy.worker.http2.express import ExpressStream
 from lbproxy.worker.http2.read_head import ReadHead, StreamHeads, read_again, read_head
 from lbproxy.worker.http2.relayed_stream import RelayedStream, new_key
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
+from lbproxy.worker.leases.drain import Lease
 
 MOST_STREAMS = 100  # open at a time
 # An exchange ends a moment after its stream, and a client may open the next stream at once: Chromium does not ask again
@@ -53,6 +56,7 @@ class Lanes(Protocol):
     context: Context
     reactor: Reactor
     encoded_lines: EncodedLines
+    checked_fields: CheckedFields
     stream_heads: StreamHeads
     off: bool
 
@@ -222,6 +226,9 @@ class Http2Client(Http2Descriptor):
         if stream.gone:
             client.leave(stream.gone)
         self.lanes.go_on_with_stream(self, client, stream.raw, handover)
+
+    def begin_call(self, stream: ExpressStream, lease: Lease) -> None:
+        begin_call(stream, lease)
 
     # What the client says (owner of the wire connection)
 
