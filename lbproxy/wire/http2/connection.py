@@ -280,6 +280,7 @@ class Http2Connection:
         if len(self.streams) >= self._settings.max_streams or stream_id > self._accepted_id:
             self._table.reset(stream_id, REFUSED_STREAM)
             self._flood.count(flood.RESET_BY_US, self._now)
+            self._owner.on_failed(StreamFailed(stream_id, REFUSED_STREAM, "no further stream is taken"))
             return None
         self.last_id = stream_id
         return self._table.add(stream_id, self.peer.window_bytes)

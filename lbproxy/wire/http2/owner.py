@@ -25,7 +25,7 @@ class Owner(Protocol):
         """The peer has reset the stream, or said by GOAWAY that it never looked at it (REFUSED_STREAM)."""
 
     def on_failed(self, failure: StreamFailed) -> None:
-        """The peer has broken a rule of a stream that the owner knows: it is reset already."""
+        """The peer has broken a rule of a stream, or opened one too many: it is reset already."""
 
     def on_writable(self, stream_id: int) -> None:
         """Data of the stream has left its queue."""

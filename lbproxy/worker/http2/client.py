@@ -176,8 +176,6 @@ class Http2Client(Http2Descriptor):
         self._count_reset("ours_", code)
         self.wire.reset(stream_id, code)
         self.plan_flush()
-        if self.is_full:
-            self.look_for_room()
 
     def finished(self, stream: StreamClient) -> None:
         """The exchange is over: nothing more is read of the request, and nothing sent."""
@@ -297,8 +295,6 @@ class Http2Client(Http2Descriptor):
 
     def on_reset(self, stream_id: int, code: int) -> None:
         self._count_reset("", code)
-        if self.is_full:
-            self.look_for_room()
         if (stream := self.streams.get(stream_id)) is not None:
             stream.leave(f"the client reset the stream: {name_of(code)}")
 
@@ -309,8 +305,6 @@ class Http2Client(Http2Descriptor):
             stream.leave(failure.reason)
 
     def on_writable(self, stream_id: int) -> None:
-        if self.is_full:
-            self.look_for_room()
         if (stream := self.streams.get(stream_id)) is not None:
             stream.rouse()
 

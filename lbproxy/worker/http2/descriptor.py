@@ -3,8 +3,9 @@
 Everything that a batch of the reactor brings about leaves with one send: the answers of ten streams cost one TLS
 record. While the socket takes nothing, nothing more is framed: what waits stays with its stream, which is bounded.
 
-What waits is bounded for all streams of a connection together, too. Over FULL_BYTES no stream reads its backend;
-each may have a read under way, and the more streams there are the smaller these are (`share_of`).
+What waits is bounded for all streams of a connection together, too. Over FULL_BYTES a stream reads its backend only
+while nothing of its own waits: a client that takes nothing of some streams holds up no other one. And the more streams
+there are, the less is read at a time (`share_of`).
 """
 
 import socket
@@ -37,7 +38,6 @@ class Http2Descriptor:
         "deadline",
         "fd",
         "is_closed",
-        "is_full",
         "queued_at",
         "sock",
         "unsent",
@@ -55,7 +55,6 @@ class Http2Descriptor:
         self.closing = False  # our last word is put,
         self._has_ended = False  # and sent
         self.is_closed = False
-        self.is_full = False  # a stream waits because of what other streams have put
         self._flush_is_planned = False
 
     # What the class above does
@@ -64,7 +63,7 @@ class Http2Descriptor:
         raise NotImplementedError
 
     def on_room(self) -> None:
-        """The socket has taken what it had refused, or a full connection has room again."""
+        """The socket has taken what it had refused."""
         raise NotImplementedError
 
     def on_closed(self, why: str) -> None:
@@ -106,18 +105,13 @@ class Http2Descriptor:
     # What a stream asks for (stream.Carrier)
 
     def pending(self, stream_id: int) -> int:
-        """Bytes that the client has not taken yet: of the stream, or of all, where they hold it up."""
-        pending, queued = self.wire.pending(stream_id), self.wire.output.queued_bytes
-        if self.unsent:
-            return pending + len(self.unsent)
-        return queued if self.fills_up() else pending
+        """Bytes of the stream that wait for a window, for their turn, or for the socket."""
+        return self.wire.pending(stream_id)
 
-    def fills_up(self) -> bool:
-        """All streams together have put as much as they may: those that see it are roused when there is room."""
-        if self.wire.output.queued_bytes <= FULL_BYTES:
-            return False
-        self.is_full = True
-        return True
+    @property
+    def is_full(self) -> bool:
+        """All streams together have put so much that none may have more than one read waiting."""
+        return self.wire.output.queued_bytes > FULL_BYTES
 
     def send_head(self, stream_id: int, block: bytes, *, end: bool) -> None:
         self.wire.send_head(stream_id, block, end=end)
@@ -133,11 +127,6 @@ class Http2Descriptor:
     def credit(self, stream_id: int, size: int) -> None:
         self.wire.credit(stream_id, size)
         self.plan_flush()
-
-    def look_for_room(self) -> None:
-        if self.wire.output.queued_bytes <= FULL_BYTES:
-            self.is_full = False
-            self.on_room()
 
     # Sending
 

@@ -55,13 +55,13 @@ class Carrier(Protocol):
     facts: ClientFacts
     streams: dict[int, Any]
     read_head: ReadHead | None
-    is_full: bool
 
     @property
     def encoded_lines(self) -> EncodedLines: ...
     @property
     def read_bytes(self) -> int: ...
-    def fills_up(self) -> bool: ...
+    @property
+    def is_full(self) -> bool: ...
     def pending(self, stream_id: int) -> int: ...
     def flush(self) -> None: ...
     def plan_flush(self) -> None: ...
@@ -266,7 +266,7 @@ class ExpressStream(ExpressRecord):
         if connection is None or self.lease is None:
             return
         carrier = self.carrier
-        if carrier.fills_up():
+        if carrier.is_full and carrier.pending(self.number):
             if self.phase is not CLIENT_FULL:
                 change(self, CLIENT_FULL)
             self.lanes.reactor.unregister(connection.fd)  # a short rest would be read all the same
@@ -308,7 +308,7 @@ class ExpressStream(ExpressRecord):
                 change(self, CLIENT_FULL)
         elif self.phase is CLIENT_FULL:
             self.moved_at = self.lanes.reactor.now
-        elif waits >= READ_AGAIN_BYTES:
+        elif waits >= READ_AGAIN_BYTES or (waits and carrier.is_full):
             change(self, CLIENT_FULL)
         else:
             put_off(self)

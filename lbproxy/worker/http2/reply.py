@@ -14,6 +14,7 @@ from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR
 from lbproxy.wire.http2.response import error_block, response_block, trailers_block, tunnel_block
 from lbproxy.wire.http2.websocket import check_accept
 from lbproxy.wire.pages import ErrorPage
+from lbproxy.worker.http2.descriptor import FULL_BYTES
 from lbproxy.worker.reply import ClientGone
 
 
@@ -24,6 +25,8 @@ class Stream(Protocol):
     def encoded_lines(self) -> EncodedLines: ...
     @property
     def pending(self) -> int: ...
+    @property
+    def is_crowded(self) -> bool: ...
     def send_head(self, block: bytes, *, end: bool) -> None: ...
     def send_data(self, payload: bytes, *, end: bool) -> None: ...
     def reset(self, code: int) -> None: ...
@@ -45,7 +48,8 @@ class Http2Reply:
 
     @property
     def pending(self) -> int:
-        return self._stream.pending
+        pending = self._stream.pending
+        return FULL_BYTES if pending and self._stream.is_crowded else pending
 
     def can_keep(self, head: ResponseHead) -> bool:
         return True

@@ -34,6 +34,8 @@ class Carrier(Protocol):
     @property
     def read_bytes(self) -> int: ...
     @property
+    def is_full(self) -> bool: ...
+    @property
     def encoded_lines(self) -> EncodedLines: ...
     def pending(self, stream_id: int) -> int: ...
     def send_head(self, stream_id: int, block: bytes, *, end: bool) -> None: ...
@@ -173,6 +175,11 @@ class StreamClient:
     @property
     def pending(self) -> int:
         return 0 if self.gone else self._carrier.pending(self.number)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Other streams have put so much that no more of this one may be read while something of it waits."""
+        return self._carrier.is_full
 
     def send_head(self, block: bytes, *, end: bool) -> None:
         self._refuse_gone()

@@ -198,7 +198,7 @@ def test_too_many_streams_and_streams_behind_goaway_are_refused() -> None:
     for stream_id in (1, 3, 5):
         opened(connection, stream_id)
     assert connection.take() == frames.rst_stream(5, REFUSED_STREAM)
-    assert (connection.last_id, len(owner.told)) == (3, 2)
+    assert (connection.last_id, len(owner.told)) == (3, 3)
     connection.reset(1, 8)
     connection.goaway(frames.LARGEST_ID, 0)
     opened(connection, 7)

@@ -20,6 +20,7 @@ class Stream:
     def __init__(self) -> None:
         self.encoded_lines = EncodedLines()
         self.pending = 0
+        self.is_crowded = False
         self.frames: list[tuple[object, ...]] = []
 
     def send_head(self, block: bytes, *, end: bool) -> None:
