@@ -62,7 +62,7 @@ class Lanes:
         self.checked_fields = CheckedFields()
         self.pipes = Pipes()
         self.encoded_lines = EncodedLines()
-        self.stream_heads = StreamHeads()
+        self.stream_heads = StreamHeads(self.encoded_lines)
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
         self.going = False  # it stops, or gives its connections away

@@ -275,6 +275,11 @@ def give_up(record: ExpressRecord, why: str) -> None:
     enter_again(record, why)
 
 
+def share(record: ExpressRecord, lease: Lease) -> None:
+    """The backend speaks HTTP/2, and this client does not."""
+    give_up(record, "http2")
+
+
 def connect_refused(record: ExpressRecord, why: str) -> None:
     record.lanes.context.unreachable(record.backend, why)
     give_up(record, "connect")

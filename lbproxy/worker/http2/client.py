@@ -31,13 +31,16 @@ from lbproxy.wire.http2.request import CheckedFields, spell_request, trailers_of
 from lbproxy.wire.lines import bad_request
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Handover
+from lbproxy.worker.http2.call import begin_call
 from lbproxy.worker.http2.departure import Departure
 from lbproxy.worker.http2.descriptor import Http2Descriptor, share_of
-from lbproxy.worker.http2.express import ExpressStream, begin
+from lbproxy.worker.http2.entry import begin
+from lbproxy.worker.http2.express import ExpressStream
 from lbproxy.worker.http2.read_head import ReadHead, StreamHeads, read_again, read_head
 from lbproxy.worker.http2.relayed_stream import RelayedStream, new_key
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
+from lbproxy.worker.leases.drain import Lease
 
 MOST_STREAMS = 100  # open at a time
 # An exchange ends a moment after its stream, and a client may open the next stream at once: Chromium does not ask again
@@ -223,6 +226,9 @@ class Http2Client(Http2Descriptor):
         if stream.gone:
             client.leave(stream.gone)
         self.lanes.go_on_with_stream(self, client, stream.raw, handover)
+
+    def begin_call(self, stream: ExpressStream, lease: Lease) -> None:
+        begin_call(stream, lease)
 
     # What the client says (owner of the wire connection)
 

@@ -142,7 +142,7 @@ async def test_a_mistake_of_ours_costs_one_stream(monkeypatch: pytest.MonkeyPatc
         assert (await trio.to_thread.run_sync(client.get, "/")).status == 200
         lb.expected_notices = 1
         with monkeypatch.context() as patch:
-            patch.setattr("lbproxy.worker.http2.express.ExpressStream._put_answer", None)
+            patch.setattr("lbproxy.worker.http2.express.ExpressStream.put_whole", None)
             number = await trio.to_thread.run_sync(client.request, "GET", "/")
             assert (await trio.to_thread.run_sync(client.answer, number)).reset == 2
         assert (await trio.to_thread.run_sync(client.get, "/")).status == 200
