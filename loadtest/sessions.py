@@ -16,7 +16,6 @@ from classify import Outcome, Reset, Truncated, Verdict
 from frames import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Frame, accept_of, frame, pushed, whole_frames
 
 NORMAL, GOING_AWAY = 1000, 1001
-PUSH_EVERY_S = 0.005
 READ_EVERY_S = 0.02  # several messages at a time, or the clients would take the processor that lbproxy needs
 RECEIVE_BYTES = 1 << 18
 
@@ -170,8 +169,8 @@ async def _pause(socket: WebSocket) -> None:
             await socket.hear()
 
 
-async def websocket(port: int, *, push: bool, stop: trio.Event, late_s: float) -> tuple[Verdict, End | None]:
-    """One WebSocket from its handshake to its end."""
+async def websocket(port: int, *, push_every_s: float, stop: trio.Event, late_s: float) -> tuple[Verdict, End | None]:
+    """One WebSocket from its handshake to its end. `push_every_s`: 0 for an echo."""
     try:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
     except OSError:
@@ -179,10 +178,10 @@ async def websocket(port: int, *, push: bool, stop: trio.Event, late_s: float) -
     async with stream:
         socket = WebSocket(stream, late_s)
         try:
-            refused = await socket.open(f"/ws?push={PUSH_EVERY_S}" if push else "/ws")
+            refused = await socket.open(f"/ws?push={push_every_s:g}" if push_every_s else "/ws")
             if refused is not None:
                 return refused, None
-            end = await (listening if push else talking)(socket, stop)
+            end = await (listening if push_every_s else talking)(socket, stop)
         except trio.TooSlowError:
             return Verdict(Outcome.LATE, f"nothing for {late_s:g} s, after {socket.messages} messages"), None
         except Reset as exc:

@@ -62,6 +62,7 @@ access = "off"
 BY_A_KILL = {Outcome.RESET, Outcome.TRUNCATED, Outcome.SERVER_ERROR}
 AFTER_A_KILL_S = 1.0
 MOST_SHOWN = 20
+PUSH_EVERY_S, MOST_PUSHED_PER_S = 0.005, 10_000  # these clients read no more, and give lbproxy some of the CPU
 PUSHED, ECHOED, TCP = "WebSocket, pushed to", "WebSocket, echo", "TCP session"
 
 
@@ -77,6 +78,7 @@ class Storm:
     bad: list[tuple[float, str, Outcome, str]] = field(default_factory=list)  # when it ended, kind, outcome, detail
     resumed: int = 0  # streams that were told goodbye, and taken up again
     messages: int = 0
+    push_every_s: float = PUSH_EVERY_S
     delay_s: float = 0.0  # how long these clients themselves were busy, at most: answers were read so much later
     going_away: Counter[tuple[str, int]] = field(default_factory=Counter)  # 1001s by client and reload
 
@@ -87,6 +89,7 @@ class Storm:
                 nursery.start_soon(self._exchanges, kind)
         for number in range(clients):
             nursery.start_soon(self._again, f"{TCP} {number}", TCP, self._tcp_session)
+        self.push_every_s = max(PUSH_EVERY_S, websockets / 2 / MOST_PUSHED_PER_S)
         for number in range(websockets):
             name = ECHOED if number % 2 else PUSHED
             nursery.start_soon(self._again, f"{name} {number}", name, self._websocket)
@@ -134,7 +137,8 @@ class Storm:
         return await tcp_session(self.ports["port2"], lasts_s=random.uniform(0.2, 3), late_s=self.late_s)
 
     async def _websocket(self, name: str, kind: str) -> Verdict:
-        verdict, end = await websocket(self.ports["port"], push=kind == PUSHED, stop=self.stop, late_s=self.late_s)
+        every_s = self.push_every_s if kind == PUSHED else 0.0
+        verdict, end = await websocket(self.ports["port"], push_every_s=every_s, stop=self.stop, late_s=self.late_s)
         if end is not None:
             self._closed(name, end)
         return verdict

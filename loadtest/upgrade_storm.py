@@ -1,8 +1,8 @@
 """Everything at once through lbproxy while it replaces itself again and again, to another version and back.
 
 The clients of the storm: keep-alive and fresh connections, uploads, downloads, event streams, TCP sessions, WebSockets,
-half of them pushed to every 5 ms with numbered messages. Nothing may be lost, nothing doubled, nobody closed or
-refused, and no backend restarted.
+half of them pushed to with numbered messages, every 5 ms or 10,000 a second. Nothing may be lost, nothing doubled,
+nobody closed or refused, and no backend restarted.
 
 python loadtest/upgrade_storm.py --upgrades 20 --clients 8 --websockets 1000
 """

@@ -220,6 +220,7 @@ class Control:
                     nursery.start_soon(self._upgrader.finish, self._document, self._context, api_server)
                 await self._stopping.wait()
                 reloading.cancel()
+                self._upgrader.cancel()
                 await self._shut_down()
                 await self._api.followers.end(_LAST_LINES_S)
                 if self._parts.ring.end():

@@ -87,6 +87,11 @@ class Upgrader:
             task_status.started()
             await trio.sleep_forever()
 
+    def cancel(self) -> None:
+        """lbproxy is being stopped. An upgrade that is still tried fails, and its command is told why."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
     def start(self, wish: Wish) -> UpgradeStream:
         """Raises ReloadBusy and CannotUpgrade."""
         site = self._site

@@ -15,8 +15,9 @@ from enum import IntEnum
 from lbproxy.wire import forwarded
 from lbproxy.wire.forwarded import Hop, Trust
 from lbproxy.wire.head import RequestHead, ResponseHead
+from lbproxy.wire.lines import PASSED
 
-_VIA = b"Via: 1.1 lbproxy\r\n"
+_VIA = b"Via: %b\r\n" % PASSED
 # A request id goes into our log and to the backend: whatever a trusted peer calls it, it is short and plain.
 _plain_id = re.compile(rb"[-A-Za-z0-9._~+/=:@]{1,128}").fullmatch
 _SPELT = {b"x-real-ip": b"X-Real-IP", b"forwarded": b"Forwarded"}
@@ -185,7 +186,7 @@ def _agree(given: dict[bytes, bytes], host: bytes, client: ClientFacts) -> None:
 
 
 def _via(values: list[bytes]) -> bytes:
-    return b"Via: %b\r\n" % b", ".join([*filter(None, values), b"1.1 lbproxy"])
+    return b"Via: %b\r\n" % b", ".join([*filter(None, values), PASSED])
 
 
 def framing_for_client(head: ResponseHead, request: RequestHead) -> Framing:

@@ -82,6 +82,9 @@ _length = re.compile(rb"[0-9]{1,19}").fullmatch
 # Control bytes, a LF without its CR, a CR without its LF. A CR at the very end may still get one.
 IMPOSSIBLE: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?![\n]|\Z)").search
 
+PASSED: Final = b"1.1 lbproxy"  # what each lbproxy adds to Via, in one line
+MOST_PASSES: Final = 10  # a target may lead back to a listener of its own; more lbproxys than this stand in no row
+
 HOP_BY_HOP: Final = frozenset(
     b"keep-alive proxy-connection trailer proxy-authenticate proxy-authorization proxy-authentication-info proxy "
     b"http2-settings".split()
@@ -303,6 +306,8 @@ def _request_entry(line: bytes) -> Entry | None:
         return None if spelt == line else (Kind.RESPELT.value, lower, value, spelt)
     if kind is Kind.HOST:
         check_host(value)
+    elif lower == b"via" and value.count(PASSED) > MOST_PASSES:
+        raise Refused(502, "proxy_loop_detected", f"the request has come through lbproxy more than {MOST_PASSES} times")
     return _settled(kind, lower, value, spelt)
 
 

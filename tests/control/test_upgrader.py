@@ -115,6 +115,14 @@ async def test_a_stop_that_has_begun_is_no_time_for_an_upgrade():
 
 
 @trio_test
+async def test_a_stop_in_the_middle_of_a_trial_ends_the_upgrade_with_that_reason():
+    async with upgrader("input()") as (made, site):
+        *_, done = await events_of(site.log, lambda: (made.start(Wish()), made.cancel()))
+        assert (done.result, done.exit_code, done.why) == ("failed", 5, "lbproxy is being stopped")
+        assert FakeProgram.executed == []
+
+
+@trio_test
 async def test_what_never_settles_is_a_reason(monkeypatch):
     monkeypatch.setattr("lbproxy.control.upgrader.SETTLE_S", 0.1)
     async with upgrader(unsettled=lambda: "a backend is being started or stopped") as (made, site):

@@ -279,9 +279,9 @@ def test_a_stop_says_goodbye_to_streams_and_finishes_calls(tmp_path: Path) -> No
         streams = Streams(lb.port, 4, finite=(10_000,))
         streams.start()
         with channel(lb.port) as api:
-            slow = unary(api).future(b"slow", metadata=(("x-sleep", "1"),))
-            lb.wait_until(lambda: lb.backends()[0]["in_flight"] >= 5)
-            streams.over.wait(0.2)
+            lb.wait_until(lambda: lb.backends()[0]["leases"].get("stream") == 4)
+            slow = unary(api).future(b"slow", metadata=(("x-sleep", "2"),))
+            lb.wait_until(lambda: lb.backends()[0]["in_flight"] == 5)
             stopped = threading.Thread(target=lb.stop)
             stopped.start()
             assert slow.result(PATIENCE_S) == b"slow"

@@ -6,7 +6,18 @@ from hypothesis import strategies as st
 from support.each import each
 from support.http_corpus import BAD_FIELD_LINES, BAD_LENGTHS
 
-from lbproxy.wire.lines import Kind, Lines, Refused, check_host, fold_length, impersonates, members, split_field
+from lbproxy.wire.lines import (
+    MOST_PASSES,
+    PASSED,
+    Kind,
+    Lines,
+    Refused,
+    check_host,
+    fold_length,
+    impersonates,
+    members,
+    split_field,
+)
 
 
 @each(line for _, line in BAD_FIELD_LINES if b"\r\n" not in line)
@@ -110,6 +121,16 @@ def test_a_name_that_is_known_to_be_plain_changes_no_verdict(name, value):
     assert warm.learn_response(name + b": x") is None
     for learn in ("learn_request", "learn_response"):
         assert verdict(warm, learn) == verdict(Lines(), learn)
+
+
+def test_a_request_that_goes_round_in_a_circle_is_refused():
+    lines = Lines()
+    entry = lines.learn_request(b"Via: " + b", ".join([PASSED] * MOST_PASSES))
+    assert entry is not None
+    assert entry[:2] == (Kind.ASIDE, b"via")
+    with pytest.raises(Refused) as caught:
+        lines.learn_request(b"Via: " + b", ".join([PASSED] * (MOST_PASSES + 1)))
+    assert (caught.value.status, caught.value.token) == (502, "proxy_loop_detected")
 
 
 def test_an_empty_value_makes_no_name_of_its_line():

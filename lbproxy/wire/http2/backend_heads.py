@@ -9,10 +9,11 @@ from typing import Final
 
 from lbproxy.wire.head import RequestHead, ResponseHead, read_response
 from lbproxy.wire.headers import ClientFacts, request_to_backend
-from lbproxy.wire.http2.encoder import EncodedLines, field, fresh_field
+from lbproxy.wire.http2.encoder import EncodedLines, field, plain_string
 from lbproxy.wire.http2.errors import MalformedMessage
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.request import check_field, refuse_connection_specific
+from lbproxy.wire.http2.response import REQUEST_ID
 from lbproxy.wire.lines import Lines, bad_response, canonical
 
 # HTTP/2 has none; some clients of HTTP/1 do not read a status line without one.
@@ -34,7 +35,7 @@ def request_block(
     block.append(field(b":path", target))
     for line in lines:
         if line.startswith(_ID):
-            block.append(fresh_field(b"x-request-id", line[len(_ID) :]))
+            block.append(REQUEST_ID + plain_string(line[len(_ID) :]))
         elif not line.startswith(_TRANSFER):
             block.append(encoded[line])
     return b"".join(block)

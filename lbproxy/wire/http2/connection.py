@@ -113,7 +113,7 @@ class Http2Connection:
         self.output.control(frames.goaway(last_id, code, debug))
 
     def open_stream(self) -> int:
-        """A new stream to a backend. Raises NoStreams."""
+        """A new stream to a backend; its head must follow before another stream is opened. Raises NoStreams."""
         stream_id = self._table.ids.next()
         if self.is_left or self.failed or stream_id is None or len(self.streams) >= self.peer.max_streams:
             raise NoStreams(f"{self!r} takes no further stream")

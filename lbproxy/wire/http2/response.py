@@ -4,12 +4,14 @@ No block depends on a connection, so what is the same for every client is made o
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from lbproxy.wire.head import ResponseHead
-from lbproxy.wire.http2.encoder import EncodedLines, field, fresh_field
+from lbproxy.wire.http2.encoder import EncodedLines, field, fresh_field, plain_string
 from lbproxy.wire.pages import ErrorPage, error_response
 
 _VIA = b"Via: 1.1 lbproxy"
+REQUEST_ID: Final = fresh_field(b"x-request-id", b"")[:-1]  # the field without its value, which never comes again
 _ACCEPT = b"sec-websocket-accept:"  # means nothing in HTTP/2 (RFC 8441, 5)
 
 
@@ -29,7 +31,7 @@ def fixed_block(head: ResponseHead, encoded: EncodedLines) -> bytes:
 
 def own_block(own: bytes, encoded: EncodedLines) -> bytes:
     request_id, _, rest = own.partition(b"\r\n")
-    block = fresh_field(b"x-request-id", request_id)
+    block = REQUEST_ID + plain_string(request_id)
     if rest:
         block += b"".join([encoded[line] for line in rest.split(b"\r\n")])
     return block
@@ -56,7 +58,7 @@ def trailers_block(lines: Iterable[bytes], encoded: EncodedLines) -> bytes:
 
 def _fresh(line: bytes, encoded: EncodedLines) -> bytes:
     name, _, value = line.partition(b": ")
-    return fresh_field(b"x-request-id", value) if name == b"X-Request-ID" else encoded[line]
+    return REQUEST_ID + plain_string(value) if name == b"X-Request-ID" else encoded[line]
 
 
 def via_line(head: ResponseHead) -> bytes:

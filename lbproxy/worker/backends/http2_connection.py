@@ -98,7 +98,7 @@ class SharedConnection:
         self._untold_streams = untold_streams
         self._why_going = ""  # what the backend's GOAWAY said
         now = reactor.now
-        self._idle_since = now
+        self._idle_since = now  # NEVER: streams are open
         self._alive = Liveness(now)
         notice_dead_peer(connection.sock, QUIET_S + PONG_S)
         reactor.register_backend(connection.fd, READ, self)
@@ -133,9 +133,8 @@ class SharedConnection:
     def look(self) -> None:
         """Read what has come and was not read yet: an end or a GOAWAY on a connection that was idle."""
         for _ in range(LOOKS):
-            if self.is_closed or self._transport.is_silent():
+            if self.is_closed or not self._read():
                 return
-            self._read()
 
     def begin_stream(self, owner: StreamOwner, block: bytes, *, end: bool) -> int:
         """The id of a new stream, whose head is put. Raises NoStreams; ask has_room first."""
@@ -145,6 +144,7 @@ class SharedConnection:
             self.is_going = True  # it has no further ids
             raise
         if not self._owners:
+            self._idle_since = NEVER
             self._alive.begin(self._reactor.now)
             self._reactor.arm_at(self, self._alive.next_at)
         self._owners[stream_id] = owner
@@ -197,10 +197,10 @@ class SharedConnection:
     def _look_idle(self) -> None:
         if self._owners or self.is_closed or self._is_reading:
             return
-        self._idle_since = self._reactor.now
         if self.is_going:
             self._part()
-        else:
+        elif self._idle_since == NEVER:
+            self._idle_since = self._reactor.now
             self._wire.rest()
             self._reactor.arm(self, self._keepalive_s)
 
@@ -218,8 +218,10 @@ class SharedConnection:
         if not self.is_closed and mask & ~WRITE:
             self._read()
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """False: nothing had come."""
         self._is_reading = True
+        has_read = False
         try:
             for _ in range(READS_AT_ONCE):
                 try:
@@ -228,10 +230,11 @@ class SharedConnection:
                     break
                 except OSError as exc:
                     self._lose(Loss(f"the backend broke off: {exc.strerror or exc}"))
-                    return
+                    break
                 if not data:
                     self._lose(Loss(self._why_going or "the backend closed the connection"))
-                    return
+                    break
+                has_read = True
                 self._alive.heard(self._reactor.now)
                 self._wire.feed(data, self._reactor.now)
                 if self.is_closed or len(data) < RECV_BYTES:
@@ -245,6 +248,7 @@ class SharedConnection:
             self._is_reading = False
         self._flush()
         self._look_idle()
+        return has_read
 
     def _read_on(self) -> None:
         if not self.is_closed:

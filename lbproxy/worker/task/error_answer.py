@@ -17,6 +17,7 @@ from lbproxy.worker.reply import Reply
 from lbproxy.worker.task.farewell import GoingAway
 
 RETRY_AFTER_S = 1
+LAST_WORDS_S = 5.0  # a client that takes nothing does not get the status of its call
 
 
 class Exchange(Protocol):
@@ -47,7 +48,7 @@ async def answer_error(exchange: Exchange, error: ProxyError | Refused) -> None:
             reply.cut()
         else:
             reply.end(status_lines(code, error.reason))
-            await reply.flush(body_s)
+            await reply.flush(min(body_s, LAST_WORDS_S))
         return
     if exchange.body is None:
         exchange.body = client.body_of(exchange.head, 0)

@@ -9,23 +9,33 @@ EXAMPLES = 22_000
 PARTS = 4
 
 
+def check(seed: int, *, client: bool, every_cut: bool) -> bool:
+    """Whether everything of the conversation was accepted."""
+    peer = Peer(seed, server=client)
+    steps = peer.steps()
+    try:
+        accepted = compare(steps, client=client)
+    except (AssertionError, h2.exceptions.H2Error, ValueError) as exc:
+        raise AssertionError(f"seed {seed}: {steps}") from exc
+    size = sum(len(step) for step in steps if isinstance(step, bytes))
+    cuts = [[cut] for cut in range(size)] if every_cut else [sorted(peer.draw.randrange(size + 1) for _ in range(2))]
+    whole = told_at_cuts(steps, [], client=client)
+    for cut in cuts:
+        assert told_at_cuts(steps, cut, client=client) == whole, f"seed {seed}, cut at {cut}"
+    return accepted
+
+
 @pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
 @pytest.mark.parametrize("part", range(PARTS))
 def test_what_ours_accepts_is_seen_alike_by_the_oracle(part: int, client: bool) -> None:
-    accepted = 0
-    for seed in range(part, EXAMPLES // 2, PARTS):
-        peer = Peer(seed, server=client)
-        steps = peer.steps()
-        try:
-            accepted += compare(steps, client=client)
-        except (AssertionError, h2.exceptions.H2Error, ValueError) as exc:
-            raise AssertionError(f"seed {seed}: {steps}") from exc
-        size = sum(len(step) for step in steps if isinstance(step, bytes))
-        whole = told_at_cuts(steps, [], client=client)
-        if seed % 400 == part:
-            for cut in range(min(size, 400)):
-                assert told_at_cuts(steps, [cut], client=client) == whole, f"seed {seed}, cut at {cut}"
-        else:
-            cuts = sorted(peer.draw.randrange(size + 1) for _ in range(2))
-            assert told_at_cuts(steps, cuts, client=client) == whole, f"seed {seed}, cuts at {cuts}"
-    assert accepted > EXAMPLES // 2 // PARTS // 8
+    seeds = range(part, EXAMPLES // 2, PARTS)
+    accepted = sum(check(seed, client=client, every_cut=seed % 500 == part) for seed in seeds)
+    assert accepted > len(seeds) // 8
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
+def test_what_ours_accepts_of_very_many_is_seen_alike_by_the_oracle(client: bool) -> None:
+    for seed in range(1_000_000, 1_300_000):
+        check(seed, client=client, every_cut=seed % 1000 == 0)

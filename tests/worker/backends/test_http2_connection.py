@@ -175,6 +175,7 @@ async def test_a_request_that_never_left_is_unread_when_the_connection_ends() ->
         sent, unsent = Noted(), Noted()
         b.shared.begin_stream(sent, HEAD, end=True)
         await b.far.begun()
+        await wait_until(lambda: b.shared._has_settings)
         b.far.peer.end()
         assert select.select([b.shared._transport.sock], [], [], 5)[0]  # before the reactor has had its turn
         b.shared.begin_stream(unsent, HEAD, end=True)
