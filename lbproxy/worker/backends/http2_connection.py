@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+import trio
+
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES
 from lbproxy.wire.http2.connection import Http2Connection
 from lbproxy.wire.http2.errors import (
@@ -57,8 +59,6 @@ class SharedConnection:
         "_on_closed",
         "_outbox",
         "_owners",
-        "_reactor",
-        "_transport",
         "_unsent",
         "_untold_streams",
         "_why_going",
@@ -69,6 +69,9 @@ class SharedConnection:
         "is_closed",
         "is_going",
         "queued_at",
+        "reactor",
+        "settled",
+        "transport",
     )
 
     def __init__(
@@ -84,8 +87,8 @@ class SharedConnection:
         self.is_closed = False
         self.has_served = False  # an answer has come on it
         self.deadline = self.queued_at = NEVER
-        self._transport = connection
-        self._reactor = reactor
+        self.transport = connection
+        self.reactor = reactor
         self._keepalive_s = keepalive_s
         self._on_closed = on_closed
         self._wire = Http2Connection(self, SETTINGS, client=True)
@@ -95,6 +98,7 @@ class SharedConnection:
         self._flush_is_due = False
         self._is_reading = False
         self._has_settings = False
+        self.settled = trio.Event()  # the backend's SETTINGS are there, or will never be
         self._untold_streams = untold_streams
         self._why_going = ""  # what the backend's GOAWAY said
         now = reactor.now
@@ -126,6 +130,15 @@ class SharedConnection:
         return min(self._wire.peer.max_streams, MOST_STREAMS) if self._has_settings else self._untold_streams
 
     @property
+    def takes_tunnels(self) -> bool:
+        """The backend takes an extended CONNECT (RFC 8441), as far as its SETTINGS have said."""
+        return self._wire.peer.connect_protocol
+
+    def hand_on(self, stream_id: int, owner: StreamOwner) -> None:
+        """Another owner is told of what comes on the stream."""
+        self._owners[stream_id] = owner
+
+    @property
     def is_congested(self) -> bool:
         """The socket does not take what is there: nothing more should be put."""
         return bool(self._outbox)
@@ -145,8 +158,8 @@ class SharedConnection:
             raise
         if not self._owners:
             self._idle_since = NEVER
-            self._alive.begin(self._reactor.now)
-            self._reactor.arm_at(self, self._alive.next_at)
+            self._alive.begin(self.reactor.now)
+            self.reactor.arm_at(self, self._alive.next_at)
         self._owners[stream_id] = owner
         self._unsent.append(stream_id)
         self._wire.send_head(stream_id, block, end=end)
@@ -200,9 +213,9 @@ class SharedConnection:
         if self.is_going:
             self._part()
         elif self._idle_since == NEVER:
-            self._idle_since = self._reactor.now
+            self._idle_since = self.reactor.now
             self._wire.rest()
-            self._reactor.arm(self, self._keepalive_s)
+            self.reactor.arm(self, self._keepalive_s)
 
     def _part(self) -> None:
         """It is idle and not needed: say so, and close."""
@@ -225,7 +238,7 @@ class SharedConnection:
         try:
             for _ in range(READS_AT_ONCE):
                 try:
-                    data = self._transport.sock.recv(RECV_BYTES)
+                    data = self.transport.sock.recv(RECV_BYTES)
                 except BlockingIOError:
                     break
                 except OSError as exc:
@@ -235,12 +248,12 @@ class SharedConnection:
                     self._lose(Loss(self._why_going or "the backend closed the connection"))
                     break
                 has_read = True
-                self._alive.heard(self._reactor.now)
-                self._wire.feed(data, self._reactor.now)
+                self._alive.heard(self.reactor.now)
+                self._wire.feed(data, self.reactor.now)
                 if self.is_closed or len(data) < RECV_BYTES:
                     break
             else:
-                self._reactor.defer(self._read_on)  # TLS may hold bytes that no descriptor tells of
+                self.reactor.defer(self._read_on)  # TLS may hold bytes that no descriptor tells of
         except ConnectionFailed as exc:
             self._flush()
             self._lose(Loss(f"the backend does not keep to HTTP/2: {exc}", token="http_protocol_error"))
@@ -257,7 +270,7 @@ class SharedConnection:
     def _plan_flush(self) -> None:
         if not self._flush_is_due and not self._outbox and not self._is_reading:
             self._flush_is_due = True
-            self._reactor.defer(self._flush_now)
+            self.reactor.defer(self._flush_now)
 
     def _flush_now(self) -> None:
         self._flush_is_due = False
@@ -270,7 +283,7 @@ class SharedConnection:
         before = bool(self._outbox)
         while data := self._outbox or self._wire.take():
             try:
-                sent = self._transport.sock.send(data)
+                sent = self.transport.sock.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError as exc:
@@ -284,13 +297,13 @@ class SharedConnection:
         else:
             self._unsent.clear()
         if bool(self._outbox) is not before:
-            self._reactor.modify(self._transport.fd, READ | WRITE if self._outbox else READ)
+            self.reactor.modify(self.transport.fd, READ | WRITE if self._outbox else READ)
             if before:
                 for owner in list(self._owners.values()):
                     owner.on_writable()
 
     def on_deadline(self) -> None:
-        now, reactor, alive = self._reactor.now, self._reactor, self._alive
+        now, reactor, alive = self.reactor.now, self.reactor, self._alive
         if not self._owners:
             if now >= self._idle_since + self._keepalive_s:
                 self._part()
@@ -312,9 +325,10 @@ class SharedConnection:
         if self.is_closed:
             return
         self.is_closed = self.is_going = True
-        self._reactor.unregister(self._transport.fd)
-        self._reactor.disarm(self)
-        self._transport.close()
+        self.settled.set()
+        self.reactor.unregister(self.transport.fd)
+        self.reactor.disarm(self)
+        self.transport.close()
         owners, self._owners = self._owners, {}
         self._on_closed(self)
         for stream_id, owner in owners.items():
@@ -323,7 +337,7 @@ class SharedConnection:
     # Told by wire/http2
 
     def on_head(self, stream_id: int, fields: Fields, end: bool) -> None:
-        self._alive.said(self._reactor.now)
+        self._alive.said(self.reactor.now)
         self.has_served = True
         if (owner := self._owners.get(stream_id)) is not None:
             owner.on_head(fields, end)
@@ -334,14 +348,14 @@ class SharedConnection:
         )
 
     def on_data(self, stream_id: int, data: bytes, size: int, end: bool) -> None:
-        self._alive.said(self._reactor.now)
+        self._alive.said(self.reactor.now)
         if (owner := self._owners.get(stream_id)) is not None:
             owner.on_data(data, size, end)
         else:
             self._wire.credit(stream_id, size)
 
     def on_trailers(self, stream_id: int, fields: Fields) -> None:
-        self._alive.said(self._reactor.now)
+        self._alive.said(self.reactor.now)
         if (owner := self._owners.get(stream_id)) is not None:
             owner.on_trailers(fields)
 
@@ -379,3 +393,4 @@ class SharedConnection:
 
     def on_settings(self) -> None:
         self._has_settings = True
+        self.settled.set()

@@ -3,13 +3,14 @@
 An attempt uses this interface only. HTTP/1 is one implementation (http1_backend.py), HTTP/2 the other one.
 """
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lbproxy.wire.body import Body
 from lbproxy.wire.head import RequestHead, ResponseHead
-from lbproxy.worker.handover import ClientSide
+from lbproxy.worker.handover import ClientSide, StreamEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,9 @@ class BackendSide(Protocol):
 
     async def receive(self) -> bytes:
         """More of the body; b"" at its sender's end. Raises StreamBroken."""
+
+    def relay_end(self) -> socket.socket | StreamEnd:
+        """What a relay goes on with, behind a 101: instead of release()."""
 
     def release(self, *, reusable: bool) -> None:
         """The exchange is over. `reusable`: request and answer are complete, and nothing speaks against another one."""

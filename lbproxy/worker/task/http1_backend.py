@@ -1,5 +1,6 @@
 """A backend that speaks HTTP/1: one connection carries one exchange at a time (see backend_side.py)."""
 
+import socket
 from collections.abc import Sequence
 
 from lbproxy.wire.body import Body, chunk, last_chunk, response_body
@@ -7,6 +8,7 @@ from lbproxy.wire.head import Lines, RequestHead, ResponseHead
 from lbproxy.wire.headers import client_of, request_to_backend
 from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
+from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.stream import StreamBroken
 from lbproxy.worker.task.backend_side import Asked
 from lbproxy.worker.task.response_heads import ResponseHeads
@@ -88,6 +90,9 @@ class Http1Backend:
 
     async def receive(self) -> bytes:
         return await self.connection.stream.receive()
+
+    def relay_end(self) -> socket.socket | StreamEnd:
+        return self.connection.sock
 
     def release(self, *, reusable: bool) -> None:
         if reusable and not self.connection.stream.pending:

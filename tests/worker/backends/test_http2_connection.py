@@ -177,7 +177,7 @@ async def test_a_request_that_never_left_is_unread_when_the_connection_ends() ->
         await b.far.begun()
         await wait_until(lambda: b.shared._has_settings)
         b.far.peer.end()
-        assert select.select([b.shared._transport.sock], [], [], 5)[0]  # before the reactor has had its turn
+        assert select.select([b.shared.transport.sock], [], [], 5)[0]  # before the reactor has had its turn
         b.shared.begin_stream(unsent, HEAD, end=True)
         b.shared.look()
         assert sent.loss == Loss("the backend closed the connection", is_accident=True)
