@@ -52,7 +52,6 @@ class SharedConnection:
     __slots__ = (
         "_alive",
         "_flush_is_due",
-        "_has_settings",
         "_idle_since",
         "_is_reading",
         "_keepalive_s",
@@ -66,8 +65,10 @@ class SharedConnection:
         "backend",
         "deadline",
         "has_served",
+        "has_settings",
         "is_closed",
         "is_going",
+        "is_late",
         "queued_at",
         "reactor",
         "settled",
@@ -97,7 +98,8 @@ class SharedConnection:
         self._unsent: list[int] = []  # streams whose head has perhaps not left
         self._flush_is_due = False
         self._is_reading = False
-        self._has_settings = False
+        self.has_settings = False
+        self.is_late = False  # its SETTINGS were waited for in vain
         self.settled = trio.Event()  # the backend's SETTINGS are there, or will never be
         self._untold_streams = untold_streams
         self._why_going = ""  # what the backend's GOAWAY said
@@ -127,7 +129,7 @@ class SharedConnection:
     @property
     def most_streams(self) -> int:
         """What the backend allows, or is expected to."""
-        return min(self._wire.peer.max_streams, MOST_STREAMS) if self._has_settings else self._untold_streams
+        return min(self._wire.peer.max_streams, MOST_STREAMS) if self.has_settings else self._untold_streams
 
     @property
     def takes_tunnels(self) -> bool:
@@ -392,5 +394,5 @@ class SharedConnection:
         """Whatever came has put the deadline off."""
 
     def on_settings(self) -> None:
-        self._has_settings = True
+        self.has_settings = True
         self.settled.set()
