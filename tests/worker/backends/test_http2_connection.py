@@ -175,13 +175,22 @@ async def test_a_request_that_never_left_is_unread_when_the_connection_ends() ->
         sent, unsent = Noted(), Noted()
         b.shared.begin_stream(sent, HEAD, end=True)
         await b.far.begun()
-        await wait_until(lambda: b.shared._has_settings)
-        b.far.peer.end()
-        assert select.select([b.shared._transport.sock], [], [], 5)[0]  # before the reactor has had its turn
         b.shared.begin_stream(unsent, HEAD, end=True)
+        b.shared.abort()  # before the reactor has had its turn
+        why = "the connection was closed on our side"
+        assert sent.loss == Loss(why, is_accident=True)
+        assert unsent.loss == Loss(why, is_unread=True, is_accident=True)
+
+
+@trio_test(timeout_s=8)
+async def test_an_end_that_the_reactor_has_not_seen_yet_is_found_by_a_look() -> None:
+    async with bench() as b:
+        await wait_until(lambda: b.shared.has_settings)
+        b.far.peer.end()
+        assert select.select([b.shared.transport.sock], [], [], 5)[0]
+        assert b.shared.has_room
         b.shared.look()
-        assert sent.loss == Loss("the backend closed the connection", is_accident=True)
-        assert unsent.loss == Loss("the backend closed the connection", is_unread=True, is_accident=True)
+        assert b.shared.is_closed
 
 
 @trio_test(timeout_s=8)
