@@ -168,6 +168,10 @@ class ClientSide(Protocol):
     def sock(self) -> socket.socket:
         """The socket of its connection."""
 
+    @property
+    def read_bytes(self) -> int:
+        """How much is read of its answer at a time."""
+
     def relay_end(self) -> socket.socket | StreamEnd:
         """What a relay goes on with, behind a 101."""
 

@@ -42,7 +42,7 @@ size = 2
 health = { path = "/healthz" }
 reload = { min_ready = "0s" }
 [pool.hyper]
-command = "$hypercorn"
+command = "$hypercorn --bind 127.0.0.1:{port}"
 protocol = "h2c"
 health = { path = "/healthz" }
 [pool.ngh]

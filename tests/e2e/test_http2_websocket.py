@@ -102,7 +102,9 @@ def test_a_pool_without_websockets_answers_501(tmp_path: Path) -> None:
 
 
 def test_a_backend_of_http2_gets_extended_connect_from_clients_of_both_protocols(tmp_path: Path) -> None:
-    text = config().replace('bind = "fd"', 'protocol = "h2c"').replace("$longlived", "$hypercorn")
+    text = (
+        config().replace('bind = "fd"', 'protocol = "h2c"').replace("$longlived", "$hypercorn --bind 127.0.0.1:{port}")
+    )
     with serving(text, tmp_path) as lb, http2(lb.port) as client:
         ends = [dial2(client), dial(lb.port)]
         for end in ends:

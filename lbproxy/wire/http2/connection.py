@@ -203,9 +203,10 @@ class Http2Connection:
         self._table.reset(failure.stream_id, failure.code)
         self._owner.on_failed(failure)
 
-    def _judge(self, kind: int, stream_id: int) -> None:
+    def _judge(self, kind: int, stream_id: int, size: int = 0) -> None:
         self._table.judge(kind, stream_id)
-        self._flood.count(flood.UNKNOWN, self._now)
+        if size < flood.FEW_BYTES:  # larger DATA is the rest of an upload that we did not want, within its window
+            self._flood.count(flood.UNKNOWN, self._now)
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size = len(payload)
@@ -215,7 +216,7 @@ class Http2Connection:
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_ended:
             self._table.credit_connection(size)
-            self._judge(frames.DATA, stream_id)
+            self._judge(frames.DATA, stream_id, size)
             return
         stream.receive_bytes -= size
         stream.held_bytes += size

@@ -52,7 +52,7 @@ class Tunnel:
 
     @property
     def sock(self) -> socket.socket:
-        return self._connection.transport.sock
+        return self._connection.sock
 
     @property
     def pending(self) -> int:

@@ -377,7 +377,7 @@ class Attempt:
             until = stalls_at if farewell is None else min(stalls_at, farewell.looks_at())
             try:
                 with trio.CancelScope(deadline=until) as self._waiting:
-                    return await self._side.receive()
+                    return await self._side.receive(self._exchange.client.read_bytes)
             except StreamBroken as exc:
                 raise Refused(502, "http_response_incomplete", f"the backend broke off in its body: {exc}") from exc
             finally:

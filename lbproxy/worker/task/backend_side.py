@@ -63,8 +63,9 @@ class BackendSide(Protocol):
     def take_received(self) -> bytes:
         """What has come of the body and was not taken yet."""
 
-    async def receive(self) -> bytes:
-        """More of the body; b"" at its sender's end. Raises StreamBroken."""
+    async def receive(self, most_bytes: int) -> bytes:
+        """More of the body; b"" at its sender's end. `most_bytes`: of what has not been read yet. Raises
+        StreamBroken."""
 
     def relay_end(self) -> socket.socket | StreamEnd:
         """What a relay goes on with, behind a 101: instead of release()."""

@@ -109,7 +109,7 @@ class Http2Backend:
     def take_received(self) -> bytes:
         return self._stream.take()
 
-    async def receive(self) -> bytes:
+    async def receive(self, most_bytes: int) -> bytes:
         stream = self._stream
         while not stream.has_data:
             if stream.has_ended:

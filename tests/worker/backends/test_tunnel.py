@@ -9,7 +9,7 @@ from support.trio_test import trio_test
 
 from lbproxy.telemetry.events import Event
 from lbproxy.worker.backends import tunnel as module
-from lbproxy.worker.backends.http2_connection import Loss
+from lbproxy.worker.backends.stream_owner import Loss
 from lbproxy.worker.backends.tunnel import Tunnel
 from lbproxy.worker.io.reactor import Reactor
 
