@@ -44,6 +44,7 @@ class SharedConnection:
         "_alive",
         "_flush_is_due",
         "_idle_since",
+        "_is_broken",
         "_is_reading",
         "_keepalive_s",
         "_on_closed",
@@ -89,6 +90,7 @@ class SharedConnection:
         self._unsent: list[int] = []  # streams whose head has perhaps not left
         self._flush_is_due = False
         self._is_reading = False
+        self._is_broken = False  # nothing can be sent
         self.has_settings = False
         self.is_late = False  # its SETTINGS were waited for in vain
         self.settled = trio.Event()  # the backend's SETTINGS are there, or will never be
@@ -279,7 +281,7 @@ class SharedConnection:
 
     def _flush(self) -> None:
         """Send what there is, as far as the socket takes it; the rest when it takes more."""
-        if self.is_closed:
+        if self.is_closed or self._is_broken:
             return
         before = bool(self._outbox)
         while data := self._outbox or self._wire.take():
@@ -288,6 +290,7 @@ class SharedConnection:
             except BlockingIOError:
                 sent = 0
             except OSError as exc:
+                self._is_broken = True
                 if not self._is_reading:
                     self._read()  # what it said before decides
                 self._lose(Loss(f"the backend broke off: {exc.strerror or exc}"))

@@ -62,6 +62,20 @@ class Noted:
         self.loss = loss
 
 
+class SendsNothing:
+    """A transport whose socket breaks when it sends, and has nothing to read."""
+
+    def __init__(self, transport: BackendConnection) -> None:
+        self.fd, self.close = transport.fd, transport.close
+        self.sock = self
+
+    def send(self, data: bytes) -> int:
+        raise OSError(0, "no")
+
+    def recv(self, size: int) -> bytes:
+        raise BlockingIOError
+
+
 class Bench:
     def __init__(self, reactor: Reactor, shared: SharedConnection, far: Http2Peer, closed: list[SharedConnection]):
         self.reactor, self.shared, self.far, self.closed = reactor, shared, far, closed
@@ -192,6 +206,17 @@ async def test_an_end_that_the_reactor_has_not_seen_yet_is_found_by_a_look() -> 
         assert b.shared.has_room
         b.shared.look()
         assert b.shared.is_closed
+
+
+@trio_test(timeout_s=8)
+async def test_a_connection_that_takes_nothing_is_read_once_more_and_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench() as b:
+        await wait_until(lambda: b.shared.has_settings)
+        owner = Noted()
+        monkeypatch.setattr(b.shared, "_transport", SendsNothing(b.shared._transport))
+        b.shared.begin_stream(owner, HEAD, end=True)
+        await wait_until(lambda: owner.loss is not None)
+        assert owner.loss == Loss("the backend broke off: no", is_unread=True, is_accident=True)
 
 
 @trio_test(timeout_s=8)
