@@ -23,26 +23,16 @@ from lbproxy.wire.http2.errors import (
     name_of,
 )
 from lbproxy.wire.http2.hpack import Fields
-from lbproxy.wire.http2.peer_settings import LocalSettings
 from lbproxy.worker.backends.connections import BackendConnection
+from lbproxy.worker.backends.http2_settings import MOST_STREAMS, SETTINGS, UNTOLD_STREAMS
 from lbproxy.worker.backends.liveness import PONG_S, QUIET_S, Liveness
 from lbproxy.worker.backends.stream_owner import Loss, StreamOwner
 from lbproxy.worker.io.dead_peer import notice_dead_peer
 from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
 
-MOST_STREAMS: Final = 256  # of one connection, whatever the backend allows
-UNTOLD_STREAMS: Final = 32  # ... until it says what it allows
-STREAM_WINDOW_BYTES: Final = 65535
 RECV_BYTES: Final = 64 * 1024
 LOOKS: Final = 3  # data, and an end behind it
 READS_AT_ONCE: Final = 8  # before others have their turn
-
-SETTINGS: Final = LocalSettings(
-    stream_window_bytes=STREAM_WINDOW_BYTES,
-    # No stream that is read slowly stops the others: each can hold its own window and no more.
-    connection_window_bytes=MOST_STREAMS * STREAM_WINDOW_BYTES,
-    header_list_bytes=RESPONSE_HEAD_BYTES,
-)
 
 
 class SharedConnection:
@@ -53,6 +43,7 @@ class SharedConnection:
         "_alive",
         "_flush_is_due",
         "_idle_since",
+        "_is_broken",
         "_is_reading",
         "_keepalive_s",
         "_on_closed",
@@ -98,6 +89,7 @@ class SharedConnection:
         self._unsent: list[int] = []  # streams whose head has perhaps not left
         self._flush_is_due = False
         self._is_reading = False
+        self._is_broken = False  # nothing can be sent
         self.has_settings = False
         self.is_late = False  # its SETTINGS were waited for in vain
         self.settled = trio.Event()  # the backend's SETTINGS are there, or will never be
@@ -280,7 +272,7 @@ class SharedConnection:
 
     def _flush(self) -> None:
         """Send what there is, as far as the socket takes it; the rest when it takes more."""
-        if self.is_closed:
+        if self.is_closed or self._is_broken:
             return
         before = bool(self._outbox)
         while data := self._outbox or self._wire.take():
@@ -289,6 +281,7 @@ class SharedConnection:
             except BlockingIOError:
                 sent = 0
             except OSError as exc:
+                self._is_broken = True
                 if not self._is_reading:
                     self._read()  # what it said before decides
                 self._lose(Loss(f"the backend broke off: {exc.strerror or exc}"))

@@ -13,7 +13,8 @@ from lbproxy.model import BackendView
 from lbproxy.settings import PoolTimeouts
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.worker.backends.connections import BackendConnection
-from lbproxy.worker.backends.http2_connection import MOST_STREAMS, UNTOLD_STREAMS, SharedConnection
+from lbproxy.worker.backends.http2_connection import SharedConnection
+from lbproxy.worker.backends.http2_settings import MOST_STREAMS, UNTOLD_STREAMS
 from lbproxy.worker.backends.http2_stream import BackendStream, first_with_room
 from lbproxy.worker.io.reactor import Reactor
 

@@ -12,7 +12,7 @@ from support.trio_test import trio_test
 from lbproxy.settings import PoolTimeouts
 from lbproxy.worker.backends import http2_connections
 from lbproxy.worker.backends.connections import ConnectFailed
-from lbproxy.worker.backends.http2_connection import UNTOLD_STREAMS
+from lbproxy.worker.backends.http2_settings import UNTOLD_STREAMS
 from lbproxy.worker.backends.http2_stream import BackendStream
 
 HTTP2 = Setup(is_http2=True)
