@@ -17,7 +17,8 @@ from lbproxy.worker.leases.drain import Lease
 GOING_AWAY = "going away"
 STATUS_S = 0.25  # a call that has not ended so long after its first answer is a stream
 QUIET_S = 0.1  # a call that was told ends when nothing moved for so long, either way: what is on its way still arrives
-BUSY_S = 1.0  # so long after it was told it ends behind the next message of a dialogue that goes on
+BUSY_S = 1.5  # a dialogue that goes on ends so long after it was told
+LEAD_S = 0.5  # ... or right behind a message that comes so long before
 CUT_S = 0.5  # in any case it ends so long before it would be cut
 _NEVER = float("inf")
 
@@ -103,7 +104,7 @@ class CallFarewell:
         self._lease = lease
         self._request_id = request_id
         self._window_ends = _NEVER
-        self._ends_by = _NEVER  # from then on it ends behind a message
+        self._ends_by = _NEVER  # from then on it ends right behind a message
         self._latest = _NEVER  # from then on it ends between two messages
         self._is_spoken = False  # the last message has passed
 
@@ -120,12 +121,12 @@ class CallFarewell:
         self._window_ends = window_ends
         latest = window_ends - min(CUT_S, max(0.0, window_ends - now) / 2)
         if self.may_ask_more:
-            self._ends_by = min(now + BUSY_S, latest, self._ends_by)
-            latest = min(now + 2 * BUSY_S, latest, self._latest)
+            latest = min(now + BUSY_S, latest, self._latest)
+        self._ends_by = max(now, latest - LEAD_S)
         self._latest = latest
 
     def passes(self, payload: bytes, now: float) -> bytes:
-        if now >= min(self._ends_by, self._latest) and (end := self.messages.last_boundary(payload)) > 0:
+        if now >= self._ends_by and (end := self.messages.last_boundary(payload)) > 0:
             payload = payload[:end]
             self._is_spoken = True
         self.messages.feed(payload)
