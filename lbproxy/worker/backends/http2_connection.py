@@ -5,9 +5,12 @@ What all streams put within one batch of the reactor leaves in one send. A backe
 open is asked by PING whether it lives.
 """
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
+
+import trio
 
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES
 from lbproxy.wire.http2.connection import Http2Connection
@@ -69,6 +72,7 @@ class SharedConnection:
         "is_closed",
         "is_going",
         "queued_at",
+        "settled",
     )
 
     def __init__(
@@ -95,6 +99,7 @@ class SharedConnection:
         self._flush_is_due = False
         self._is_reading = False
         self._has_settings = False
+        self.settled = trio.Event()  # the backend's SETTINGS are there, or will never be
         self._untold_streams = untold_streams
         self._why_going = ""  # what the backend's GOAWAY said
         now = reactor.now
@@ -124,6 +129,23 @@ class SharedConnection:
     def most_streams(self) -> int:
         """What the backend allows, or is expected to."""
         return min(self._wire.peer.max_streams, MOST_STREAMS) if self._has_settings else self._untold_streams
+
+    @property
+    def sock(self) -> socket.socket:
+        return self._transport.sock
+
+    @property
+    def reactor(self) -> Reactor:
+        return self._reactor
+
+    @property
+    def takes_tunnels(self) -> bool:
+        """The backend takes an extended CONNECT (RFC 8441), as far as its SETTINGS have said."""
+        return self._wire.peer.connect_protocol
+
+    def hand_on(self, stream_id: int, owner: StreamOwner) -> None:
+        """Another owner is told of what comes on the stream."""
+        self._owners[stream_id] = owner
 
     @property
     def is_congested(self) -> bool:
@@ -312,6 +334,7 @@ class SharedConnection:
         if self.is_closed:
             return
         self.is_closed = self.is_going = True
+        self.settled.set()
         self._reactor.unregister(self._transport.fd)
         self._reactor.disarm(self)
         self._transport.close()
@@ -379,3 +402,4 @@ class SharedConnection:
 
     def on_settings(self) -> None:
         self._has_settings = True
+        self.settled.set()

@@ -14,6 +14,7 @@ from lbproxy.wire.http2.errors import NoStreams
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.worker.backends.http2_connection import SharedConnection
 from lbproxy.worker.backends.stream_owner import Loss
+from lbproxy.worker.backends.tunnel import Tunnel
 
 
 class BackendStream:
@@ -78,6 +79,21 @@ class BackendStream:
         if self.loss is not None or not self._id:
             return 0
         return self.connection.pending(self._id) or int(self.connection.is_congested)
+
+    async def takes_tunnel(self, within_s: float) -> bool:
+        """Whether it may begin with an extended CONNECT (RFC 8441): the backend's SETTINGS are awaited."""
+        with trio.move_on_after(within_s):
+            await self.connection.settled.wait()
+        return self.connection.takes_tunnels
+
+    def become_tunnel(self) -> Tunnel:
+        """The stream as an end of a relay, which has its place from now on. What has come is taken before."""
+        tunnel = Tunnel(self.connection, self._id, has_ended=self.has_ended)
+        if self.loss is not None:
+            tunnel.on_lost(self.loss)
+        else:
+            self.connection.hand_on(self._id, tunnel)
+        return tunnel
 
     def leave(self) -> None:
         """It is over; what is not is cancelled."""

@@ -27,13 +27,13 @@ from lbproxy.wire.http2.errors import (
 from lbproxy.wire.http2.frames import CONTINUATION, HEADERS
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.peer_settings import LocalSettings
-from lbproxy.wire.http2.request import spell_request, trailers_of
+from lbproxy.wire.http2.request import CheckedFields, spell_request, trailers_of
 from lbproxy.wire.lines import bad_request
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Handover
 from lbproxy.worker.http2.call import begin_call
 from lbproxy.worker.http2.departure import Departure
-from lbproxy.worker.http2.descriptor import Http2Descriptor
+from lbproxy.worker.http2.descriptor import Http2Descriptor, share_of
 from lbproxy.worker.http2.entry import begin
 from lbproxy.worker.http2.express import ExpressStream
 from lbproxy.worker.http2.read_head import ReadHead, StreamHeads, read_again, read_head
@@ -42,8 +42,6 @@ from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.leases.drain import Lease
 
-AT_ONCE_BYTES = 16 * 1024  # more of one body does not wait for the end of the batch
-MOST_PENDING_BYTES = 1024 * 1024  # of all streams together
 MOST_STREAMS = 100  # open at a time
 # An exchange ends a moment after its stream, and a client may open the next stream at once: Chromium does not ask again
 # for a picture that was refused. What a client has reset counts, too: its backend may be at work.
@@ -58,6 +56,7 @@ class Lanes(Protocol):
     context: Context
     reactor: Reactor
     encoded_lines: EncodedLines
+    checked_fields: CheckedFields
     stream_heads: StreamHeads
     off: bool
 
@@ -168,36 +167,18 @@ class Http2Client(Http2Descriptor):
         for stream in list(self.streams.values()):
             stream.rouse()
 
+    @property
+    def read_bytes(self) -> int:
+        return share_of(len(self.streams))
+
     # What a stream asks for (stream.Carrier)
-
-    def pending(self, stream_id: int) -> int:
-        """Bytes that the client has not taken yet: of the stream, or of all, where they hold it up."""
-        pending = self.wire.pending(stream_id)
-        if self.unsent:
-            pending += len(self.unsent)
-        elif self.wire.output.queued_bytes > MOST_PENDING_BYTES:
-            pending = self.wire.output.queued_bytes
-        return pending
-
-    def send_head(self, stream_id: int, block: bytes, *, end: bool) -> None:
-        self.wire.send_head(stream_id, block, end=end)
-        self.plan_flush()
-
-    def send_data(self, stream_id: int, payload: bytes, *, end: bool) -> None:
-        self.wire.send_data(stream_id, payload, end=end)
-        if len(payload) > AT_ONCE_BYTES and not self.unsent:
-            self.flush()
-        else:
-            self.plan_flush()
 
     def reset(self, stream_id: int, code: int) -> None:
         self._count_reset("ours_", code)
         self.wire.reset(stream_id, code)
         self.plan_flush()
-
-    def credit(self, stream_id: int, size: int) -> None:
-        self.wire.credit(stream_id, size)
-        self.plan_flush()
+        if self.is_full:
+            self.look_for_room()
 
     def finished(self, stream: StreamClient) -> None:
         """The exchange is over: nothing more is read of the request, and nothing sent."""
@@ -319,6 +300,8 @@ class Http2Client(Http2Descriptor):
 
     def on_reset(self, stream_id: int, code: int) -> None:
         self._count_reset("", code)
+        if self.is_full:
+            self.look_for_room()
         if (stream := self.streams.get(stream_id)) is not None:
             stream.leave(f"the client reset the stream: {name_of(code)}")
 
@@ -329,6 +312,8 @@ class Http2Client(Http2Descriptor):
             stream.leave(failure.reason)
 
     def on_writable(self, stream_id: int) -> None:
+        if self.is_full:
+            self.look_for_room()
         if (stream := self.streams.get(stream_id)) is not None:
             stream.rouse()
 

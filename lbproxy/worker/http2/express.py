@@ -29,10 +29,11 @@ from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.express import finish, request
 from lbproxy.worker.express.finish import let_backend_go, log, tally
 from lbproxy.worker.express.phase import AWAY, CLIENT_FULL, DOWNLOADING, WAITING
-from lbproxy.worker.express.record import BODY_BYTES, ExpressRecord, act, change, put_off
+from lbproxy.worker.express.record import ExpressRecord, act, change, put_off
 from lbproxy.worker.express.reply import consider_reply
 from lbproxy.worker.handover import Handover
 from lbproxy.worker.http2.answer_block import ID_BYTES, ID_FIELD, block_of
+from lbproxy.worker.http2.descriptor import LEAST_READ_BYTES
 from lbproxy.worker.http2.read_head import ReadHead
 from lbproxy.worker.io.reactor import NEVER
 from lbproxy.worker.leases.drain import Lease
@@ -54,9 +55,13 @@ class Carrier(Protocol):
     facts: ClientFacts
     streams: dict[int, Any]
     read_head: ReadHead | None
+    is_full: bool
 
     @property
     def encoded_lines(self) -> EncodedLines: ...
+    @property
+    def read_bytes(self) -> int: ...
+    def fills_up(self) -> bool: ...
     def pending(self, stream_id: int) -> int: ...
     def flush(self) -> None: ...
     def plan_flush(self) -> None: ...
@@ -157,7 +162,7 @@ class ExpressStream(ExpressRecord):
 
     def on_reply(self, connection: BackendConnection) -> None:
         try:
-            data = connection.sock.recv(connection.recv_bytes)
+            data = connection.sock.recv(LEAST_READ_BYTES if self.carrier.is_full else connection.recv_bytes)
         except BlockingIOError:
             return
         except OSError:
@@ -260,8 +265,14 @@ class ExpressStream(ExpressRecord):
         connection = self.connection
         if connection is None or self.lease is None:
             return
+        carrier = self.carrier
+        if carrier.fills_up():
+            if self.phase is not CLIENT_FULL:
+                change(self, CLIENT_FULL)
+            self.lanes.reactor.unregister(connection.fd)  # a short rest would be read all the same
+            return
         try:
-            data = connection.sock.recv(BODY_BYTES)
+            data = connection.sock.recv(carrier.read_bytes)
         except BlockingIOError:
             return
         except OSError:

@@ -32,13 +32,16 @@ class GoingAway(ProxyError):
 
 def cut_error(*, begun: bool, may_replay: bool, is_grpc: bool) -> ProxyError:
     """The grace of an exchange is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
+    over = "the grace of the drain is over"
     if is_grpc:
-        return ProxyError(504, "cut", f"{GOING_AWAY}: the grace of the drain is over")
+        over = f"{GOING_AWAY}: {over}"
     if begun:
-        return ProxyError(504, "cut", "the grace of the drain is over")
+        return ProxyError(504, "cut", over)
+    if is_grpc:
+        return ProxyError(503, "destination_unavailable", over)
     if may_replay:
         return ProxyError(503, "destination_unavailable", "the backend was taken away")
-    return ProxyError(504, "http_response_timeout", "the grace of the drain is over")
+    return ProxyError(504, "http_response_timeout", over)
 
 
 class Farewell(Protocol):

@@ -118,7 +118,7 @@ def test_the_client_is_told_unavailable_and_when_to_come_back() -> None:
         ((False, False, False), (504, "http_response_timeout")),
         ((False, True, False), (503, "destination_unavailable")),
         ((True, True, False), (504, "cut")),
-        ((False, False, True), (504, "cut")),
+        ((False, False, True), (503, "destination_unavailable")),
         ((True, False, True), (504, "cut")),
     ]
 )
