@@ -338,6 +338,8 @@ class Http2Client(Http2Descriptor):
         elif self.streams:
             self._reactor.arm(self, timeouts.idle_s if self._midway_since == NEVER else timeouts.header_s)
         elif (left_s := self._idle_since + timeouts.idle_s - now) > 0:
+            self.wire.rest()
+            self.read_head = None
             self._reactor.arm(self, left_s)
         else:
             self._end("")
