@@ -152,10 +152,12 @@ def begin_call(stream: ExpressStream, lease: Lease) -> None:
     read = stream.read
     if read.is_call is None:
         read.is_call = is_grpc(stream.head)
-        read.timeout_s = call_timeout_s(stream.head) if read.is_call else None
+    if read.is_call and read.timeout_s < 0:
+        timeout_s = call_timeout_s(stream.head)
+        read.timeout_s = NEVER if timeout_s is None else timeout_s
     due = lease.started + stream.timeouts.response_s
     if read.is_call:
-        due = NEVER if read.timeout_s is None else min(due, lease.started + read.timeout_s + SLACK_S)
+        due = NEVER if read.timeout_s == NEVER else min(due, lease.started + read.timeout_s + SLACK_S)
     call = Call(stream, connection, due)
     body, trailers = stream.body, stream.trailers
     block = _block_of_request(stream, read)

@@ -3,7 +3,10 @@
 Hot. A record that is free is taken rather than a new one: it has its place among the reactor's deadlines.
 """
 
+from functools import partial
+
 from lbproxy.settings import EARLY_BODY_BYTES
+from lbproxy.wire.grpc import is_grpc
 from lbproxy.worker.express import finish, request
 from lbproxy.worker.express.phase import BODY
 from lbproxy.worker.express.record import change
@@ -50,7 +53,23 @@ def _wait_for_body(stream: ExpressStream, read: ReadHead) -> None:
         finish.enter(stream, b"", "no_route")
     elif limit and length > limit:
         finish.enter(stream, b"", "refused")
+    elif length < SHORT_BODY_BYTES and _is_call(stream, read):
+        change(stream, BODY)
+        stream.lanes.reactor.defer(partial(_look, stream, stream.carrier, stream.number))
     elif length >= SHORT_BODY_BYTES or pool.buffer_request_bytes != EARLY_BODY_BYTES:
         finish.enter(stream, b"", "buffer")
     else:
         change(stream, BODY)
+
+
+def _is_call(stream: ExpressStream, read: ReadHead) -> bool:
+    if read.is_call is None:
+        read.is_call = is_grpc(stream.head)
+    return read.is_call
+
+
+def _look(stream: ExpressStream, carrier: Carrier, stream_id: int) -> None:
+    """The batch that brought the head of a call is over. Where its only message has not come with it, more may follow,
+    and the backend may have something to say before: it is not waited for."""
+    if carrier.streams.get(stream_id) is stream and stream.phase is BODY:
+        finish.enter(stream, b"", "call")

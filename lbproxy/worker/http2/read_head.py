@@ -48,7 +48,7 @@ class ReadHead:
         self.scheme = b""  # that of its block, `before` and `behind` the request id; b"": none was made
         self.before = self.behind = b""
         self.is_call: bool | None = None  # of gRPC; None: nobody has looked
-        self.timeout_s: float | None = None  # the deadline that the client gives the call
+        self.timeout_s = -1.0  # that the client gives the call; below 0: nobody has looked
 
 
 class StreamHeads:
