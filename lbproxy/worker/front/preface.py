@@ -4,9 +4,8 @@ An HTTP/2 client begins with a preface that no HTTP/1.1 request can begin with (
 came: the lane reads them again.
 """
 
+from lbproxy.wire.http2.frames import PREFACE
 from lbproxy.worker.front.admission import Passed
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class PrefaceStage:
