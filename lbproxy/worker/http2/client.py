@@ -12,7 +12,6 @@ from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.http2.connection import Http2Connection
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.http2.errors import (
-    CANCEL,
     ENHANCE_YOUR_CALM,
     INTERNAL_ERROR,
     NAMES,
@@ -188,8 +187,6 @@ class Http2Client(Http2Descriptor):
         reply = stream.reply
         if reply is None or not reply.ended:
             stream.reset(INTERNAL_ERROR)
-        elif self.wire.pending(stream.number):  # the client has taken nothing for too long
-            stream.reset(CANCEL)
         elif not stream.has_ended:  # an early answer: the rest of the request is of no use (RFC 9113, 8.1)
             stream.reset(NO_ERROR)
         self._note_idle()

@@ -346,7 +346,7 @@ class ExpressStream(ExpressRecord):
         """The client has left, or does not take the answer."""
         if not self.gone:
             self.gone = "the client takes nothing"
-            self.carrier.reset(self.number, CANCEL if self.connection is None else INTERNAL_ERROR)
+            self.carrier.reset(self.number, CANCEL)
         if self.call is not None:
             self.call.leave()
         finish.abandon(self)
