@@ -360,7 +360,7 @@ class Http2Connection:
         if len(payload) != 4:
             raise ConnectionFailed(FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} bytes")
         size = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW_BYTES
-        self._flood.count_update(size, self._now)
+        self._flood.count_update(size, self._now, waiting=self.output.queued_bytes > 0)
         if not stream_id:
             if not size:
                 raise ConnectionFailed(PROTOCOL_ERROR, "WINDOW_UPDATE of 0")

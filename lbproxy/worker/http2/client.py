@@ -12,7 +12,6 @@ from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.http2.connection import Http2Connection
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.http2.errors import (
-    CANCEL,
     ENHANCE_YOUR_CALM,
     INTERNAL_ERROR,
     NAMES,
@@ -188,8 +187,6 @@ class Http2Client(Http2Descriptor):
         reply = stream.reply
         if reply is None or not reply.ended:
             stream.reset(INTERNAL_ERROR)
-        elif self.wire.pending(stream.number):  # the client has taken nothing for too long
-            stream.reset(CANCEL)
         elif not stream.has_ended:  # an early answer: the rest of the request is of no use (RFC 9113, 8.1)
             stream.reset(NO_ERROR)
         self._note_idle()
@@ -338,6 +335,8 @@ class Http2Client(Http2Descriptor):
         elif self.streams:
             self._reactor.arm(self, timeouts.idle_s if self._midway_since == NEVER else timeouts.header_s)
         elif (left_s := self._idle_since + timeouts.idle_s - now) > 0:
+            self.wire.rest()
+            self.read_head = None
             self._reactor.arm(self, left_s)
         else:
             self._end("")

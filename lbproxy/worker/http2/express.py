@@ -292,7 +292,8 @@ class ExpressStream(ExpressRecord):
     def _pass_on(self, data: bytes, *, end: bool) -> None:
         """Send a part of a body. If the client does not take all of it, the backend is not read until it does."""
         carrier, number = self.carrier, self.number
-        carrier.wire.send_data(number, data, end=end)
+        if data or end:  # the body may not have begun
+            carrier.wire.send_data(number, data, end=end)
         if len(data) >= FLUSH_BYTES:
             carrier.flush()
             if carrier.streams.get(number) is not self:
@@ -345,7 +346,7 @@ class ExpressStream(ExpressRecord):
         """The client has left, or does not take the answer."""
         if not self.gone:
             self.gone = "the client takes nothing"
-            self.carrier.reset(self.number, CANCEL if self.connection is None else INTERNAL_ERROR)
+            self.carrier.reset(self.number, CANCEL)
         if self.call is not None:
             self.call.leave()
         finish.abandon(self)

@@ -323,3 +323,18 @@ async def test_what_waits_for_a_client_is_bounded_for_all_streams_together(off: 
 
         await there(read_on)
         assert {len(client.answers[number].body) for number in numbers} == {90_000}
+
+
+@trio_test(timeout_s=8)
+async def test_a_head_that_comes_before_its_body_brings_no_empty_frame() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        head, body = OK[:-5], OK[-5:]
+        await peer.send(head)
+        await trio.sleep(0.05)
+        await peer.send(body)
+
+    async with talking(script) as (_, client):
+        number = await there(lambda: client.request("GET", "/"))
+        assert (await there(lambda: client.answer(number))).body == b"hello"
+        assert client.names(number) == ["HEADERS", "DATA"]

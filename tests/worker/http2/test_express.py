@@ -12,7 +12,7 @@ from support.trio_test import trio_test
 from lbproxy.link.grid import Counter
 from lbproxy.model import LeaseKind
 from lbproxy.settings import DrainSettings, ListenerLimits, ListenerTimeouts, PoolTimeouts
-from lbproxy.wire.http2.errors import INTERNAL_ERROR
+from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR
 
 STREAM_LANES = ("h2", "h2task")
 
@@ -173,7 +173,7 @@ async def test_an_answer_that_is_not_taken_is_given_up_and_frees_its_backend(lan
     async with proxy(lane, begun, setup=Setup(timeouts=ListenerTimeouts(body_s=0.3))) as lb:
         client, number = await a_long_one(lb)
         answer = await trio.to_thread.run_sync(client.answer, number)
-        assert answer.reset == INTERNAL_ERROR
+        assert answer.reset == CANCEL
         await wait_until(lambda: lb.leases == 0)
         (record,) = await lb.wait_records(1)
         assert (record.status, record.error) == (200, "client_gone")
