@@ -16,7 +16,7 @@ from lbproxy.worker.leases.drain import Lease
 
 GOING_AWAY = "going away"
 STATUS_S = 0.25  # a call that has not ended so long after its first answer is a stream
-QUIET_S = 0.1  # a call that was told ends so long after an answer: what is on its way still arrives
+QUIET_S = 0.25  # a call that was told ends so long after an answer: what is on its way still arrives
 ANSWER_S = 1.0  # ... or after a message of the client's that finds no answer
 BUSY_S = 1.5  # a dialogue that goes on ends so long after it was told
 LEAD_S = 0.5  # ... or right behind a message that comes so long before
