@@ -272,6 +272,8 @@ class WebSocketRelay(Relay):
                 return
             self._leave_alone()
         if self._phase is not Phase.ECHO:
+            if self._needs_no_end:
+                self.finish(Why.DONE)
             super().settle()
         elif self.why is None:
             answered = client.ended or client.broken or self.from_client.close_complete
@@ -280,6 +282,14 @@ class WebSocketRelay(Relay):
             else:
                 client.watch()
                 self.backend.watch()
+
+    @property
+    def _needs_no_end(self) -> bool:
+        """Both Closes are through and the backend has ended: the client's END_STREAM is not awaited (nghttpx sends
+        none)."""
+        if not (isinstance(self.client, StreamSide) and self.backend.ended) or self.client.outbox:
+            return False
+        return self.from_client.close_complete and self.from_backend.close_complete
 
     @property
     def is_movable(self) -> bool:

@@ -183,3 +183,17 @@ async def test_a_goodbye_is_one_close_in_the_stream_and_its_end() -> None:
         link.stream.say(MASKED_CLOSE)
         await link.ended.wait()
         assert (link.relay.why, link.relay.closed_by, link.stream.closed) == (Why.DONE, "proxy", False)
+
+
+@trio_test
+async def test_behind_both_closes_a_stream_does_not_wait_for_its_clients_end() -> None:
+    async with rig() as made:
+        link = Link(made, WebSocketRelay)
+        link.relay.start()
+        link.stream.say(MASKED_CLOSE)
+        await link.backend.receive(len(MASKED_CLOSE))
+        await link.backend.send(OURS)
+        link.backend.end()
+        await link.ended.wait()
+        assert isinstance(link.relay, WebSocketRelay)
+        assert (link.relay.why, link.relay.closed_by, link.stream.sent) == (Why.DONE, "client", OURS)
