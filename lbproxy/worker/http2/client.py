@@ -162,9 +162,9 @@ class Http2Client(Http2Descriptor):
             self._midway_since = self._reactor.now
             self._reactor.arm(self, self.view.settings.timeouts.header_s)
 
-    def on_room(self) -> None:
+    def on_room(self, *, moved: bool) -> None:
         for stream in list(self.streams.values()):
-            stream.rouse()
+            stream.rouse(moved=moved)
 
     @property
     def read_bytes(self) -> int:

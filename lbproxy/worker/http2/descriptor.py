@@ -63,8 +63,8 @@ class Http2Descriptor:
     def on_bytes(self, data: bytes) -> None:
         raise NotImplementedError
 
-    def on_room(self) -> None:
-        """The socket has taken what it had refused, or a full connection has room again."""
+    def on_room(self, *, moved: bool) -> None:
+        """There is room for what streams have. `moved`: the socket has taken what it had refused."""
         raise NotImplementedError
 
     def on_closed(self, why: str) -> None:
@@ -112,6 +112,10 @@ class Http2Descriptor:
             return pending + len(self.unsent)
         return queued if self.fills_up() else pending
 
+    def waiting(self, stream_id: int) -> int:
+        """As pending, without what other streams have put: it falls when the client takes something."""
+        return self.wire.pending(stream_id) + len(self.unsent)
+
     def fills_up(self) -> bool:
         """All streams together have put as much as they may: those that see it are roused when there is room."""
         if self.wire.output.queued_bytes <= FULL_BYTES:
@@ -137,7 +141,7 @@ class Http2Descriptor:
     def look_for_room(self) -> None:
         if self.wire.output.queued_bytes <= FULL_BYTES:
             self.is_full = False
-            self.on_room()
+            self.on_room(moved=False)
 
     # Sending
 
@@ -168,7 +172,7 @@ class Http2Descriptor:
                 return
         if was_blocked:
             self._watch(READ)
-            self.on_room()
+            self.on_room(moved=True)
         if self.closing:
             self._say_end()
 

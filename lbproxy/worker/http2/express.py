@@ -313,9 +313,10 @@ class ExpressStream(ExpressRecord):
         else:
             put_off(self)
 
-    def rouse(self) -> None:
-        """Bytes of the stream have left, or the socket takes more."""
-        if self.phase is not CLIENT_FULL:
+    def rouse(self, *, moved: bool = True) -> None:
+        """Bytes of the stream have left, or the socket takes more. Not `moved`: another stream has made room, which is
+        nothing to one whose own bytes wait, and does not put its limit off."""
+        if self.phase is not CLIENT_FULL or (not moved and self.carrier.wire.pending(self.number)):
             return
         waits = self.carrier.pending(self.number)
         if self.connection is None and not waits:

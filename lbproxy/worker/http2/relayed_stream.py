@@ -102,7 +102,7 @@ class RelayedStream:
         else:
             self._part()
 
-    def rouse(self) -> None:
+    def rouse(self, *, moved: bool = True) -> None:
         """Something has left, perhaps of this stream. What follows must not write at once: the connection is about to
         send."""
         if not self._room_is_planned and (self._waits_for_room or self._listener is None):

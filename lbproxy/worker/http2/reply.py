@@ -27,7 +27,9 @@ class Stream(Protocol):
     def send_head(self, block: bytes, *, end: bool) -> None: ...
     def send_data(self, payload: bytes, *, end: bool) -> None: ...
     def reset(self, code: int) -> None: ...
-    async def wait_taken(self, pending: int) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+    async def wait_taken(self, waiting: int) -> None: ...
 
 
 class Http2Reply:
@@ -92,9 +94,9 @@ class Http2Reply:
         self._stream.reset(INTERNAL_ERROR)
 
     async def flush(self, stall_s: float) -> None:
-        while pending := self._stream.pending:
+        while self._stream.pending:
             with trio.move_on_after(stall_s) as patience:
-                await self._stream.wait_taken(pending)
+                await self._stream.wait_taken(self._stream.waiting)
             if patience.cancelled_caught:
                 self._stream.reset(CANCEL)
                 raise ClientGone(f"nothing taken for {stall_s:g}s")

@@ -36,6 +36,7 @@ class Carrier(Protocol):
     @property
     def encoded_lines(self) -> EncodedLines: ...
     def pending(self, stream_id: int) -> int: ...
+    def waiting(self, stream_id: int) -> int: ...
     def send_head(self, stream_id: int, block: bytes, *, end: bool) -> None: ...
     def send_data(self, stream_id: int, payload: bytes, *, end: bool) -> None: ...
     def reset(self, stream_id: int, code: int) -> None: ...
@@ -187,9 +188,13 @@ class StreamClient:
             self.gone = "the stream was reset by lbproxy"
             self._carrier.reset(self.number, code)
 
-    async def wait_taken(self, pending: int) -> None:
-        """Until less than that is pending. Raises ClientGone."""
-        while self.pending >= pending:
+    @property
+    def waiting(self) -> int:
+        return 0 if self.gone else self._carrier.waiting(self.number)
+
+    async def wait_taken(self, waiting: int) -> None:
+        """Until less than that is waiting, or nothing is pending. Raises ClientGone."""
+        while self.pending and self.waiting >= waiting:
             await self._changed.park()
         self._refuse_gone()
 
@@ -228,6 +233,6 @@ class StreamClient:
             self.on_left()
             self.rouse()
 
-    def rouse(self) -> None:
+    def rouse(self, *, moved: bool = True) -> None:
         """Whoever waits looks again."""
         self._changed.unpark_all()

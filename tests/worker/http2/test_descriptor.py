@@ -35,7 +35,7 @@ class Recorded(Http2Descriptor):
     def on_bytes(self, data: bytes) -> None:
         self.got.append(data)
 
-    def on_room(self) -> None:
+    def on_room(self, *, moved: bool) -> None:
         self.got.append("room")
 
     def on_closed(self, why: str) -> None:

@@ -19,7 +19,7 @@ HEAD = ResponseHead(200, b"OK", 1, True, None, True, [b"A: 1"], {})
 class Stream:
     def __init__(self) -> None:
         self.encoded_lines = EncodedLines()
-        self.pending = 0
+        self.pending = self.waiting = 0
         self.frames: list[tuple[object, ...]] = []
 
     def send_head(self, block: bytes, *, end: bool) -> None:

@@ -22,6 +22,9 @@ class Carrier:
     def pending(self, stream_id: int) -> int:
         return self.left
 
+    def waiting(self, stream_id: int) -> int:
+        return self.left
+
     def credit(self, stream_id: int, size: int) -> None:
         self.credited += size
 
