@@ -34,7 +34,7 @@ NAMES: Final = (
     "frames that mean nothing",
     "PING between DATA",
 )
-MOST: Final = (200, 200, 50, 100, 500, 200, 2_000, 50_000, 500, 500, 10_000)  # at once,
+MOST: Final = (200, 200, 50, 100, 500, 200, 10_000, 50_000, 500, 500, 10_000)  # at once,
 PER_SECOND: Final = (100, 100, *MOST[2:])  # and in the long run
 HEADS_AT_ONCE: Final = 16  # each KB of a header block counts as a head
 FEW_HEADS: Final = 8  # until the second of a reset is over: a stream that is begun in vain costs more than others

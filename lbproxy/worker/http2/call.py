@@ -40,7 +40,7 @@ class Call:
         self.due = due  # clock reading: the head must be here
         self.reused = connection.has_served
         self.id = 0
-        self.fields: Fields = ()
+        self.fields: Fields | None = None  # of the head; it may have none, which is malformed
         self.data = b""
         self.held_bytes = 0  # of the backend's window
         self.trailers: Fields = ()
@@ -92,7 +92,7 @@ class Call:
         carrier = stream.carrier
         answers = carrier.lanes.stream_heads.answers
         try:
-            known = answers.head(self.fields)
+            known = answers.head(self.fields or ())
             trailers = answers.trailers(self.trailers) if self.trailers else b""
             _check_length(known.head, self.data, stream.sample.method)
         except Refused:
@@ -124,7 +124,7 @@ class Call:
             return
         self.stream = stream.call = None
         backend = BackendStream.taken_over(self.connection, self.id, reused=self.reused)
-        if self.fields:
+        if self.fields is not None:
             backend.on_head(self.fields, self.has_ended and not self.held_bytes and not self.trailers)
         if self.held_bytes:
             backend.on_data(self.data, self.held_bytes, self.has_ended and not self.trailers)

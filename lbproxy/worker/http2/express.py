@@ -84,7 +84,7 @@ class Call(Protocol):
 class ExpressStream(ExpressRecord):
     """`number`: the stream's id."""
 
-    __slots__ = ("body", "call", "carrier", "gone", "has_ended", "number", "read", "since", "trailers")
+    __slots__ = ("body", "call", "carrier", "gone", "has_ended", "number", "read", "since", "trailers", "waits")
 
     call: Call | None  # that is not over
     carrier: Carrier
@@ -95,6 +95,7 @@ class ExpressStream(ExpressRecord):
     has_ended: bool  # the request is here to its last byte
     body: bytes  # of the request, as far as it has come
     trailers: Sequence[bytes]
+    waits: int  # bytes of it that the client had not taken when bytes of it were last put or taken
 
     def __init__(self, carrier: Carrier) -> None:
         super().__init__(carrier.lanes, carrier.sock, carrier.view, carrier.facts)
@@ -300,7 +301,7 @@ class ExpressStream(ExpressRecord):
                 return  # that was the end, of the answer or of the connection
         else:
             carrier.plan_flush()
-        waits = carrier.pending(number)
+        waits = self.waits = carrier.pending(number)
         if end:
             if not waits:
                 self._done()
@@ -322,7 +323,8 @@ class ExpressStream(ExpressRecord):
             self._done()
         elif self.connection is not None and waits < READ_AGAIN_BYTES:
             change(self, DOWNLOADING)
-        else:
+        elif waits < self.waits:  # what other streams have sent does not put the limit of this one off
+            self.waits = waits
             put_off(self)
 
     # Time, and ends
