@@ -52,7 +52,7 @@ class Tunnel:
 
     @property
     def sock(self) -> socket.socket:
-        return self._connection.sock
+        return self._connection.transport.sock
 
     @property
     def pending(self) -> int:

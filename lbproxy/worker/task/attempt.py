@@ -191,6 +191,8 @@ class Attempt:
             self._is_moving()
             self._stop_clock()
             if payload:
+                if self._call is not None:
+                    self._call.asked_at = trio.current_time()
                 self._keep_early(payload)
                 self._side.put(payload)
                 await self._flush_moving()

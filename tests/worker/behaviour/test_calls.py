@@ -133,8 +133,8 @@ async def test_a_unary_call_outlasts_the_grace_of_streams() -> None:
 async def test_a_unary_call_that_outlasts_its_grace_is_told_goodbye_without_an_answer() -> None:
     async def silent(peer: Peer) -> None:
         h2 = await speak(peer)
-        await h2.request()
-        await h2.more()
+        while True:
+            await h2.more()
 
     async with calling(silent, drain=DrainSettings(request_s=0.2, transfer_s=0.2)) as (lb, client):
         stream = await there(lambda: call(client, end=True))
