@@ -75,6 +75,9 @@ async def connect(
         if isinstance(exc, trio.BrokenResourceError):
             raise NoAnswer(f"TLS: {reason_of(exc.__cause__)}") from None
         raise
+    if protocol and secured.selected_alpn_protocol() != protocol:
+        await trio.aclose_forcefully(secured)
+        raise NoAnswer(f"TLS: the server does not agree on {protocol}")
     return secured
 
 

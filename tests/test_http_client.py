@@ -55,6 +55,8 @@ async def test_the_certificate_must_be_trusted_and_for_that_host(
 
         monkeypatch.setattr(http_client, "target_context", trusting)
         assert (await send(address, secure=True)).status == 204
+        with pytest.raises(NoAnswer, match="TLS: the server does not agree on h2"):
+            await connect(address, secure=True, protocol="h2")
         with pytest.raises(NoAnswer, match="TLS: Hostname mismatch"):
             await send(Address("localhost", server.port), secure=True)
         other = TargetTls(server_name="127.0.0.1")

@@ -297,10 +297,9 @@ def _protocol(path: Path, pool: Table, targets: list[Any]) -> Iterator[Finding]:
     if pool.get("send_proxy", "off") != "off":
         message = f"has no place with protocol = {shown(protocol)}: clients share its connections"
         yield Finding((*path, "send_proxy"), message, see=(*path, "protocol"))
-    for key in ("upgrades", "accept_bare_lf"):
-        if pool.get(key):
-            message = f"means nothing with protocol = {shown(protocol)}: HTTP/2 has no such thing"
-            yield Finding((*path, key), message, see=(*path, "protocol"))
+    if pool.get("accept_bare_lf"):
+        message = f"means nothing with protocol = {shown(protocol)}: HTTP/2 has no such thing"
+        yield Finding((*path, "accept_bare_lf"), message, see=(*path, "protocol"))
 
 
 def _backoff(path: Path, pool: Table) -> Iterator[Finding]:

@@ -280,7 +280,7 @@ class Pool:
             drain=settings.drain,
             retry_attempts=settings.retry_attempts,
             buffer_request_bytes=settings.buffer_request_bytes,
-            upgrades=settings.upgrades if settings.protocol == "http/1.1" else (),
+            upgrades=settings.upgrades,
             accept_bare_lf=settings.accept_bare_lf,
             is_hopeless=self.is_hopeless,
             sticky=settings.sticky,

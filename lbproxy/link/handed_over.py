@@ -7,13 +7,14 @@ knows what the clients or backends do. Knows nothing of how it is found out.
 HANDED_OVER: dict[str, str] = {
     # Before a backend was claimed.
     "buffer": "the pool's buffer_request is not the usual one, and the body is not complete yet",
+    "call": "the messages of a gRPC call are still coming",
     "chunked": "a chunked request body is not complete yet",
     "client_gone": "the client ended its connection in the middle of a request",
     "connect": "the backend refused the connection, or did not accept it in time",
     "crowded": "the queue of the backend's unix socket is full",
     "expect": "the client asks whether it may send its body (Expect: 100-continue)",
     "secure": "a fresh connection to the backend needs a handshake of TLS",
-    "http2": "the backend speaks HTTP/2, whose streams the task lane serves",
+    "http2": "the backend speaks HTTP/2: the client does not, or no connection stands that has room",
     "no_route": "no route and no pool takes the request: 404",
     "off": "LBPROXY_EXPRESS=off: everything takes the task lane",
     "queue": "no backend is ready or has room: the request waits",

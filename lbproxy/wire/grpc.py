@@ -93,20 +93,22 @@ class MessageTracker:
         return ahead._walk(data)
 
     def _walk(self, data: bytes) -> int:
-        at, size, last = 0, len(data), 0 if self.at_boundary else -1
-        while at < size:
-            if self._left:
-                step = min(self._left, size - at)
-                self._left -= step
-                at += step
-            else:
-                taken = min(MESSAGE_HEAD_BYTES - len(self._head), size - at)
-                self._head += data[at : at + taken]
-                at += taken
-                if len(self._head) < MESSAGE_HEAD_BYTES:
-                    break
-                self._left, self._head = int.from_bytes(self._head[1:], "big"), b""
-            if not self._left:
-                self.complete += 1
-                last = at
-        return last
+        kept, left = len(self._head), self._left
+        if kept:
+            data = self._head + data
+        size, at, complete = len(data), left, self.complete
+        if left > size:
+            self._left = left - size
+            return -1
+        last = -1 if kept else at
+        if left:
+            complete += 1
+        while size - at >= MESSAGE_HEAD_BYTES:
+            end = at + MESSAGE_HEAD_BYTES + int.from_bytes(data[at + 1 : at + MESSAGE_HEAD_BYTES], "big")
+            if end > size:
+                self._head, self._left, self.complete = b"", end - size, complete
+                return last - kept if last >= 0 else -1
+            at = last = end
+            complete += 1
+        self._head, self._left, self.complete = data[at:], 0, complete
+        return last - kept if last >= 0 else -1

@@ -99,12 +99,12 @@ class StreamListener(Protocol):
         """Something that was pending has left."""
 
     def on_stream_gone(self) -> None:
-        """The client has reset the stream, or its connection has ended."""
+        """The peer has reset the stream, or its connection has ended."""
 
 
 class StreamEnd(Protocol):
-    """One stream of an HTTP/2 connection as the client of a relay. No method raises; a stream that is gone takes
-    everything and does nothing."""
+    """One stream of an HTTP/2 connection as an end of a relay: a client's, or a backend's. No method raises; a stream
+    that is gone takes everything and does nothing."""
 
     @property
     def sock(self) -> socket.socket:
@@ -112,11 +112,11 @@ class StreamEnd(Protocol):
 
     @property
     def pending(self) -> int:
-        """Bytes that were sent and not taken by the client yet."""
+        """Bytes that were sent and not taken by the peer yet."""
 
     @property
     def has_ended(self) -> bool:
-        """The client has sent END_STREAM."""
+        """The peer has sent END_STREAM."""
 
     def attach(self, listener: StreamListener) -> None: ...
     def send(self, data: bytes) -> None: ...
@@ -127,7 +127,7 @@ class StreamEnd(Protocol):
         """So much of the data was passed on: its window opens again."""
 
     def close(self, *, reset: bool) -> None:
-        """The listener is told of nothing more. `reset`: the client must not take a part for the whole."""
+        """The listener is told of nothing more. `reset`: the peer must not take a part for the whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Upgrade:
 
     lease: Lease
     client: socket.socket | StreamEnd
-    backend: socket.socket
+    backend: socket.socket | StreamEnd
     head: bytes  # of the 101, as the client gets it; b"" when it has it already
     from_client: bytes  # received and not passed on yet
     from_backend: bytes
@@ -167,6 +167,10 @@ class ClientSide(Protocol):
     @property
     def sock(self) -> socket.socket:
         """The socket of its connection."""
+
+    @property
+    def read_bytes(self) -> int:
+        """How much is read of its answer at a time."""
 
     def relay_end(self) -> socket.socket | StreamEnd:
         """What a relay goes on with, behind a 101."""

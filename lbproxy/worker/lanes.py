@@ -21,6 +21,7 @@ from lbproxy.wire.head_cache import HeadCache
 from lbproxy.wire.head_template import HeadTemplates, RequestTemplate, ResponseTemplate
 from lbproxy.wire.headers import ClientFacts, hsts_line
 from lbproxy.wire.http2.encoder import EncodedLines
+from lbproxy.wire.http2.request import CheckedFields
 from lbproxy.worker.context import Context
 from lbproxy.worker.express.client import ExpressClient
 from lbproxy.worker.front.accept import Acceptor
@@ -58,9 +59,10 @@ class Lanes:
         self.head_cache = HeadCache()
         self.request_templates = HeadTemplates(RequestTemplate)
         self._response_templates: dict[str, HeadTemplates[ResponseTemplate]] = {}
+        self.checked_fields = CheckedFields()
         self.pipes = Pipes()
         self.encoded_lines = EncodedLines()
-        self.stream_heads = StreamHeads()
+        self.stream_heads = StreamHeads(self.encoded_lines)
         self.off = os.environ.get(OFF_VARIABLE) == "off"
         self.stopping = False
         self.going = False  # it stops, or gives its connections away

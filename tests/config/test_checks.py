@@ -168,7 +168,7 @@ def test_what_fits_together_is_left_alone(text: str):
             "has no place with protocol = 'h2c': clients share its connections",
         ),
         (
-            LISTENER + WEB + "protocol = 'h2c'\nupgrades = ['websocket']\n",
+            LISTENER + WEB + "protocol = 'h2c'\naccept_bare_lf = true\n",
             "means nothing with protocol = 'h2c': HTTP/2 has no such thing",
         ),
     ],

@@ -68,4 +68,12 @@ def test_admin_is_looked_at_too(report):
 @pytest.mark.parametrize("mode", ["http", "tcp"])
 def test_every_kind_of_listener_may_have_tls(loaded, address, mode):
     text = LISTENER.format(keys=f'tls = {{ {PAIR} }}\nmode = "{mode}"').replace(":8443", address)
-    assert loaded(text).listeners[0].tls is not None
+    (listener,) = loaded(text).listeners
+    assert listener.tls is not None
+    assert listener.protocols == (("h2", "http/1.1") if mode == "http" else ("http/1.1",))
+
+
+@pytest.mark.parametrize("protocols", [("h2c",), ("http/1.1", "h2c"), ("http/1.1",), None])
+def test_a_plain_listener_speaks_http2_where_the_file_says_so(loaded, protocols):
+    keys = "" if protocols is None else f"protocols = {list(protocols)}"
+    assert loaded(LISTENER.format(keys=keys)).listeners[0].protocols == (protocols or ("http/1.1",))

@@ -3,6 +3,7 @@
 from functools import partial
 
 import trio
+from support.http2_answering import Said, answering
 from support.trio_test import trio_test
 
 from lbproxy.address import Address
@@ -76,3 +77,17 @@ async def _stays(stream):
     with trio.move_on_after(0.05):
         return await stream.receive_some(1) != b""
     return True
+
+
+@trio_test
+async def test_a_backend_that_speaks_http_2_is_asked_in_http_2():
+    asked = []
+
+    def answer(fields, body):
+        asked.append((fields[":method"], fields[":path"], fields[":authority"], fields["user-agent"]))
+        return Said([(":status", "204")])
+
+    settings = PoolSettings("web", protocol="h2c", health=HealthSettings(host="app.example"))
+    async with answering(answer) as address:
+        await warm_up(address, ["/", "/b?c"], settings)
+    assert asked == [("GET", path, "app.example", "lbproxy-warm-up") for path in ("/", "/b?c")]

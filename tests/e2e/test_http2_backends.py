@@ -9,6 +9,7 @@ from pathlib import Path
 
 from support.apps import NODE_HTTP2
 from support.certificates import pem_file
+from support.grpc_client import Streams, calling
 from support.http2 import http2
 from support.load import load
 from support.ports import free_port
@@ -113,6 +114,26 @@ def test_a_reload_of_http2_backends_loses_nothing(tmp_path: Path) -> None:
         assert clients.lost == []
         records = [json.loads(line) for line in lb.cli("history", "--json").stdout.splitlines()]
         assert [record["failed"] for record in records if record["verb"] == "reload"] == [0, 0]
+
+
+def test_a_server_that_ages_its_connections_loses_no_call(tmp_path: Path) -> None:
+    """grpcio says GOAWAY with the highest id, then with the last stream that it takes, every 0.3 s."""
+    config = (
+        CONFIG.partition("[[route]]")[0]
+        + """
+[pool.web]
+command = "$grpc --aio --age-ms 300 --port {port}"
+protocol = "h2c"
+health = { grpc = true }
+"""
+    )
+    with serving(config, tmp_path) as lb, calling(lb.port) as one, calling(lb.port) as other:
+        streams = Streams(lb.port, 4, finite=(5, 20))
+        streams.start()
+        streams.over.wait(2.0)
+        streams.stop()
+    assert (one, other, streams.wrong, streams.trouble) == ([], [], [], [])
+    assert len(streams.finished) > 4
 
 
 class _Poster:

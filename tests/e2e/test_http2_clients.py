@@ -31,6 +31,15 @@ def config() -> str:
 [pool.node]
 command = "$node"
 
+# What goes to nghttpx comes back, for the pool "web".
+[pool.behind]
+command = "nghttpx -f127.0.0.1,{{port}};no-tls -b127.0.0.1,$port;;proto=h2 --host-rewrite --conf=/dev/null -LERROR -n1"
+protocol = "h2c"
+
+[[route]]
+host = "behind.example"
+pool = "behind"
+
 [[route]]
 path = "/trailers"
 pool = "node"
@@ -107,20 +116,31 @@ def test_nghttp_sees_frames_and_its_priorities_do_no_harm(lb: Serving) -> None:
 
 
 @pytest.mark.peer("h2load", "nghttpx")
-def test_h2load_loses_nothing_over_three_reloads_directly_and_behind_nghttpx(lb: Serving) -> None:
+def test_h2load_loses_nothing_over_three_reloads_with_nghttpx_on_either_side(lb: Serving) -> None:
     front = free_port()
-    command = ["nghttpx", f"-f127.0.0.1,{front};no-tls", f"-b127.0.0.1,{lb.port};;proto=h2", "-LERROR", "-n1"]
+    command = [
+        "nghttpx",
+        f"-f127.0.0.1,{front};no-tls",
+        f"-b127.0.0.1,{lb.port};;proto=h2",
+        "--conf=/dev/null",
+        "-LERROR",
+        "-n1",
+    ]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as nghttpx:
         try:
             lb.wait_until(lambda: _listens(front))
             loads = [
                 subprocess.Popen(
-                    ["h2load", "-D4", "-c4", "-m10", f"{url}/2k"],
+                    ["h2load", "-D4", "-c4", "-m10", f"-H:authority: {authority}", f"{url}/2k"],
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
                 )
-                for url in (f"https://127.0.0.1:{lb.ports['port2']}", f"http://127.0.0.1:{front}")
+                for url, authority in (
+                    (f"https://127.0.0.1:{lb.ports['port2']}", "a.example"),
+                    (f"http://127.0.0.1:{front}", "a.example"),
+                    (f"http://127.0.0.1:{lb.port}", "behind.example"),
+                )
             ]
             for _ in range(3):
                 assert lb.cli("reload").returncode == 0

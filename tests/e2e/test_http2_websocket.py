@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import pytest
 from support.http2 import Http2, http2
 from support.serve import Serving, serving
 from support.web import web
-from support.ws import WebSocketEnd
+from support.ws import WebSocketEnd, dial
 from support.ws2 import StreamSocket, connect_fields, dial2
 
 GOING_AWAY = (1001, "going away")
 BIG = bytes(range(256)) * 2000  # 512 KB: eight windows
+
+
+LONG = "long " * 100_000
 
 
 def config(**texts: str) -> str:
@@ -95,3 +99,38 @@ def test_a_pool_without_websockets_answers_501(tmp_path: Path) -> None:
         answer = client.answer(client.open(connect_fields("/ws"), end=False))
         assert answer.status == 501
         assert "websocket" in answer.headers["proxy-status"] or b"websocket" in answer.body, answer
+
+
+def test_a_backend_of_http2_gets_extended_connect_from_clients_of_both_protocols(tmp_path: Path) -> None:
+    text = (
+        config().replace('bind = "fd"', 'protocol = "h2c"').replace("$longlived", "$hypercorn --bind 127.0.0.1:{port}")
+    )
+    with serving(text, tmp_path) as lb, http2(lb.port) as client:
+        ends = [dial2(client), dial(lb.port)]
+        for end in ends:
+            end.send("hello")
+            assert end.message() == "hello"
+            end.send(LONG)
+            assert end.message() == LONG
+        ends[0].close(1000, "done")
+        assert ends[0].follow_to_close().closes == [(1000, "done")]
+        ends[0].sock.close()  # hypercorn waits for this
+        stream = stream_of(ends[0])
+        assert client.answer(stream.stream).reset is None
+        ends[0] = dial2(client)
+        assert lb.api("POST", "/v1/reload", {"wait": False}).status == 200
+        for end in ends:
+            heard = end.follow()
+            assert (heard.closes, heard.behind_close, heard.reset) == ([GOING_AWAY], [], False)
+        assert client.get("/healthz").status == 200
+
+
+@pytest.mark.peer("nghttpd")
+def test_a_backend_of_http2_without_extended_connect_answers_501(tmp_path: Path) -> None:
+    text = config().replace('bind = "fd"', 'protocol = "h2c"').replace('path = "/healthz"', "")
+    with (
+        serving(text.replace("$longlived", "nghttpd --no-tls -a 127.0.0.1 {port}"), tmp_path) as lb,
+        http2(lb.port) as client,
+    ):
+        answer = client.answer(client.open(connect_fields("/ws"), end=False))
+        assert (answer.status, b"extended CONNECT" in answer.body) == (501, True), answer

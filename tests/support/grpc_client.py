@@ -75,7 +75,7 @@ def chat(api: grpc.Channel, most: int | None, pause_s: float, over: threading.Ev
     try:
         for message in call:
             got.append(int(message))
-            if over.wait(pause_s) or sent == most:
+            if over.wait(pause_s) or sent == most or not call.is_active():
                 outgoing.put(None)
                 continue
             sent += 1

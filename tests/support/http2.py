@@ -74,6 +74,7 @@ class Http2:
         self.holds = holds
         self.frames: list[Frame] = []
         self.goaways: list[GoAwayFrame] = []
+        self._is_corked = False
         self.answers: dict[int, Answer2] = {}
         self.ended = False  # the server has closed the connection
         self.was_reset = False
@@ -93,7 +94,19 @@ class Http2:
 
     # -- sending
 
+    @contextlib.contextmanager
+    def corked(self) -> Iterator[None]:
+        """What is put meanwhile leaves together."""
+        self._is_corked = True
+        try:
+            yield
+        finally:
+            self._is_corked = False
+            self.flush()
+
     def flush(self) -> None:
+        if self._is_corked:
+            return
         if data := self.h2.data_to_send():
             self.send_raw(data)
 

@@ -188,9 +188,9 @@ def empty_data() -> Bursts:
 
 
 def padding_alone() -> Bursts:
-    """DATA that is padding, but for one byte."""
+    """DATA that is padding, but for one byte, as fast as the window opens."""
     piece = frame(DATA, raw.PADDED, 1, b"\xff" + b"x" + bytes(255))
-    return _repeated(piece, headers(1, post(b"/sum"), end=False))
+    return _trickled(headers(1, post(b"/sum"), end=False), piece * AT_ONCE)
 
 
 def unknown_frames() -> Bursts:

@@ -20,15 +20,25 @@ from lbproxy.wire.lines import Lines, bad_response, canonical
 _REASONS: Final = {b"%d" % status.value: status.phrase.encode() for status in HTTPStatus}
 _ID: Final = b"X-Request-ID: "
 _TRANSFER: Final = b"Transfer-Encoding: "
+_KEY: Final = b"sec-websocket-key:"  # means nothing in HTTP/2 (RFC 8441, 5)
 
 
 def request_block(
-    head: RequestHead, client: ClientFacts, request_id: bytes, encoded: EncodedLines, *, scheme: bytes = b"http"
+    head: RequestHead,
+    client: ClientFacts,
+    request_id: bytes,
+    encoded: EncodedLines,
+    *,
+    scheme: bytes = b"http",
+    protocol: bytes = b"",
 ) -> bytes:
-    """The block for the backend. No upgrade passes this way."""
+    """The block for the backend. With `protocol` an extended CONNECT, for the upgrade that the request asks for."""
     start, host, *lines = request_to_backend(head, client, request_id).split(b"\r\n")[:-2]
     method, target, _ = start.split(b" ")
-    block = [field(b":method", method), field(b":scheme", scheme)]
+    block = [field(b":method", b"CONNECT" if protocol else method), field(b":scheme", scheme)]
+    if protocol:
+        block.append(field(b":protocol", protocol))
+        lines = [line for line in lines if line[: len(_KEY)].lower() != _KEY]
     authority = host.partition(b": ")[2]
     if authority:
         block.append(field(b":authority", authority))

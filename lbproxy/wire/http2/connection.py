@@ -203,9 +203,10 @@ class Http2Connection:
         self._table.reset(failure.stream_id, failure.code)
         self._owner.on_failed(failure)
 
-    def _judge(self, kind: int, stream_id: int) -> None:
+    def _judge(self, kind: int, stream_id: int, size: int = 0) -> None:
         self._table.judge(kind, stream_id)
-        self._flood.count(flood.UNKNOWN, self._now)
+        if size < flood.FEW_BYTES:  # larger DATA is the rest of an upload that we did not want, within its window
+            self._flood.count(flood.UNKNOWN, self._now)
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size = len(payload)
@@ -215,7 +216,7 @@ class Http2Connection:
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_ended:
             self._table.credit_connection(size)
-            self._judge(frames.DATA, stream_id)
+            self._judge(frames.DATA, stream_id, size)
             return
         stream.receive_bytes -= size
         stream.held_bytes += size
@@ -359,7 +360,7 @@ class Http2Connection:
         if len(payload) != 4:
             raise ConnectionFailed(FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} bytes")
         size = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW_BYTES
-        self._flood.count_update(size, self._now)
+        self._flood.count_update(size, self._now, waiting=self.output.queued_bytes > 0)
         if not stream_id:
             if not size:
                 raise ConnectionFailed(PROTOCOL_ERROR, "WINDOW_UPDATE of 0")

@@ -73,6 +73,7 @@ class Flood:
         self.count(PING if progress == self._progress else DATA_PING, now)
         self._progress = progress
 
-    def count_update(self, size: int, now: float) -> None:
-        """WINDOW_UPDATE."""
-        self.count(SMALL_UPDATE if size < FEW_BYTES else WINDOW_UPDATE, now)
+    def count_update(self, size: int, now: float, *, waiting: bool) -> None:
+        """WINDOW_UPDATE. `waiting`: data waits for a window, so that a small one costs a frame. Where none does, it is
+        what a client of gRPC sends for each short message."""
+        self.count(SMALL_UPDATE if waiting and size < FEW_BYTES else WINDOW_UPDATE, now)

@@ -8,7 +8,6 @@ need about thirty of the 256.
 from typing import Final, TypeAlias
 
 EOS: Final = 256
-_DEAD: Final = 256  # the state behind bits that cannot be a text
 
 # Length in bits of the code of each symbol, 0 to 255 and EOS.
 _LENGTHS: Final = bytes.fromhex(
@@ -19,7 +18,9 @@ _LENGTHS: Final = bytes.fromhex(
     "13151a1b1b1a1b1815151a1a1c1b1b1b14181415161515171616191918181a171a1b1a1a1b1b1b1b1b1c1b1b1b1b1b1a1e"
 )
 
-Row: TypeAlias = list[tuple[int, bytes]]  # by the next byte: the state behind it, and the text that it completes
+# By the next byte: the state behind it, and the text that it completes; None where EOS stands. Of all 256 rows, which a
+# client can ask for, pairs would take 6.5 MB; this takes two.
+Row: TypeAlias = tuple[bytes, list[bytes | None]]
 
 
 def _codes() -> list[int]:
@@ -52,7 +53,7 @@ def _tree() -> list[list[int]]:
 
 
 _NODES: Final = _tree()
-_rows: list[Row | None] = [None] * 256 + [[(_DEAD, b"")] * 256]
+_rows: list[Row | None] = [None] * 256
 
 
 def _padding() -> frozenset[int]:
@@ -67,32 +68,36 @@ _ENDS: Final = _padding()
 
 
 def _make_row(state: int) -> Row:
-    row: Row = []
+    states, texts = bytearray(256), []
     for byte in range(256):
         at, text = state, b""
+        has_eos = False
         for shift in range(7, -1, -1):
             at = _NODES[at][byte >> shift & 1]
             if at < 0:
-                if at == ~EOS:
-                    at, text = _DEAD, b""
-                    break
-                text += bytes((~at,))
+                has_eos = has_eos or at == ~EOS
+                text += b"" if has_eos else bytes((~at,))
                 at = 0
-        row.append((at, text))
-    _rows[state] = row
+        states[byte] = at
+        texts.append(None if has_eos else text)
+    row = _rows[state] = (bytes(states), texts)
     return row
 
 
 def decode(data: bytes) -> bytes:
     """Raises ValueError for bits that are no text: EOS in it, or a wrong padding."""
     state = 0
-    texts = []
+    found = []
     for byte in data:
-        state, text = (_rows[state] or _make_row(state))[byte]
-        texts.append(text)
+        states, texts = _rows[state] or _make_row(state)
+        found.append(texts[byte])
+        state = states[byte]
     if state not in _ENDS:
         raise ValueError("a text in Huffman code that does not end as it must")
-    return b"".join(texts)
+    try:
+        return b"".join(found)  # type: ignore[arg-type]  # None is what it fails on
+    except TypeError:
+        raise ValueError("EOS in a text in Huffman code") from None
 
 
 def encode(text: bytes) -> bytes:

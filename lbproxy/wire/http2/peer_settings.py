@@ -47,7 +47,7 @@ class PeerSettings:
     )
 
     def __init__(self) -> None:
-        self.header_table_bytes = 4096
+        self.header_table_bytes = 4096  # the smallest that it has allowed (RFC 7541, 4.2)
         self.max_streams = UNTOLD_STREAMS
         self.window_bytes = frames.DEFAULT_WINDOW_BYTES
         self.max_frame_bytes = frames.SMALLEST_MAX_FRAME_BYTES
@@ -58,7 +58,7 @@ class PeerSettings:
         """Raises ConnectionFailed. Settings that are not known are read over."""
         for setting, value in frames.read_settings(payload):
             if setting == frames.HEADER_TABLE_SIZE:
-                self.header_table_bytes = value
+                self.header_table_bytes = min(self.header_table_bytes, value)
             elif setting == frames.ENABLE_PUSH:
                 if value > 1 or (value and not from_client):
                     raise ConnectionFailed(PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")

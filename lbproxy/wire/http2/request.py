@@ -31,7 +31,7 @@ _READ: Final = CONNECTION_SPECIFIC | {b"host", b"content-length", b"cookie", b"t
 
 
 class CheckedFields(dict[Field, bytes]):
-    """Fields that were found good, each with its line; b"" for those that mean something here: `checked[field]`.
+    """`checked[field]`: the line of a field that is good, b"" for one that means something here; what is good is kept.
 
     Bounded in fields and, as long ones are not kept, in bytes; a full memory is dropped whole. One for a worker.
     """
@@ -48,7 +48,7 @@ class CheckedFields(dict[Field, bytes]):
             line = canonical(name, value) if name == b"te" else b""
         else:
             line = canonical(name, value)
-        if len(name) + len(value) <= self.LONGEST_BYTES:
+        if line and len(line) <= self.LONGEST_BYTES:  # cookies and lengths mostly differ
             if len(self) >= self.MOST_FIELDS:
                 self.clear()
             self[field] = line

@@ -1,10 +1,12 @@
-"""The handshake of a WebSocket that lbproxy makes for a client of HTTP/2 (RFC 6455, 4.1; RFC 8441, 5).
+"""The handshake of a WebSocket where one side speaks HTTP/2 (RFC 6455, 4.1; RFC 8441, 5).
 
-HTTP/2 has no key: the one in the request is ours, and so is the check of the backend's answer to it.
+HTTP/2 has no key. For a client that speaks it the key is ours, and so is the check of the backend's answer; for a
+backend that speaks it the answer to the client's key is ours.
 """
 
 import hashlib
 from base64 import b64encode
+from dataclasses import replace
 
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.upgrades import WEBSOCKET
@@ -21,6 +23,14 @@ def check_accept(request: RequestHead, head: ResponseHead) -> None:
     keys, accepts = _values(request.lines, _KEY), _values(head.lines, _ACCEPT)
     if len(keys) != 1 or accepts != [accept_of(keys[0])]:
         raise Refused(502, "http_upgrade_failed", "the backend's Sec-WebSocket-Accept does not fit the key")
+
+
+def switched(request: RequestHead, head: ResponseHead, protocol: bytes) -> ResponseHead:
+    """The 101 that a backend's 2xx to an extended CONNECT stands for."""
+    lines = [line for line in head.lines if line[: len(_ACCEPT)].lower() != _ACCEPT]
+    if protocol.lower() == WEBSOCKET and (keys := _values(request.lines, _KEY)):
+        lines.append(b"Sec-WebSocket-Accept: " + accept_of(keys[0]))
+    return replace(head, status=101, reason=b"Switching Protocols", length=None, lines=lines, upgrade=protocol)
 
 
 def accept_of(key: bytes) -> bytes:

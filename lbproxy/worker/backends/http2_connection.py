@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+import trio
+
 from lbproxy.wire.head import RESPONSE_HEAD_BYTES
 from lbproxy.wire.http2.connection import Http2Connection
 from lbproxy.wire.http2.errors import (
@@ -21,26 +23,16 @@ from lbproxy.wire.http2.errors import (
     name_of,
 )
 from lbproxy.wire.http2.hpack import Fields
-from lbproxy.wire.http2.peer_settings import LocalSettings
 from lbproxy.worker.backends.connections import BackendConnection
+from lbproxy.worker.backends.http2_settings import MOST_STREAMS, SETTINGS, UNTOLD_STREAMS
 from lbproxy.worker.backends.liveness import PONG_S, QUIET_S, Liveness
 from lbproxy.worker.backends.stream_owner import Loss, StreamOwner
 from lbproxy.worker.io.dead_peer import notice_dead_peer
 from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
 
-MOST_STREAMS: Final = 256  # of one connection, whatever the backend allows
-UNTOLD_STREAMS: Final = 32  # ... until it says what it allows
-STREAM_WINDOW_BYTES: Final = 65535
 RECV_BYTES: Final = 64 * 1024
 LOOKS: Final = 3  # data, and an end behind it
 READS_AT_ONCE: Final = 8  # before others have their turn
-
-SETTINGS: Final = LocalSettings(
-    stream_window_bytes=STREAM_WINDOW_BYTES,
-    # No stream that is read slowly stops the others: each can hold its own window and no more.
-    connection_window_bytes=MOST_STREAMS * STREAM_WINDOW_BYTES,
-    header_list_bytes=RESPONSE_HEAD_BYTES,
-)
 
 
 class SharedConnection:
@@ -50,15 +42,13 @@ class SharedConnection:
     __slots__ = (
         "_alive",
         "_flush_is_due",
-        "_has_settings",
         "_idle_since",
+        "_is_broken",
         "_is_reading",
         "_keepalive_s",
         "_on_closed",
         "_outbox",
         "_owners",
-        "_reactor",
-        "_transport",
         "_unsent",
         "_untold_streams",
         "_why_going",
@@ -66,9 +56,14 @@ class SharedConnection:
         "backend",
         "deadline",
         "has_served",
+        "has_settings",
         "is_closed",
         "is_going",
+        "is_late",
         "queued_at",
+        "reactor",
+        "settled",
+        "transport",
     )
 
     def __init__(
@@ -84,8 +79,8 @@ class SharedConnection:
         self.is_closed = False
         self.has_served = False  # an answer has come on it
         self.deadline = self.queued_at = NEVER
-        self._transport = connection
-        self._reactor = reactor
+        self.transport = connection
+        self.reactor = reactor
         self._keepalive_s = keepalive_s
         self._on_closed = on_closed
         self._wire = Http2Connection(self, SETTINGS, client=True)
@@ -94,7 +89,10 @@ class SharedConnection:
         self._unsent: list[int] = []  # streams whose head has perhaps not left
         self._flush_is_due = False
         self._is_reading = False
-        self._has_settings = False
+        self._is_broken = False  # nothing can be sent
+        self.has_settings = False
+        self.is_late = False  # its SETTINGS were waited for in vain
+        self.settled = trio.Event()  # the backend's SETTINGS are there, or will never be
         self._untold_streams = untold_streams
         self._why_going = ""  # what the backend's GOAWAY said
         now = reactor.now
@@ -123,7 +121,16 @@ class SharedConnection:
     @property
     def most_streams(self) -> int:
         """What the backend allows, or is expected to."""
-        return min(self._wire.peer.max_streams, MOST_STREAMS) if self._has_settings else self._untold_streams
+        return min(self._wire.peer.max_streams, MOST_STREAMS) if self.has_settings else self._untold_streams
+
+    @property
+    def takes_tunnels(self) -> bool:
+        """The backend takes an extended CONNECT (RFC 8441), as far as its SETTINGS have said."""
+        return self._wire.peer.connect_protocol
+
+    def hand_on(self, stream_id: int, owner: StreamOwner) -> None:
+        """Another owner is told of what comes on the stream."""
+        self._owners[stream_id] = owner
 
     @property
     def is_congested(self) -> bool:
@@ -145,13 +152,18 @@ class SharedConnection:
             raise
         if not self._owners:
             self._idle_since = NEVER
-            self._alive.begin(self._reactor.now)
-            self._reactor.arm_at(self, self._alive.next_at)
+            self._alive.begin(self.reactor.now)
+            self.reactor.arm_at(self, self._alive.next_at)
         self._owners[stream_id] = owner
         self._unsent.append(stream_id)
         self._wire.send_head(stream_id, block, end=end)
         self._plan_flush()
         return stream_id
+
+    def pass_on(self, stream_id: int, owner: StreamOwner) -> None:
+        """Another owner for a stream that is not lost."""
+        if stream_id in self._owners:
+            self._owners[stream_id] = owner
 
     def put(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
         self._wire.send_data(stream_id, data, end=end)
@@ -195,9 +207,9 @@ class SharedConnection:
         if self.is_going:
             self._part()
         elif self._idle_since == NEVER:
-            self._idle_since = self._reactor.now
+            self._idle_since = self.reactor.now
             self._wire.rest()
-            self._reactor.arm(self, self._keepalive_s)
+            self.reactor.arm(self, self._keepalive_s)
 
     def _part(self) -> None:
         """It is idle and not needed: say so, and close."""
@@ -220,7 +232,7 @@ class SharedConnection:
         try:
             for _ in range(READS_AT_ONCE):
                 try:
-                    data = self._transport.sock.recv(RECV_BYTES)
+                    data = self.transport.sock.recv(RECV_BYTES)
                 except BlockingIOError:
                     break
                 except OSError as exc:
@@ -230,12 +242,12 @@ class SharedConnection:
                     self._lose(Loss(self._why_going or "the backend closed the connection"))
                     break
                 has_read = True
-                self._alive.heard(self._reactor.now)
-                self._wire.feed(data, self._reactor.now)
+                self._alive.heard(self.reactor.now)
+                self._wire.feed(data, self.reactor.now)
                 if self.is_closed or len(data) < RECV_BYTES:
                     break
             else:
-                self._reactor.defer(self._read_on)  # TLS may hold bytes that no descriptor tells of
+                self.reactor.defer(self._read_on)  # TLS may hold bytes that no descriptor tells of
         except ConnectionFailed as exc:
             self._flush()
             self._lose(Loss(f"the backend does not keep to HTTP/2: {exc}", token="http_protocol_error"))
@@ -252,7 +264,7 @@ class SharedConnection:
     def _plan_flush(self) -> None:
         if not self._flush_is_due and not self._outbox and not self._is_reading:
             self._flush_is_due = True
-            self._reactor.defer(self._flush_now)
+            self.reactor.defer(self._flush_now)
 
     def _flush_now(self) -> None:
         self._flush_is_due = False
@@ -260,15 +272,16 @@ class SharedConnection:
 
     def _flush(self) -> None:
         """Send what there is, as far as the socket takes it; the rest when it takes more."""
-        if self.is_closed:
+        if self.is_closed or self._is_broken:
             return
         before = bool(self._outbox)
         while data := self._outbox or self._wire.take():
             try:
-                sent = self._transport.sock.send(data)
+                sent = self.transport.sock.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError as exc:
+                self._is_broken = True
                 if not self._is_reading:
                     self._read()  # what it said before decides
                 self._lose(Loss(f"the backend broke off: {exc.strerror or exc}"))
@@ -279,13 +292,13 @@ class SharedConnection:
         else:
             self._unsent.clear()
         if bool(self._outbox) is not before:
-            self._reactor.modify(self._transport.fd, READ | WRITE if self._outbox else READ)
+            self.reactor.modify(self.transport.fd, READ | WRITE if self._outbox else READ)
             if before:
                 for owner in list(self._owners.values()):
                     owner.on_writable()
 
     def on_deadline(self) -> None:
-        now, reactor, alive = self._reactor.now, self._reactor, self._alive
+        now, reactor, alive = self.reactor.now, self.reactor, self._alive
         if not self._owners:
             if now >= self._idle_since + self._keepalive_s:
                 self._part()
@@ -307,9 +320,10 @@ class SharedConnection:
         if self.is_closed:
             return
         self.is_closed = self.is_going = True
-        self._reactor.unregister(self._transport.fd)
-        self._reactor.disarm(self)
-        self._transport.close()
+        self.settled.set()
+        self.reactor.unregister(self.transport.fd)
+        self.reactor.disarm(self)
+        self.transport.close()
         owners, self._owners = self._owners, {}
         self._on_closed(self)
         for stream_id, owner in owners.items():
@@ -318,7 +332,7 @@ class SharedConnection:
     # Told by wire/http2
 
     def on_head(self, stream_id: int, fields: Fields, end: bool) -> None:
-        self._alive.said(self._reactor.now)
+        self._alive.said(self.reactor.now)
         self.has_served = True
         if (owner := self._owners.get(stream_id)) is not None:
             owner.on_head(fields, end)
@@ -329,14 +343,14 @@ class SharedConnection:
         )
 
     def on_data(self, stream_id: int, data: bytes, size: int, end: bool) -> None:
-        self._alive.said(self._reactor.now)
+        self._alive.said(self.reactor.now)
         if (owner := self._owners.get(stream_id)) is not None:
             owner.on_data(data, size, end)
         else:
             self._wire.credit(stream_id, size)
 
     def on_trailers(self, stream_id: int, fields: Fields) -> None:
-        self._alive.said(self._reactor.now)
+        self._alive.said(self.reactor.now)
         if (owner := self._owners.get(stream_id)) is not None:
             owner.on_trailers(fields)
 
@@ -373,4 +387,5 @@ class SharedConnection:
         """Whatever came has put the deadline off."""
 
     def on_settings(self) -> None:
-        self._has_settings = True
+        self.has_settings = True
+        self.settled.set()

@@ -4,7 +4,7 @@ A further one is made when those that stand carry as many streams as they may. E
 made wait for it together. Knows tables as little as connections.py.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -13,9 +13,12 @@ from lbproxy.model import BackendView
 from lbproxy.settings import PoolTimeouts
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.worker.backends.connections import BackendConnection
-from lbproxy.worker.backends.http2_connection import UNTOLD_STREAMS, SharedConnection
+from lbproxy.worker.backends.http2_connection import SharedConnection
+from lbproxy.worker.backends.http2_settings import MOST_STREAMS, UNTOLD_STREAMS
 from lbproxy.worker.backends.http2_stream import BackendStream, first_with_room
 from lbproxy.worker.io.reactor import Reactor
+
+SETTINGS_S = 1.0  # a backend says them at once
 
 Connect = Callable[[BackendView, float], Awaitable[BackendConnection]]
 
@@ -61,9 +64,9 @@ class SharedConnections:
                     continue
             if connection is not None:
                 return BackendStream(connection, reused=connection.has_served and not fresh)
-            for connection in standing:
-                self._allowed[backend.cell] = connection.most_streams
-            most = self._allowed.get(backend.cell, UNTOLD_STREAMS)
+            if await self._has_settled(standing):
+                continue
+            most = self._allowed.get(backend.cell, MOST_STREAMS)
             makings = self._making.setdefault(backend.cell, [])
             making = next((making for making in makings if making.waiting < most), None)
             if making is None:
@@ -72,6 +75,20 @@ class SharedConnections:
             await making.done.wait()
             if making.failure is not None:
                 raise making.failure
+
+    async def _has_settled(self, standing: Sequence[SharedConnection]) -> bool:
+        """Whether one of these has only now heard how many streams it may carry: a crowd that comes first waits for
+        that, and makes no connections that nobody needs."""
+        for connection in standing:
+            if connection.has_settings:
+                self._allowed[connection.backend.cell] = connection.most_streams
+        young = next((one for one in standing if not (one.has_settings or one.is_going or one.is_late)), None)
+        if young is None:
+            return False
+        with trio.move_on_after(SETTINGS_S) as patience:
+            await young.settled.wait()
+        young.is_late = young.is_late or patience.cancelled_caught
+        return True
 
     async def _make(self, backend: BackendView, timeouts: PoolTimeouts, makings: list[_Making]) -> SharedConnection:
         making = _Making()
@@ -91,7 +108,8 @@ class SharedConnections:
 
     def _forget_closed(self, connection: SharedConnection) -> None:
         cell = connection.backend.cell
-        self._allowed[cell] = connection.most_streams
+        if connection.has_settings:
+            self._allowed[cell] = connection.most_streams
         left = self._by_cell[cell]
         left.remove(connection)
         if not left:
@@ -99,9 +117,10 @@ class SharedConnections:
 
     def forget(self, backend: BackendView) -> None:
         """It has left the table: its connections close when their last stream is over."""
-        self._allowed.pop(backend.cell, None)
         for connection in list(self._by_cell.get(backend.cell, ())):
             connection.retire()
+        self._allowed.pop(backend.cell, None)
+        self._making.pop(backend.cell, None)
 
     def close(self) -> None:
         for connections in list(self._by_cell.values()):

@@ -14,6 +14,7 @@ from lbproxy.wire.http2.errors import NoStreams
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.worker.backends.http2_connection import SharedConnection
 from lbproxy.worker.backends.stream_owner import Loss
+from lbproxy.worker.backends.tunnel import Tunnel
 
 
 class BackendStream:
@@ -44,6 +45,14 @@ class BackendStream:
         self._held_bytes = 0
         self._changed = trio.Event()
 
+    @classmethod
+    def taken_over(cls, connection: SharedConnection, stream_id: int, *, reused: bool) -> "BackendStream":
+        """Of a stream that another owner has begun. What had come until now is told by that owner."""
+        self = cls(connection, reused=reused)
+        self._id = stream_id
+        connection.pass_on(stream_id, self)
+        return self
+
     @property
     def backend(self) -> BackendView:
         return self.connection.backend
@@ -70,6 +79,21 @@ class BackendStream:
         if self.loss is not None or not self._id:
             return 0
         return self.connection.pending(self._id) or int(self.connection.is_congested)
+
+    async def takes_tunnel(self, within_s: float) -> bool:
+        """Whether it may begin with an extended CONNECT (RFC 8441): the backend's SETTINGS are awaited."""
+        with trio.move_on_after(within_s):
+            await self.connection.settled.wait()
+        return self.connection.takes_tunnels
+
+    def become_tunnel(self) -> Tunnel:
+        """The stream as an end of a relay, which has its place from now on. What has come is taken before."""
+        tunnel = Tunnel(self.connection, self._id, has_ended=self.has_ended)
+        if self.loss is not None:
+            tunnel.on_lost(self.loss)
+        else:
+            self.connection.hand_on(self._id, tunnel)
+        return tunnel
 
     def leave(self) -> None:
         """It is over; what is not is cancelled."""

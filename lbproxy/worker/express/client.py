@@ -27,6 +27,7 @@ class ExpressClient(ExpressRecord):
     abort = finish.abort
     leave = finish.leave
     hand_over = finish.hand_over
+    share = finish.share
     # An answer that was read
     answer = reply.answer
     answer_chunked = reply.answer_chunked

@@ -243,7 +243,9 @@ def enter(record: ExpressRecord, data: bytes, why: str, refused: Refused | None 
     record.buffer = b""
     leave(record)
     waited = why == "slow_body"  # for the rest of a body
-    has_stalled = waited and record.view.settings.timeouts.body_s <= EARLY_BODY_S
+    # Its deadline is that of its silence, or EARLY_BODY_S after its head: what moves until then has not stalled.
+    passed_s = record.lanes.reactor.now - record.entered_at
+    has_stalled = waited and record.view.settings.timeouts.body_s <= passed_s < EARLY_BODY_S
     came_at = record.entered_at if waited else None
     record.hand_over(Handover(why, data, refused, came_at, has_stalled))
 
@@ -273,6 +275,11 @@ def give_up(record: ExpressRecord, why: str) -> None:
     elif lease is not None:
         record.lanes.router.release(lease)
     enter_again(record, why)
+
+
+def share(record: ExpressRecord, lease: Lease) -> None:
+    """The backend speaks HTTP/2, and this client does not."""
+    give_up(record, "http2")
 
 
 def connect_refused(record: ExpressRecord, why: str) -> None:

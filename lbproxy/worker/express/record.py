@@ -144,6 +144,7 @@ class ExpressRecord(Lease):
     begin_answer: Callable[[ResponseHead, bytes, int], None]
     close: Callable[[], None]
     hand_over: Callable[[Handover], None]
+    share: Callable[[Lease], None]
 
     def __init__(
         self, lanes: Lanes, sock: socket.socket, view: ListenerView, facts: ClientFacts, early: bytes = b""

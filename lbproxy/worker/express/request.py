@@ -286,7 +286,7 @@ def key_for(record: ExpressRecord, pool: PoolView) -> Key:
 def connect_and_send(record: ExpressRecord, lease: Lease, data: bytes) -> None:
     """Connect, then send. On loopback the connection stands before connect() returns: nothing has to be waited for."""
     if lease.backend.is_http2:
-        give_up(record, "http2")
+        record.share(lease)
         return
     if lease.backend.send_proxy:
         who = client_of(record.head, record.facts)

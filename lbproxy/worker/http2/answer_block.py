@@ -15,22 +15,24 @@ ID_BYTES = 32  # of a request id that is ours
 ID_FIELD = fresh_field(b"x-request-id", bytes(ID_BYTES))[:-ID_BYTES]  # the id goes behind it
 
 
+def lines_of_ours(record: ExpressRecord, head: ResponseHead, *, dated: bool) -> bytes:
+    """What belongs to this answer alone (see wire.headers.response_to_client)."""
+    own, hsts_s = record.own, record.view.settings.hsts_s
+    if hsts_s is not None and not sets_hsts(head):
+        own += hsts_line(hsts_s)
+    return own if dated else own + record.lanes.context.date()
+
+
 def block_of(record: ExpressRecord, head: ResponseHead, encoded: EncodedLines) -> bytes:
     """The header block of the answer. The backend's connection is still held."""
     assert record.connection is not None
-    own = record.own
-    hsts_s = record.view.settings.hsts_s
-    if hsts_s is not None and not sets_hsts(head):
-        own += hsts_line(hsts_s)
     reply, match = record.connection.reply, record.reply_match
     if reply is not None:
-        if not reply.is_dated:
-            own += record.lanes.context.date()
+        own = lines_of_ours(record, head, dated=reply.is_dated)
         if not reply.block:
             reply.block = fixed_block(head, encoded)
         return reply.block + own_block(own, encoded)
-    if not (is_dated(head) if match is None else match[0].is_dated):
-        own += record.lanes.context.date()
+    own = lines_of_ours(record, head, dated=is_dated(head) if match is None else match[0].is_dated)
     if match is None:
         return fixed_block(head, encoded) + own_block(own, encoded)
     template = match[0]

@@ -12,7 +12,6 @@ from lbproxy.wire.headers import ClientFacts
 from lbproxy.wire.http2.connection import Http2Connection
 from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.http2.errors import (
-    CANCEL,
     ENHANCE_YOUR_CALM,
     INTERNAL_ERROR,
     NAMES,
@@ -27,20 +26,21 @@ from lbproxy.wire.http2.errors import (
 from lbproxy.wire.http2.frames import CONTINUATION, HEADERS
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.peer_settings import LocalSettings
-from lbproxy.wire.http2.request import spell_request, trailers_of
+from lbproxy.wire.http2.request import CheckedFields, spell_request, trailers_of
 from lbproxy.wire.lines import bad_request
 from lbproxy.worker.context import Context
 from lbproxy.worker.handover import Handover
+from lbproxy.worker.http2.call import begin_call
 from lbproxy.worker.http2.departure import Departure
-from lbproxy.worker.http2.descriptor import Http2Descriptor
-from lbproxy.worker.http2.express import ExpressStream, begin
+from lbproxy.worker.http2.descriptor import Http2Descriptor, share_of
+from lbproxy.worker.http2.entry import begin
+from lbproxy.worker.http2.express import ExpressStream
 from lbproxy.worker.http2.read_head import ReadHead, StreamHeads, read_again, read_head
 from lbproxy.worker.http2.relayed_stream import RelayedStream, new_key
 from lbproxy.worker.http2.stream import StreamClient
 from lbproxy.worker.io.reactor import NEVER, Reactor
+from lbproxy.worker.leases.drain import Lease
 
-AT_ONCE_BYTES = 16 * 1024  # more of one body does not wait for the end of the batch
-MOST_PENDING_BYTES = 1024 * 1024  # of all streams together
 MOST_STREAMS = 100  # open at a time
 # An exchange ends a moment after its stream, and a client may open the next stream at once: Chromium does not ask again
 # for a picture that was refused. What a client has reset counts, too: its backend may be at work.
@@ -55,6 +55,7 @@ class Lanes(Protocol):
     context: Context
     reactor: Reactor
     encoded_lines: EncodedLines
+    checked_fields: CheckedFields
     stream_heads: StreamHeads
     off: bool
 
@@ -165,36 +166,18 @@ class Http2Client(Http2Descriptor):
         for stream in list(self.streams.values()):
             stream.rouse()
 
+    @property
+    def read_bytes(self) -> int:
+        return share_of(len(self.streams))
+
     # What a stream asks for (stream.Carrier)
-
-    def pending(self, stream_id: int) -> int:
-        """Bytes that the client has not taken yet: of the stream, or of all, where they hold it up."""
-        pending = self.wire.pending(stream_id)
-        if self.unsent:
-            pending += len(self.unsent)
-        elif self.wire.output.queued_bytes > MOST_PENDING_BYTES:
-            pending = self.wire.output.queued_bytes
-        return pending
-
-    def send_head(self, stream_id: int, block: bytes, *, end: bool) -> None:
-        self.wire.send_head(stream_id, block, end=end)
-        self.plan_flush()
-
-    def send_data(self, stream_id: int, payload: bytes, *, end: bool) -> None:
-        self.wire.send_data(stream_id, payload, end=end)
-        if len(payload) > AT_ONCE_BYTES and not self.unsent:
-            self.flush()
-        else:
-            self.plan_flush()
 
     def reset(self, stream_id: int, code: int) -> None:
         self._count_reset("ours_", code)
         self.wire.reset(stream_id, code)
         self.plan_flush()
-
-    def credit(self, stream_id: int, size: int) -> None:
-        self.wire.credit(stream_id, size)
-        self.plan_flush()
+        if self.is_full:
+            self.look_for_room()
 
     def finished(self, stream: StreamClient) -> None:
         """The exchange is over: nothing more is read of the request, and nothing sent."""
@@ -204,8 +187,6 @@ class Http2Client(Http2Descriptor):
         reply = stream.reply
         if reply is None or not reply.ended:
             stream.reset(INTERNAL_ERROR)
-        elif self.wire.pending(stream.number):  # the client has taken nothing for too long
-            stream.reset(CANCEL)
         elif not stream.has_ended:  # an early answer: the rest of the request is of no use (RFC 9113, 8.1)
             stream.reset(NO_ERROR)
         self._note_idle()
@@ -242,6 +223,9 @@ class Http2Client(Http2Descriptor):
         if stream.gone:
             client.leave(stream.gone)
         self.lanes.go_on_with_stream(self, client, stream.raw, handover)
+
+    def begin_call(self, stream: ExpressStream, lease: Lease) -> None:
+        begin_call(stream, lease)
 
     # What the client says (owner of the wire connection)
 
@@ -313,6 +297,8 @@ class Http2Client(Http2Descriptor):
 
     def on_reset(self, stream_id: int, code: int) -> None:
         self._count_reset("", code)
+        if self.is_full:
+            self.look_for_room()
         if (stream := self.streams.get(stream_id)) is not None:
             stream.leave(f"the client reset the stream: {name_of(code)}")
 
@@ -323,6 +309,8 @@ class Http2Client(Http2Descriptor):
             stream.leave(failure.reason)
 
     def on_writable(self, stream_id: int) -> None:
+        if self.is_full:
+            self.look_for_room()
         if (stream := self.streams.get(stream_id)) is not None:
             stream.rouse()
 
@@ -347,6 +335,8 @@ class Http2Client(Http2Descriptor):
         elif self.streams:
             self._reactor.arm(self, timeouts.idle_s if self._midway_since == NEVER else timeouts.header_s)
         elif (left_s := self._idle_since + timeouts.idle_s - now) > 0:
+            self.wire.rest()
+            self.read_head = None
             self._reactor.arm(self, left_s)
         else:
             self._end("")

@@ -2,6 +2,9 @@
 
 Everything that a batch of the reactor brings about leaves with one send: the answers of ten streams cost one TLS
 record. While the socket takes nothing, nothing more is framed: what waits stays with its stream, which is bounded.
+
+What waits is bounded for all streams of a connection together, too. Over FULL_BYTES no stream reads its backend;
+each may have a read under way, and the more streams there are the smaller these are (`share_of`).
 """
 
 import socket
@@ -11,7 +14,15 @@ from lbproxy.worker.io.reactor import NEVER, READ, WRITE, Reactor
 
 RECV_BYTES = 64 * 1024
 MOST_PUT_BYTES = 64 * 1024  # behind what the socket did not take: a client that does not read is not listened to
+AT_ONCE_BYTES = 16 * 1024  # more of one body does not wait for the end of the batch
+FULL_BYTES = 256 * 1024  # what a connection may hold is 1 MiB
+LEAST_READ_BYTES, MOST_READ_BYTES = 4 * 1024, 64 * 1024
 LINGER_S = 1.0
+
+
+def share_of(streams: int) -> int:
+    """How much one of so many streams reads at a time of its backend's answer, in bytes."""
+    return max(LEAST_READ_BYTES, min(MOST_READ_BYTES, FULL_BYTES // (streams or 1)))
 
 
 class Http2Descriptor:
@@ -26,6 +37,7 @@ class Http2Descriptor:
         "deadline",
         "fd",
         "is_closed",
+        "is_full",
         "queued_at",
         "sock",
         "unsent",
@@ -43,6 +55,7 @@ class Http2Descriptor:
         self.closing = False  # our last word is put,
         self._has_ended = False  # and sent
         self.is_closed = False
+        self.is_full = False  # a stream waits because of what other streams have put
         self._flush_is_planned = False
 
     # What the class above does
@@ -51,7 +64,7 @@ class Http2Descriptor:
         raise NotImplementedError
 
     def on_room(self) -> None:
-        """The socket has taken what it had refused."""
+        """The socket has taken what it had refused, or a full connection has room again."""
         raise NotImplementedError
 
     def on_closed(self, why: str) -> None:
@@ -89,6 +102,44 @@ class Http2Descriptor:
             self.close("the client ended its connection")
         elif not self.closing:
             self.on_bytes(data)
+
+    # What a stream asks for (stream.Carrier)
+
+    def pending(self, stream_id: int) -> int:
+        """Bytes that the client has not taken yet: of the stream, or of all, where they hold it up."""
+        pending, queued = self.wire.pending(stream_id), self.wire.output.queued_bytes
+        if self.unsent:
+            return pending + len(self.unsent)
+        return queued if self.fills_up() else pending
+
+    def fills_up(self) -> bool:
+        """All streams together have put as much as they may: those that see it are roused when there is room."""
+        if self.wire.output.queued_bytes <= FULL_BYTES:
+            return False
+        self.is_full = True
+        return True
+
+    def send_head(self, stream_id: int, block: bytes, *, end: bool) -> None:
+        self.wire.send_head(stream_id, block, end=end)
+        self.plan_flush()
+
+    def send_data(self, stream_id: int, payload: bytes, *, end: bool) -> None:
+        self.wire.send_data(stream_id, payload, end=end)
+        if len(payload) > AT_ONCE_BYTES and not self.unsent:
+            self.flush()
+        else:
+            self.plan_flush()
+
+    def credit(self, stream_id: int, size: int) -> None:
+        self.wire.credit(stream_id, size)
+        self.plan_flush()
+
+    def look_for_room(self) -> None:
+        if self.wire.output.queued_bytes <= FULL_BYTES:
+            self.is_full = False
+            self.on_room()
+
+    # Sending
 
     def plan_flush(self) -> None:
         """What was put leaves behind the batch."""

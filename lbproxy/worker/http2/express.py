@@ -28,13 +28,15 @@ from lbproxy.wire.http2.response import trailers_block
 from lbproxy.worker.backends.connections import BackendConnection
 from lbproxy.worker.express import finish, request
 from lbproxy.worker.express.finish import let_backend_go, log, tally
-from lbproxy.worker.express.phase import AWAY, BODY, CLIENT_FULL, DOWNLOADING, WAITING
-from lbproxy.worker.express.record import BODY_BYTES, ExpressRecord, act, change, put_off
+from lbproxy.worker.express.phase import AWAY, CLIENT_FULL, DOWNLOADING, WAITING
+from lbproxy.worker.express.record import ExpressRecord, act, change, put_off
 from lbproxy.worker.express.reply import consider_reply
 from lbproxy.worker.handover import Handover
 from lbproxy.worker.http2.answer_block import ID_BYTES, ID_FIELD, block_of
+from lbproxy.worker.http2.descriptor import LEAST_READ_BYTES
 from lbproxy.worker.http2.read_head import ReadHead
-from lbproxy.worker.io.reactor import LOOK_S, NEVER
+from lbproxy.worker.io.reactor import NEVER
+from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.tally import FIRST_BOUND_S, RESPONSE_BYTES, TOOK_S
 
 KEPT_RECORDS = 256
@@ -53,9 +55,13 @@ class Carrier(Protocol):
     facts: ClientFacts
     streams: dict[int, Any]
     read_head: ReadHead | None
+    is_full: bool
 
     @property
     def encoded_lines(self) -> EncodedLines: ...
+    @property
+    def read_bytes(self) -> int: ...
+    def fills_up(self) -> bool: ...
     def pending(self, stream_id: int) -> int: ...
     def flush(self) -> None: ...
     def plan_flush(self) -> None: ...
@@ -63,14 +69,26 @@ class Carrier(Protocol):
     def credit(self, stream_id: int, size: int) -> None: ...
     def stream_is_over(self) -> None: ...
     def to_task(self, stream: "ExpressStream", handover: Handover) -> None: ...
+    def begin_call(self, stream: "ExpressStream", lease: Lease) -> None: ...
+
+
+class Call(Protocol):
+    """The stream to a backend that speaks HTTP/2, too: call.py."""
+
+    due: float
+
+    def leave(self) -> None: ...
+    def resume(self, why: str) -> None: ...
 
 
 class ExpressStream(ExpressRecord):
     """`number`: the stream's id."""
 
-    __slots__ = ("body", "carrier", "gone", "has_ended", "number", "since", "trailers")
+    __slots__ = ("body", "call", "carrier", "gone", "has_ended", "number", "read", "since", "trailers")
 
+    call: Call | None  # that is not over
     carrier: Carrier
+    read: ReadHead
     number: int
     since: float
     gone: str  # why nothing more comes or goes
@@ -83,11 +101,11 @@ class ExpressStream(ExpressRecord):
         self.fd = -1
         self.body = b""
         self.trailers = ()
+        self.call = None
 
     # The backend's descriptor is ready
     on_connected = request.on_connected
     # Time, drains and ends
-    on_deadline = finish.on_deadline
     cut = finish.cut
     abort = finish.abort
     # Actions that the table of phases names
@@ -96,7 +114,6 @@ class ExpressStream(ExpressRecord):
     cut_short = finish.cut_short
     enter_buffered = finish.enter_buffered
     go_on = finish.go_on
-    resume = finish.resume
 
     def __repr__(self) -> str:
         return f"<express stream {self.number}, {super().__repr__()[1:]}"
@@ -137,11 +154,15 @@ class ExpressStream(ExpressRecord):
         self.gone = why
         act(self, self.phase.client_gone)
 
-    # From the backend
+    # To the backend, and from it
+
+    def share(self, lease: Lease) -> None:
+        """The backend speaks HTTP/2."""
+        self.carrier.begin_call(self, lease)
 
     def on_reply(self, connection: BackendConnection) -> None:
         try:
-            data = connection.sock.recv(connection.recv_bytes)
+            data = connection.sock.recv(LEAST_READ_BYTES if self.carrier.is_full else connection.recv_bytes)
         except BlockingIOError:
             return
         except OSError:
@@ -165,7 +186,7 @@ class ExpressStream(ExpressRecord):
             lanes.router.finish(self)
             self.status = head.status
             self.reply_bytes = len(data) - end
-            self._put_answer(b"".join((reply.block, ID_FIELD, own)), data[end:])
+            self.put_whole(b"".join((reply.block, ID_FIELD, own)), data[end:])
         else:
             consider_reply(self, connection, data)
 
@@ -175,26 +196,31 @@ class ExpressStream(ExpressRecord):
         self.status = head.status
         self.reply_bytes = size
         let_backend_go(self, clean and head.keep_alive)
-        self._put_answer(block, body)
+        self.put_whole(block, body)
 
     def answer_chunked(self, head: ResponseHead, payload: bytes, trailers: Sequence[bytes], *, clean: bool) -> None:
         block = block_of(self, head, self.carrier.encoded_lines)
         self.status = head.status
         self.reply_bytes = len(payload)
         let_backend_go(self, clean and head.keep_alive)
-        if not trailers:
-            self._put_answer(block, payload)
-            return
-        wire, number = self.carrier.wire, self.number
-        wire.send_head(number, block)
-        wire.send_data(number, payload)
-        wire.send_head(number, trailers_block(trailers, self.carrier.encoded_lines), end=True)
-        self._after_last(is_out=not wire.pending(number))
+        self.put_whole(block, payload, trailers_block(trailers, self.carrier.encoded_lines))
 
-    def _put_answer(self, block: bytes, body: bytes) -> None:
+    def put_whole(self, block: bytes, body: bytes, trailers: bytes = b"") -> None:
+        """The whole answer. `trailers`: a block, if there are any."""
         wire = self.carrier.wire
         known = wire.streams.get(self.number)
-        self._after_last(is_out=known is None or wire.output.answer(known, block, body))
+        if known is None:
+            is_out = True
+        elif trailers:
+            output = wire.output
+            output.head(known, block, False)
+            if body:
+                output.data(known, body, False)
+            output.head(known, trailers, True)
+            is_out = not known.queue
+        else:
+            is_out = wire.output.answer(known, block, body)
+        self._after_last(is_out=is_out)
 
     def _after_last(self, *, is_out: bool) -> None:
         """The last byte of the answer is put. The backend's part is over."""
@@ -239,8 +265,14 @@ class ExpressStream(ExpressRecord):
         connection = self.connection
         if connection is None or self.lease is None:
             return
+        carrier = self.carrier
+        if carrier.fills_up():
+            if self.phase is not CLIENT_FULL:
+                change(self, CLIENT_FULL)
+            self.lanes.reactor.unregister(connection.fd)  # a short rest would be read all the same
+            return
         try:
-            data = connection.sock.recv(BODY_BYTES)
+            data = connection.sock.recv(carrier.read_bytes)
         except BlockingIOError:
             return
         except OSError:
@@ -260,7 +292,8 @@ class ExpressStream(ExpressRecord):
     def _pass_on(self, data: bytes, *, end: bool) -> None:
         """Send a part of a body. If the client does not take all of it, the backend is not read until it does."""
         carrier, number = self.carrier, self.number
-        carrier.wire.send_data(number, data, end=end)
+        if data or end:  # the body may not have begun
+            carrier.wire.send_data(number, data, end=end)
         if len(data) >= FLUSH_BYTES:
             carrier.flush()
             if carrier.streams.get(number) is not self:
@@ -292,17 +325,36 @@ class ExpressStream(ExpressRecord):
         else:
             put_off(self)
 
-    # Ends
+    # Time, and ends
+
+    def on_deadline(self) -> None:
+        call = self.call
+        if call is None:
+            finish.on_deadline(self)
+        elif self.lanes.reactor.now >= call.due:
+            call.resume("slow_reply")
+        else:
+            self.lanes.reactor.arm_at(self, call.due)
+
+    def resume(self, why: str) -> None:
+        if self.call is not None:
+            self.call.resume(why)
+        else:
+            finish.resume(self, why)
 
     def abandon(self) -> None:
         """The client has left, or does not take the answer."""
         if not self.gone:
             self.gone = "the client takes nothing"
-            self.carrier.reset(self.number, CANCEL if self.connection is None else INTERNAL_ERROR)
+            self.carrier.reset(self.number, CANCEL)
+        if self.call is not None:
+            self.call.leave()
         finish.abandon(self)
 
     def close(self) -> None:
         """Nothing more comes of an answer: it must not look complete."""
+        if self.call is not None:
+            self.call.leave()
         if not self.gone:
             self.carrier.reset(self.number, INTERNAL_ERROR)
         self.let_go()
@@ -331,52 +383,9 @@ class ExpressStream(ExpressRecord):
         self.cached = self.request_match = self.reply_match = None
         self.trailers = ()
         self.upload_left = self.status = 0
-        del self.carrier, self.sock
+        del self.carrier, self.sock, self.read
         free = carrier.lanes.stream_heads.free
         if len(free) < KEPT_RECORDS:
             free.append(self)
         else:
             self.lanes.reactor.disarm(self)
-
-
-def begin(carrier: Carrier, stream_id: int, read: ReadHead) -> None:
-    """Serve a request whose head was read, and that is not for a task."""
-    free = carrier.lanes.stream_heads.free
-    stream: ExpressStream = free.pop() if free else ExpressStream(carrier)
-    carrier.streams[stream_id] = stream
-    stream.carrier = carrier
-    stream.sock = carrier.sock
-    stream.view = read.view
-    stream.facts = carrier.facts
-    stream.number = stream_id
-    stream.gone = ""
-    stream.has_ended = read.ends
-    stream.request_bytes = 0
-    stream.has_risked = False  # a stream cannot end its connection, as a POST that meets an end would do in HTTP/1
-    stream.raw = read.raw
-    stream.sample = read.head
-    stream.request_match = read.match
-    stream.cached = read.cached
-    reactor = carrier.lanes.reactor
-    stream.since = stream.entered_at = reactor.now
-    if stream.queued_at == NEVER:
-        reactor.arm(stream, LOOK_S)  # else a deadline of AT_LOOK is not looked at
-    if read.ends:
-        request.forward(stream)
-    else:
-        _wait_for_body(stream, read)
-
-
-def _wait_for_body(stream: ExpressStream, read: ReadHead) -> None:
-    head, limit = read.head, read.view.settings.limits.body_bytes
-    length = head.length or 0
-    target = head.target if read.match is None else read.match[1][0]
-    pool = stream.lanes.router.route(read.view, head.host, target)
-    if pool is None:
-        finish.enter(stream, b"", "no_route")
-    elif limit and length > limit:
-        finish.enter(stream, b"", "refused")
-    elif length >= SHORT_BODY_BYTES or pool.buffer_request_bytes != EARLY_BODY_BYTES:
-        finish.enter(stream, b"", "buffer")
-    else:
-        change(stream, BODY)

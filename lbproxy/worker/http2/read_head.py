@@ -11,13 +11,29 @@ from lbproxy.wire.head import Lines, Refused, RequestHead, read_request
 from lbproxy.wire.head_cache import CachedRequestHead, HeadCache
 from lbproxy.wire.head_template import HeadTemplates, Parts, RequestTemplate, Values
 from lbproxy.wire.headers import ClientFacts
+from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.http2.hpack import Fields
+from lbproxy.worker.http2.answer_memory import AnswerMemory
 
 
 class ReadHead:
     """The head of a request, as one connection has read it last: the same fields again mean the same."""
 
-    __slots__ = ("cached", "ends", "fields", "head", "match", "raw", "view", "why")
+    __slots__ = (
+        "before",
+        "behind",
+        "cached",
+        "ends",
+        "fields",
+        "head",
+        "is_call",
+        "match",
+        "raw",
+        "scheme",
+        "timeout_s",
+        "view",
+        "why",
+    )
 
     def __init__(self, fields: Fields, view: ListenerView, raw: bytes, *, ends: bool) -> None:
         self.fields = fields
@@ -28,12 +44,18 @@ class ReadHead:
         self.head: RequestHead
         self.match: tuple[RequestTemplate, Values, int] | None = None
         self.cached: CachedRequestHead | None = None
+        # Towards a backend that speaks HTTP/2.
+        self.scheme = b""  # that of its block, `before` and `behind` the request id; b"": none was made
+        self.before = self.behind = b""
+        self.is_call: bool | None = None  # of gRPC; None: nobody has looked
+        self.timeout_s = -1.0  # that the client gives the call; below 0: nobody has looked
 
 
 class StreamHeads:
     """What a worker remembers of heads of HTTP/2, and the records that are free. One for all connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoded: EncodedLines) -> None:
+        self.answers = AnswerMemory(encoded)  # of backends that speak HTTP/2
         self.lines = Lines()
         self.cache = HeadCache()
         self.templates = HeadTemplates(_template)

@@ -10,7 +10,7 @@ import trio
 
 from lbproxy.wire.head import Refused, RequestHead, ResponseHead
 from lbproxy.wire.http2.encoder import EncodedLines
-from lbproxy.wire.http2.errors import INTERNAL_ERROR
+from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR
 from lbproxy.wire.http2.response import error_block, response_block, trailers_block, tunnel_block
 from lbproxy.wire.http2.websocket import check_accept
 from lbproxy.wire.pages import ErrorPage
@@ -96,6 +96,7 @@ class Http2Reply:
             with trio.move_on_after(stall_s) as patience:
                 await self._stream.wait_taken(pending)
             if patience.cancelled_caught:
+                self._stream.reset(CANCEL)
                 raise ClientGone(f"nothing taken for {stall_s:g}s")
 
     def _push(self, *, end: bool) -> None:

@@ -32,6 +32,8 @@ class Carrier(Protocol):
     @property
     def now(self) -> float: ...
     @property
+    def read_bytes(self) -> int: ...
+    @property
     def encoded_lines(self) -> EncodedLines: ...
     def pending(self, stream_id: int) -> int: ...
     def send_head(self, stream_id: int, block: bytes, *, end: bool) -> None: ...
@@ -123,6 +125,10 @@ class StreamClient:
     @property
     def sock(self) -> socket.socket:
         return self._carrier.sock
+
+    @property
+    def read_bytes(self) -> int:
+        return self._carrier.read_bytes
 
     @property
     def hsts(self) -> bytes:

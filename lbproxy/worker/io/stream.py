@@ -55,10 +55,11 @@ class ByteStream(Protocol):
 class SocketStream:
     """A ByteStream over a connected, non-blocking socket."""
 
-    __slots__ = ("_eager", "_outbox", "_turn_ends", "sock")
+    __slots__ = ("_eager", "_outbox", "_turn_ends", "read_bytes", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.read_bytes = READ_BYTES  # at most, at a time
         self._outbox = bytearray()
         self._eager = 0
         self._turn_ends = trio.current_time() + TURN_S
@@ -75,7 +76,7 @@ class SocketStream:
                 self._begin_turn()
         while True:
             try:
-                data = self.sock.recv(READ_BYTES)
+                data = self.sock.recv(self.read_bytes)
             except BlockingIOError:
                 await self._wait(trio.lowlevel.wait_readable)
                 self._begin_turn()

@@ -2,7 +2,7 @@
 
 Knows two connected sockets and how bytes, ends and errors cross from one to the other. Knows nothing of the meaning of
 the bytes (websocket.py does), and of leases only how one is cut. side.py handles the events of one socket. A client may
-also be one stream of an HTTP/2 connection (stream_side.py).
+also be one stream of an HTTP/2 connection, and so may a backend (stream_side.py).
 
 An end is passed on (half-close) after the bytes before it. A side that takes no more bytes may still have sent some: it
 is read to its end first. Then both are closed.
@@ -49,7 +49,7 @@ class Relay:
         self,
         reactor: Reactor,
         client_sock: socket.socket | StreamEnd,
-        backend_sock: socket.socket,
+        backend_sock: socket.socket | StreamEnd,
         *,
         stall_s: float,
         on_end: Callable[[Self], None],
@@ -59,15 +59,16 @@ class Relay:
         self._pipes = pipes  # None: every byte has to be seen
         self.stall_s = stall_s
         self.why: Why | None = None  # None while it goes on
-        self.client = client = (
-            Side(self, client_sock) if isinstance(client_sock, socket.socket) else StreamSide(self, client_sock)
-        )
-        self.backend = backend = Side(self, backend_sock)
+        self.client = client = self._side(client_sock)
+        self.backend = backend = self._side(backend_sock)
         client.other, backend.other = backend, client
         client.deliver, backend.deliver = backend.put, client.put
         self._on_end: Callable[[Any], None] = on_end
         self._lease: Lease | None = None
         self._trouble: Why | None = None
+
+    def _side(self, end: socket.socket | StreamEnd) -> Side:
+        return Side(self, end) if isinstance(end, socket.socket) else StreamSide(self, end)
 
     def hold(self, lease: Lease) -> None:
         """Make the relay the one that is cut with the lease. The owner releases the lease in `on_end`."""

@@ -335,6 +335,10 @@ class Side:
             except OSError:
                 pass  # reset meanwhile: the next read reports it
 
+    def part(self) -> None:
+        """Nothing more is said to the peer, and nothing is heard: it may know at once."""
+        self.hang_up()
+
     def watch_first(self) -> None:
         """Register a side on which nothing has happened yet."""
         self._events = READ

@@ -1,7 +1,7 @@
-"""The client's side of a relay that is one stream of an HTTP/2 connection: DATA both ways, no socket of its own.
+"""A side of a relay that is one stream of an HTTP/2 connection: DATA both ways, no socket of its own.
 
 Same surface as Side for the relay and for the other side. Memory is bounded as there: while the stream's data waits for
-a window, the backend is not read; while the backend cannot be written, the stream's own window stays closed.
+a window, the other side is not read; while that cannot be written, the stream's own window stays closed.
 """
 
 from lbproxy.worker.handover import StreamEnd
@@ -17,7 +17,7 @@ class StreamSide(Side):
     def __init__(self, relay: Relay, stream: StreamEnd) -> None:
         super().__init__(relay, stream.sock)
         self._stream = stream
-        self._owed_bytes = 0  # received, and held up by the backend: no window for them yet
+        self._owed_bytes = 0  # received, and held up by the other side: no window for them yet
         self.ended = stream.has_ended
         stream.attach(self)
 
@@ -25,7 +25,7 @@ class StreamSide(Side):
     def is_plain(self) -> bool:
         return False
 
-    # From the client (handover.StreamListener)
+    # From the peer (handover.StreamListener)
 
     def on_stream_data(self, data: bytes) -> None:
         self.received += len(data)
@@ -52,12 +52,12 @@ class StreamSide(Side):
         relay.settle()
 
     def pump(self, is_last: int = 0) -> None:
-        """Open the window, unless the backend's side has bytes that wait."""
+        """Open the window, unless the other side has bytes that wait."""
         if self._owed_bytes and not self.broken and not self.other.outbox:
             size, self._owed_bytes = self._owed_bytes, 0
             self._stream.credit(size)
 
-    # To the client
+    # To the peer
 
     def put(self, data: bytes, flags: int = 0) -> None:
         if self.broken or not data:
@@ -73,11 +73,14 @@ class StreamSide(Side):
             self.is_shut = True
             self._stream.hang_up()
 
+    def part(self) -> None:
+        """The end of the relay tells the peer, without a half-close before it."""
+
     # The stream's connection is registered, and reads whatever the relay wants
 
     def watch_first(self) -> None:
         if self.ended:
-            self.relay.reactor.defer(self.relay.settle)  # not before the backend's side is watched
+            self.relay.reactor.defer(self.relay.settle)  # not before the other side is watched
 
     def watch(self) -> None:
         self.pump()

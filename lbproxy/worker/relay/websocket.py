@@ -19,6 +19,7 @@ from lbproxy.wire.websocket import Boundary, FrameTracker, close_frame
 from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.reactor import NEVER, Reactor
 from lbproxy.worker.relay.relay import Relay, Why
+from lbproxy.worker.relay.stream_side import StreamSide
 
 _EMPTY_CLOSE = b"\x88\x00"
 _NO_CODE = 1005
@@ -60,7 +61,7 @@ class WebSocketRelay(Relay):
         self,
         reactor: Reactor,
         client_sock: socket.socket | StreamEnd,
-        backend_sock: socket.socket,
+        backend_sock: socket.socket | StreamEnd,
         *,
         stall_s: float,
         on_end: Callable[[Self], None],
@@ -112,8 +113,8 @@ class WebSocketRelay(Relay):
         frames = self.from_client
         frames.feed(data)
         self.backend.put(data)
-        if frames.close_complete and self.closed_by is None:
-            self.closed_by = "client"
+        if frames.close_complete:
+            self._note_close("client")
 
     def _tell_backend(self, data: bytes) -> None:
         """Pass what belongs to the frame in hand, then a Close of ours."""
@@ -155,8 +156,16 @@ class WebSocketRelay(Relay):
         frames = self.from_backend
         frames.feed(data)
         self.client.put(data)
-        if frames.close_complete and self.closed_by is None:
-            self.closed_by = "backend"
+        if frames.close_complete:
+            self._note_close("backend")
+
+    def _note_close(self, by: str) -> None:
+        """A Close is through. Behind both, a server ends the connection (RFC 6455, 7.1.1); not every server of HTTP/2
+        ends the stream that stands for it."""
+        self.closed_by = self.closed_by or by
+        if isinstance(self.backend, StreamSide) and self.from_client.close_complete:
+            self.backend.ended = self.backend.ended or self.from_backend.close_complete
+            self.settle()
 
     def _listen(self, data: bytes) -> None:
         """Pass its last words. Its Close is swallowed: ours takes its place."""
@@ -208,7 +217,7 @@ class WebSocketRelay(Relay):
             self.backend.abandon()  # else the client would not be read until the backend takes it
         self.client.put(frame)
         if self.client.deliver == self._hear_client:
-            self.backend.hang_up()  # its part is over: it need not learn so in the moment in which it is stopped
+            self.backend.part()  # its part is over: it need not learn so in the moment in which it is stopped
         self.settle()
 
     def _leave_alone(self) -> None:

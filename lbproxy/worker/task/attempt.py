@@ -27,7 +27,6 @@ from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.backend_side import Asked
 from lbproxy.worker.task.backend_sides import side_of
 from lbproxy.worker.task.farewell import CallFarewell, EventFarewell, Farewell, GoingAway, cut_error
-from lbproxy.worker.task.http1_backend import Http1Backend
 from lbproxy.worker.task.response_heads import is_to_blame
 from lbproxy.worker.task.time_limits import NEVER, DeadlinePassed, limits_of_call, time_limits
 
@@ -122,16 +121,14 @@ class Attempt:
 
     def _upgrade(self, head: ResponseHead) -> Upgrade:
         exchange = self._exchange
-        assert isinstance(self._side, Http1Backend)
-        connection = self._side.connection
         switched = exchange.reply.switched(head, exchange.own_lines(head))
         return Upgrade(
             lease=self._lease,
             client=exchange.client.relay_end(),
-            backend=connection.sock,
+            from_backend=self._side.take_received(),
+            backend=self._side.relay_end(),
             head=switched,
             from_client=bytes(exchange.client.buffer),
-            from_backend=connection.buffer,
             protocol=head.upgrade,
             record=exchange.record()._replace(head=for_access(exchange.head)),
             started=exchange.started,
@@ -194,6 +191,8 @@ class Attempt:
             self._is_moving()
             self._stop_clock()
             if payload:
+                if self._call is not None:
+                    self._call.asked_at = trio.current_time()
                 self._keep_early(payload)
                 self._side.put(payload)
                 await self._flush_moving()
@@ -380,7 +379,7 @@ class Attempt:
             until = stalls_at if farewell is None else min(stalls_at, farewell.looks_at())
             try:
                 with trio.CancelScope(deadline=until) as self._waiting:
-                    return await self._side.receive()
+                    return await self._side.receive(self._exchange.client.read_bytes)
             except StreamBroken as exc:
                 raise Refused(502, "http_response_incomplete", f"the backend broke off in its body: {exc}") from exc
             finally:

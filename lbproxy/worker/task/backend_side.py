@@ -3,13 +3,14 @@
 An attempt uses this interface only. HTTP/1 is one implementation (http1_backend.py), HTTP/2 the other one.
 """
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lbproxy.wire.body import Body
 from lbproxy.wire.head import RequestHead, ResponseHead
-from lbproxy.worker.handover import ClientSide
+from lbproxy.worker.handover import ClientSide, StreamEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,12 @@ class BackendSide(Protocol):
     def take_received(self) -> bytes:
         """What has come of the body and was not taken yet."""
 
-    async def receive(self) -> bytes:
-        """More of the body; b"" at its sender's end. Raises StreamBroken."""
+    async def receive(self, most_bytes: int) -> bytes:
+        """More of the body; b"" at its sender's end. `most_bytes`: of what has not been read yet. Raises
+        StreamBroken."""
+
+    def relay_end(self) -> socket.socket | StreamEnd:
+        """What a relay goes on with, behind a 101: instead of release()."""
 
     def release(self, *, reusable: bool) -> None:
         """The exchange is over. `reusable`: request and answer are complete, and nothing speaks against another one."""

@@ -14,7 +14,7 @@ from lbproxy.wire.body import Body, request_body
 from lbproxy.wire.head import RequestHead, head_end
 from lbproxy.wire.headers import ClientFacts, hsts_line
 from lbproxy.worker.handover import READ_AHEAD_BYTES, Upgrade, head_too_slow, unnoticed
-from lbproxy.worker.io.stream import ByteStream, SocketStream, StreamBroken
+from lbproxy.worker.io.stream import READ_BYTES, ByteStream, SocketStream, StreamBroken
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.reply import ClientGone, Reply
 from lbproxy.worker.task.http1_reply import Http1Reply
@@ -60,6 +60,10 @@ class Client:
         """The line that an answer gets where the backend has set none, behind a CRLF."""
         hsts_s = self.listener.settings.hsts_s
         return b"" if hsts_s is None else hsts_line(hsts_s)
+
+    @property
+    def read_bytes(self) -> int:
+        return READ_BYTES
 
     @property
     def sock(self) -> socket.socket:

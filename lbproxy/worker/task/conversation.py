@@ -133,9 +133,9 @@ def _begun_exchange(context: Context, client: ClientSide, handover: Handover | N
     if handover is None or handover.sent is None:
         return None
     connection = handover.sent.begun.connection
-    assert isinstance(connection, BackendConnection)
-    with suppress(StreamBroken):  # what the backend said before it broke off decides
-        connection.stream.put(handover.sent.unsent)
+    if isinstance(connection, BackendConnection):
+        with suppress(StreamBroken):  # what the backend said before it broke off decides
+            connection.stream.put(handover.sent.unsent)
     exchange = Exchange(context, client, handover.sent.head, handover)
     exchange.continue_with(handover.sent)
     return exchange

@@ -290,8 +290,8 @@ class Exchange:
         router, backends = self.context.router, self.context.backends
         pool = self._pool()
         self.upgrades = passed_upgrades(self.head, pool.upgrades)
-        if self.head.upgrades and not self.upgrades and self.head.is_http2:  # it asks for nothing else (RFC 8441)
-            raise ProxyError(501, "http_upgrade_failed", f"this pool does not pass {self.head.upgrades[0].decode()}")
+        if self.head.upgrades and not self.upgrades:
+            self._forgo_upgrade(f"this pool does not pass {self.head.upgrades[0].decode()}")
         kind = LeaseKind.WEBSOCKET if self.upgrades else LeaseKind.REQUEST  # of every upgrade, until its 101
         key = key_of(pool, self.head, self.client.facts) if pool.is_keyed else None
         lease = None if router.waiting(pool.name) else router.claim(pool, kind, key, avoid=self._avoid)
@@ -301,7 +301,10 @@ class Exchange:
         connection: BackendConnection | BackendStream | None = None
         try:
             if lease.backend.is_http2:
-                connection = await self.context.shared.open(lease.backend, pool.timeouts, fresh=self._fresh)
+                stream = await self.context.shared.open(lease.backend, pool.timeouts, fresh=self._fresh)
+                if self.upgrades and not await stream.takes_tunnel(pool.timeouts.connect_s):
+                    self._forgo_upgrade("the backend does not take extended CONNECT (RFC 8441)")
+                connection = stream
             elif not self._fresh and (self.client.has_risked or self.may_replay):
                 connection = backends.take_checked(lease.backend, pool.timeouts.keepalive_s)
             if connection is None:
@@ -316,6 +319,12 @@ class Exchange:
         if not self.may_replay:
             self.client.has_risked = True
         return Begun(lease, connection, pool.timeouts)
+
+    def _forgo_upgrade(self, why: str) -> None:
+        """HTTP/1 may be answered as if no upgrade was asked for; an extended CONNECT asks for nothing else."""
+        if self.head.is_http2:
+            raise ProxyError(501, "http_upgrade_failed", why)
+        self.upgrades = ()
 
     def _note_try(self, backend: BackendView, why: str) -> None:
         self.tries += (Try(str(backend.id), why, trio.current_time() - self.started),)

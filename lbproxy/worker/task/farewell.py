@@ -16,8 +16,10 @@ from lbproxy.worker.leases.drain import Lease
 
 GOING_AWAY = "going away"
 STATUS_S = 0.25  # a call that has not ended so long after its first answer is a stream
-QUIET_S = 0.1  # a call that was told ends when nothing moved for so long, either way: what is on its way still arrives
-BUSY_S = 1.0  # so long after it was told it ends behind the next message of a dialogue that goes on
+QUIET_S = 0.1  # a call that was told ends so long after an answer: what is on its way still arrives
+ANSWER_S = 1.0  # ... or after a message of the client's that finds no answer
+BUSY_S = 1.5  # a dialogue that goes on ends so long after it was told
+LEAD_S = 0.5  # ... or right behind a message that comes so long before
 CUT_S = 0.5  # in any case it ends so long before it would be cut
 _NEVER = float("inf")
 
@@ -32,13 +34,16 @@ class GoingAway(ProxyError):
 
 def cut_error(*, begun: bool, may_replay: bool, is_grpc: bool) -> ProxyError:
     """The grace of an exchange is over. Only what may be replayed is told to come again (DESIGN.md 5)."""
+    over = "the grace of the drain is over"
     if is_grpc:
-        return ProxyError(504, "cut", f"{GOING_AWAY}: the grace of the drain is over")
+        over = f"{GOING_AWAY}: {over}"
     if begun:
-        return ProxyError(504, "cut", "the grace of the drain is over")
+        return ProxyError(504, "cut", over)
+    if is_grpc:
+        return ProxyError(503, "destination_unavailable", over)
     if may_replay:
         return ProxyError(503, "destination_unavailable", "the backend was taken away")
-    return ProxyError(504, "http_response_timeout", "the grace of the drain is over")
+    return ProxyError(504, "http_response_timeout", over)
 
 
 class Farewell(Protocol):
@@ -94,13 +99,15 @@ class CallFarewell:
     """
 
     def __init__(self, request_id: bytes, lease: Lease) -> None:
-        """`lease`: knows when the last byte has passed, either way."""
+        """`lease`: knows when the last byte has passed."""
         self.messages = MessageTracker()
         self.may_ask_more = True  # the client has not ended its side
+        self.asked_at = -_NEVER  # its last message was passed on: clock reading
+        self._answered_at = -_NEVER
         self._lease = lease
         self._request_id = request_id
         self._window_ends = _NEVER
-        self._ends_by = _NEVER  # from then on it ends behind a message
+        self._ends_by = _NEVER  # from then on it ends right behind a message
         self._latest = _NEVER  # from then on it ends between two messages
         self._is_spoken = False  # the last message has passed
 
@@ -117,12 +124,14 @@ class CallFarewell:
         self._window_ends = window_ends
         latest = window_ends - min(CUT_S, max(0.0, window_ends - now) / 2)
         if self.may_ask_more:
-            self._ends_by = min(now + BUSY_S, latest, self._ends_by)
-            latest = min(now + 2 * BUSY_S, latest, self._latest)
+            latest = min(now + BUSY_S, latest, self._latest)
+        self._ends_by = max(now, latest - LEAD_S)
         self._latest = latest
 
     def passes(self, payload: bytes, now: float) -> bytes:
-        if now >= min(self._ends_by, self._latest) and (end := self.messages.last_boundary(payload)) > 0:
+        if payload:
+            self._answered_at = now
+        if now >= self._ends_by and (end := self.messages.last_boundary(payload)) > 0:
             payload = payload[:end]
             self._is_spoken = True
         self.messages.feed(payload)
@@ -137,7 +146,9 @@ class CallFarewell:
             return self._lease.moved_at + STATUS_S if may_end else _NEVER
         if not self.messages.at_boundary:
             return _NEVER
-        return min(self._lease.moved_at + QUIET_S, self._latest)
+        is_asked = self.asked_at > self._answered_at
+        quiet_at = self.asked_at + ANSWER_S if is_asked else self._answered_at + QUIET_S
+        return min(quiet_at, self._latest)
 
     def pushback_ms(self, now: float) -> int:
         return comes_back_in_ms(self._request_id, self._window_ends - now)

@@ -1,5 +1,6 @@
 """A backend that speaks HTTP/1: one connection carries one exchange at a time (see backend_side.py)."""
 
+import socket
 from collections.abc import Sequence
 
 from lbproxy.wire.body import Body, chunk, last_chunk, response_body
@@ -7,7 +8,8 @@ from lbproxy.wire.head import Lines, RequestHead, ResponseHead
 from lbproxy.wire.headers import client_of, request_to_backend
 from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
-from lbproxy.worker.io.stream import StreamBroken
+from lbproxy.worker.handover import StreamEnd
+from lbproxy.worker.io.stream import SocketStream, StreamBroken
 from lbproxy.worker.task.backend_side import Asked
 from lbproxy.worker.task.response_heads import ResponseHeads
 
@@ -44,6 +46,7 @@ class Http1Backend:
         head += self._framed(payload)
         if end and self._is_chunked:
             head += last_chunk()
+        self._limit_reads(client.read_bytes)
         self._put(head)
 
     def put(self, payload: bytes) -> None:
@@ -86,8 +89,17 @@ class Http1Backend:
         data, self.connection.buffer = self.connection.buffer, b""
         return data
 
-    async def receive(self) -> bytes:
+    async def receive(self, most_bytes: int) -> bytes:
+        self._limit_reads(most_bytes)
         return await self.connection.stream.receive()
+
+    def _limit_reads(self, most_bytes: int) -> None:
+        stream = self.connection.stream
+        if isinstance(stream, SocketStream):
+            stream.read_bytes = most_bytes
+
+    def relay_end(self) -> socket.socket | StreamEnd:
+        return self.connection.sock
 
     def release(self, *, reusable: bool) -> None:
         if reusable and not self.connection.stream.pending:

@@ -1,5 +1,6 @@
 """A backend that speaks HTTP/2: one exchange is one stream of a connection that others share (see backend_side.py)."""
 
+import socket
 from collections.abc import Callable, Sequence
 
 import trio
@@ -12,9 +13,11 @@ from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.wire.http2.errors import MalformedMessage
 from lbproxy.wire.http2.request import trailers_of
 from lbproxy.wire.http2.response import trailers_block
+from lbproxy.wire.http2.websocket import switched
 from lbproxy.wire.lines import bad_response
 from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.backends.stream_owner import Loss
+from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
 from lbproxy.worker.task.backend_side import Asked
 from lbproxy.worker.task.response_heads import NoAnswer
@@ -33,6 +36,7 @@ class Http2Backend:
         self._may_replay = may_replay
         self._is_answered = False  # a head has come, if only an interim one
         self._has_head = False
+        self._asked: Asked | None = None
 
     @property
     def takes(self) -> bool:
@@ -48,8 +52,11 @@ class Http2Backend:
 
     def put_request(self, asked: Asked, payload: bytes, *, end: bool) -> None:
         scheme = b"https" if self._stream.backend.address.secure else b"http"
-        block = request_block(asked.head, asked.client.facts, asked.request_id, self._encoded, scheme=scheme)
-        self._stream.begin(block, end=end and not payload)
+        self._asked = asked
+        protocol = asked.upgrades[0] if asked.upgrades else b""
+        facts = asked.client.facts
+        block = request_block(asked.head, facts, asked.request_id, self._encoded, scheme=scheme, protocol=protocol)
+        self._stream.begin(block, end=end and not payload and not protocol)
         if payload:
             self._stream.put(payload, end=end)
 
@@ -81,6 +88,10 @@ class Http2Backend:
         head = response_head(fields, self._lines)
         self._is_answered = True
         self._has_head = head.status >= 200
+        if self._asked is not None and self._asked.upgrades and 200 <= head.status < 300:
+            while stream.pending and stream.loss is None:
+                await stream.wait_change()
+            return switched(self._asked.head, head, self._asked.upgrades[0])
         return head
 
     def _without_head(self, loss: Loss) -> LbproxyError:
@@ -98,7 +109,7 @@ class Http2Backend:
     def take_received(self) -> bytes:
         return self._stream.take()
 
-    async def receive(self) -> bytes:
+    async def receive(self, most_bytes: int) -> bytes:
         stream = self._stream
         while not stream.has_data:
             if stream.has_ended:
@@ -107,6 +118,9 @@ class Http2Backend:
                 raise StreamBroken(stream.loss.reason)
             await stream.wait_change()
         return stream.take()
+
+    def relay_end(self) -> socket.socket | StreamEnd:
+        return self._stream.become_tunnel()
 
     def release(self, *, reusable: bool) -> None:
         self._stream.leave()

@@ -225,7 +225,7 @@ def serve_threaded(options: Any) -> None:
 
 
 async def serve_asynchronous(options: Any) -> None:
-    server = grpc.aio.server(options=OPTIONS)
+    server = grpc.aio.server(options=(*OPTIONS, ("grpc.max_connection_age_ms", options.age_ms)))
     servicer = health.aio.HealthServicer()
     if options.health != "absent":
         await servicer.set("", first_status(options.health))

@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--aio", action="store_true")
     parser.add_argument("--health", choices=("serving", "not_serving", "absent"), default="serving")
     parser.add_argument("--grace", type=float, default=1.0)
+    parser.add_argument("--age-ms", type=int, default=2**31 - 1)  # of a connection: GOAWAY follows
     return parser.parse_args()
 
 

@@ -42,11 +42,12 @@ def test_pings_between_data_measure_a_path() -> None:
 def test_a_window_is_opened_by_large_steps_as_often_as_data_may_come() -> None:
     counts = flood.Flood()
     for _ in range(20_000):
-        counts.count_update(4096, 1.0)
+        counts.count_update(4096, 1.0, waiting=True)
+        counts.count_update(12, 1.0, waiting=False)  # behind each message of a client of gRPC
     for _ in range(flood.MOST[flood.SMALL_UPDATE]):
-        counts.count_update(1, 1.0)
+        counts.count_update(1, 1.0, waiting=True)
     with pytest.raises(ConnectionFailed, match="WINDOW_UPDATE of a few bytes"):
-        counts.count_update(1, 1.0)
+        counts.count_update(1, 1.0, waiting=True)
 
 
 def resets(per_s: int, seconds: int) -> None:

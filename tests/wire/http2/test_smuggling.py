@@ -107,7 +107,7 @@ def expected(fields: tuple[Field, ...], end: bool) -> tuple[bytes, list[Field]]:
     return b"%b %b HTTP/1.1" % (method, path), sorted(kept)
 
 
-@settings(max_examples=2500)
+@settings(max_examples=1500)
 @given(fields=field_lists(), end=st.booleans())
 def test_what_is_spelt_has_exactly_the_fields_that_were_given(fields: tuple[Field, ...], end: bool) -> None:
     try:

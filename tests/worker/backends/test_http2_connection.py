@@ -20,9 +20,10 @@ from lbproxy.model import BackendId, BackendView
 from lbproxy.wire.http2.encoder import field
 from lbproxy.wire.http2.errors import NoStreams
 from lbproxy.wire.http2.hpack import Fields
-from lbproxy.worker.backends import http2_connection, liveness
+from lbproxy.worker.backends import liveness
 from lbproxy.worker.backends.connections import BackendConnection
-from lbproxy.worker.backends.http2_connection import UNTOLD_STREAMS, SharedConnection
+from lbproxy.worker.backends.http2_connection import SharedConnection
+from lbproxy.worker.backends.http2_settings import UNTOLD_STREAMS
 from lbproxy.worker.backends.stream_owner import Loss
 from lbproxy.worker.io.reactor import Reactor
 
@@ -59,6 +60,20 @@ class Noted:
 
     def on_lost(self, loss: Loss) -> None:
         self.loss = loss
+
+
+class SendsNothing:
+    """A transport whose socket breaks when it sends, and has nothing to read."""
+
+    def __init__(self, transport: BackendConnection) -> None:
+        self.fd, self.close = transport.fd, transport.close
+        self.sock = self
+
+    def send(self, data: bytes) -> int:
+        raise OSError(0, "no")
+
+    def recv(self, size: int) -> bytes:
+        raise BlockingIOError
 
 
 class Bench:
@@ -175,13 +190,33 @@ async def test_a_request_that_never_left_is_unread_when_the_connection_ends() ->
         sent, unsent = Noted(), Noted()
         b.shared.begin_stream(sent, HEAD, end=True)
         await b.far.begun()
-        await wait_until(lambda: b.shared._has_settings)
-        b.far.peer.end()
-        assert select.select([b.shared._transport.sock], [], [], 5)[0]  # before the reactor has had its turn
         b.shared.begin_stream(unsent, HEAD, end=True)
+        b.shared.abort()  # before the reactor has had its turn
+        why = "the connection was closed on our side"
+        assert sent.loss == Loss(why, is_accident=True)
+        assert unsent.loss == Loss(why, is_unread=True, is_accident=True)
+
+
+@trio_test(timeout_s=8)
+async def test_an_end_that_the_reactor_has_not_seen_yet_is_found_by_a_look() -> None:
+    async with bench() as b:
+        await wait_until(lambda: b.shared.has_settings)
+        b.far.peer.end()
+        assert select.select([b.shared.sock], [], [], 5)[0]
+        assert b.shared.has_room
         b.shared.look()
-        assert sent.loss == Loss("the backend closed the connection", is_accident=True)
-        assert unsent.loss == Loss("the backend closed the connection", is_unread=True, is_accident=True)
+        assert b.shared.is_closed
+
+
+@trio_test(timeout_s=8)
+async def test_a_connection_that_takes_nothing_is_read_once_more_and_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench() as b:
+        await wait_until(lambda: b.shared.has_settings)
+        owner = Noted()
+        monkeypatch.setattr(b.shared, "_transport", SendsNothing(b.shared._transport))
+        b.shared.begin_stream(owner, HEAD, end=True)
+        await wait_until(lambda: owner.loss is not None)
+        assert owner.loss == Loss("the backend broke off: no", is_unread=True, is_accident=True)
 
 
 @trio_test(timeout_s=8)
@@ -266,8 +301,3 @@ async def test_bytes_that_are_no_http2_lose_every_stream(bytes_: bytes) -> None:
         assert owner.loss is not None
         assert "does not keep to HTTP/2" in owner.loss.reason
         assert owner.loss.token == "http_protocol_error"
-
-
-def test_a_slow_stream_cannot_hold_the_window_of_the_connection() -> None:
-    settings = http2_connection.SETTINGS
-    assert settings.connection_window_bytes >= http2_connection.MOST_STREAMS * settings.stream_window_bytes

@@ -2,14 +2,17 @@
 
 import pytest
 import trio
-from support.http2_backend import serving
+from h2.settings import SettingCodes
+from support.http2_backend import serving, speak
+from support.peer import Peer
 from support.proxy import Proxy, proxy, wait_until
 from support.setup import Setup
 from support.trio_test import trio_test
 
 from lbproxy.settings import PoolTimeouts
+from lbproxy.worker.backends import http2_connections
 from lbproxy.worker.backends.connections import ConnectFailed
-from lbproxy.worker.backends.http2_connection import UNTOLD_STREAMS
+from lbproxy.worker.backends.http2_settings import UNTOLD_STREAMS
 from lbproxy.worker.backends.http2_stream import BackendStream
 
 HTTP2 = Setup(is_http2=True)
@@ -42,10 +45,33 @@ async def test_those_who_come_together_wait_for_one_connection() -> None:
             stream.leave()
 
 
+@pytest.mark.parametrize(("allowed", "made"), [(100, 1), (20, 3)])
 @trio_test(timeout_s=8)
-async def test_who_does_not_fit_gets_a_further_connection() -> None:
-    async with proxy("express", serving(), setup=HTTP2) as lb:
-        streams = await open_many(lb, UNTOLD_STREAMS + 5)
+async def test_a_crowd_waits_for_the_settings_and_makes_as_many_connections_as_it_needs(
+    allowed: int, made: int
+) -> None:
+    async def script(peer: Peer) -> None:
+        h2 = await speak(peer, settings={SettingCodes.MAX_CONCURRENT_STREAMS: allowed})
+        await h2.until(lambda: False)
+
+    async with proxy("express", script, setup=HTTP2) as lb:
+        warm = await open_many(lb, 1)  # python-hyper's h2 is strict about streams before its SETTINGS are read
+        await wait_until(lambda: warm[0].connection.has_settings)
+        streams = await open_many(lb, 59)
+        assert lb.context.shared.count(lb.view(0)) == made
+        for stream in (*warm, *streams):
+            stream.leave()
+
+
+@trio_test(timeout_s=8)
+async def test_a_backend_that_never_says_its_settings_is_not_waited_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2_connections, "SETTINGS_S", 0.05)
+
+    async def script(peer: Peer) -> None:
+        await peer.wait_ended()
+
+    async with proxy("express", script, setup=HTTP2) as lb:
+        streams = await open_many(lb, UNTOLD_STREAMS + 2)
         assert lb.context.shared.count(lb.view(0)) == 2
         for stream in streams:
             stream.leave()

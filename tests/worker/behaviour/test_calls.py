@@ -7,14 +7,14 @@ from typing import TypeVar
 
 import trio
 from h2.errors import ErrorCodes
-from support.http2 import Http2, connect2
+from support.http2 import Fields, Http2, connect2
 from support.http2_backend import Asked, Script, speak
 from support.peer import Peer
 from support.proxy import Proxy, proxy, wait_until
 from support.setup import Setup
 from support.trio_test import trio_test
 
-from lbproxy.settings import DrainSettings
+from lbproxy.settings import DrainSettings, PoolLimits
 from lbproxy.wire.grpc import message
 
 T = TypeVar("T")
@@ -38,8 +38,8 @@ async def calling(*scripts: Script, drain: DrainSettings | None = None) -> Async
         yield lb, client
 
 
-def call(client: Http2, body: bytes = ONE, *, end: bool = False) -> int:
-    stream = client.request("POST", "/a.B/C", CALL, end=False)
+def call(client: Http2, body: bytes = ONE, *, end: bool = False, fields: Fields = ()) -> int:
+    stream = client.request("POST", "/a.B/C", [*CALL, *fields], end=False)
     client.send(stream, body, end=end)
     return stream
 
@@ -130,6 +130,23 @@ async def test_a_unary_call_outlasts_the_grace_of_streams() -> None:
 
 
 @trio_test(timeout_s=15)
+async def test_a_unary_call_that_outlasts_its_grace_is_told_goodbye_without_an_answer() -> None:
+    async def silent(peer: Peer) -> None:
+        h2 = await speak(peer)
+        while True:
+            await h2.more()
+
+    async with calling(silent, drain=DrainSettings(request_s=0.2, transfer_s=0.2)) as (lb, client):
+        stream = await there(lambda: call(client, end=True))
+        await wait_until(lambda: lb.leases == 1)
+        lb.publish()
+        said = await there(lambda: told(client, stream))
+        assert (said["grpc-status"], said["grpc-message"][:10]) == ("14", "going away")
+        assert client.names(stream) == ["HEADERS"]
+        assert (await lb.wait_records(1))[0].status == 503
+
+
+@trio_test(timeout_s=15)
 async def test_an_answer_that_breaks_off_ends_with_a_status_and_a_call_that_got_none_gets_one() -> None:
     async def script(peer: Peer) -> None:
         h2 = await speak(peer)
@@ -180,3 +197,35 @@ async def test_a_client_that_cancels_frees_the_backend_at_once() -> None:
         await wait_until(lambda: heard[0].reset == ErrorCodes.CANCEL)
         (record,) = await lb.wait_records(1)
         assert record.error == "client_gone"
+
+
+@trio_test(timeout_s=15)
+async def test_a_deadline_that_nobody_keeps_ends_a_unary_call_and_frees_its_backend() -> None:
+    heard: list[Asked] = []
+
+    async def silent(peer: Peer) -> None:
+        h2 = await speak(peer)
+        heard.append(await h2.request())
+        while True:
+            await h2.more()
+
+    async with calling(silent) as (lb, client):
+        stream = await there(lambda: call(client, end=True, fields=[("grpc-timeout", "200m")]))
+        said = await there(lambda: told(client, stream))
+        assert (said["grpc-status"], said["proxy-status"]) == ("4", "edge; error=http_response_timeout")
+        assert client.names(stream) == ["HEADERS"]
+        await wait_until(lambda: heard[0].reset == ErrorCodes.CANCEL)
+        assert (await lb.wait_records(1))[0].status == 504
+
+
+@trio_test(timeout_s=15)
+async def test_a_call_that_nobody_can_take_is_unavailable() -> None:
+    setup = Setup(is_http2=True, pool_limits=PoolLimits(queue_timeout_s=0.1))
+    async with proxy("h2", echoing([]), setup=setup) as lb:
+        lb.publish()
+        client = await there(lambda: connect2(lb.address.port))
+        lb._clients.append(client)  # type: ignore[arg-type]
+        stream = await there(lambda: call(client, end=True))
+        said = await there(lambda: told(client, stream))
+        assert (said["grpc-status"], said["proxy-status"]) == ("14", "edge; error=destination_unavailable")
+        assert (await lb.wait_records(1))[0].status == 503

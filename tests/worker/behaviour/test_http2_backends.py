@@ -142,7 +142,7 @@ async def test_streams_share_a_connection_up_to_what_the_backend_allows() -> Non
         await first.send(GET)  # so that the backend's settings are known
         await wait_until(lambda: lb.context.shared.count(lb.view(0)) and lb.leases == 1)
         shared = lb.context.shared._by_cell[lb.view(0).cell][0]
-        await wait_until(lambda: shared._has_settings)
+        await wait_until(lambda: shared.has_settings)
         clients = [await lb.client() for _ in range(9)]
         for client in clients:
             await client.send(GET)

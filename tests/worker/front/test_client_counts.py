@@ -62,7 +62,7 @@ def test_a_salt_is_of_its_grid(grid: Grid) -> None:
     other.close()
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", [*LANES, "h2"])
 @trio_test(timeout_s=8)
 async def test_one_connection_more_is_closed_until_another_ends(lane: str) -> None:
     setup = Setup(limits=ListenerLimits(connections_per_client=2))
@@ -80,7 +80,8 @@ async def test_one_connection_more_is_closed_until_another_ends(lane: str) -> No
         one.close()
         await wait_until(lambda: lb.lanes.connections == 1)
         again = await lb.client()
-        await again.send(upgrade_request())  # whatever becomes of it, it is counted once
+        # Whatever becomes of it, it is counted once.
+        await again.send(GET if lane == "h2" else upgrade_request())
         await again.answer()
 
 

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
 
+import pytest
 import trio
 from hyperframe.frame import HeadersFrame
 from support.http2 import Http2, connect2
@@ -15,6 +16,8 @@ from support.trio_test import trio_test
 from lbproxy.link.grid import Counter
 from lbproxy.settings import ListenerLimits, ListenerTimeouts
 from lbproxy.wire.http2.errors import CANCEL, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
+from lbproxy.worker.http2.client import Http2Client
+from lbproxy.worker.http2.descriptor import FULL_BYTES
 
 T = TypeVar("T")
 
@@ -289,3 +292,49 @@ async def test_a_listener_that_no_longer_takes_http2_tells_its_clients() -> None
         lb.lanes.refresh([replace(record.view, settings=settings)])
         await there(client.wait_end)
         assert [goaway.last_stream_id for goaway in client.goaways] == [2**31 - 1, 1]
+
+
+@pytest.mark.parametrize("off", [True, False], ids=["tasks", "express"])
+@trio_test(timeout_s=15)
+async def test_what_waits_for_a_client_is_bounded_for_all_streams_together(off: bool) -> None:
+    """And every stream goes on when the client reads."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000)
+
+    async with talking(script, holds=True) as (lb, client):
+        lb.lanes.off = off
+        (record,) = lb.lanes.records
+        assert isinstance(record, Http2Client)
+        numbers = await there(lambda: [client.request("GET", "/") for _ in range(100)])
+        most = 0
+        for _ in range(50):
+            await trio.sleep(0.005)
+            most = max(most, record.wire.output.queued_bytes)
+        assert FULL_BYTES < most <= 1024 * 1024
+
+        def read_on() -> None:
+            while not all(client.answers[number].over for number in numbers):
+                for number in numbers:
+                    client.credit(number)
+                client.step()
+
+        await there(read_on)
+        assert {len(client.answers[number].body) for number in numbers} == {90_000}
+
+
+@trio_test(timeout_s=8)
+async def test_a_head_that_comes_before_its_body_brings_no_empty_frame() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        head, body = OK[:-5], OK[-5:]
+        await peer.send(head)
+        await trio.sleep(0.05)
+        await peer.send(body)
+
+    async with talking(script) as (_, client):
+        number = await there(lambda: client.request("GET", "/"))
+        assert (await there(lambda: client.answer(number))).body == b"hello"
+        assert client.names(number) == ["HEADERS", "DATA"]

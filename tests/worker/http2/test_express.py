@@ -12,7 +12,7 @@ from support.trio_test import trio_test
 from lbproxy.link.grid import Counter
 from lbproxy.model import LeaseKind
 from lbproxy.settings import DrainSettings, ListenerLimits, ListenerTimeouts, PoolTimeouts
-from lbproxy.wire.http2.errors import INTERNAL_ERROR
+from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR
 
 STREAM_LANES = ("h2", "h2task")
 
@@ -142,7 +142,7 @@ async def test_a_mistake_of_ours_costs_one_stream(monkeypatch: pytest.MonkeyPatc
         assert (await trio.to_thread.run_sync(client.get, "/")).status == 200
         lb.expected_notices = 1
         with monkeypatch.context() as patch:
-            patch.setattr("lbproxy.worker.http2.express.ExpressStream._put_answer", None)
+            patch.setattr("lbproxy.worker.http2.express.ExpressStream.put_whole", None)
             number = await trio.to_thread.run_sync(client.request, "GET", "/")
             assert (await trio.to_thread.run_sync(client.answer, number)).reset == 2
         assert (await trio.to_thread.run_sync(client.get, "/")).status == 200
@@ -173,7 +173,7 @@ async def test_an_answer_that_is_not_taken_is_given_up_and_frees_its_backend(lan
     async with proxy(lane, begun, setup=Setup(timeouts=ListenerTimeouts(body_s=0.3))) as lb:
         client, number = await a_long_one(lb)
         answer = await trio.to_thread.run_sync(client.answer, number)
-        assert answer.reset == INTERNAL_ERROR
+        assert answer.reset == CANCEL
         await wait_until(lambda: lb.leases == 0)
         (record,) = await lb.wait_records(1)
         assert (record.status, record.error) == (200, "client_gone")

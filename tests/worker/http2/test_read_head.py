@@ -4,6 +4,7 @@ from lbproxy.address import Address
 from lbproxy.model import ListenerView
 from lbproxy.settings import ListenerLimits, ListenerSettings
 from lbproxy.wire.headers import ClientFacts
+from lbproxy.wire.http2.encoder import EncodedLines
 from lbproxy.worker.http2.read_head import ReadHead, StreamHeads, read_again, read_head
 
 VIEW = ListenerView(
@@ -19,7 +20,7 @@ def read(heads: StreamHeads, raw: bytes) -> ReadHead:
 
 
 def test_a_head_that_comes_again_is_shared_by_all_connections() -> None:
-    heads = StreamHeads()
+    heads = StreamHeads(EncodedLines())
     one, other = (read(heads, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(2))
     assert one.head.is_http2
     for made in (one, other):
@@ -30,7 +31,7 @@ def test_a_head_that_comes_again_is_shared_by_all_connections() -> None:
 
 
 def test_heads_that_are_alike_are_read_by_a_template() -> None:
-    heads = StreamHeads()
+    heads = StreamHeads(EncodedLines())
     made = [read(heads, b"GET /%d HTTP/1.1\r\nHost: a\r\nCookie: n=%d\r\n\r\n" % (n, n)) for n in range(4)]
     assert made[3].match is not None
     assert made[3].head.is_http2
@@ -40,7 +41,7 @@ def test_heads_that_are_alike_are_read_by_a_template() -> None:
 
 
 def test_what_is_hard_is_for_a_task_and_says_why() -> None:
-    heads = StreamHeads()
+    heads = StreamHeads(EncodedLines())
     assert read(heads, b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n").why == "expect"
     assert (
         read(heads, b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").why == "upgrade"

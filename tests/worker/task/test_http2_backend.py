@@ -144,10 +144,10 @@ async def test_a_body_is_as_long_as_it_was_announced(method: bytes, pieces: tupl
     with pytest.raises(Refused, match=wrong) if wrong else nullcontext():
         for piece in pieces:
             trial.stream.on_data(piece, len(piece), False)
-            got += body.feed(await trial.side.receive())
+            got += body.feed(await trial.side.receive(65536))
         assert not body.done
         trial.stream.on_data(b"", 0, True)
-        assert await trial.side.receive() == b""
+        assert await trial.side.receive(65536) == b""
         body.eof()
     if not wrong:
         assert body.done
@@ -180,9 +180,9 @@ async def test_a_body_that_breaks_off_never_looks_complete() -> None:
     body = trial.side.body(await trial.side.next_head())
     trial.stream.on_data(b"x", 1, False)
     trial.stream.on_lost(Loss("reset"))
-    assert body.feed(await trial.side.receive()) == b"x"
+    assert body.feed(await trial.side.receive(65536)) == b"x"
     with pytest.raises(StreamBroken):
-        await trial.side.receive()
+        await trial.side.receive(65536)
     assert not body.done
     trial.bench.close()
 
