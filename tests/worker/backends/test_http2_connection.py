@@ -202,7 +202,7 @@ async def test_an_end_that_the_reactor_has_not_seen_yet_is_found_by_a_look() -> 
     async with bench() as b:
         await wait_until(lambda: b.shared.has_settings)
         b.far.peer.end()
-        assert select.select([b.shared.sock], [], [], 5)[0]
+        assert select.select([b.shared.transport.sock], [], [], 5)[0]
         assert b.shared.has_room
         b.shared.look()
         assert b.shared.is_closed
@@ -213,7 +213,7 @@ async def test_a_connection_that_takes_nothing_is_read_once_more_and_lost(monkey
     async with bench() as b:
         await wait_until(lambda: b.shared.has_settings)
         owner = Noted()
-        monkeypatch.setattr(b.shared, "_transport", SendsNothing(b.shared._transport))
+        monkeypatch.setattr(b.shared, "transport", SendsNothing(b.shared.transport))
         b.shared.begin_stream(owner, HEAD, end=True)
         await wait_until(lambda: owner.loss is not None)
         assert owner.loss == Loss("the backend broke off: no", is_unread=True, is_accident=True)
