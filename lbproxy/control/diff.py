@@ -103,7 +103,7 @@ def target_of(spec: BackendSpec) -> Address | None:
 
 
 def _is_stale(member: Member, wanted: Generation) -> bool:
-    """It speaks another protocol now, or its certificate is verified by other rules: a new backend proves itself."""
+    """Whether the protocol or the rules for certificates have changed: then a new backend has to prove itself."""
     address, settings = target_of(member.spec), member.spec.generation.settings
     secure = address is not None and address.secure
     return settings.protocol != wanted.settings.protocol or (secure and settings.tls != wanted.settings.tls)

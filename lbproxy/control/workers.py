@@ -48,6 +48,7 @@ RESPAWN_PAUSE_S = 0.5  # after a worker that died in its first second or never s
 RESPAWN_PAUSE_MAX_S = 2.0
 EXIT_S = 1.0  # from the end of a worker's link to the end of its process
 STOP_SLACK_S = 1.0
+SENT_S = 1.0  # a worker that hangs reads nothing
 STATS_WAIT_S = 1.0
 
 
@@ -157,6 +158,9 @@ class Workers:
     async def stop(self, grace_s: float) -> None:
         """Accept no new work; leases have `grace_s`. Returns when all processes are gone."""
         self._stopping = True
+        with trio.move_on_after(SENT_S):  # the first table of a worker has the sockets with it
+            for worker in self._serving():
+                await worker.channel.wait_sent()
         # Only the workers hold the sockets now. They accept the handshakes in progress before they close them, and no
         # new one can begin.
         self._sockets.close()

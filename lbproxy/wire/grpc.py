@@ -45,7 +45,7 @@ def status_lines(code: int, message: str, *, pushback_ms: int | None = None) -> 
 
 
 def percent_encoded(message: str) -> bytes:
-    """As grpc-message wants it: all but visible ASCII, the blank, and the percent sign itself."""
+    """The message as grpc-message wants it: all but visible ASCII, the blank, and the percent sign itself."""
     return b"".join(
         b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte
         for byte in message.encode("utf-8", "replace")

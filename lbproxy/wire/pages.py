@@ -88,7 +88,7 @@ def error_response(page: ErrorPage) -> bytes:
 
 
 def _call_error(page: ErrorPage, code: int) -> bytes:
-    """As gRPC wants it: 200, no body, and the status among the fields ("Trailers-Only")."""
+    """The error as gRPC wants it: 200, no body, and the status among the fields ("Trailers-Only")."""
     lines = [
         b"HTTP/1.1 200 OK",
         b"Content-Type: application/grpc",

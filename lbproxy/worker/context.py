@@ -57,7 +57,7 @@ class Context:
         self.shared.close()
 
     def forget_backend(self, backend: BackendView) -> None:
-        """It has left the table, and no work is on it."""
+        """The backend has left the table, and no work is on it."""
         self.backends.forget(backend)
         self.shared.forget(backend)
 

@@ -92,7 +92,7 @@ class StreamListener(Protocol):
     """A relay's side that has a stream: it is told of what comes."""
 
     def on_stream_data(self, data: bytes) -> None:
-        """It owes a credit for the data."""
+        """The side owes a credit for the data."""
 
     def on_stream_end(self) -> None: ...
     def on_stream_room(self) -> None:

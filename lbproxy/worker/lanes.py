@@ -138,7 +138,7 @@ class Lanes:
         self._made(TcpClient if view.settings.mode == "tcp" else ExpressClient, sock, view, facts).begin()
 
     def open_admitted(self, connection: ClientConnection) -> None:
-        """As `open`, for a client that came through the front door, where it has been counted."""
+        """Same as `open`, for a client that came through the front door, where it has been counted."""
         view = connection.view
         make: type[ExpressClient | Http2Client | TcpClient] = ExpressClient
         if view.settings.mode == "tcp":
@@ -227,7 +227,7 @@ class Lanes:
         self.spawn(partial(self._run_stream, connection, stream, serve))
 
     def go_on_with_stream(self, connection: Http2Client, stream: StreamClient, raw: bytes, handover: Handover) -> None:
-        """As `serve_stream`, for a stream that comes from the express lane."""
+        """Same as `serve_stream`, for a stream that comes from the express lane."""
         self.handed_over[handover.why] = self.handed_over.get(handover.why, 0) + 1
         serve = partial(serve_stream, self.context, stream, raw, handover)
         self.spawn(partial(self._run_stream, connection, stream, serve))

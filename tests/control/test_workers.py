@@ -311,6 +311,21 @@ async def test_a_worker_that_is_just_being_started_is_stopped_too() -> None:
 
 
 @trio_test
+async def test_a_worker_that_has_just_been_started_gets_its_sockets_before_they_are_closed() -> None:
+    for _ in range(3):  # which of two tasks runs first is chance
+        async with house() as made:
+            one = await made.origin()
+            is_there = trio.Event()
+            made.workers.on_process = lambda pid, alive, event=is_there: event.set()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(made.serve, one.view)
+                await is_there.wait()
+                with trio.fail_after(10):
+                    await made.workers.stop(30.0)
+                nursery.cancel_scope.cancel()
+
+
+@trio_test
 async def test_a_worker_ends_with_its_link() -> None:
     async with house() as made:
         await made.serve()

@@ -91,6 +91,7 @@ def test_a_client_stays_on_its_slot_over_ten_reloads_and_a_restart(tmp_path: Pat
         moved = ask(lb, tokens["2"])
         assert token_of(moved.headers["Set-Cookie"]) == tokens[slot_of(moved)] != tokens["2"]
         assert lb.cli("undrain", "web.2").returncode == 0
+        lb.wait_until(lambda: slot_of(ask(lb, tokens["2"])) == "2")  # each worker hears of it a moment later
         assert_stay(lb, tokens)
         assert lb.status()["pools"]["web"]["sticky"] == "lbproxy"
         [file] = Path(lb.state).rglob("sticky.key")

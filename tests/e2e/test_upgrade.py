@@ -245,7 +245,7 @@ def test_signals_wait_over_the_exec_and_a_deleted_working_directory_is_not_misse
         asked = subprocess.Popen(lb.command("upgrade"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         lb.wait_until(lambda: lb.log().count('"upgrade.proved"') == 3)
         assert lb.stop() == 0, "TERM waits, too"
-        assert asked.wait(30) == 1
+        assert asked.wait(30) in (0, 5), "done, or not begun: TERM comes behind the exec or before it"
 
 
 def test_a_program_that_breaks_behind_the_exec_is_a_crash_of_control(tmp_path: Path) -> None:

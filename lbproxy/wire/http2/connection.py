@@ -382,7 +382,7 @@ class Http2Connection:
 
 
 def _is_interim(fields: Fields) -> bool:
-    """Of what a backend sends: no more than a guess, which backend_heads.py checks."""
+    """Whether a backend's head looks like an interim one: a guess, which backend_heads.py checks."""
     return bool(fields) and fields[0][0] == b":status" and fields[0][1][:1] == b"1"
 
 

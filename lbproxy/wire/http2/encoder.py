@@ -34,7 +34,7 @@ def integer(value: int, first: int, most: int) -> bytes:
 
 
 def string(text: bytes) -> bytes:
-    """In Huffman code where that is shorter."""
+    """A string literal, in Huffman code where that is shorter."""
     if len(text) <= LONGEST_IN_HUFFMAN_BYTES:
         code = huffman.encode(text)
         if len(code) < len(text):
@@ -59,7 +59,7 @@ def field(name: bytes, value: bytes) -> bytes:
 
 
 def fresh_field(name: bytes, value: bytes) -> bytes:
-    """As field, for a value that does not come again: Huffman code would cost more than the bytes that it saves."""
+    """Same as `field`, for a value that does not come again: Huffman code would cost more than it saves."""
     return begun_field(name) + plain_string(value)
 
 

@@ -38,7 +38,7 @@ def own_block(own: bytes, encoded: EncodedLines) -> bytes:
 
 
 def tunnel_block(head: ResponseHead, own: bytes, encoded: EncodedLines) -> bytes:
-    """Of the 200 that a 101 becomes, as the answer to an extended CONNECT (RFC 8441, 5)."""
+    """The block of the 200 that a 101 becomes, as the answer to an extended CONNECT (RFC 8441, 5)."""
     lines = [encoded[line] for line in head.lines if not line.lower().startswith(_ACCEPT)]
     return b"".join((field(b":status", b"200"), *lines, encoded[via_line(head)], own_block(own, encoded)))
 

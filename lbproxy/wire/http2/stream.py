@@ -11,7 +11,7 @@ from lbproxy.wire.http2 import frames
 
 
 class State(IntEnum):
-    """Of a stream, as its id and the memory of the connection tell it."""
+    """The state of a stream, as its id and the memory of the connection tell it."""
 
     IDLE = 0
     OPEN = 1

@@ -38,7 +38,7 @@ class StreamIds:
         self._resets[stream_id] = None
 
     def state_of(self, stream_id: int) -> State:
-        """Of a stream that is not open."""
+        """The state of a stream that is not open."""
         if stream_id in self._resets:
             return State.RESET
         if not stream_id & 1 or stream_id > self.newest or any(stream_id in gap for gap in self._gaps):

@@ -152,7 +152,7 @@ class BackendConnections:
         return None
 
     def take_checked(self, backend: BackendView, keepalive_s: float) -> BackendConnection | None:
-        """As `take`, for a task: off the reactor, and its end is looked for once more, because nobody is told later."""
+        """Same as `take`, for a task: off the reactor, and looked at for an end once more: no event tells."""
         while (connection := self.take(backend, keepalive_s)) is not None:
             self._reactor.unregister(connection.fd)
             if connection.is_silent():
@@ -180,7 +180,7 @@ class BackendConnections:
             self._keep(connection)
 
     def give_back(self, connection: BackendConnection) -> None:
-        """As `keep`, for one that the reactor does not know."""
+        """Same as `keep`, for a connection that the reactor does not know."""
         if connection.fd >= 0:
             self._reactor.register_backend(connection.fd, READ, connection)
         self.keep(connection)
@@ -207,7 +207,7 @@ class BackendConnections:
         self._close(connection)
 
     def forget(self, backend: BackendView) -> None:
-        """It has left the table: its idle connections are closed."""
+        """The backend has left the table: its idle connections are closed."""
         self._forget(backend.cell)
 
     def _forget(self, cell: int) -> None:

@@ -212,7 +212,7 @@ class SharedConnection:
             self.reactor.arm(self, self._keepalive_s)
 
     def _part(self) -> None:
-        """It is idle and not needed: say so, and close."""
+        """Say goodbye and close: the connection is idle and not needed."""
         self._wire.goaway(0, NO_ERROR)
         self._flush()
         self._lose(Loss("the connection was idle"))

@@ -116,7 +116,7 @@ class SharedConnections:
             del self._by_cell[cell]
 
     def forget(self, backend: BackendView) -> None:
-        """It has left the table: its connections close when their last stream is over."""
+        """The backend has left the table: its connections close when their last stream is over."""
         for connection in list(self._by_cell.get(backend.cell, ())):
             connection.retire()
         self._allowed.pop(backend.cell, None)

@@ -18,7 +18,7 @@ from lbproxy.worker.backends.tunnel import Tunnel
 
 
 class BackendStream:
-    """It begins with `begin`. `reused`: its connection has served before."""
+    """One request on a shared connection; `begin` opens it. `reused`: its connection has served before."""
 
     __slots__ = (
         "_changed",
@@ -47,7 +47,7 @@ class BackendStream:
 
     @classmethod
     def taken_over(cls, connection: SharedConnection, stream_id: int, *, reused: bool) -> "BackendStream":
-        """Of a stream that another owner has begun. What had come until now is told by that owner."""
+        """The rest of a stream that another owner has begun. That owner tells what had come until now."""
         self = cls(connection, reused=reused)
         self._id = stream_id
         connection.pass_on(stream_id, self)
@@ -96,7 +96,7 @@ class BackendStream:
         return tunnel
 
     def leave(self) -> None:
-        """It is over; what is not is cancelled."""
+        """End the stream; what is not over is cancelled."""
         if self._id:
             self.connection.leave(self._id)
 

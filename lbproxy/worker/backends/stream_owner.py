@@ -31,7 +31,7 @@ class StreamOwner(Protocol):
         """`size`: what credit() is owed once the data is used."""
 
     def on_trailers(self, fields: Fields) -> None:
-        """They end the stream."""
+        """Trailers end the stream."""
 
     def on_writable(self) -> None:
         """Some of what was put has left, or the socket takes more."""

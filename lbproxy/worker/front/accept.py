@@ -178,7 +178,7 @@ class Listening:
             self._acceptor.open(sock, self.view, counted)
 
     def _open_http2(self, sock: socket.socket, facts: ClientFacts) -> None:
-        """Of a plain listener that takes nothing else."""
+        """Open a client of a plain listener that takes nothing but HTTP/2."""
         if (counted := self._count(sock, facts)) is not None:
             self._acceptor.opened(self.view)
             self._acceptor.open_admitted(ClientConnection(sock, self.view, counted, protocol="h2c"))

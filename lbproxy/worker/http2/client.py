@@ -299,7 +299,7 @@ class Http2Client(Http2Descriptor):
             stream.leave(f"the client reset the stream: {name_of(code)}")
 
     def on_failed(self, failure: StreamFailed) -> None:
-        """It is reset already."""
+        """The stream is reset already."""
         self._count_reset("ours_", failure.code)
         if (stream := self.streams.get(failure.stream_id)) is not None:
             stream.leave(failure.reason)

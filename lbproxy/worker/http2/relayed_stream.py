@@ -19,7 +19,7 @@ PARTING_S = 1.0
 
 
 def new_key() -> bytes:
-    """Of a WebSocket's handshake with its backend (RFC 6455, 4.1)."""
+    """The Sec-WebSocket-Key of a handshake with the backend (RFC 6455, 4.1)."""
     return b64encode(os.urandom(16))
 
 

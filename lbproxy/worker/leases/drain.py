@@ -70,7 +70,7 @@ class Lease:
         self.on_cut()
 
     def forget(self) -> None:
-        """It is over. Who held it is not kept alive by it."""
+        """The lease is over, and does not keep its holder alive."""
         self.on_cut = _nobody
         self.say_goodbye = None
 
@@ -191,7 +191,7 @@ class Leases:
         return [(now + offset, lease) for offset, lease in zip(offsets, to_tell, strict=True)]
 
     def _sooner(self, lease: Lease) -> bool:
-        """It was told before, with a window that is now shorter."""
+        """Whether the lease was told before, with a window that is now shorter."""
         return lease.ends is not None and self._ends.get(lease.kind, _NEVER) < lease.ends
 
     def rest(self, now: float) -> DrainSettings | None:

@@ -188,7 +188,7 @@ class Router:
         return self._choice.cookie(lease.backend, key, secure=proto == b"https")
 
     async def wait_claim(self, pool_name: str, kind: LeaseKind, key: Key, since: float | None = None) -> Lease:
-        """As `claim`, but waits in the pool's queue, bounded by count and age. Raises ProxyError (503).
+        """Same as `claim`, but waits in the pool's queue, bounded by count and age. Raises ProxyError (503).
 
         `since`: when this work was here first; what it claimed then could not be reached.
         """
@@ -248,7 +248,7 @@ class Router:
             waiter.called.set()
 
     def finish(self, lease: Lease) -> None:
-        """As `release`, and count the request."""
+        """Release the lease, and count the request."""
         leases, values = lease.leases, self._values
         counters, held = leases.counters, leases.held
         values[counters + REQUESTS] += 1

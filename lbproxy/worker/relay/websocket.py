@@ -28,7 +28,7 @@ _MARGIN_S = 0.5  # our Close goes out this long before the connection would be c
 
 
 class Phase(IntEnum):
-    """Of the goodbye. Each has one deadline; it only moves on."""
+    """The phases of the goodbye, in this order. Each has one deadline."""
 
     OPEN = 0  # nobody has asked for one
     TELLING = 1  # the backend gets its Close at the client's next frame boundary

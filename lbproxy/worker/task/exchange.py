@@ -366,7 +366,7 @@ class Exchange:
         end(self.context, record, cell=self._cell, failed=failed, tries=self.tries)
 
     def record(self) -> AccessRecord:
-        """As far as it has come."""
+        """The access record of the exchange as far as it has come."""
         return AccessRecord(
             time=self.context.reactor.wall(self.started),
             head=self.head,

@@ -53,10 +53,10 @@ class Farewell(Protocol):
         """The answer shall end, at `window_ends` at the latest."""
 
     def passes(self, payload: bytes, now: float) -> bytes:
-        """As much of the payload as may still pass."""
+        """The part of the payload that may still pass."""
 
     def is_over(self, now: float) -> bool:
-        """It was told, and stands where it may end."""
+        """Whether the answer was told, and stands where it may end."""
 
     def looks_at(self) -> float:
         """When is_over() may have become true though nothing came: clock reading."""

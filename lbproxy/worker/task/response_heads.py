@@ -45,7 +45,7 @@ def is_to_blame(trouble: LbproxyError) -> bool:
 
 
 class ResponseHeads:
-    """Of one request. Bytes behind a head stay in the connection's buffer."""
+    """The response heads of one request. Bytes behind a head stay in the connection's buffer."""
 
     def __init__(
         self, connection: BackendConnection, method: bytes, lines: Lines, *, accept_bare_lf: bool = False
