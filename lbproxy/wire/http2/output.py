@@ -160,6 +160,12 @@ class Output:
             stream.awaits_turn = False
             self._turns.remove(stream)
 
+    def abandon(self) -> None:
+        """The connection is closed: nothing more is sent."""
+        self._pieces = []
+        self._turns.clear()
+        self.put_bytes = self.queued_bytes = 0
+
     def take(self) -> bytes:
         """What is to be sent now. The caller takes again when that is sent."""
         progressed: dict[int, None] = {}

@@ -193,6 +193,10 @@ class Http2Descriptor:
         self._reactor.disarm(self)
         self.sock.close()
         self.on_closed(why)
+        # The reactor's heap may hold this object for a minute, and it must not hold a megabyte.
+        self.unsent = self.wire.kept = b""
+        self.wire.streams.clear()
+        self.wire.output.abandon()
 
     def on_deadline(self) -> None:
         raise NotImplementedError

@@ -103,3 +103,12 @@ def test_a_peer_without_a_table_is_told_once_that_none_is_used() -> None:
         pair.ours.send_head(stream_id, OK, end=True)
         pair.pump()
     assert ended(pair) == [1, 3]
+
+
+def test_a_closed_connection_keeps_nothing() -> None:
+    pair = Pair()
+    stream_id = pair.ask()
+    pair.ours.send_head(stream_id, OK)
+    pair.ours.send_data(stream_id, bytes(100_000))
+    pair.ours.output.abandon()
+    assert (pair.ours.output.unsent_bytes, pair.ours.take()) == (0, b"")

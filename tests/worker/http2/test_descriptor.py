@@ -21,7 +21,9 @@ class Wire:
     def __init__(self) -> None:
         self.waiting: list[bytes] = []
         self.is_paused = False
-        self.output = SimpleNamespace(put_bytes=0)
+        self.output = SimpleNamespace(put_bytes=0, abandon=lambda: None)
+        self.streams: dict[int, object] = {}
+        self.kept = b""
 
     def take(self) -> bytes:
         return self.waiting.pop(0) if self.waiting else b""
