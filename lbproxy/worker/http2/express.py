@@ -229,6 +229,7 @@ class ExpressStream(ExpressRecord):
         if is_out:
             self._done()
         else:
+            self.waits = self.carrier.pending(self.number)
             change(self, CLIENT_FULL)
 
     def _done(self) -> None:
@@ -269,6 +270,7 @@ class ExpressStream(ExpressRecord):
         carrier = self.carrier
         if carrier.is_full and carrier.pending(self.number):
             if self.phase is not CLIENT_FULL:
+                self.waits = carrier.pending(self.number)
                 change(self, CLIENT_FULL)
             self.lanes.reactor.unregister(connection.fd)  # a short rest would be read all the same
             return
