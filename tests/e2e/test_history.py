@@ -36,6 +36,7 @@ def test_history_audit_and_generations_outlive_a_kill(tmp_path: Path) -> None:
         assert records[0]["peak_memory_bytes"] > 10_000_000
         assert (records[0]["held"], records[0]["longest_hold_s"], records[0]["websocket_closes"]) == (0, 0.0, {})
         assert "4 (as 1)" in lb.cli("history", "web", "-n", "1").stdout
+        lb.wait_until(lambda: audit.read_text().count("\n") >= 7)  # a line is written when its command has its answer
         lines = [json.loads(line) for line in audit.read_text().splitlines()]
         assert [(line["command"], line["result"]) for line in lines] == [
             ("reload", "ok"),

@@ -16,9 +16,10 @@ from unittest import mock
 from lbproxy.cli.main import run
 
 
-def can_run() -> bool:
-    """Standard output belongs to the whole process: one command at a time, in the main thread."""
-    return threading.current_thread() is threading.main_thread()
+def can_run(words: Sequence[str]) -> bool:
+    """Standard output belongs to the whole process: one command at a time, in the main thread. `serve` changes the
+    process it runs in: its signals, and where the package is imported from."""
+    return "serve" not in words and threading.current_thread() is threading.main_thread()
 
 
 def run_command(words: Sequence[str]) -> "CompletedProcess[str]":

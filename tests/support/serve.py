@@ -159,7 +159,7 @@ class Serving:
 
     def cli(self, *args: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """A client command against this lbproxy."""
-        if in_process.can_run():
+        if in_process.can_run(args):
             return in_process.run_command(self.options() + list(args))
         return subprocess.run(self.command(*args), capture_output=True, text=True, timeout=timeout_s, check=False)
 

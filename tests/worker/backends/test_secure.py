@@ -71,13 +71,14 @@ async def test_a_ticket_that_comes_late_does_not_end_an_idle_connection_and_unas
         connection = await SecureConnections().connect(view, 5.0)
         await arrived(connection)  # TLS 1.3 sends its tickets behind the handshake
         assert connection.is_silent()
+        await wait_until(lambda: accepted)  # a client's handshake may be over before its server's
         accepted[0].sendall(b"unasked")
         await arrived(connection)
         assert not connection.is_silent()
         connection.close()
         other = await SecureConnections().connect(view, 5.0)
         assert other.is_silent()
-        await wait_until(lambda: len(accepted) == 2)  # a client's handshake may be over before its server's
+        await wait_until(lambda: len(accepted) == 2)
         accepted[1].shutdown(socket.SHUT_RDWR)
         await arrived(other)
         assert not other.is_silent()
