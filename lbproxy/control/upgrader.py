@@ -40,6 +40,7 @@ from lbproxy.telemetry.log import Log
 SETTLE_S = 30.0  # for a backend that is being started or stopped right now
 FLUSH_S = 1.0  # for lines and events that are on their way out
 LOOK_S = 0.01
+HANDLED_TURNS = 5  # of Trio: a signal takes two or three until control has handled it
 FAILED = 5  # exit code: nothing has happened
 
 
@@ -149,7 +150,7 @@ class Upgrader:
         with self._commands_waiting():
             while (why := await self._settle()) is None:
                 with self._signals_kept():
-                    for _ in range(2):
+                    for _ in range(HANDLED_TURNS):
                         await trio.lowlevel.checkpoint()  # signals that came before are handled
                     if site.succession.unsettled() is None and not site.is_stopping():
                         try:

@@ -34,7 +34,7 @@ def test_each_kind_of_broken_deploy_is_rolled_back_and_told(tmp_path: Path) -> N
         clients.wait_more(20)
         assert clients.lost == []
         assert backends(lb) == before
-        assert "ImportError: this deploy is broken on purpose" in lb.log()
+        lb.wait_log("ImportError: this deploy is broken on purpose")
         kept = lb.cli("logs", "web", "--gen", "2").stdout
         assert "ImportError: this deploy is broken on purpose" in kept
         assert "@1 |" not in kept

@@ -148,7 +148,7 @@ def test_a_broken_certificate_is_no_start(tmp_path: Path) -> None:
         assert lb.process is not None
         assert lb.process.wait(20) == 78
         lb.wait_until(lambda: "1 error" in lb.log())
-        assert "the private key is not that of the certificate" in lb.log()
+        lb.wait_log("the private key is not that of the certificate")
         assert "Traceback" not in lb.log()
         checked = lb.cli("check")
         assert (checked.returncode, checked.stdout) == (78, lb.log())

@@ -149,7 +149,7 @@ def test_a_reload_ends_although_no_worker_lives(tmp_path: Path, when: str) -> No
             status = lb.cli("status")
             assert status.returncode == 4
             assert "degraded: 2 of 2 workers do not serve" in status.stdout
-            assert "this worker is broken on purpose" in lb.log()
+            lb.wait_log("this worker is broken on purpose")
         how.unlink()
         lb.wait_until(lambda: lb.cli("status", "-q").returncode == 0, 6)
         assert lb.get("/whoami").json()["generation"] == "2"

@@ -66,6 +66,6 @@ def test_history_audit_and_generations_outlive_a_kill(tmp_path: Path) -> None:
         assert lb.stop() == 0
         lb.start({})
         lb.wait_ready()
-        assert lb.log().count(".json is ignored: ") == 2
+        lb.wait_until(lambda: lb.log().count(".json is ignored: ") == 2)
         assert lb.status()["pools"]["web"]["generation"] == 1
         assert lb.cli("history").stdout == "nothing was changed yet\n"

@@ -117,6 +117,6 @@ def test_backends_that_end_after_some_requests_lose_nothing_that_can_be_sent_aga
             assert set(statuses) <= {200, 502}
             posts = (tmp_path / "posts").read_text().split()
             assert len(posts) == len(set(posts)), "a POST was sent twice"
-        assert '"backend.recycled"' in lb.log()
+        lb.wait_log('"backend.recycled"')
         assert '"backend.failed"' not in lb.log()
         assert socket.create_connection(("127.0.0.1", lb.port)).close() is None

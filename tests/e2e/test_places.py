@@ -92,7 +92,7 @@ def test_the_only_one_without_a_file_is_found_by_plain_commands(tmp_path: Path) 
         # Another test may run an lbproxy in /run/lbproxy for a moment: then there are several, and none is chosen.
         lb.wait_until(lambda: client("status", cwd=elsewhere, XDG_RUNTIME_DIR=runtime).returncode == 0)
         lb.wait_until(lambda: client("reload", cwd=elsewhere, XDG_RUNTIME_DIR=runtime).returncode == 0)
-        assert '"reload.finished"' in lb.log()
+        lb.wait_log('"reload.finished"')
         with serving("", tmp_path / "two", arguments=arguments, environment=environment):
             several = client("status", cwd=elsewhere, XDG_RUNTIME_DIR=runtime)
             assert several.returncode == 3

@@ -49,7 +49,7 @@ def test_passed_sockets_serve_and_outlive_reloads_and_restarts(tmp_path: Path) -
         activating(tmp_path, web=web, local=local) as prefix,
         serving(CONFIG, tmp_path, prefix=prefix) as lb,
     ):
-        assert f'"listeners":["fd:web (127.0.0.1:{port})","fd:1 (unix:{tmp_path}/public.sock)"]' in lb.log()
+        lb.wait_log(f'"listeners":["fd:web (127.0.0.1:{port})","fd:1 (unix:{tmp_path}/public.sock)"]')
         clients = [http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(40)]
         for client in clients:
             client.request("GET", "/")

@@ -69,7 +69,7 @@ def test_all_backends_are_used_and_none_is_stopped_with_a_session_in_hand(tmp_pa
             assert to_the_end(session).endswith(slot), "an exchange of 2 s ends on the backend it began on"
             session.close()
         lb.wait_log('"reload.finished"')
-        assert lb.log().count("TERM with 0 in hand") == 4
+        lb.wait_until(lambda: lb.log().count("TERM with 0 in hand") == 4)
         assert '"cut":0' in lb.log().partition('"reload.done"')[2]
 
 

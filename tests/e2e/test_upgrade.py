@@ -258,7 +258,7 @@ def test_a_program_that_breaks_behind_the_exec_is_a_crash_of_control(tmp_path: P
         assert done.returncode == 1
         assert "lbproxy ended while it replaced itself" in done.stderr
         lb.wait_until(lb.exited)
-        assert "a mistake of the new version" in lb.log()
+        lb.wait_log("a mistake of the new version")
         lb.wait_nothing_left()
         installed.restore("control/succession.py")
         lb.start(installed.environment)  # the service manager starts it anew, from what is installed
