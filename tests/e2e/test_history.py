@@ -60,10 +60,10 @@ def test_history_audit_and_generations_outlive_a_kill(tmp_path: Path) -> None:
         )
         assert lb.cli("rollback", "web", "--to", "1").returncode == 0
         assert lb.cli("history", "nope").returncode == 2
+        assert lb.stop() == 0  # what is still to be saved is written now
         for name in os.listdir(os.path.join(lb.state)):
             for file in os.listdir(os.path.join(lb.state, name)):
                 Path(lb.state, name, file).write_text("{ broken")
-        assert lb.stop() == 0
         lb.start({})
         lb.wait_ready()
         lb.wait_until(lambda: lb.log().count(".json is ignored: ") == 2)
