@@ -4,8 +4,9 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
-from support.serve import serving
+from support.serve import Serving, serving
 from support.web import web
 
 
@@ -48,6 +49,7 @@ def test_history_audit_and_generations_outlive_a_kill(tmp_path: Path) -> None:
             ("rollback", "ok"),
         ]
         assert {line["uid"] for line in lines} == {os.getuid(), None}
+        lb.wait_until(lambda: saved(lb, "generations")["numbers"] == {"web": 4} and len(saved(lb, "history")) == 4)
         os.kill(lb.pid, signal.SIGKILL)
         lb.wait_until(lb.exited)
         lb.wait_nothing_left()
@@ -69,3 +71,9 @@ def test_history_audit_and_generations_outlive_a_kill(tmp_path: Path) -> None:
         lb.wait_until(lambda: lb.log().count(".json is ignored: ") == 2)
         assert lb.status()["pools"]["web"]["generation"] == 1
         assert lb.cli("history").stdout == "nothing was changed yet\n"
+
+
+def saved(lb: Serving, name: str) -> Any:
+    """What stands in a file of the state directory, which is written behind the answer."""
+    (path,) = Path(lb.state).glob(f"*/{name}.json")
+    return json.loads(path.read_text())["value"]
