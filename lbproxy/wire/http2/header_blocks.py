@@ -65,6 +65,7 @@ class HeaderBlocks:
         self._fragments.append(payload)
         self._size += len(payload)
         if self._size > self._max_bytes or len(self._fragments) > MOST_FRAGMENTS:
+            self._fragments.clear()  # the connection lingers for a second, and there may be thousands
             raise ConnectionFailed(ENHANCE_YOUR_CALM, "a header block that does not end")
         if not flags & END_HEADERS:
             return None
