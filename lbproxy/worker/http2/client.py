@@ -238,7 +238,7 @@ class Http2Client(Http2Descriptor):
         if read is None or read.fields is not fields or read.view is not self.view or read.ends is not end:
             try:
                 key = new_key() if _CONNECT in fields else b""
-                raw = spell_request(fields, end=end, websocket_key=key)
+                raw = spell_request(fields, end=end, websocket_key=key, checked=self.lanes.checked_fields)
             except MalformedMessage as exc:
                 raise StreamFailed(stream_id, PROTOCOL_ERROR, exc.reason) from None
             read = ReadHead(fields, self.view, raw, ends=end)

@@ -51,6 +51,13 @@ async def test_many_requests_share_a_connection_and_are_logged_as_http2() -> Non
 
 
 @trio_test(timeout_s=8)
+async def test_a_field_that_was_found_good_is_remembered_for_all_connections() -> None:
+    async with talking(answering(OK)) as (lb, client):
+        assert (await there(lambda: client.answer(client.request("GET", "/", [("x-kept", "1")])))).status == 200
+        assert lb.lanes.checked_fields.get((b"x-kept", b"1")) is not None
+
+
+@trio_test(timeout_s=8)
 async def test_trailers_pass_both_ways_and_a_body_without_a_length_is_chunked() -> None:
     said = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n"
     async with talking(answering(said)) as (lb, client):
