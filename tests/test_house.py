@@ -90,7 +90,7 @@ DURATION = re.compile(r"(timeout|interval|delay|grace|duration|elapsed|backoff|d
 
 # Modules without a test file of their own: they say values, or start a process that end-to-end tests run.
 WITHOUT_TESTS = {"__init__", "__main__", "settings", "errors", "messages", "context"}
-WITHOUT_TESTS |= {"event", "events", "certificate_events", "upgrade_events", "owner"}
+WITHOUT_TESTS |= {"event", "events", "certificate_events", "upgrade_events", "owner", "stream_end"}
 
 
 def name_of(path: Path) -> str:

@@ -17,7 +17,7 @@ from lbproxy.wire.forwarded import Hop, Trust
 from lbproxy.wire.head import RequestHead, ResponseHead
 from lbproxy.wire.lines import PASSED
 
-_VIA = b"Via: %b\r\n" % PASSED
+VIA = b"Via: %b\r\n" % PASSED
 # A request id goes into our log and to the backend: whatever a trusted peer calls it, it is short and plain.
 _plain_id = re.compile(rb"[-A-Za-z0-9._~+/=:@]{1,128}").fullmatch
 _SPELT = {b"x-real-ip": b"X-Real-IP", b"forwarded": b"Forwarded"}
@@ -116,7 +116,7 @@ def request_to_backend(
         framing += _asked_for(head)
     if upgrades:
         framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % b", ".join(upgrades)
-    via = _VIA if b"via" not in head.fields else _via(head.fields[b"via"])
+    via = VIA if b"via" not in head.fields else via_behind(head.fields[b"via"])
     return b"\r\n".join(
         (
             b"%b %b HTTP/1.1" % (head.method, head.target),
@@ -185,7 +185,8 @@ def _agree(given: dict[bytes, bytes], host: bytes, client: ClientFacts) -> None:
     given[b"forwarded"] = forwarded.spell([*hops, ours])
 
 
-def _via(values: list[bytes]) -> bytes:
+def via_behind(values: list[bytes]) -> bytes:
+    """The line, with its CRLF, behind the Via of earlier hops."""
     return b"Via: %b\r\n" % b", ".join([*filter(None, values), PASSED])
 
 
@@ -204,9 +205,9 @@ def is_dated(head: ResponseHead) -> bool:
     return head.status < 200 or any(line[:5].lower() == b"date:" for line in head.lines)
 
 
-def hsts_line(seconds: float) -> bytes:
-    """Strict-Transport-Security (RFC 6797, 6.1), behind a CRLF."""
-    return b"\r\nStrict-Transport-Security: max-age=%d" % seconds
+def hsts_line(seconds: float | None) -> bytes:
+    """Strict-Transport-Security (RFC 6797, 6.1), behind a CRLF; b"" without an age."""
+    return b"" if seconds is None else b"\r\nStrict-Transport-Security: max-age=%d" % seconds
 
 
 def sets_hsts(head: ResponseHead) -> bool:
@@ -241,7 +242,7 @@ def response_to_client(
         ours += b"Connection: close\r\n"
     elif not request.minor:
         ours += b"Connection: keep-alive\r\n"
-    via = _VIA if b"via" not in head.fields else _via(head.fields[b"via"])
+    via = VIA if b"via" not in head.fields else via_behind(head.fields[b"via"])
     return b"\r\n".join(
         (
             b"HTTP/1.1 %d %b" % (status, head.reason),

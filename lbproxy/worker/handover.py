@@ -22,6 +22,7 @@ from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.context import Context
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.io.splice import Pipes
+from lbproxy.worker.io.stream_end import StreamEnd
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.leases.router import Router
 from lbproxy.worker.reply import Reply
@@ -86,48 +87,6 @@ class Handover:
     came_at: float | None = None  # when the head came, if its body was waited for: clock reading
     has_stalled: bool = False  # the body was silent for as long as it may be
     sent: Sent | None = None  # None: nothing is claimed yet
-
-
-class StreamListener(Protocol):
-    """A relay's side that has a stream: it is told of what comes."""
-
-    def on_stream_data(self, data: bytes) -> None:
-        """The side owes a credit for the data."""
-
-    def on_stream_end(self) -> None: ...
-    def on_stream_room(self) -> None:
-        """Something that was pending has left."""
-
-    def on_stream_gone(self) -> None:
-        """The peer has reset the stream, or its connection has ended."""
-
-
-class StreamEnd(Protocol):
-    """One stream of an HTTP/2 connection as an end of a relay: a client's, or a backend's. No method raises; a stream
-    that is gone takes everything and does nothing."""
-
-    @property
-    def sock(self) -> socket.socket:
-        """The socket of its connection, which the relay must leave alone."""
-
-    @property
-    def pending(self) -> int:
-        """Bytes that were sent and not taken by the peer yet."""
-
-    @property
-    def has_ended(self) -> bool:
-        """The peer has sent END_STREAM."""
-
-    def attach(self, listener: StreamListener) -> None: ...
-    def send(self, data: bytes) -> None: ...
-    def hang_up(self) -> None:
-        """END_STREAM, behind what is pending."""
-
-    def credit(self, size: int) -> None:
-        """So much of the data was passed on: its window opens again."""
-
-    def close(self, *, reset: bool) -> None:
-        """The listener is told of nothing more. `reset`: the peer must not take a part for the whole."""
 
 
 @dataclass(frozen=True, slots=True)

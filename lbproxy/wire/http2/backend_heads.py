@@ -14,13 +14,13 @@ from lbproxy.wire.http2.errors import MalformedMessage
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.request import check_field, refuse_connection_specific
 from lbproxy.wire.http2.response import REQUEST_ID
+from lbproxy.wire.http2.websocket import KEY, without
 from lbproxy.wire.lines import Lines, bad_response, canonical
 
 # HTTP/2 has none; some clients of HTTP/1 do not read a status line without one.
 _REASONS: Final = {b"%d" % status.value: status.phrase.encode() for status in HTTPStatus}
 _ID: Final = b"X-Request-ID: "
 _TRANSFER: Final = b"Transfer-Encoding: "
-_KEY: Final = b"sec-websocket-key:"  # means nothing in HTTP/2 (RFC 8441, 5)
 
 
 def request_block(
@@ -38,7 +38,7 @@ def request_block(
     block = [field(b":method", b"CONNECT" if protocol else method), field(b":scheme", scheme)]
     if protocol:
         block.append(field(b":protocol", protocol))
-        lines = [line for line in lines if line[: len(_KEY)].lower() != _KEY]
+        lines = without(lines, KEY)
     authority = host.partition(b": ")[2]
     if authority:
         block.append(field(b":authority", authority))

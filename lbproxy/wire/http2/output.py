@@ -78,9 +78,22 @@ class Output:
             self._pieces.append(frames.headers(stream.id, block, self.max_frame_bytes, end=end))
         self.put_bytes += size
         if end:
-            stream.local_ended = True
-            if stream.remote_ended:
-                self._closed(stream)
+            self._end(stream)
+
+    def _put_data(self, stream: Stream, data: bytes | memoryview, size: int, end: bool) -> None:
+        self._pieces.append(pack_header(size << 8 | DATA, END_STREAM if end else 0, stream.id))
+        if size:
+            self._pieces.append(data)
+            self.put_bytes += size
+            self.window_bytes -= size
+            stream.send_bytes -= size
+        if end:
+            self._end(stream)
+
+    def _end(self, stream: Stream) -> None:
+        stream.local_ended = True
+        if stream.remote_ended:
+            self._closed(stream)
 
     def data(self, stream: Stream, data: bytes, end: bool) -> None:
         size = len(data)
@@ -93,16 +106,7 @@ class Output:
                 and (size <= SMALL_BYTES or (not self._turns and self.put_bytes < TAKEN_AT_ONCE_BYTES))
             )
         ):
-            self._pieces.append(pack_header(size << 8 | DATA, END_STREAM if end else 0, stream.id))
-            if size:
-                self._pieces.append(data)
-                self.put_bytes += size
-                self.window_bytes -= size
-                stream.send_bytes -= size
-            if end:
-                stream.local_ended = True
-                if stream.remote_ended:
-                    self._closed(stream)
+            self._put_data(stream, data, size, end)
             return
         if stream.queue is None:
             stream.queue = deque()
@@ -206,17 +210,9 @@ class Output:
             view = memoryview(data)
             data, queue[0] = view[:size], view[size:]
         end = stream.ends and not queue
-        self._pieces.append(pack_header(size << 8 | DATA, END_STREAM if end else 0, stream.id))
-        self._pieces.append(data)
-        self.put_bytes += size
-        self.window_bytes -= size
-        stream.send_bytes -= size
         stream.queued_bytes -= size
         self.queued_bytes -= size
-        if end:
-            stream.local_ended = True
-            if stream.remote_ended:
-                self._closed(stream)
+        self._put_data(stream, data, size, end)
         while queue and isinstance(item := queue[0], Queued):
             queue.popleft()
             self._put_head(stream, item.block, item.end)

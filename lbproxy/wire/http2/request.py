@@ -14,6 +14,7 @@ from lbproxy.wire.body import is_safe_trailer
 from lbproxy.wire.http2.errors import MalformedMessage
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.wire.http2.static_table import Field
+from lbproxy.wire.http2.websocket import KEY, without
 from lbproxy.wire.lines import IN_VALUE, canonical, check_host, is_token, spoiling
 from lbproxy.wire.startline import IN_TARGET
 from lbproxy.wire.upgrades import WEBSOCKET, never_passes
@@ -26,7 +27,6 @@ CONNECTION_SPECIFIC: Final = frozenset(
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 _SCHEMES: Final = frozenset((b"http", b"https"))
 _MOST_DIGITS: Final = 19
-_KEY: Final = b"sec-websocket-key:"
 _READ: Final = CONNECTION_SPECIFIC | {b"host", b"content-length", b"cookie", b"te"}
 
 
@@ -164,8 +164,7 @@ def _request_line(pseudo: dict[bytes, bytes], lines: list[bytes], websocket_key:
         return b"CONNECT %b HTTP/1.1" % pseudo[b":authority"]  # 501
     lines += [b"connection: Upgrade", b"upgrade: " + protocol]
     if protocol.lower() == WEBSOCKET:
-        lines[:] = [line for line in lines if not line.startswith(_KEY)]
-        lines.append(_KEY + b" " + websocket_key)
+        lines[:] = [*without(lines, KEY), KEY + b" " + websocket_key]
     return b"GET %b HTTP/1.1" % path
 
 

@@ -3,16 +3,16 @@
 No block depends on a connection, so what is the same for every client is made once per line (EncodedLines).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from lbproxy.wire.head import ResponseHead
+from lbproxy.wire.headers import VIA, via_behind
 from lbproxy.wire.http2.encoder import EncodedLines, field, fresh_field, plain_string
+from lbproxy.wire.http2.websocket import ACCEPT, without
 from lbproxy.wire.pages import ErrorPage, error_response
 
-_VIA = b"Via: 1.1 lbproxy"
 REQUEST_ID: Final = fresh_field(b"x-request-id", b"")[:-1]  # the field without its value, which never comes again
-_ACCEPT = b"sec-websocket-accept:"  # means nothing in HTTP/2 (RFC 8441, 5)
 
 
 def response_block(head: ResponseHead, own: bytes, encoded: EncodedLines) -> bytes:
@@ -39,7 +39,7 @@ def own_block(own: bytes, encoded: EncodedLines) -> bytes:
 
 def tunnel_block(head: ResponseHead, own: bytes, encoded: EncodedLines) -> bytes:
     """The block of the 200 that a 101 becomes, as the answer to an extended CONNECT (RFC 8441, 5)."""
-    lines = [encoded[line] for line in head.lines if not line.lower().startswith(_ACCEPT)]
+    lines = [encoded[line] for line in without(head.lines, ACCEPT)]
     return b"".join((field(b":status", b"200"), *lines, encoded[via_line(head)], own_block(own, encoded)))
 
 
@@ -62,5 +62,5 @@ def _fresh(line: bytes, encoded: EncodedLines) -> bytes:
 
 
 def via_line(head: ResponseHead) -> bytes:
-    values: Sequence[bytes] | None = head.fields.get(b"via")
-    return _VIA if values is None else b"Via: " + b", ".join([*filter(None, values), b"1.1 lbproxy"])
+    values = head.fields.get(b"via")
+    return (VIA if values is None else via_behind(values))[:-2]

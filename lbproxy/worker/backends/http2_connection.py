@@ -128,10 +128,6 @@ class SharedConnection:
         """The backend takes an extended CONNECT (RFC 8441), as far as its SETTINGS have said."""
         return self._wire.peer.connect_protocol
 
-    def hand_on(self, stream_id: int, owner: StreamOwner) -> None:
-        """Another owner is told of what comes on the stream."""
-        self._owners[stream_id] = owner
-
     @property
     def is_congested(self) -> bool:
         """The socket does not take what is there: nothing more should be put."""

@@ -92,7 +92,7 @@ class BackendStream:
         if self.loss is not None:
             tunnel.on_lost(self.loss)
         else:
-            self.connection.hand_on(self._id, tunnel)
+            self.connection.pass_on(self._id, tunnel)
         return tunnel
 
     def leave(self) -> None:

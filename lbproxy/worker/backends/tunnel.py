@@ -1,28 +1,16 @@
 """A stream to a backend that speaks another protocol now (RFC 8441): the backend's end of a relay.
 
-Takes the place of the BackendStream that it was among its connection's streams; for the relay it is a
-handover.StreamEnd. The stream lasts until both sides have ended it, or PARTING_S behind the relay's end; then it is
-cancelled.
+Takes the place of the BackendStream that it was among its connection's streams; for the relay it is a StreamEnd. The
+stream lasts until both sides have ended it, or PARTING_S behind the relay's end; then it is cancelled.
 """
 
 import socket
-from typing import Protocol
 
 from lbproxy.wire.http2.hpack import Fields
 from lbproxy.worker.backends.http2_connection import SharedConnection
 from lbproxy.worker.backends.stream_owner import Loss
 from lbproxy.worker.io.reactor import NEVER
-
-PARTING_S = 1.0
-
-
-class Listener(Protocol):
-    """A side of a relay: see handover.StreamListener."""
-
-    def on_stream_data(self, data: bytes) -> None: ...
-    def on_stream_end(self) -> None: ...
-    def on_stream_room(self) -> None: ...
-    def on_stream_gone(self) -> None: ...
+from lbproxy.worker.io.stream_end import PARTING_S, StreamListener
 
 
 class Tunnel:
@@ -41,7 +29,7 @@ class Tunnel:
     def __init__(self, connection: SharedConnection, stream_id: int, *, has_ended: bool) -> None:
         self._connection = connection
         self._id = stream_id
-        self._listener: Listener | None = None
+        self._listener: StreamListener | None = None
         self._has_hung_up = False
         self._is_gone = False
         self._room_is_planned = False
@@ -60,7 +48,7 @@ class Tunnel:
             return 0
         return self._connection.pending(self._id) or int(self._connection.is_congested)
 
-    def attach(self, listener: Listener) -> None:
+    def attach(self, listener: StreamListener) -> None:
         self._listener = listener
 
     def send(self, data: bytes) -> None:

@@ -5,7 +5,7 @@ reactor. Such an answer is passed on at once. One that goes on, and all that is 
 everything that has come: it knows time limits, farewells and retries. Until then nothing has gone to the client.
 """
 
-from lbproxy.wire.grpc import call_timeout_s, is_grpc
+from lbproxy.wire.grpc import call_timeout_s
 from lbproxy.wire.head import Refused, ResponseHead
 from lbproxy.wire.http2.backend_heads import request_block
 from lbproxy.wire.http2.errors import NoStreams
@@ -19,6 +19,7 @@ from lbproxy.worker.express import finish
 from lbproxy.worker.express.phase import WAITING
 from lbproxy.worker.handover import Begun, Handover, Sent
 from lbproxy.worker.http2.answer_block import ID_BYTES, ID_FIELD, lines_of_ours
+from lbproxy.worker.http2.entry import is_call
 from lbproxy.worker.http2.express import ExpressStream
 from lbproxy.worker.http2.read_head import ReadHead
 from lbproxy.worker.io.reactor import NEVER
@@ -150,13 +151,11 @@ def begin_call(stream: ExpressStream, lease: Lease) -> None:
         finish.give_up(stream, "http2")
         return
     read = stream.read
-    if read.is_call is None:
-        read.is_call = is_grpc(stream.head)
-    if read.is_call and read.timeout_s < 0:
-        timeout_s = call_timeout_s(stream.head)
-        read.timeout_s = NEVER if timeout_s is None else timeout_s
     due = lease.started + stream.timeouts.response_s
-    if read.is_call:
+    if is_call(stream, read):
+        if read.timeout_s < 0:
+            timeout_s = call_timeout_s(stream.head)
+            read.timeout_s = NEVER if timeout_s is None else timeout_s
         due = NEVER if read.timeout_s == NEVER else min(due, lease.started + read.timeout_s + SLACK_S)
     call = Call(stream, connection, due)
     body, trailers = stream.body, stream.trailers

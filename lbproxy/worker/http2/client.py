@@ -109,12 +109,8 @@ class Http2Client(Http2Descriptor):
         return "h2" in protocols or "h2c" in protocols
 
     @property
-    def reactor(self) -> Reactor:
-        return self._reactor
-
-    @property
     def now(self) -> float:
-        return self._reactor.now
+        return self.reactor.now
 
     @property
     def encoded_lines(self) -> EncodedLines:
@@ -122,7 +118,7 @@ class Http2Client(Http2Descriptor):
 
     def begin(self) -> None:
         self.wire.begin()
-        self._reactor.arm(self, self.view.settings.timeouts.header_s)
+        self.reactor.arm(self, self.view.settings.timeouts.header_s)
         self.listen()
         early, self._early = self._early, b""
         if early:
@@ -133,7 +129,7 @@ class Http2Client(Http2Descriptor):
         wire = self.wire
         block, size = wire.blocks.open_stream, len(wire.kept) + len(data)
         try:
-            wire.feed(data, self._reactor.now)
+            wire.feed(data, self.reactor.now)
         except ConnectionFailed as exc:
             self._count_reset("ours_", exc.code)
             self._leave_streams(f"the connection broke a rule of HTTP/2: {exc.reason}")
@@ -141,7 +137,7 @@ class Http2Client(Http2Descriptor):
         if wire.blocks.open_stream != block or (not block and len(wire.kept) < size):
             self._midway_since = NEVER  # what is not whole has begun just now
         if wire.is_paused:
-            self._reactor.defer(self._go_on)
+            self.reactor.defer(self._go_on)
         elif wire.kept or wire.blocks.open_stream:
             self._note_midway()
         else:
@@ -159,8 +155,8 @@ class Http2Client(Http2Descriptor):
         wire = self.wire
         is_head = wire.blocks.open_stream or wire.kept[3:4] in _OF_HEADS
         if self._midway_since == NEVER and (is_head or not self.streams):
-            self._midway_since = self._reactor.now
-            self._reactor.arm(self, self.view.settings.timeouts.header_s)
+            self._midway_since = self.reactor.now
+            self.reactor.arm(self, self.view.settings.timeouts.header_s)
 
     def on_room(self) -> None:
         for stream in list(self.streams.values()):
@@ -207,7 +203,7 @@ class Http2Client(Http2Descriptor):
 
     def stream_is_over(self) -> None:
         """The last one."""
-        self._idle_since = self._reactor.now
+        self._idle_since = self.reactor.now
         if self.departure is not None:
             self.close_if_done()
 
@@ -321,17 +317,17 @@ class Http2Client(Http2Descriptor):
     # Time, and the end
 
     def on_deadline(self) -> None:
-        timeouts, now = self.view.settings.timeouts, self._reactor.now
+        timeouts, now = self.view.settings.timeouts, self.reactor.now
         if self.closing:
             self.close("the connection did not end in time")
         elif now >= self._midway_since + timeouts.header_s or (not self.streams and self.wire.awaits_settings):
             self._end("a request head was not complete in time")
         elif self.streams:
-            self._reactor.arm(self, timeouts.idle_s if self._midway_since == NEVER else timeouts.header_s)
+            self.reactor.arm(self, timeouts.idle_s if self._midway_since == NEVER else timeouts.header_s)
         elif (left_s := self._idle_since + timeouts.idle_s - now) > 0:
             self.wire.rest()
             self.read_head = None
-            self._reactor.arm(self, left_s)
+            self.reactor.arm(self, left_s)
         else:
             self._end("")
 
@@ -355,7 +351,7 @@ class Http2Client(Http2Descriptor):
         if self.closing:
             return
         if self.departure is None:
-            self.departure = Departure(self._reactor, self, in_s)
+            self.departure = Departure(self.reactor, self, in_s)
         elif not in_s:
             self.departure.begin()
 

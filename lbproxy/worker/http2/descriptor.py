@@ -32,20 +32,20 @@ class Http2Descriptor:
     __slots__ = (
         "_flush_is_planned",
         "_has_ended",
-        "_reactor",
         "client_events",
         "closing",
         "deadline",
         "fd",
         "is_closed",
         "queued_at",
+        "reactor",
         "sock",
         "unsent",
         "wire",
     )
 
     def __init__(self, reactor: Reactor, sock: socket.socket, wire: Http2Connection) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self.sock = sock
         self.fd = sock.fileno()
         self.wire = wire
@@ -73,10 +73,10 @@ class Http2Descriptor:
 
     def listen(self) -> None:
         if self.client_events:
-            self._reactor.handle(self.fd, self)
+            self.reactor.handle(self.fd, self)
         else:
             self.client_events = READ
-            self._reactor.register(self.fd, READ, self)
+            self.reactor.register(self.fd, READ, self)
 
     def on_ready(self, mask: int) -> None:
         if mask & WRITE:
@@ -134,7 +134,7 @@ class Http2Descriptor:
         """What was put leaves behind the batch."""
         if not self._flush_is_planned:
             self._flush_is_planned = True
-            self._reactor.defer(self._flush_planned)
+            self.reactor.defer(self._flush_planned)
 
     def _flush_planned(self) -> None:
         self._flush_is_planned = False
@@ -164,7 +164,7 @@ class Http2Descriptor:
     def _watch(self, events: int) -> None:
         if events != self.client_events:
             self.client_events = events
-            self._reactor.modify(self.fd, events)
+            self.reactor.modify(self.fd, events)
 
     # The end
 
@@ -172,7 +172,7 @@ class Http2Descriptor:
         """What was put still leaves; then the client's end is awaited, so that a reset does not swallow it."""
         if not self.closing:
             self.closing = True
-            self._reactor.arm(self, LINGER_S)
+            self.reactor.arm(self, LINGER_S)
             self.plan_flush()
 
     def _say_end(self) -> None:
@@ -189,8 +189,8 @@ class Http2Descriptor:
             return
         self.is_closed = True
         if self.client_events:
-            self._reactor.forget(self.fd)
-        self._reactor.disarm(self)
+            self.reactor.forget(self.fd)
+        self.reactor.disarm(self)
         self.sock.close()
         self.on_closed(why)
         # The reactor's heap may hold this object for a minute, and it must not hold a megabyte.

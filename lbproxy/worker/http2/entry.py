@@ -53,7 +53,7 @@ def _wait_for_body(stream: ExpressStream, read: ReadHead) -> None:
         finish.enter(stream, b"", "no_route")
     elif limit and length > limit:
         finish.enter(stream, b"", "refused")
-    elif length < SHORT_BODY_BYTES and _is_call(stream, read):
+    elif length < SHORT_BODY_BYTES and is_call(stream, read):
         change(stream, BODY)
         stream.lanes.reactor.defer(partial(_look, stream, stream.carrier, stream.number))
     elif length >= SHORT_BODY_BYTES or pool.buffer_request_bytes != EARLY_BODY_BYTES:
@@ -62,7 +62,8 @@ def _wait_for_body(stream: ExpressStream, read: ReadHead) -> None:
         change(stream, BODY)
 
 
-def _is_call(stream: ExpressStream, read: ReadHead) -> bool:
+def is_call(stream: ExpressStream, read: ReadHead) -> bool:
+    """Whether the request is a call of gRPC: looked for once."""
     if read.is_call is None:
         read.is_call = is_grpc(stream.head)
     return read.is_call

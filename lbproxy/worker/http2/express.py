@@ -191,20 +191,19 @@ class ExpressStream(ExpressRecord):
         else:
             consider_reply(self, connection, data)
 
-    def answer(self, head: ResponseHead, framing: Framing, body: bytes, size: int, *, clean: bool) -> None:
-        """Release the backend, then send the whole answer."""
+    def answer(
+        self, head: ResponseHead, framing: Framing, body: bytes, size: int, *, clean: bool, trailers: bytes = b""
+    ) -> None:
+        """Release the backend, then send the whole answer. `trailers`: a block, if there are any."""
         block = block_of(self, head, self.carrier.encoded_lines)
         self.status = head.status
         self.reply_bytes = size
         let_backend_go(self, clean and head.keep_alive)
-        self.put_whole(block, body)
+        self.put_whole(block, body, trailers)
 
     def answer_chunked(self, head: ResponseHead, payload: bytes, trailers: Sequence[bytes], *, clean: bool) -> None:
-        block = block_of(self, head, self.carrier.encoded_lines)
-        self.status = head.status
-        self.reply_bytes = len(payload)
-        let_backend_go(self, clean and head.keep_alive)
-        self.put_whole(block, payload, trailers_block(trailers, self.carrier.encoded_lines))
+        behind = trailers_block(trailers, self.carrier.encoded_lines)
+        self.answer(head, Framing.CHUNKED, payload, len(payload), clean=clean, trailers=behind)
 
     def put_whole(self, block: bytes, body: bytes, trailers: bytes = b"") -> None:
         """The whole answer. `trailers`: a block, if there are any."""

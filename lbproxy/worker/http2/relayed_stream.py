@@ -1,8 +1,8 @@
 """A stream whose request was answered with a switch of protocols (RFC 8441): the client's end of a relay.
 
 Stands in its connection's `streams` in the place of the StreamClient that it was, and has what the connection calls
-there; for the relay it is a handover.StreamEnd. When the relay is over the stream still lasts until its last bytes and
-its END_STREAM are out, and the client has ended it, too, or PARTING_S is over.
+there; for the relay it is a StreamEnd. When the relay is over the stream still lasts until its last bytes and its
+END_STREAM are out, and the client has ended it, too, or PARTING_S is over.
 """
 
 import os
@@ -11,11 +11,9 @@ from base64 import b64encode
 from typing import Any, Protocol
 
 from lbproxy.wire.http2.errors import CANCEL, NO_ERROR
-from lbproxy.worker.handover import StreamListener
 from lbproxy.worker.io.reactor import NEVER, Reactor
+from lbproxy.worker.io.stream_end import PARTING_S, StreamListener
 from lbproxy.worker.leases.drain import Lease
-
-PARTING_S = 1.0
 
 
 def new_key() -> bytes:
@@ -117,7 +115,7 @@ class RelayedStream:
             self._waits_for_room = self.pending > 0
             self._listener.on_stream_room()
 
-    # As its relay sees it (handover.StreamEnd)
+    # As its relay sees it (io/stream_end.py, StreamEnd)
 
     @property
     def sock(self) -> socket.socket:

@@ -134,8 +134,7 @@ class StreamClient:
 
     @property
     def hsts(self) -> bytes:
-        hsts_s = self._carrier.view.settings.hsts_s
-        return b"" if hsts_s is None else hsts_line(hsts_s)
+        return hsts_line(self._carrier.view.settings.hsts_s)
 
     def reply_to(self, head: RequestHead | None) -> Http2Reply:
         self.reply = reply = Http2Reply(self, head)

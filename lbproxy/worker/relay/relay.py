@@ -13,9 +13,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Self
 
-from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.reactor import Reactor
 from lbproxy.worker.io.splice import Pipe, Pipes
+from lbproxy.worker.io.stream_end import StreamEnd
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.side import Side
 from lbproxy.worker.relay.stream_side import StreamSide

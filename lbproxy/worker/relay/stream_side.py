@@ -4,8 +4,8 @@ Same surface as Side for the relay and for the other side. Memory is bounded as 
 a window, the other side is not read; while that cannot be written, the stream's own window stays closed.
 """
 
-from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.reactor import NEVER
+from lbproxy.worker.io.stream_end import StreamEnd
 from lbproxy.worker.relay.side import Relay, Side
 
 _WAITS = b"waits"  # the outbox of a stream whose data waits in its connection
@@ -25,7 +25,7 @@ class StreamSide(Side):
     def is_plain(self) -> bool:
         return False
 
-    # From the peer (handover.StreamListener)
+    # From the peer (io/stream_end.py, StreamListener)
 
     def on_stream_data(self, data: bytes) -> None:
         self.received += len(data)

@@ -16,8 +16,8 @@ import trio
 from lbproxy.policy.goodbye import Manner, manner
 from lbproxy.settings import DrainSettings
 from lbproxy.wire.websocket import Boundary, FrameTracker, close_frame
-from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.reactor import NEVER, Reactor
+from lbproxy.worker.io.stream_end import StreamEnd
 from lbproxy.worker.relay.relay import Relay, Why
 from lbproxy.worker.relay.stream_side import StreamSide
 

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from lbproxy.wire.body import Body
 from lbproxy.wire.head import RequestHead, ResponseHead
-from lbproxy.worker.handover import ClientSide, StreamEnd
+from lbproxy.worker.handover import ClientSide
+from lbproxy.worker.io.stream_end import StreamEnd
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,7 @@ class Client:
     @property
     def hsts(self) -> bytes:
         """The line that an answer gets where the backend has set none, behind a CRLF."""
-        hsts_s = self.listener.settings.hsts_s
-        return b"" if hsts_s is None else hsts_line(hsts_s)
+        return hsts_line(self.listener.settings.hsts_s)
 
     @property
     def read_bytes(self) -> int:

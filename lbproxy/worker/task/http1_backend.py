@@ -8,8 +8,8 @@ from lbproxy.wire.head import Lines, RequestHead, ResponseHead
 from lbproxy.wire.headers import client_of, request_to_backend
 from lbproxy.worker.backends.announcement import announcement
 from lbproxy.worker.backends.connections import BackendConnection, BackendConnections
-from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.stream import SocketStream, StreamBroken
+from lbproxy.worker.io.stream_end import StreamEnd
 from lbproxy.worker.task.backend_side import Asked
 from lbproxy.worker.task.response_heads import ResponseHeads
 

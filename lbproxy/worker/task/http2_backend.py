@@ -17,8 +17,8 @@ from lbproxy.wire.http2.websocket import switched
 from lbproxy.wire.lines import bad_response
 from lbproxy.worker.backends.http2_stream import BackendStream
 from lbproxy.worker.backends.stream_owner import Loss
-from lbproxy.worker.handover import StreamEnd
 from lbproxy.worker.io.stream import StreamBroken, StreamStalled
+from lbproxy.worker.io.stream_end import StreamEnd
 from lbproxy.worker.task.backend_side import Asked
 from lbproxy.worker.task.response_heads import NoAnswer
 

@@ -9,7 +9,7 @@ from support.relaying import Peer, Rig, pair, rig
 from support.trio_test import trio_test
 from support.websocket_talk import DRAIN, MASKED_CLOSE, OURS, TEXT, masked
 
-from lbproxy.worker.handover import StreamListener
+from lbproxy.worker.io.stream_end import StreamListener
 from lbproxy.worker.leases.drain import Lease
 from lbproxy.worker.relay.relay import Relay, Why
 from lbproxy.worker.relay.websocket import WebSocketRelay
