@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import trio
 
 from lbproxy.address import Address
-from lbproxy.http2_client import Http2Answer, NoHttp2Answer
-from lbproxy.http_client import Answer, Ask, CannotAsk, NoAnswer, ask, connect, reason_of
+from lbproxy.http2_client import NoHttp2Answer
+from lbproxy.http_client import CannotAsk, NoAnswer, reason_of
 from lbproxy.settings import PoolSettings
-from lbproxy.supervise import http2_probe
+from lbproxy.supervise import grpc_probe
+from lbproxy.supervise.backend_get import connect_to, get, with_headers
 from lbproxy.wire.head import Refused
 from lbproxy.wire.proxy_protocol import own_header
 
@@ -29,14 +30,14 @@ class ProbeResult:
 async def probe(address: Address, settings: PoolSettings) -> ProbeResult:
     """Raises nothing."""
     health = settings.health
-    asked = f"GET {health.path}: " if health.path is not None else f"{http2_probe.CHECK[1:]}: " * health.grpc
+    asked = f"GET {health.path}: " if health.path is not None else f"{grpc_probe.CHECK[1:]}: " * health.grpc
     try:
         with trio.fail_after(health.timeout_s):
-            stream = await connect(address, tls=settings.tls, protocol="h2" if settings.protocol == "h2" else "")
+            stream = await connect_to(address, settings)
             async with stream:
                 if health.grpc:
-                    passed, said = await http2_probe.check(stream, address, settings)
-                    return ProbeResult(passed, f"{http2_probe.CHECK[1:]} {said}")
+                    passed, said = await grpc_probe.check(stream, address, settings)
+                    return ProbeResult(passed, f"{grpc_probe.CHECK[1:]} {said}")
                 greeting = own_header(settings.send_proxy)
                 if health.path is None:
                     if greeting:
@@ -56,25 +57,12 @@ async def probe(address: Address, settings: PoolSettings) -> ProbeResult:
 async def _get(stream: trio.abc.Stream, address: Address, settings: PoolSettings) -> ProbeResult:
     health = settings.health
     asked = f"GET {health.path}"
+    fields = with_headers(health, {"User-Agent": "lbproxy-probe", "Accept": "*/*"})
+    path, most_bytes = health.path or "/", PROBE_BODY_BYTES
     try:
-        if settings.protocol == "http/1.1":
-            answer: Answer | Http2Answer = await _ask(stream, address, settings)
-        else:
-            answer = await http2_probe.get(stream, address, settings)
+        answer = await get(stream, address, settings, path, fields, most_bytes=most_bytes, body_s=BODY_S)
     except Refused as exc:  # lbproxy could not forward this response either
         return ProbeResult(False, f"{asked} answered what cannot be forwarded: {exc.reason}")
     passed = any(low <= answer.status <= high for low, high in health.expect)
     text = answer.body[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
     return ProbeResult(passed, f"{asked} answered {answer.status}" + (f": {text!r}" if text and not passed else ""))
-
-
-async def _ask(stream: trio.abc.Stream, address: Address, settings: PoolSettings) -> Answer:
-    health, greeting, bare_lf = settings.health, own_header(settings.send_proxy), settings.accept_bare_lf
-    host = health.host or address.authority
-    fields = {"User-Agent": "lbproxy-probe", "Accept": "*/*"}
-    ours = {name.lower(): name for name in fields}
-    for name, value in health.headers:
-        fields.pop(ours.get(name.lower(), ""), None)
-        fields[name] = value
-    request = Ask("GET", health.path or "/", (("Host", host), *fields.items()), greeting=greeting)
-    return await ask(stream, request, most_bytes=PROBE_BODY_BYTES, body_s=BODY_S, accept_bare_lf=bare_lf)

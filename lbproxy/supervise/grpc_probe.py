@@ -1,4 +1,4 @@
-"""A probe of a backend that speaks HTTP/2: a GET, or the health service of gRPC (grpc.health.v1.Health/Check).
+"""A probe of a backend that speaks gRPC: its health service is asked (grpc.health.v1.Health/Check).
 
 Knows an open connection and the pool's settings. The result is in words for the operator. The one message that is sent
 and the one that is read are so small that no protobuf library is needed: an empty request asks for the server as a
@@ -11,13 +11,13 @@ import trio
 
 from lbproxy.address import Address
 from lbproxy.http2_client import Http2Answer, Http2Ask, ask
-from lbproxy.settings import HealthSettings, PoolSettings
+from lbproxy.settings import PoolSettings
+from lbproxy.supervise.backend_get import host_of, scheme_of, with_headers
 from lbproxy.wire.grpc import first_message, message
 from lbproxy.wire.head import Refused
 
 CHECK = "/grpc.health.v1.Health/Check"
 _BODY_BYTES = 64 * 1024
-_BODY_S = 0.25
 _STATES = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 _CODES = [
     "OK",
@@ -41,42 +41,17 @@ _CODES = [
 _SERVING = 1
 
 
-async def get(stream: trio.abc.Stream, address: Address, settings: PoolSettings) -> Http2Answer:
-    """The answer to a GET of the probe's path. Raises what ask() raises."""
-    health = settings.health
-    fields = _with(health, {"User-Agent": "lbproxy-probe", "Accept": "*/*"})
-    request = Http2Ask("GET", health.path or "/", _authority(address, health), fields, scheme=_scheme(address))
-    return await ask(stream, request, most_bytes=_BODY_BYTES, body_s=_BODY_S)
-
-
 async def check(stream: trio.abc.Stream, address: Address, settings: PoolSettings) -> tuple[bool, str]:
     """Whether the health service says SERVING, and what it says. Raises what ask() raises."""
     health = settings.health
     fields = {"User-Agent": "lbproxy-probe", "Content-Type": "application/grpc", "TE": "trailers"}
     fields["grpc-timeout"] = f"{max(1, int(health.timeout_s * 1000))}m"
-    authority, scheme = _authority(address, health), _scheme(address)
-    request = Http2Ask("POST", CHECK, authority, _with(health, fields), message(b""), scheme)
+    host, scheme = host_of(address, health), scheme_of(address)
+    request = Http2Ask("POST", CHECK, host, with_headers(health, fields), message(b""), scheme)
     try:
         return _judged(await ask(stream, request, most_bytes=_BODY_BYTES, body_s=health.timeout_s))
     except Refused as exc:
         return False, f"answered what cannot be forwarded: {exc.reason}"
-
-
-def _authority(address: Address, health: HealthSettings) -> str:
-    return health.host or address.authority
-
-
-def _scheme(address: Address) -> str:
-    return "https" if address.secure else "http"
-
-
-def _with(health: HealthSettings, fields: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """The fields, and those that the operator adds: of two with the same name the operator's."""
-    ours = {name.lower(): name for name in fields}
-    for name, value in health.headers:
-        fields.pop(ours.get(name.lower(), ""), None)
-        fields[name] = value
-    return tuple(fields.items())
 
 
 def _judged(answer: Http2Answer) -> tuple[bool, str]:
