@@ -193,7 +193,8 @@ def fill(fillers):
 
 @trio_test
 async def test_no_descriptors_here_say_nothing_about_the_backend():
-    await trio.to_thread.run_sync(int)  # a thread needs no descriptor, its first use does
+    # Neither a thread nor a look-up of an address needs a descriptor, but the first of each does.
+    await probe(Address("127.0.0.1", 1), pool(HealthSettings()))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, hard))
