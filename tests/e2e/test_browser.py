@@ -4,25 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.browser import Page, browsing
+from support.browser import TALK, Page, browsing
 from support.serve import serving
 from support.web import web
 
 pytestmark = pytest.mark.peer("chromium")
 
-TALK = """
-window.events = []
-window.talk = () => {
-  const socket = new WebSocket(location.origin.replace('http', 'ws') + '/ws')
-  socket.onopen = () => { events.push('open'); socket.send('hello') }
-  socket.onmessage = event => events.push(event.data)
-  socket.onclose = event => {
-    events.push([event.code, event.reason, event.wasClean])
-    if (events.length < 20) talk()
-  }
-}
-talk()
-"""
 LISTEN = """
 window.ids = []
 window.errors = 0

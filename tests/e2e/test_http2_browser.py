@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.browser import Page, browsing
+from support.browser import TALK, Page, browsing
 from support.serve import Serving, serving
 from support.tls_peer import pem
 from support.web import web
@@ -23,19 +23,6 @@ for (let number = 0; number < %d; number++) {
   image.src = `/image?number=${number}&s=${0.1 + number %% 10 / 20}`
   document.body.append(image)
 }
-"""
-TALK = """
-window.events = []
-window.talk = () => {
-  const socket = new WebSocket(location.origin.replace('http', 'ws') + '/ws')
-  socket.onopen = () => { events.push('open'); socket.send('hello') }
-  socket.onmessage = event => events.push(event.data)
-  socket.onclose = event => {
-    events.push([event.code, event.reason, event.wasClean])
-    if (events.length < 20) talk()
-  }
-}
-talk()
 """
 
 

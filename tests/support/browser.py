@@ -20,6 +20,20 @@ from websockets.sync.client import ClientConnection, connect
 
 PATIENCE_S = 20.0
 LOOK_AGAIN_S = 0.2
+# For a page: a WebSocket that is made again when it has ended, and what it has seen in `events`.
+TALK = """
+window.events = []
+window.talk = () => {
+  const socket = new WebSocket(location.origin.replace('http', 'ws') + '/ws')
+  socket.onopen = () => { events.push('open'); socket.send('hello') }
+  socket.onmessage = event => events.push(event.data)
+  socket.onclose = event => {
+    events.push([event.code, event.reason, event.wasClean])
+    if (events.length < 20) talk()
+  }
+}
+talk()
+"""
 # Those that keep it from calling home matter: the network is closed, and it would try for ever.
 FLAGS = (
     "--headless",

@@ -7,7 +7,6 @@ look complete.
 import contextlib
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
 
 import hpack
@@ -33,6 +32,7 @@ from support.raw_http2 import (
     settings,
     window_update,
 )
+from support.threaded_backend import ThreadedBackend
 
 CUT = -1
 GOOD = 200
@@ -141,23 +141,13 @@ SCRIPTS: dict[str, tuple[Script, int]] = {
 CLOSES = {"/garbage", "/close", "/close-in-body"}
 
 
-class HostileBackend:
+class HostileBackend(ThreadedBackend):
     def __init__(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = self._listening.getsockname()[1]
         self.requests: list[str] = []
-        self._open: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._listening.accept()
-                self._open.add(sock)
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError), sock, sock.makefile("rb") as reader:
+    def serve(self, sock: socket.socket) -> None:
+        with sock.makefile("rb") as reader:
             if reader.read(len(PREFACE)) != PREFACE:
                 return
             sock.sendall(settings())
@@ -175,12 +165,6 @@ class HostileBackend:
                     sock.sendall(SCRIPTS[path][0](stream))
                     if path in CLOSES:
                         return
-
-    def close(self) -> None:
-        for sock in (self._listening, *self._open):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
 
 
 @contextlib.contextmanager

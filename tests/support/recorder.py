@@ -18,6 +18,8 @@ import h2.events
 import h2.exceptions
 import h11
 
+from support.threaded_backend import ThreadedBackend
+
 ANSWER = b"seen"
 
 
@@ -36,7 +38,7 @@ class Seen:
         return [value for known, value in self.fields if known == name]
 
 
-class Recorder:
+class Recorder(ThreadedBackend):
     """One listening backend. `broken`: what a connection was sent that is no HTTP."""
 
     def __init__(self, protocol: str) -> None:
@@ -44,10 +46,7 @@ class Recorder:
         self.broken: list[str] = []
         self._seen: list[Seen] = []
         self._lock = threading.Lock()
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = self._listening.getsockname()[1]
-        self._open: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
     def take(self) -> list[Seen]:
         with self._lock:
@@ -58,18 +57,11 @@ class Recorder:
         with self._lock:
             self._seen.append(seen)
 
-    def _accept(self) -> None:
-        serve = self._serve_http1 if self.protocol == "http/1.1" else self._serve_http2
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._listening.accept()
-                self._open.add(sock)
-                threading.Thread(target=self._serve, args=(serve, sock), daemon=True).start()
-
-    def _serve(self, serve: Any, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError), sock:
-            serve(sock)
-        self._open.discard(sock)
+    def serve(self, sock: socket.socket) -> None:
+        if self.protocol == "http/1.1":
+            self._serve_http1(sock)
+        else:
+            self._serve_http2(sock)
 
     def _serve_http1(self, sock: socket.socket) -> None:
         connection = h11.Connection(h11.SERVER)
@@ -150,12 +142,6 @@ class Recorder:
                 connection.send_data(event.stream_id, ANSWER, end_stream=True)
         elif isinstance(event, h2.events.StreamReset):
             streams.pop(event.stream_id, None)
-
-    def close(self) -> None:
-        for sock in (self._listening, *self._open):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+from support.stream_listener import Listener
 from support.trio_test import trio_test
 
 from lbproxy.telemetry.events import Event
@@ -36,23 +37,6 @@ class FakeConnection:
     def leave(self, stream_id: int) -> None:
         self.done.append(("leave",))
         self.left.set()
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.heard: list[object] = []
-
-    def on_stream_data(self, data: bytes) -> None:
-        self.heard.append(data)
-
-    def on_stream_end(self) -> None:
-        self.heard.append("end")
-
-    def on_stream_room(self) -> None:
-        self.heard.append("room")
-
-    def on_stream_gone(self) -> None:
-        self.heard.append("gone")
 
 
 @asynccontextmanager

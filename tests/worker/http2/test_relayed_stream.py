@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+from support.stream_listener import Listener
 from support.trio_test import trio_test
 
 from lbproxy.telemetry.events import Event
@@ -41,23 +42,6 @@ class FakeCarrier:
     def parted(self, stream: RelayedStream) -> None:
         self.parted_with.append(stream)
         self.has_parted.set()
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.heard: list[object] = []
-
-    def on_stream_data(self, data: bytes) -> None:
-        self.heard.append(data)
-
-    def on_stream_end(self) -> None:
-        self.heard.append("end")
-
-    def on_stream_room(self) -> None:
-        self.heard.append("room")
-
-    def on_stream_gone(self) -> None:
-        self.heard.append("gone")
 
 
 @asynccontextmanager
